@@ -1,0 +1,170 @@
+"""Native files: JSON (or, for files that people write, TOML) documents of the data model.
+
+A document's first key names its kind and version, ``"schema": "plan/1"``. Reading validates every value
+and refuses unknown keys; an error names the file, the path to the value, what was found, what was
+expected. A problem file may hold a path, relative to itself, wherever it needs a cluster or a profile.
+"""
+
+import json
+import re
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from planner.files.atomic import write_text
+from planner.model import Cluster, InputError, Plan, Problem, Profile
+
+T = TypeVar("T", Cluster, Profile, Problem, Plan)
+
+KINDS: dict[str, type[Any]] = {"cluster": Cluster, "profile": Profile, "problem": Problem, "plan": Plan}
+VERSION = 1
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    """Return the JSON Schema of a kind of file: cluster, profile, problem or plan."""
+    schema = TypeAdapter(KINDS[kind]).json_schema()
+    schema["properties"] = {
+        "schema": {"const": f"{kind}/{VERSION}", "type": "string"},
+        **schema["properties"],
+    }
+    schema["required"] = ["schema", *schema.get("required", [])]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def dumps(record: Cluster | Profile | Problem | Plan) -> str:
+    """Return the text of a document: the schema first, then sorted keys, number lists on one line.
+
+    >>> from planner.model import DeviceType, Network
+    >>> print(dumps(Cluster((DeviceType("L4", 25),), Network(10.0)))[:26])
+    {
+      "schema": "cluster/1",
+    """
+    kind = next(name for name, cls in KINDS.items() if isinstance(record, cls))
+    body = json.dumps(asdict(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    flat = re.sub(
+        r"\[[^\[\]{}\"]*\]",
+        lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"),
+        body,
+    )
+    return f'{{\n  "schema": "{kind}/{VERSION}",' + flat[1:] + "\n"
+
+
+def save(record: Cluster | Profile | Problem | Plan, path: Path) -> None:
+    """Write a document in one step; raises InputError when the folder cannot be written."""
+    write_text(path, dumps(record))
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Read a cluster file (JSON or TOML); raises InputError."""
+    return _load(path, Cluster)
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile file; raises InputError."""
+    return _load(path, Profile)
+
+
+def load_problem(path: Path) -> Problem:
+    """Read a problem file (JSON or TOML) and the clusters and profiles that it refers to; raises InputError."""
+    return _load(path, Problem)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan file; raises InputError."""
+    return _load(path, Plan)
+
+
+def load_any(path: Path) -> Cluster | Profile | Problem | Plan:
+    """Read whatever the file says it is; raises InputError."""
+    document = _read(path)
+    kind = str(document.get("schema", "")).partition("/")[0]
+    if kind not in KINDS:
+        raise InputError(
+            f"{path}: schema: expected one of {[f'{name}/{VERSION}' for name in KINDS]}, got {document.get('schema')!r}"
+        )
+    found: Cluster | Profile | Problem | Plan = _validate(path, document, KINDS[kind])
+    return found
+
+
+def _load(path: Path, cls: type[T]) -> T:
+    return _validate(path, _read(path), cls)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InputError(f"{path}: cannot read it ({reason}); expected a JSON or TOML file") from None
+    try:
+        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid {'TOML' if path.suffix == '.toml' else 'JSON'} ({error})") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: expected a document with a schema, got a {type(document).__name__}")
+    return document
+
+
+def _validate(path: Path, document: dict[str, Any], cls: type[T]) -> T:
+    kind = next(name for name, known in KINDS.items() if known is cls)
+    body = dict(document)
+    schema = body.pop("schema", None)
+    if schema != f"{kind}/{VERSION}":
+        raise InputError(f'{path}: schema: expected "{kind}/{VERSION}", got {json.dumps(schema)}')
+    if kind == "problem":
+        _resolve(path, body)
+    try:
+        validated: T = TypeAdapter(cls).validate_json(json.dumps(body))
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explain(error)}") from None
+    return validated
+
+
+def _resolve(path: Path, problem: dict[str, Any]) -> None:
+    """Put the documents that a problem file refers to by path in their places."""
+    if isinstance(problem.get("cluster"), str):
+        problem["cluster"] = asdict(load_cluster(path.parent / problem["cluster"]))
+    dnns = problem.get("dnns")
+    for number, dnn in enumerate(dnns if isinstance(dnns, list) else []):
+        if not isinstance(dnn, dict) or not isinstance(dnn.get("variants"), list):
+            continue
+        for index, variant in enumerate(dnn["variants"]):
+            if isinstance(variant, str):
+                try:
+                    dnn["variants"][index] = asdict(load_profile(path.parent / variant))
+                except InputError as error:
+                    raise InputError(f"{path}: dnns[{number}].variants[{index}]: {error}") from None
+
+
+_WORDS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def _explain(error: ValidationError) -> str:
+    """Turn pydantic's first error into ``pipelines[2].stages[0].batch: expected an integer >= 1, got 0``."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    got = json.dumps(first["input"], default=str)
+    got = got if len(got) <= 60 else got[:57] + "..."
+    kind, context = first["type"], first.get("ctx", {})
+    if kind == "value_error":
+        text = str(context["error"])
+    elif kind == "missing":
+        text = "missing; add it"
+    elif kind == "unexpected_keyword_argument":
+        text = "unknown key; remove it or correct its spelling"
+    elif kind in _WORDS:
+        bound = context[_WORDS[kind]]
+        noun = "an integer" if isinstance(bound, int) and isinstance(first["input"], int) else "a number"
+        text = f"expected {noun} {_SIGNS[_WORDS[kind]]} {bound}, got {got}"
+    elif kind == "literal_error":
+        text = f"expected {context['expected']}, got {got}"
+    else:
+        text = f"{first['msg'][0].lower()}{first['msg'][1:].replace('input should be', 'expected')}, got {got}"
+        text = text.replace("input should be", "expected")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where}: {text}{more}" if where else f"{text}{more}"

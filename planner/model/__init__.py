@@ -1,0 +1,27 @@
+"""The data model: what planners, simulators and executors talk about. Imports nothing else of ours."""
+
+from planner.model.cluster import Cluster, DeviceType, Link, Network
+from planner.model.digest import digest
+from planner.model.errors import InputError
+from planner.model.plan import Pipeline, Plan, Stage
+from planner.model.problem import Dnn, Options, Problem
+from planner.model.profile import Block, LatencyTable, Profile, Provenance
+
+__all__ = [
+    "Block",
+    "Cluster",
+    "DeviceType",
+    "Dnn",
+    "InputError",
+    "LatencyTable",
+    "Link",
+    "Network",
+    "Options",
+    "Pipeline",
+    "Plan",
+    "Problem",
+    "Profile",
+    "Provenance",
+    "Stage",
+    "digest",
+]

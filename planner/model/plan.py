@@ -1,0 +1,118 @@
+"""Plans: which pipelines serve each DNN, and how good that provably is."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from math import isclose
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen
+
+from planner.model.cluster import Count, Positive
+from planner.model.record import record
+
+Scheduler = Literal["np", "pipelines", "dart-r"]
+Status = Literal["optimal", "feasible"]
+Time = Annotated[float, Ge(0)]
+
+
+@record
+class Stage:
+    """Blocks [first_block, last_block) on a pool of ``slices`` slices, each 1/``share`` of a ``device``.
+
+    ``latency_us`` is the inference time of a batch, ``transfer_us`` the time that its output then takes to
+    the next stage (0 for the last one), ``throughput_rps`` what the whole pool sustains.
+    """
+
+    first_block: Count
+    last_block: Positive
+    device: str
+    share: Positive
+    slices: Positive
+    batch: Positive
+    latency_us: Count
+    transfer_us: Time
+    throughput_rps: Time
+
+    @property
+    def devices(self) -> float:
+        """Devices that the pool fills, in fractions where shares do."""
+        return self.slices / self.share
+
+
+@record
+class Pipeline:
+    """Stages that together cover all blocks of one variant of a DNN.
+
+    A batch's latency budget is ``inference_us + transfer_us + batch_building_us + slack_us <= slo``.
+    """
+
+    dnn: str
+    variant: str
+    throughput_rps: Time
+    batch_building_us: Time
+    slack_us: Time
+    stages: Annotated[tuple[Stage, ...], MinLen(1)]
+
+    @property
+    def batch(self) -> int:
+        """Requests that the frontend sends together: the first stage's batch size."""
+        return self.stages[0].batch
+
+    @property
+    def inference_us(self) -> int:
+        """Inference time over all stages (µs)."""
+        return sum(stage.latency_us for stage in self.stages)
+
+    @property
+    def transfer_us(self) -> float:
+        """Transfer time over all hops (µs)."""
+        return sum(stage.transfer_us for stage in self.stages)
+
+    @property
+    def latency_us(self) -> float:
+        """The whole latency budget in use (µs), slack included."""
+        return self.inference_us + self.transfer_us + self.batch_building_us + self.slack_us
+
+
+@record
+class Plan:
+    """The pipelines of every DNN, ordered by DNN, with the proof that came with them.
+
+    ``value`` is the objective reached, ``bound`` what no plan can exceed (fall below, when minimising);
+    ``status`` is *optimal* when their gap is within the tolerance asked for. ``profile_sha256`` maps
+    ``"dnn/variant"`` to the digest of the profile that the plan was computed from.
+    """
+
+    scheduler: Scheduler
+    objective: str
+    status: Status
+    value: float
+    bound: float
+    method: str
+    backend: str
+    seconds: Time
+    problem_sha256: str
+    profile_sha256: Mapping[str, str]
+    pipelines: tuple[Pipeline, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the bound: |bound - value| / |value|; 0 where both are 0.
+
+        >>> from dataclasses import replace
+        >>> plan = Plan("np", "max_min_throughput", "feasible", 100.0, 101.0, "milp", "highs", 0.1, "", {}, ())
+        >>> round(plan.gap, 4)
+        0.01
+        """
+        if isclose(self.bound, self.value, rel_tol=1e-12, abs_tol=1e-12):
+            return 0.0
+        return abs(self.bound - self.value) / abs(self.value) if self.value else float("inf")
+
+    def of(self, dnn: str) -> tuple[Pipeline, ...]:
+        """Return the pipelines of one DNN, in plan order."""
+        return tuple(pipeline for pipeline in self.pipelines if pipeline.dnn == dnn)
+
+    def throughput_rps(self, dnn: str) -> float:
+        """Return the planned throughput of one DNN (requests/s)."""
+        return sum(pipeline.throughput_rps for pipeline in self.of(dnn))

@@ -1,0 +1,81 @@
+"""Problems: a cluster, the DNNs to serve on it, and the rules that a plan must keep."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from planner.model.cluster import Cluster, Positive
+from planner.model.errors import InputError
+from planner.model.profile import Profile
+from planner.model.record import record
+
+Objective = Literal["max_min_throughput"]
+
+
+@record
+class Dnn:
+    """A DNN to serve: any of its ``variants`` may answer a request, within ``slo_us`` end to end.
+
+    ``weight`` is its share of the load: a plan is worth min over DNNs of throughput / weight.
+    ``np_throughput_rps`` is X0, NP's throughput planned without batch building, which the batch-building
+    time rests on; None lets the planner compute it. 0 means that NP cannot serve the DNN.
+    """
+
+    name: Annotated[str, MinLen(1)]
+    slo_us: Annotated[float, Gt(0)]
+    variants: Annotated[tuple[Profile, ...], MinLen(1)]
+    weight: Annotated[float, Gt(0)] = 1.0
+    np_throughput_rps: Annotated[float, Ge(0)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two variants of one name."""
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) != len(names):
+            raise InputError(f"variants of {self.name}: names must differ, got {names}")
+
+    def variant(self, name: str) -> Profile:
+        """Return a variant by name; raises InputError if there is none."""
+        for profile in self.variants:
+            if profile.name == name:
+                return profile
+        raise InputError(f"{self.name} has no variant {name!r}; it has {[v.name for v in self.variants]}")
+
+
+@record
+class Options:
+    """Rules of planning.
+
+    A pipeline has at most ``max_stages`` stages. ``slack_fraction`` of the SLO is kept free for queueing.
+    Building a batch of b takes ``batch_building_factor`` · (b - 1) / X0.
+    """
+
+    objective: Objective = "max_min_throughput"
+    max_stages: Positive = 2
+    slack_fraction: Annotated[float, Ge(0), Lt(1)] = 0.4
+    batch_building_factor: Annotated[float, Ge(0)] = 1.3
+
+
+@record
+class Problem:
+    """Everything that determines the best plan."""
+
+    cluster: Cluster
+    dnns: Annotated[tuple[Dnn, ...], MinLen(1)]
+    options: Options = Options()
+
+    def __post_init__(self) -> None:
+        """Refuse two DNNs of one name."""
+        names = [dnn.name for dnn in self.dnns]
+        if len(set(names)) != len(names):
+            raise InputError(f"dnns: names must differ, got {names}")
+
+    def dnn(self, name: str) -> Dnn:
+        """Return a DNN by name; raises InputError if there is none."""
+        for dnn in self.dnns:
+            if dnn.name == name:
+                return dnn
+        raise InputError(f"unknown DNN {name!r}; the problem has {[d.name for d in self.dnns]}")
+
+    def slack_us(self, dnn: Dnn) -> int:
+        """Return the part of the SLO (µs) that is kept free: round(fraction · SLO)."""
+        return round(self.options.slack_fraction * dnn.slo_us)

@@ -1,0 +1,169 @@
+"""Profiles: what the blocks of a model cost on each device, and how that is known."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from planner.model.cluster import Count, Positive
+from planner.model.errors import InputError
+from planner.model.record import record
+
+
+@record
+class Provenance:
+    """Where numbers come from.
+
+    ``kind`` is *measured* (by running), *estimated* (by a model, ``method`` names it) or *bound* (an upper
+    bound that holds with probability ``level``). ``repeats`` counts the timed runs behind each number.
+    """
+
+    kind: Literal["measured", "estimated", "bound"]
+    method: str
+    date: str | None = None
+    runtime: str | None = None
+    repeats: Positive | None = None
+    level: Annotated[float, Gt(0), Lt(1)] | None = None
+
+
+@record
+class Block:
+    """A contiguous run of layers, the unit that plans divide.
+
+    ``activation_bytes`` is the peak of live tensors while the block runs, per request; 0 when unknown,
+    as for ``parameter_bytes``.
+    """
+
+    layers: Annotated[tuple[str, ...], MinLen(1)]
+    parameter_bytes: Count = 0
+    activation_bytes: Count = 0
+
+
+@record
+class LatencyTable:
+    """Latencies of every block on one share of one device type.
+
+    ``latency_us[batch][block]`` in µs; row i is for batch size ``batches[i]``. ``spread[batch][block]`` is
+    the standard deviation of the logarithm of the single timings behind it, where measured.
+    """
+
+    device: Annotated[str, MinLen(1)]
+    share: Positive
+    batches: Annotated[tuple[Positive, ...], MinLen(1)]
+    latency_us: tuple[tuple[Count, ...], ...]
+    provenance: Provenance
+    spread: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse unordered batches and ragged tables."""
+        where = f"latency table of {self.device}, share 1/{self.share}"
+        if list(self.batches) != sorted(set(self.batches)):
+            raise InputError(f"{where}: batches: expected increasing numbers, got {list(self.batches)}")
+        for name, rows in (("latency_us", self.latency_us), ("spread", self.spread)):
+            if rows is None:
+                continue
+            if len(rows) != len(self.batches):
+                raise InputError(f"{where}: {name}: expected {len(self.batches)} rows, one per batch, got {len(rows)}")
+            if len({len(row) for row in rows}) > 1:
+                raise InputError(f"{where}: {name}: expected rows of equal length, got {[len(r) for r in rows]}")
+
+    def block_latency_us(self, batch: int) -> tuple[int, ...]:
+        """Return the latency of each block at ``batch`` requests, in µs and at least 1.
+
+        Between two profiled batch sizes latencies are interpolated linearly and rounded up; below the
+        smallest profiled batch its row holds (a smaller batch is not assumed to be faster).
+
+        Raises
+        ------
+        InputError
+            The batch is larger than every profiled one.
+        """
+        at = bisect_left(self.batches, batch)
+        if batch < 1 or at == len(self.batches):
+            raise InputError(
+                f"no latency for ({self.device}, share 1/{self.share}, batch {batch}); "
+                f"profiled batches are {list(self.batches)}: profile it or estimate it"
+            )
+        above = self.latency_us[at]
+        if self.batches[at] == batch or at == 0:
+            return tuple(max(1, value) for value in above)
+        low, high = self.batches[at - 1], self.batches[at]
+        return tuple(
+            max(1, -((lower * (high - batch) + upper * (batch - low)) // -(high - low)))
+            for lower, upper in zip(self.latency_us[at - 1], above, strict=True)
+        )
+
+
+@record
+class Profile:
+    """A model cut into blocks, with latency tables per device and share.
+
+    ``cut_bytes[j]`` is the size per request of all tensors alive between block j and block j + 1.
+    ``model_sha256`` is the hash of the ONNX file, None where there is none (published or imported numbers).
+    """
+
+    name: Annotated[str, MinLen(1)]
+    blocks: Annotated[tuple[Block, ...], MinLen(1)]
+    cut_bytes: tuple[Count, ...]
+    tables: tuple[LatencyTable, ...]
+    model_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse tables that do not fit the blocks, and two tables for one share of a device."""
+        if len(self.cut_bytes) != len(self.blocks) - 1:
+            raise InputError(
+                f"profile {self.name}: cut_bytes: expected {len(self.blocks) - 1} numbers, "
+                f"one between each two of {len(self.blocks)} blocks, got {len(self.cut_bytes)}"
+            )
+        for table in self.tables:
+            if len(table.latency_us[0]) != len(self.blocks):
+                raise InputError(
+                    f"profile {self.name}: latency table of {table.device}, share 1/{table.share}: "
+                    f"expected {len(self.blocks)} numbers a row, one per block, got {len(table.latency_us[0])}"
+                )
+        if len(self._tables) != len(self.tables):
+            keys = [f"{table.device} 1/{table.share}" for table in self.tables]
+            raise InputError(f"profile {self.name}: tables: one per device and share expected, got {keys}")
+
+    @cached_property
+    def _tables(self) -> Mapping[tuple[str, int], LatencyTable]:
+        return {(table.device, table.share): table for table in self.tables}
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of the device types that have a table, in order of appearance."""
+        return tuple(dict.fromkeys(table.device for table in self.tables))
+
+    def has(self, device: str, share: int) -> bool:
+        """Tell whether there are latencies for 1/``share`` of ``device``."""
+        return (device, share) in self._tables
+
+    def table(self, device: str, share: int) -> LatencyTable:
+        """Return the latencies on 1/``share`` of ``device``.
+
+        Raises
+        ------
+        InputError
+            There is no such table.
+        """
+        if not self.has(device, share):
+            have = ", ".join(f"{name} 1/{k}" for name, k in self._tables)
+            raise InputError(
+                f"profile {self.name} has no latencies for {device} 1/{share} (it has {have}); profile or estimate them"
+            )
+        return self._tables[device, share]
+
+    def stage_latency_us(self, device: str, share: int, batch: int, first: int, last: int) -> int:
+        """Return L_s, the latency (µs) of blocks [first, last) at ``batch`` on 1/``share`` of ``device``.
+
+        Each block counts at least 1 µs (DESIGN section 5). Raises InputError as `table` and
+        `LatencyTable.block_latency_us` do.
+        """
+        return sum(self.table(device, share).block_latency_us(batch)[first:last])
+
+    def memory_bytes(self, batch: int, first: int, last: int) -> int:
+        """Return what a slice of blocks [first, last) holds: all parameters, and the peak activations at ``batch``."""
+        blocks = self.blocks[first:last]
+        return sum(block.parameter_bytes for block in blocks) + batch * max(block.activation_bytes for block in blocks)

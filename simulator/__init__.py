@@ -1,0 +1,1 @@
+"""poolpipe's simulator and executor: plans and arrivals in, records of every request out."""
