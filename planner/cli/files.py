@@ -1,0 +1,74 @@
+"""Commands about files: validate any of them, print their JSON Schemas."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from planner.cli.app import console
+from planner.files import load_any, load_problem, ppipe, schema_of, write_text
+from planner.files.documents import KINDS
+from planner.model import Cluster, InputError, Plan, Problem, Profile
+from planner.model.check import check
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(validate)
+    app.command()(schema)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Cluster, profile, problem, plan or .onnx files.")],
+    problem: Annotated[
+        Path | None, typer.Option(help="Problem file: plans are checked against it, constraint by constraint.")
+    ] = None,
+) -> None:
+    """Read files of any kind, check everything that they promise, and say what they hold."""
+    against = load_problem(problem) if problem else None
+    for path in files:
+        console.print(f"{path}: {_describe(path, against)}", highlight=False, soft_wrap=True)
+
+
+def _describe(path: Path, problem: Problem | None) -> str:
+    if path.suffix == ".onnx":
+        from planner.profiling import read_graph  # onnx takes half a second to import
+
+        graph = read_graph(path)
+        return f"valid ONNX model, {len(graph.layers)} layers, {graph.parameter_bytes / 1e6:.1f} MB of parameters"
+    if ppipe.is_published_plan(path):
+        published = ppipe.read_plan(path)
+        return f"valid PPipe plan of {len(published.problem.dnns)} DNNs, {len(published.plan.pipelines)} pipelines"
+    record = load_any(path)
+    if isinstance(record, Cluster):
+        return "valid cluster, " + " + ".join(f"{device.count} {device.name}" for device in record.device_types)
+    if isinstance(record, Profile):
+        return f"valid profile of {record.name}, {len(record.blocks)} blocks on {', '.join(record.devices)}"
+    if isinstance(record, Problem):
+        return f"valid problem, {len(record.dnns)} DNNs"
+    return _describe_plan(path, record, problem)
+
+
+def _describe_plan(path: Path, plan: Plan, problem: Problem | None) -> str:
+    text = f"valid plan, {len(plan.pipelines)} pipelines, objective {plan.value:.3f}, gap {plan.gap:.2%}"
+    if problem is None:
+        return text + " (give --problem to check its constraints)"
+    violations = check(problem, plan)
+    if violations:
+        raise InputError(f"{path}: breaks {len(violations)} constraints, the first: {violations[0]}; solve it again")
+    return text + ", every constraint holds"
+
+
+def schema(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    out: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
+) -> None:
+    """Print the JSON Schema of a kind of file."""
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of file {kind!r}; expected one of {', '.join(KINDS)}")
+    text = json.dumps(schema_of(kind), indent=2, ensure_ascii=False) + "\n"
+    if out:
+        write_text(out, text)
+    else:
+        typer.echo(text, nl=False)

@@ -1,0 +1,14 @@
+"""The command line of the planner, put together."""
+
+from planner.cli import files, planning, profiling
+from planner.cli.app import new_app, run
+
+app = new_app("Profile ONNX models, plan how a cluster of unlike devices serves them, check the result.")
+profiling.register(app)
+planning.register(app)
+files.register(app)
+
+
+def main() -> None:
+    """Entry point of ``python -m planner`` and ``poolpipe-planner``."""
+    run(app)

@@ -1,0 +1,176 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import planner.files
+from planner.files import dumps, load_any, load_cluster, load_plan, load_problem, load_profile, save, schema_of
+from planner.files.documents import KINDS
+from planner.model import (
+    Block,
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyTable,
+    Link,
+    Network,
+    Pipeline,
+    Plan,
+    Problem,
+    Profile,
+    Provenance,
+    Stage,
+)
+
+CLUSTER = Cluster(
+    (DeviceType("L4", 2, shares=(1, 2), devices_per_server=4), DeviceType("Pi", 1, kind="cpu", price_per_hour=0.01)),
+    Network(10.0, 20.0, (Link("L4", "Pi", 1.0),)),
+)
+PROFILE = Profile(
+    "net",
+    (Block(("conv", "relu"), 10, 20), Block(("gemm",))),
+    (4096,),
+    (LatencyTable("L4", 1, (1, 2), ((10, 20), (15, 30)), Provenance("estimated", "roofline")),),
+)
+PROBLEM = Problem(CLUSTER, (Dnn("net", 1000.5, (PROFILE,)),))
+STAGE = Stage(0, 2, "L4", 1, 2, 2, 45, 0.0, 88888.0)
+PLAN = Plan(
+    "pipelines", "max_min_throughput", "optimal", 88888.0, 88888.0, "milp", "highs", 0.5, "ab", {"net/net": "cd"},
+    (Pipeline("net", "net", 88888.0, 3.0, 400.0, (STAGE,)),), {"highspy": "1"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("record", [CLUSTER, PROFILE, PROBLEM, PLAN], ids=list(KINDS))
+def test_round_trips_are_the_identity(record: Any, tmp_path: Path) -> None:
+    save(record, tmp_path / "file.json")
+    assert load_any(tmp_path / "file.json") == record
+    save(load_any(tmp_path / "file.json"), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "file.json").read_bytes()
+
+
+names = st.text(min_size=1, max_size=5)
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> Profile:
+    count = draw(st.integers(1, 4))
+    numbers = st.tuples(*[st.integers(0, 10**9)] * count)
+    batches = tuple(sorted(draw(st.sets(st.integers(1, 64), min_size=1, max_size=3))))
+    tables = tuple(
+        LatencyTable(
+            name, 1, batches, tuple(draw(numbers) for _ in batches), Provenance("bound", draw(st.text()), level=0.9)
+        )
+        for name in sorted(draw(st.sets(names, max_size=3)))
+    )
+    blocks = tuple(Block((draw(names),), draw(st.integers(0, 10**12))) for _ in range(count))
+    return Profile(draw(names), blocks, tuple(draw(st.integers(0, 10**9)) for _ in range(count - 1)), tables)
+
+
+@given(profiles())
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_profile_survives_the_round_trip(tmp_path: Path, profile: Profile) -> None:
+    save(profile, tmp_path / "p.json")
+    assert load_profile(tmp_path / "p.json") == profile
+
+
+def test_a_problem_file_may_refer_to_others_and_be_toml(tmp_path: Path) -> None:
+    save(CLUSTER, tmp_path / "clusters" / "c.json")
+    save(PROFILE, tmp_path / "net.json")
+    (tmp_path / "problem.toml").write_text(
+        """
+        schema = "problem/1"
+        cluster = "clusters/c.json"
+        [[dnns]]
+        name = "net"
+        slo_us = 1000.5
+        variants = ["net.json"]
+        """
+    )
+    assert load_problem(tmp_path / "problem.toml") == PROBLEM
+
+
+def edited(change: Callable[[dict[str, Any]], Any], record: Any = PROBLEM) -> str:
+    document = json.loads(dumps(record))
+    change(document)
+    return json.dumps(document)
+
+
+BAD_PROBLEMS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda d: d["dnns"][0].update(slo_us=-1), r"dnns\[0\].slo_us: expected a number > 0.0, got -1"),
+    (lambda d: d["dnns"][0].update(slo_us="fast"), r"dnns\[0\].slo_us: expected a valid number, got \"fast\""),
+    (lambda d: d["dnns"][0].pop("slo_us"), r"dnns\[0\].slo_us: missing; add it"),
+    (lambda d: d.update(dnns=[]), "dnns: .*at least 1 item"),
+    (lambda d: d.update(colour=1), "colour: unknown key; remove it or correct its spelling"),
+    (lambda d: d["cluster"]["device_types"][0].update(count=-1), r"types\[0\].count: expected an integer >= 0, got -1"),
+    (lambda d: d["cluster"]["device_types"][0].update(count=0.5), r"count: expected a valid integer, got 0.5"),
+    (lambda d: d["cluster"]["device_types"][0].update(count="3"), r"count: expected a valid integer, got \"3\""),
+    (lambda d: [t.update(count=0) for t in d["cluster"]["device_types"]], "zero devices"),
+    (lambda d: d["options"].update(slack_fraction=float("nan")), "slack_fraction: expected a finite number, got NaN"),
+    (lambda d: d["options"].update(objective="fun"), "options.objective: expected 'max_min_throughput'"),
+    (lambda d: d["dnns"][0]["variants"].append("absent.json"), r"dnns\[0\].variants\[1\]: .*absent.json: cannot read"),
+    (
+        lambda d: d["dnns"][0]["variants"][0]["tables"][0].update(latency_us=[[1, 2], [3]]),
+        r"variants\[0\].tables\[0\]: latency table of L4, share 1/1: latency_us: expected rows of equal length",
+    ),
+    (
+        lambda d: d["dnns"][0]["variants"][0]["tables"][0].update(latency_us=[[1, -2], [3, 4]]),
+        r"latency_us\[0\]\[1\]: expected an integer >= 0, got -2",
+    ),
+    (
+        lambda d: d["dnns"][0]["variants"][0]["tables"][0].update(latency_us=[[1, None], [3, 4]]),
+        r"latency_us\[0\]\[1\]: expected a valid integer, got null",
+    ),
+    (lambda d: d.update(schema="plan/1"), 'schema: expected "problem/1", got "plan/1"'),
+    (lambda d: d.pop("schema"), 'schema: expected "problem/1", got null'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_PROBLEMS)
+def test_bad_problems_give_one_line_that_names_the_place(
+    change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "problem.json"
+    path.write_text(edited(change))
+    with pytest.raises(InputError, match=message) as caught:
+        load_problem(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_stage_is_named_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(edited(lambda d: d["pipelines"][0]["stages"][0].update(batch=0), PLAN))
+    with pytest.raises(InputError, match=r"pipelines\[0\].stages\[0\].batch: expected an integer >= 1, got 0"):
+        load_plan(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "not a text file"),
+        (b"{", "not valid JSON"),
+        (b"[1]", "expected a document with a schema, got a list"),
+        (b'{"schema": "cake/1"}', "schema: expected one of"),
+        (b'{"schema": 1}', "schema: expected one of"),
+    ],
+)
+def test_files_that_are_no_documents_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_any(tmp_path / "file.json")
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no.json: cannot read it"):
+        load_cluster(tmp_path / "no.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shipped_schemas_match_the_data_model(kind: str) -> None:
+    shipped = Path(planner.files.__file__).parent / "schemas" / f"{kind}.schema.json"
+    message = f"data model changed: run `python -m planner schema {kind} --out {shipped}`"
+    assert json.loads(shipped.read_text()) == schema_of(kind), message

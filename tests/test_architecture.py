@@ -1,0 +1,122 @@
+"""The folder list is the architecture: which part may import which."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# part -> parts of ours that it may import, besides itself. The most specific name holds.
+MAY_IMPORT = {
+    "planner": set(),
+    "planner.model": set(),
+    "planner.files": {"planner.model"},
+    "planner.profiling": {"planner.model"},
+    "planner.planning": {"planner.model"},
+    "planner.cli": {"planner.model", "planner.files", "planner.profiling", "planner.planning"},
+    "planner.__main__": {"planner.cli"},
+    "simulator": set(),
+    "simulator.workload": {"planner.model"},
+    "simulator.dispatch": {"planner.model"},
+    "simulator.engine": {"planner.model", "simulator.workload", "simulator.dispatch", "simulator.results.records"},
+    "simulator.results": {"planner.model", "planner.files.atomic"},
+    "simulator.results.records": {"planner.model", "planner.files.atomic"},
+    "simulator.executor": {
+        "planner.model",
+        "planner.files.atomic",
+        "planner.profiling",
+        "simulator.workload",
+        "simulator.dispatch",
+        "simulator.engine",
+        "simulator.results",
+    },
+    "simulator.sweep": {
+        "planner.model",
+        "planner.files.atomic",
+        "simulator.workload",
+        "simulator.dispatch",
+        "simulator.engine",
+        "simulator.results",
+    },
+    "simulator.cli": {
+        "planner.model",
+        "planner.files",
+        "planner.cli.app",
+        "simulator.workload",
+        "simulator.dispatch",
+        "simulator.engine",
+        "simulator.results",
+        "simulator.executor",
+        "simulator.sweep",
+    },
+    "simulator.__main__": {"simulator.cli"},
+}
+
+MODULES = sorted([*ROOT.glob("planner/**/*.py"), *ROOT.glob("simulator/**/*.py")])
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    """The most specific part that a module belongs to."""
+    matching = [part for part in MAY_IMPORT if module == part or module.startswith(part + ".")]
+    return max(matching, key=len)
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # `from planner.files import ppipe` may name a module: judge the longer name where there is one
+            for alias in node.names:
+                longer = f"{node.module}.{alias.name}"
+                is_module = (ROOT / longer.replace(".", "/")).with_suffix(".py").exists()
+                found.add(longer if is_module else str(node.module))
+    return {name for name in found if name.split(".")[0] in ("planner", "simulator")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down_the_layers(path: Path) -> None:
+    own = part_of(module_name(path))
+    allowed = MAY_IMPORT[own] | {own}
+    for name in imports_of(path):
+        # A part that is listed apart from its parent (results.records) is still its parent's to use.
+        ok = any(name == part or name.startswith(part + ".") for part in allowed)
+        assert ok, f"{module_name(path)} ({own}) imports {name}; it may import {sorted(allowed)}"
+
+
+def test_planner_never_imports_simulator() -> None:
+    for path in ROOT.glob("planner/**/*.py"):
+        assert not any(name.startswith("simulator") for name in imports_of(path)), path
+
+
+def test_nothing_imports_scripts_or_data_folders() -> None:
+    for path in [*MODULES, *ROOT.glob("tests/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [str(node.module)]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            for name in names:
+                assert name.split(".")[0] not in {"scripts", "profiles", "traces", "plans", "tests"}, path
+
+
+@pytest.mark.parametrize("folder", ["profiles", "traces", "plans"])
+def test_data_folders_hold_no_python(folder: str) -> None:
+    assert not list((ROOT / folder).rglob("*.py"))
+
+
+def test_only_the_two_packages_are_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["planner", "simulator"]
