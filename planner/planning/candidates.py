@@ -1,6 +1,42 @@
-"""Candidates: pipelines with everything fixed but their size (DESIGN section 5)."""
+"""Candidates: pipelines with everything fixed but their size (DESIGN section 5).
 
+A candidate of a DNN fixes a variant, the cuts, a device type g and a share 1/k per stage, and the batch size b.
+For its stage s on blocks [i, j)
+
+    inference    L_s = sum over the blocks of max(1, latency_us[g][k][b][block])
+    transfer     T_s = b · t_j + hop latency to the next stage's servers, with t_j = cut bytes · 8 / bandwidth;
+                 0 for the last stage
+    one slice    x_s = min(b / L_s, 1 / (t_in · k · G_g), 1 / (t_out · k · G_g)), where G_g is the number of devices
+                 in a server, whose slices share its network card; an absent transfer does not limit
+    building     B = factor · (b - 1) / X0, where X0 is NP's throughput for the DNN
+
+and the candidate is feasible if
+
+    memory       a slice holds its stage's parameters and its activations at b (where the type's memory is known)
+    latency      sum(L_s + T_s) + B + slack <= SLO
+    devices      its stages fit on the cluster at one slice each; positions do not share a device
+
+Candidates of a variant with equal devices and shares differ only in the vector (x_s): the Pareto-best are kept.
+
+Enumeration goes depth first over sequences of (device type, share); under each sequence all cuts and batch sizes are
+rows of arrays. Rows that cannot end within the budget, even at every block's fastest latency, are dropped on the way.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.model import Dnn, Problem, Profile
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+LATENCY_TOLERANCE = 1e-12  # of the SLO: rounding of the sums above, far below the microsecond
 
 
 @dataclass(frozen=True)
@@ -19,3 +55,253 @@ class Candidate:
     shares: tuple[int, ...]
     batches: tuple[int, ...]
     slice_rps: tuple[float, ...]
+
+
+def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float) -> list[Candidate]:
+    """Return the candidates of one DNN, none where no pipeline meets its SLO.
+
+    Parameters
+    ----------
+    problem
+        Device types without devices are skipped, as are shares for which a variant has no latencies.
+    dnn_index
+        Position of the DNN in ``problem.dnns``.
+    x0_rps
+        NP's throughput X0; 0 allows batches of 1 only, ``math.inf`` leaves batch building out.
+
+    Examples
+    --------
+    One device type, two blocks of 4 ms, an SLO of 20 ms of which 8 are slack, batches of 1 request:
+
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1,), ((4000, 4000),), Provenance("measured", "by hand"))
+    >>> profile = Profile("toy", (Block(("a",)), Block(("b",))), (1_250_000,), (table,))
+    >>> cluster = Cluster((DeviceType("L4", 2),), Network(bandwidth_gbps=10))
+    >>> problem = Problem(cluster, (Dnn("toy", 20_000, (profile,)),))
+    >>> for candidate in enumerate_candidates(problem, 0, 0.0):
+    ...     print(candidate.cuts, candidate.slice_rps)
+    (0, 2) (125.0,)
+    (0, 1, 2) (250.0, 250.0)
+    """
+    dnn = problem.dnns[dnn_index]
+    return [
+        candidate
+        for variant, profile in enumerate(dnn.variants)
+        for rows in _sequences(_Search(problem, dnn, profile, x0_rps))
+        for candidate in rows.candidates(dnn_index, variant)
+    ]
+
+
+def batch_building_us(problem: Problem, batch: int, x0_rps: float) -> float:
+    """Return B, the time (µs) to build a batch while requests arrive at X0; infinite where X0 is 0 and b > 1."""
+    if batch == 1:
+        return 0.0
+    return problem.options.batch_building_factor * (batch - 1) / x0_rps * 1e6 if x0_rps > 0 else inf
+
+
+def planned_batches(profile: Profile) -> tuple[int, ...]:
+    """Return the batch sizes that plans may use: 1, and all that were profiled on any share of any device."""
+    return tuple(sorted({1}.union(*(table.batches for table in profile.tables))))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A place where a stage can run: 1/``share`` of a device of type ``device`` (an index), as arrays over batches.
+
+    ``before_us[batch, block]`` sums the latencies of the blocks before ``block``; ``usable[batch, first, last]``
+    tells whether blocks [first, last) have latencies at that batch and fit the slice's memory.
+    """
+
+    device: int
+    share: int
+    slices_per_server: int
+    before_us: Integers
+    usable: Flags
+
+
+def placements(problem: Problem, profile: Profile) -> list[Placement]:
+    """Return where stages of a profile can run, ordered by device type and share."""
+    batches = planned_batches(profile)
+    memory_bytes = _stage_memory_bytes(profile, batches)
+    found = []
+    for index, device in enumerate(problem.cluster.device_types):
+        for share in device.shares:
+            if device.count == 0 or not profile.has(device.name, share):
+                continue
+            table = profile.table(device.name, share)
+            known = np.array([batch <= table.batches[-1] for batch in batches])
+            latency_us = np.zeros((len(batches), len(profile.blocks) + 1), dtype=np.int64)
+            for row, batch in enumerate(batches):
+                if known[row]:
+                    latency_us[row, 1:] = table.block_latency_us(batch)
+            fits = memory_bytes <= (inf if device.memory_bytes is None else device.memory_bytes / share)
+            found.append(
+                Placement(
+                    index,
+                    share,
+                    share * device.devices_per_server,
+                    latency_us.cumsum(axis=1),
+                    fits & known[:, np.newaxis, np.newaxis],
+                )
+            )
+    return found
+
+
+def _stage_memory_bytes(profile: Profile, batches: tuple[int, ...]) -> Floats:
+    """Return the bytes [batch, first, last] that a slice of blocks [first, last) holds; infinite if empty."""
+    count = len(profile.blocks)
+    memory_bytes = np.full((len(batches), count + 1, count + 1), inf)
+    for first in range(count):
+        for last in range(first + 1, count + 1):
+            memory_bytes[:, first, last] = [profile.memory_bytes(batch, first, last) for batch in batches]
+    return memory_bytes
+
+
+class _Search:
+    """What stays fixed while the sequences of one variant are searched."""
+
+    def __init__(self, problem: Problem, dnn: Dnn, profile: Profile, x0_rps: float) -> None:
+        self.problem = problem
+        self.profile = profile
+        self.batches = np.array(planned_batches(profile))
+        self.placements = placements(problem, profile)
+        building_us = [batch_building_us(problem, int(batch), x0_rps) for batch in self.batches]
+        self.budget_us = dnn.slo_us * (1 + LATENCY_TOLERANCE) - problem.slack_us(dnn) - np.array(building_us)
+        self.rest_us = self._rest_us()
+
+    @property
+    def block_count(self) -> int:
+        return len(self.profile.blocks)
+
+    def _rest_us(self) -> Floats:
+        """Return the least time [batch, block] that the blocks from ``block`` on take, transfers left out."""
+        fastest_us = np.full((len(self.batches), self.block_count), inf)
+        for place in self.placements:
+            known = place.usable.any(axis=(1, 2))
+            latency_us = np.diff(place.before_us, axis=1)
+            fastest_us[known] = np.minimum(fastest_us[known], latency_us[known])
+        rest_us = np.zeros((len(self.batches), self.block_count + 1))
+        rest_us[:, :-1] = fastest_us[:, ::-1].cumsum(axis=1)[:, ::-1]
+        return rest_us
+
+    def wire_us(self, sender: Placement, receiver: Placement) -> tuple[Floats, float]:
+        """Return the wire time (µs per request) at every cut, and the hop's latency (µs)."""
+        network, types = self.problem.cluster.network, self.problem.cluster.device_types
+        names = types[sender.device].name, types[receiver.device].name
+        wire_us = [0.0, *(network.wire_us(*names, size) for size in self.profile.cut_bytes), 0.0]
+        return np.array(wire_us), network.link(*names).hop_latency_us
+
+    def fits(self, sequence: tuple[Placement, ...]) -> bool:
+        """Tell whether the cluster has a device of its own for every position."""
+        types = self.problem.cluster.device_types
+        needed = Counter(place.device for place in sequence)
+        return all(types[device].count >= count for device, count in needed.items())
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Pipelines, whole or begun, on one sequence of placements: a row per choice of batch size and cuts.
+
+    ``cuts[row, 0..stages]``, ``slice_rps[row, 0..stages-1]``; ``latency_us`` is that of the stages so far,
+    ``batch`` an index into the search's batches.
+    """
+
+    search: _Search
+    sequence: tuple[Placement, ...]
+    batch: Integers
+    cuts: Integers
+    latency_us: Floats
+    slice_rps: Floats
+
+    def select(self, rows: Flags | Integers) -> "_Rows":
+        return _Rows(
+            self.search, self.sequence, self.batch[rows], self.cuts[rows], self.latency_us[rows], self.slice_rps[rows]
+        )
+
+    def extend(self, place: Placement) -> "_Rows":
+        """Return the rows with one more stage, on ``place``, that can still meet the SLO."""
+        search = self.search
+        end = self.cuts[:, -1]
+        choices = search.block_count - end
+        row = np.repeat(np.arange(len(end)), choices)
+        offset = np.arange(len(row)) - np.repeat(choices.cumsum() - choices, choices)
+        batch, first = self.batch[row], end[row]
+        last = first + 1 + offset
+        inference_us = place.before_us[batch, last] - place.before_us[batch, first]
+        latency_us = self.latency_us[row] + inference_us
+        size = search.batches[batch]
+        slice_rps = np.full((len(row), len(self.sequence) + 1), inf)
+        with np.errstate(divide="ignore"):  # rows without latencies have 0 here, and go below
+            slice_rps[:, -1] = 1e6 * size / inference_us
+        if self.sequence:
+            wire_us, hop_us = search.wire_us(self.sequence[-1], place)
+            latency_us += size * wire_us[first] + hop_us
+            slice_rps[:, :-1] = self.slice_rps[row]
+            with np.errstate(divide="ignore"):  # an empty transfer limits nothing
+                card_rps = 1e6 / wire_us[first]
+            slice_rps[:, -2] = np.minimum(slice_rps[:, -2], card_rps / self.sequence[-1].slices_per_server)
+            slice_rps[:, -1] = np.minimum(slice_rps[:, -1], card_rps / place.slices_per_server)
+        in_time = latency_us + search.rest_us[batch, last] <= search.budget_us[batch]
+        extended = _Rows(
+            search,
+            (*self.sequence, place),
+            batch,
+            np.column_stack([self.cuts[row], last]),
+            latency_us,
+            slice_rps,
+        )
+        return extended.select(in_time & place.usable[batch, first, last])
+
+    def candidates(self, dnn: int, variant: int) -> Iterator[Candidate]:
+        """Yield the Pareto-best of whole rows, by falling total of slice throughputs."""
+        devices = tuple(place.device for place in self.sequence)
+        shares = tuple(place.share for place in self.sequence)
+        for row in pareto_best(self.slice_rps, self.latency_us):
+            batch = int(self.search.batches[self.batch[row]])
+            yield Candidate(
+                dnn,
+                variant,
+                tuple(self.cuts[row].tolist()),
+                devices,
+                shares,
+                (batch,) * len(devices),
+                tuple(self.slice_rps[row].tolist()),
+            )
+
+
+def _sequences(search: _Search) -> Iterator[_Rows]:
+    """Yield the whole pipelines of every sequence of placements."""
+    batch = np.arange(len(search.batches))
+    start = np.zeros((len(batch), 1), dtype=np.int64)
+    yield from _continue(_Rows(search, (), batch, start, np.zeros(len(batch)), np.zeros((len(batch), 0))))
+
+
+def _continue(begun: _Rows) -> Iterator[_Rows]:
+    """Yield the whole pipelines whose sequences begin with that of ``begun``."""
+    search = begun.search
+    for place in search.placements:
+        if not search.fits((*begun.sequence, place)):
+            continue
+        rows = begun.extend(place)
+        whole = rows.cuts[:, -1] == search.block_count
+        if whole.any():
+            yield rows.select(whole)
+        if not whole.all() and len(rows.sequence) < search.problem.options.max_stages:
+            yield from _continue(rows.select(~whole))
+
+
+def pareto_best(gain: Floats, cost: Floats) -> Integers:
+    """Return the rows of ``gain[row, dimension]`` that no other row reaches in every dimension.
+
+    Of equal rows the one with the least ``cost[row]`` stays. The order is by falling total gain.
+
+    >>> import numpy as np
+    >>> pareto_best(np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [2.0, 2.0]]), np.array([0.0, 5.0, 0.0, 4.0]))
+    array([0, 3])
+    """
+    left = np.lexsort((cost, -gain.sum(axis=1)))
+    best = []
+    while len(left):
+        best.append(left[0])
+        left = left[(gain[left] > gain[left[0]]).any(axis=1)]
+    return np.array(best, dtype=np.int64)

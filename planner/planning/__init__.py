@@ -1,0 +1,1 @@
+"""Planning: which pipelines serve which DNN on which devices."""
