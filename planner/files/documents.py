@@ -119,7 +119,7 @@ def _validate(path: Path, document: dict[str, Any], cls: type[T]) -> T:
     try:
         validated: T = TypeAdapter(cls).validate_json(json.dumps(body))
     except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error)}") from None
+        raise InputError(f"{path}: {explain(error)}") from None
     return validated
 
 
@@ -143,7 +143,7 @@ _WORDS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Turn pydantic's first error into ``pipelines[2].stages[0].batch: expected an integer >= 1, got 0``."""
     errors = error.errors(include_url=False)
     first = errors[0]

@@ -1,0 +1,272 @@
+"""Check a plan: every constraint of the problem recomputed from the plan alone, without a solver.
+
+With the words of DESIGN section 5, for each pipeline of DNN d with stages s on blocks [i_s, j_s) of a variant:
+
+    names        the DNN, the variant, every device type and share exist in the problem
+    profile      the plan was computed from the problem's profiles, by their hashes
+    blocks       i_1 = 0, i_(s+1) = j_s, and the last j is the number of blocks
+    stages       at most ``max_stages`` stages
+    batch        one batch size through all stages
+    inference    L_s = sum of max(1, latency_us[g][k][b][block])
+    transfer     T_s = b · t_j + hop latency; 0 after the last stage
+    building     B = factor · (b - 1) / X0, where X0 is known
+    slack        round(fraction · SLO)
+    latency      sum(L_s + T_s) + B + slack <= SLO
+    memory       a slice holds its stage's parameters and activations, where the device's memory is known
+    capacity     the throughputs of a pool and of its pipeline are at most n_s · x_s
+    devices      sum over d and positions p of ceil(sum of n_s / k over the stages at p) <= devices of type g
+    objective    ``value`` is min over d of throughput / weight, and does not exceed ``bound``
+
+Latencies, transfers and building times that a plan states may exceed what they must be only within the tolerance, and
+so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, inf
+
+from planner.model.cluster import DeviceType
+from planner.model.digest import digest
+from planner.model.errors import InputError
+from planner.model.plan import Pipeline, Plan, Stage
+from planner.model.problem import Dnn, Problem
+from planner.model.profile import Profile
+
+LATENCY_TOLERANCE_US = 0.01  # the slack of a published solver; measured latencies are whole microseconds
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A constraint that a plan breaks, where, and by how much.
+
+    ``amount`` is relative for throughputs and objectives, in µs for latencies, in bytes for memory, else a number of
+    things (devices, blocks, stages); 1 where a name is unknown.
+    """
+
+    constraint: str
+    where: str
+    amount: float
+    text: str
+
+    def __str__(self) -> str:
+        """Return a line for a report."""
+        return f"{self.where}: {self.constraint}: {self.text}"
+
+
+def check(problem: Problem, plan: Plan, tolerance: float = 1e-6) -> tuple[Violation, ...]:
+    """Return what a plan breaks, nothing for a sound plan.
+
+    Parameters
+    ----------
+    tolerance
+        By how much throughputs and the objective may be off, relative.
+
+    Examples
+    --------
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1,), ((4000, 4000),), Provenance("measured", "by hand"))
+    >>> profile = Profile("toy", (Block(("a",)), Block(("b",))), (1_250_000,), (table,))
+    >>> problem = Problem(Cluster((DeviceType("L4", 1),), Network(10)), (Dnn("toy", 20_000, (profile,)),))
+    >>> stage = Stage(0, 2, "L4", 1, slices=2, batch=1, latency_us=8000, transfer_us=0.0, throughput_rps=250.0)
+    >>> pipeline = Pipeline("toy", "toy", 250.0, 0.0, 8000.0, (stage,))
+    >>> plan = Plan("np", "max_min_throughput", "optimal", 250.0, 250.0, "by hand", "none", 0.0, "", {}, (pipeline,))
+    >>> for violation in check(problem, plan):
+    ...     print(violation)
+    L4: devices: expected at most 1, got 2
+    """
+    found = [*_unknown_names(problem, plan), *_other_profiles(problem, plan)]
+    if found:
+        return tuple(found)
+    for dnn in problem.dnns:
+        for number, pipeline in enumerate(plan.of(dnn.name)):
+            where = f"{dnn.name}.pipelines[{number}]"
+            structure = list(_structure(problem, dnn, pipeline, where))
+            found += structure
+            if not structure:
+                found += _latency(problem, dnn, pipeline, where)
+                found += _memory(problem, dnn, pipeline, where)
+                found += _capacity(problem, dnn, pipeline, where, tolerance)
+    found += _devices(problem, plan)
+    found += _objective(problem, plan, tolerance)
+    return tuple(found)
+
+
+def slice_rps(problem: Problem, dnn: Dnn, pipeline: Pipeline, position: int) -> float:
+    """Return x_s, what one slice of a stage sustains (requests/s).
+
+    Inference limits it, and so do the transfers from and to its neighbours, for the slices of a server share its
+    network card: x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)).
+    """
+    profile = dnn.variant(pipeline.variant)
+    stage = pipeline.stages[position]
+    sharing = stage.share * problem.cluster.device(stage.device).devices_per_server
+    limits = [stage.batch / _inference_us(profile, stage)]
+    for sender in range(max(0, position - 1), min(position + 1, len(pipeline.stages) - 1)):
+        wire_us = _wire_us(problem, profile, pipeline, sender)
+        limits.append(1 / (wire_us * sharing) if wire_us > 0 else inf)
+    return min(limits) * 1e6
+
+
+def devices_used(plan: Plan) -> Counter[str]:
+    """Return the whole devices of each type that a plan takes.
+
+    Stages of a DNN at the same position may fill one device together; positions and DNNs do not share devices.
+    """
+    used: defaultdict[tuple[str, int, str], Fraction] = defaultdict(Fraction)
+    for pipeline in plan.pipelines:
+        for position, stage in enumerate(pipeline.stages):
+            used[pipeline.dnn, position, stage.device] += Fraction(stage.slices, stage.share)
+    total: Counter[str] = Counter()
+    for (_, _, device), devices in used.items():
+        total[device] += ceil(devices)
+    return total
+
+
+def _unknown_names(problem: Problem, plan: Plan) -> Iterator[Violation]:
+    for number, pipeline in enumerate(plan.pipelines):
+        where = f"pipelines[{number}]"
+        try:
+            profile = problem.dnn(pipeline.dnn).variant(pipeline.variant)
+            for position, stage in enumerate(pipeline.stages):
+                where = f"pipelines[{number}].stages[{position}]"
+                device = problem.cluster.device(stage.device)
+                _check_share(device, stage)
+                profile.table(stage.device, stage.share).block_latency_us(stage.batch)
+        except InputError as error:
+            yield Violation("names", where, 1, str(error))
+
+
+def _other_profiles(problem: Problem, plan: Plan) -> Iterator[Violation]:
+    for dnn in problem.dnns:
+        for variant in dnn.variants:
+            name = f"{dnn.name}/{variant.name}"
+            planned = plan.profile_sha256.get(name)
+            if planned is not None and planned != digest(variant):
+                text = f"expected the profile {planned[:12]} that was planned with, got {digest(variant)[:12]}"
+                yield Violation("profile", name, 1, text)
+
+
+def _check_share(device: DeviceType, stage: Stage) -> None:
+    if stage.share not in device.shares:
+        raise InputError(f"share of {device.name}: expected one of {list(device.shares)}, got {stage.share}")
+
+
+def _structure(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
+    """Blocks covered and contiguous, not too many stages, one batch size."""
+    blocks = len(dnn.variant(pipeline.variant).blocks)
+    expected = 0
+    for position, stage in enumerate(pipeline.stages):
+        if stage.first_block != expected or stage.last_block <= stage.first_block:
+            yield Violation(
+                "blocks",
+                f"{where}.stages[{position}]",
+                abs(stage.first_block - expected) or stage.first_block + 1 - stage.last_block,
+                f"expected a range from block {expected}, got [{stage.first_block}, {stage.last_block})",
+            )
+        expected = stage.last_block
+    if expected != blocks:
+        yield Violation("blocks", where, abs(blocks - expected), f"expected all {blocks} blocks, got {expected}")
+    over = len(pipeline.stages) - problem.options.max_stages
+    if over > 0:
+        got = len(pipeline.stages)
+        yield Violation("stages", where, over, f"expected at most {problem.options.max_stages}, got {got}")
+    batches = [stage.batch for stage in pipeline.stages]
+    if len(set(batches)) > 1:
+        yield Violation("batch", where, max(batches) - min(batches), f"expected one size in all stages, got {batches}")
+
+
+def _latency(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
+    """Every part of the latency budget, and their sum."""
+    profile = dnn.variant(pipeline.variant)
+    slack = problem.slack_us(dnn)
+    parts = [("slack", where, float(slack), pipeline.slack_us)]
+    for position, stage in enumerate(pipeline.stages):
+        here = f"{where}.stages[{position}]"
+        parts.append(("inference", here, float(_inference_us(profile, stage)), float(stage.latency_us)))
+        parts.append(("transfer", here, _transfer_us(problem, profile, pipeline, position), stage.transfer_us))
+    building = _building_us(problem, dnn, pipeline)
+    if building is not None:
+        parts.append(("building", where, building, pipeline.batch_building_us))
+    for name, here, expected, got in parts:
+        if abs(got - expected) > LATENCY_TOLERANCE_US:
+            yield Violation(name, here, got - expected, f"expected {expected:.6g} µs, got {got:.6g}")
+    inside = [expected for name, _, expected, _ in parts if name != "building"]
+    total = sum(inside) + (pipeline.batch_building_us if building is None else building)
+    if total > dnn.slo_us + LATENCY_TOLERANCE_US:
+        yield Violation("latency", where, total - dnn.slo_us, f"expected at most {dnn.slo_us:.8g} µs, got {total:.8g}")
+
+
+def _building_us(problem: Problem, dnn: Dnn, pipeline: Pipeline) -> float | None:
+    """Return B as it must be; None where X0 is not part of the problem."""
+    if pipeline.batch == 1:
+        return 0.0
+    if dnn.np_throughput_rps is None:
+        return None
+    work = problem.options.batch_building_factor * (pipeline.batch - 1)
+    return work / dnn.np_throughput_rps * 1e6 if dnn.np_throughput_rps > 0 else inf
+
+
+def _inference_us(profile: Profile, stage: Stage) -> int:
+    return profile.stage_latency_us(stage.device, stage.share, stage.batch, stage.first_block, stage.last_block)
+
+
+def _wire_us(problem: Problem, profile: Profile, pipeline: Pipeline, sender: int) -> float:
+    """Return the time per request on the wire from stage ``sender`` to the next."""
+    stage, receiver = pipeline.stages[sender], pipeline.stages[sender + 1]
+    return problem.cluster.network.wire_us(stage.device, receiver.device, profile.cut_bytes[stage.last_block - 1])
+
+
+def _transfer_us(problem: Problem, profile: Profile, pipeline: Pipeline, position: int) -> float:
+    if position == len(pipeline.stages) - 1:
+        return 0.0
+    stage, receiver = pipeline.stages[position], pipeline.stages[position + 1]
+    hop_us = problem.cluster.network.link(stage.device, receiver.device).hop_latency_us
+    return stage.batch * _wire_us(problem, profile, pipeline, position) + hop_us
+
+
+def _memory(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
+    profile = dnn.variant(pipeline.variant)
+    for position, stage in enumerate(pipeline.stages):
+        memory = problem.cluster.device(stage.device).memory_bytes
+        needed = profile.memory_bytes(stage.batch, stage.first_block, stage.last_block)
+        if memory is not None and needed * stage.share > memory:
+            yield Violation(
+                "memory",
+                f"{where}.stages[{position}]",
+                needed - memory / stage.share,
+                f"expected at most {memory / stage.share:.0f} bytes on 1/{stage.share} of {stage.device}, got {needed}",
+            )
+
+
+def _capacity(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str, tolerance: float) -> Iterator[Violation]:
+    """No pool is faster than its slices, no pipeline faster than one of its pools."""
+    for position, stage in enumerate(pipeline.stages):
+        capacity = stage.slices * slice_rps(problem, dnn, pipeline, position)
+        here = f"{where}.stages[{position}]"
+        for what, got in (("pool", stage.throughput_rps), ("pipeline", pipeline.throughput_rps)):
+            if got > capacity * (1 + tolerance):
+                text = f"expected a {what} of at most {capacity:.9g} requests/s, got {got:.9g}"
+                yield Violation("capacity", here, got / capacity - 1, text)
+
+
+def _devices(problem: Problem, plan: Plan) -> Iterator[Violation]:
+    for name, devices in devices_used(plan).items():
+        count = problem.cluster.device(name).count
+        if devices > count:
+            yield Violation("devices", name, devices - count, f"expected at most {count}, got {devices}")
+
+
+def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Violation]:
+    value = min(plan.throughput_rps(dnn.name) / dnn.weight for dnn in problem.dnns)
+    scale = abs(value) or 1.0
+    if abs(plan.value - value) > tolerance * scale:
+        yield Violation(
+            "objective", "value", (plan.value - value) / scale, f"expected {value:.9g}, got {plan.value:.9g}"
+        )
+    if plan.value > plan.bound + tolerance * scale:
+        over = (plan.value - plan.bound) / scale
+        yield Violation(
+            "objective", "bound", over, f"expected at least the value {plan.value:.9g}, got {plan.bound:.9g}"
+        )
