@@ -9,7 +9,7 @@ from planner.model.errors import InputError
 from planner.model.profile import Profile
 from planner.model.record import record
 
-Objective = Literal["max_min_throughput"]
+Objective = Literal["max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices"]
 
 
 @record
@@ -19,6 +19,7 @@ class Dnn:
     ``weight`` is its share of the load: a plan is worth min over DNNs of throughput / weight.
     ``np_throughput_rps`` is X0, NP's throughput planned without batch building, which the batch-building
     time rests on; None lets the planner compute it. 0 means that NP cannot serve the DNN.
+    ``rate_rps`` is the throughput to reach under the objectives that serve given rates.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -26,6 +27,7 @@ class Dnn:
     variants: Annotated[tuple[Profile, ...], MinLen(1)]
     weight: Annotated[float, Gt(0)] = 1.0
     np_throughput_rps: Annotated[float, Ge(0)] | None = None
+    rate_rps: Annotated[float, Gt(0)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse two variants of one name."""
@@ -47,6 +49,7 @@ class Options:
 
     A pipeline has at most ``max_stages`` stages. ``slack_fraction`` of the SLO is kept free for queueing.
     Building a batch of b takes ``batch_building_factor`` · (b - 1) / X0.
+    The objectives are told in `planner.model.objective`.
     """
 
     objective: Objective = "max_min_throughput"

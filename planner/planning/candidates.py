@@ -39,7 +39,7 @@ Flags = NDArray[np.bool_]
 LATENCY_TOLERANCE = 1e-12  # of the SLO: rounding of the sums above, far below the microsecond
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Candidate:
     """A pipeline of one DNN with its cuts, devices, shares and batch sizes chosen; only slices are open.
 

@@ -1,0 +1,61 @@
+"""What a plan is worth under each objective."""
+
+from collections.abc import Mapping
+
+from planner.model.errors import InputError
+from planner.model.problem import Dnn, Objective, Problem
+
+MAXIMISED: Mapping[Objective, bool] = {
+    "max_min_throughput": True,
+    "max_weighted_throughput": True,
+    "least_cost": False,
+    "fewest_devices": False,
+}
+
+
+def objective_value(problem: Problem, throughput_rps: Mapping[str, float], devices: Mapping[str, int]) -> float:
+    """Return the objective that given throughputs (per DNN) on given whole devices (per type) amount to.
+
+    ``max_min_throughput`` is the least throughput / weight, ``max_weighted_throughput`` the sum of weight · throughput;
+    ``least_cost`` is the price per hour and ``fewest_devices`` the number of the devices in use.
+
+    >>> from planner.model import *
+    >>> profile = Profile("toy", (Block(("a",)),), (), (LatencyTable("L4", 1, (1,), ((9,),), Provenance("bound", "")),))
+    >>> dnns = tuple(Dnn(name, 1000, (profile,), weight) for name, weight in (("a", 1.0), ("b", 2.0)))
+    >>> problem = Problem(Cluster((DeviceType("L4", 5),), Network(10)), dnns)
+    >>> objective_value(problem, {"a": 100.0, "b": 120.0}, {"L4": 5})
+    60.0
+    """
+    objective = problem.options.objective
+    if objective == "max_min_throughput":
+        return min(throughput_rps.get(dnn.name, 0.0) / dnn.weight for dnn in problem.dnns)
+    if objective == "max_weighted_throughput":
+        return sum(dnn.weight * throughput_rps.get(dnn.name, 0.0) for dnn in problem.dnns)
+    if objective == "fewest_devices":
+        return float(sum(devices.values()))
+    return sum(price_per_hour(problem, name) * count for name, count in devices.items() if count)
+
+
+def price_per_hour(problem: Problem, device: str) -> float:
+    """Return a device type's price; raises InputError where it has none."""
+    price = problem.cluster.device(device).price_per_hour
+    if price is None:
+        raise InputError(
+            f"price_per_hour of {device}: missing; the objective least_cost needs it for every device type"
+        )
+    return price
+
+
+def needed_rate_rps(dnn: Dnn, objective: Objective) -> float:
+    """Return the throughput that a plan must give a DNN: its rate where the objective is to serve given rates, else 0.
+
+    Raises
+    ------
+    InputError
+        The objective needs a rate and the DNN has none.
+    """
+    if MAXIMISED[objective]:
+        return 0.0
+    if dnn.rate_rps is None:
+        raise InputError(f"rate_rps of {dnn.name}: missing; the objective {objective} needs it for every DNN")
+    return dnn.rate_rps

@@ -1,0 +1,89 @@
+"""Solvers, one module each with a function ``solve(model, limits, start)``; ``solve`` here picks one by name.
+
+To add a solver, write its module and name it in `BACKENDS`.
+"""
+
+import logging
+from dataclasses import dataclass
+from importlib import import_module
+
+from planner.model import InputError
+from planner.planning.linear import Floats, LinearModel, Solution
+
+__all__ = ["BACKENDS", "Limits", "Unavailable", "solve", "version"]
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("highs", "gurobi", "cbc")
+AUTO_ORDER = ("gurobi", "highs")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a solver may stop: at a relative ``gap``, or after ``time_limit_s`` seconds (None: never)."""
+
+    gap: float = 1e-6
+    time_limit_s: float | None = None
+
+
+class Unavailable(InputError):
+    """A solver that is not installed, or whose licence is missing or does not admit the model."""
+
+
+def solve(
+    model: LinearModel, backend: str = "highs", limits: Limits | None = None, start: Floats | None = None
+) -> tuple[Solution, str]:
+    """Solve a model and return the solution and the name of the solver that found it.
+
+    Parameters
+    ----------
+    model
+        What to solve.
+    backend
+        ``highs``, ``gurobi`` or ``cbc``; ``auto`` is Gurobi where its licence admits the model, else HiGHS.
+    limits
+        When the solver may stop.
+    start
+        A feasible value per column, to begin from.
+
+    Raises
+    ------
+    InputError
+        There is no such backend, or it is not available; the message says what to do.
+
+    Examples
+    --------
+    >>> model = LinearModel(maximise=True)
+    >>> pipelines = model.add_column("pipelines", objective=1.0, integer=True)
+    >>> row = model.add_row("devices[L4]", [(pipelines, 2.0)], upper=7)
+    >>> solution, name = solve(model, "highs")
+    >>> solution.status, solution.objective, name
+    ('optimal', 3.0, 'highs')
+    """
+    limits = limits or Limits()
+    names = AUTO_ORDER if backend == "auto" else (backend,)
+    for name in names[:-1]:
+        try:
+            return _solve(model, name, limits, start), name
+        except Unavailable as error:
+            log.info("%s; using %s", error, names[-1])
+    return _solve(model, names[-1], limits, start), names[-1]
+
+
+def version(backend: str) -> str:
+    """Return the version of an installed solver."""
+    return str(_module(backend).version())
+
+
+def _solve(model: LinearModel, name: str, limits: Limits, start: Floats | None) -> Solution:
+    solution: Solution = _module(name).solve(model, limits, start)
+    return solution
+
+
+def _module(name: str):  # type: ignore[no-untyped-def]  # modules that share a function, not a type
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}; expected one of {[*BACKENDS, 'auto']}")
+    try:
+        return import_module(f"planner.planning.backends.{name}")
+    except ImportError as error:
+        raise Unavailable(f"backend {name}: {error}; install it with pip, or use --backend highs") from None
