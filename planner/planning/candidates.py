@@ -88,8 +88,28 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float) -> lis
         candidate
         for variant, profile in enumerate(dnn.variants)
         for rows in _sequences(_Search(problem, dnn, profile, x0_rps))
-        for candidate in rows.candidates(dnn_index, variant)
+        for candidate in rows.candidates(dnn_index, variant, pareto_best(rows.slice_rps, rows.latency_us))
     ]
+
+
+def fastest_candidate(problem: Problem, dnn_index: int, x0_rps: float) -> tuple[Candidate, float] | None:
+    """Return the pipeline of a DNN with the least sum(L_s + T_s) + B, and that time (µs), whatever the SLO.
+
+    None where no pipeline exists: no latencies for any device of the cluster, or no memory that holds the stages.
+    """
+    best: tuple[Candidate, float] | None = None
+    least_us = inf
+    for variant, profile in enumerate(problem.dnns[dnn_index].variants):
+        search = _Search(problem, problem.dnns[dnn_index], profile, x0_rps)
+        search.set_budget_us(least_us)
+        for rows in _sequences(search):
+            total_us = rows.latency_us + search.building_us[rows.batch]
+            row = int(total_us.argmin())
+            if total_us[row] < least_us:
+                least_us = float(total_us[row])
+                search.set_budget_us(least_us)  # from here on only faster ones are looked at
+                best = next(rows.candidates(dnn_index, variant, np.array([row]))), least_us
+    return best
 
 
 def batch_building_us(problem: Problem, batch: int, x0_rps: float) -> float:
@@ -165,9 +185,14 @@ class _Search:
         self.profile = profile
         self.batches = np.array(planned_batches(profile))
         self.placements = placements(problem, profile)
-        building_us = [batch_building_us(problem, int(batch), x0_rps) for batch in self.batches]
-        self.budget_us = dnn.slo_us * (1 + LATENCY_TOLERANCE) - problem.slack_us(dnn) - np.array(building_us)
+        self.building_us = np.array([batch_building_us(problem, int(batch), x0_rps) for batch in self.batches])
+        self.set_budget_us(dnn.slo_us * (1 + LATENCY_TOLERANCE) - problem.slack_us(dnn))
         self.rest_us = self._rest_us()
+
+    def set_budget_us(self, limit_us: float) -> None:
+        """Limit sum(L_s + T_s) + B; batches that cannot be built have no time left at all."""
+        known = np.isfinite(self.building_us)
+        self.budget_us = np.where(known, limit_us - np.where(known, self.building_us, 0.0), -inf)
 
     @property
     def block_count(self) -> int:
@@ -252,11 +277,11 @@ class _Rows:
         )
         return extended.select(in_time & place.usable[batch, first, last])
 
-    def candidates(self, dnn: int, variant: int) -> Iterator[Candidate]:
-        """Yield the Pareto-best of whole rows, by falling total of slice throughputs."""
+    def candidates(self, dnn: int, variant: int, chosen: Integers) -> Iterator[Candidate]:
+        """Yield the chosen rows, which are whole pipelines."""
         devices = tuple(place.device for place in self.sequence)
         shares = tuple(place.share for place in self.sequence)
-        for row in pareto_best(self.slice_rps, self.latency_us):
+        for row in chosen:
             batch = int(self.search.batches[self.batch[row]])
             yield Candidate(
                 dnn,

@@ -4,18 +4,22 @@ To add a solver, write its module and name it in `BACKENDS`.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from time import monotonic
 
 from planner.model import InputError
-from planner.planning.linear import Floats, LinearModel, Solution
+from planner.planning.linear import LinearModel, Solution
 
-__all__ = ["BACKENDS", "Limits", "Unavailable", "solve", "version"]
+__all__ = ["BACKENDS", "Clock", "Limits", "Start", "Unavailable", "solve", "version"]
 
 log = logging.getLogger(__name__)
 
 BACKENDS = ("highs", "gurobi", "cbc")
 AUTO_ORDER = ("gurobi", "highs")
+
+Start = Mapping[int, float]  # column -> value
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,34 @@ class Limits:
     time_limit_s: float | None = None
 
 
+class Clock:
+    """The time left of some limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._begin_s = monotonic()
+
+    def remaining(self) -> Limits:
+        """Return the limits less the time that has passed, at least a hundredth of a second."""
+        if self._limits.time_limit_s is None:
+            return self._limits
+        left_s = self._limits.time_limit_s - (monotonic() - self._begin_s)
+        return Limits(self._limits.gap, max(0.01, left_s))
+
+    def within(self, other: Limits) -> Limits:
+        """Return other limits, cut to half of the time left."""
+        left_s = self.remaining().time_limit_s
+        if left_s is None or other.time_limit_s is None:
+            return other
+        return Limits(other.gap, min(other.time_limit_s, left_s / 2))
+
+
 class Unavailable(InputError):
     """A solver that is not installed, or whose licence is missing or does not admit the model."""
 
 
 def solve(
-    model: LinearModel, backend: str = "highs", limits: Limits | None = None, start: Floats | None = None
+    model: LinearModel, backend: str = "highs", limits: Limits | None = None, start: Start | None = None
 ) -> tuple[Solution, str]:
     """Solve a model and return the solution and the name of the solver that found it.
 
@@ -44,7 +70,7 @@ def solve(
     limits
         When the solver may stop.
     start
-        A feasible value per column, to begin from.
+        Values of the integer columns of a feasible solution, to begin from; the solver fills in the others.
 
     Raises
     ------
@@ -75,7 +101,7 @@ def version(backend: str) -> str:
     return str(_module(backend).version())
 
 
-def _solve(model: LinearModel, name: str, limits: Limits, start: Floats | None) -> Solution:
+def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -> Solution:
     solution: Solution = _module(name).solve(model, limits, start)
     return solution
 

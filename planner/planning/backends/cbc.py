@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pulp
 
-from planner.planning.backends import Limits, Unavailable
-from planner.planning.linear import NO_VALUES, Floats, LinearModel, Solution, Status, without_values
+from planner.planning.backends import Limits, Start, Unavailable
+from planner.planning.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 INTEGER_TOLERANCE = 1e-9  # as for HiGHS
 
@@ -20,7 +20,7 @@ def version() -> str:
     return f"PuLP {pulp.__version__}"
 
 
-def solve(model: LinearModel, limits: Limits, start: Floats | None = None) -> Solution:
+def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
     """Solve a model; a maximum is found as the minimum of the negative."""
     problem, columns = _load(model)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -38,9 +38,8 @@ def solve(model: LinearModel, limits: Limits, start: Floats | None = None) -> So
         solver.tmpDir = folder
         if not solver.available():
             raise Unavailable("backend cbc: PuLP has no CBC for this machine; install one, or use --backend highs")
-        if start is not None:
-            for column, value in zip(columns, start.tolist(), strict=True):
-                column.setInitialValue(value)
+        for column, value in (start or {}).items():
+            columns[column].setInitialValue(value)
         problem.solve(solver)
         return _read(problem, columns, model, log.read_text())
 

@@ -3,8 +3,8 @@
 import gurobipy
 import numpy as np
 
-from planner.planning.backends import Limits, Unavailable
-from planner.planning.linear import NO_VALUES, Floats, LinearModel, Solution, Status, without_values
+from planner.planning.backends import Limits, Start, Unavailable
+from planner.planning.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 INTEGER_TOLERANCE = 1e-9  # as for HiGHS
 TOO_LARGE = 10010  # Gurobi's error numbers
@@ -16,7 +16,7 @@ def version() -> str:
     return ".".join(str(part) for part in gurobipy.gurobi.version())
 
 
-def solve(model: LinearModel, limits: Limits, start: Floats | None = None) -> Solution:
+def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
     """Solve a model; raises Unavailable where the licence is missing or does not admit it."""
     try:
         with gurobipy.Env(params={"OutputFlag": 0}) as environment, gurobipy.Model(env=environment) as loaded:
@@ -40,7 +40,7 @@ def solve(model: LinearModel, limits: Limits, start: Floats | None = None) -> So
         raise Unavailable(f"backend gurobi: {reason}; install a full licence, or use --backend highs") from None
 
 
-def _load(loaded: gurobipy.Model, model: LinearModel, start: Floats | None) -> None:
+def _load(loaded: gurobipy.Model, model: LinearModel, start: Start | None) -> None:
     arrays = model.arrays()
     kinds = np.where(arrays.integer, gurobipy.GRB.INTEGER, gurobipy.GRB.CONTINUOUS)
     columns = loaded.addMVar(len(arrays.lower), arrays.lower, arrays.upper, arrays.objective, kinds).tolist()
@@ -56,9 +56,8 @@ def _load(loaded: gurobipy.Model, model: LinearModel, start: Floats | None) -> N
             loaded.addLConstr(terms, gurobipy.GRB.GREATER_EQUAL, lower)
         else:
             loaded.addRange(terms, lower, upper)
-    if start is not None:
-        for column, value in zip(columns, start.tolist(), strict=True):
-            column.Start = value
+    for column, value in (start or {}).items():
+        columns[column].Start = value
 
 
 def _read(loaded: gurobipy.Model, model: LinearModel) -> Solution:

@@ -3,8 +3,8 @@
 import highspy
 import numpy as np
 
-from planner.planning.backends import Limits
-from planner.planning.linear import NO_VALUES, Floats, LinearModel, Solution, Status, without_values
+from planner.planning.backends import Limits, Start
+from planner.planning.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 # Integers may be off by this much. HiGHS's own 1e-6, times slices of hundreds of requests/s, would show in the
 # objective's sixth digit.
@@ -18,7 +18,7 @@ def version() -> str:
     return str(highspy.Highs().version())  # type: ignore[no-untyped-call]
 
 
-def solve(model: LinearModel, limits: Limits, start: Floats | None = None) -> Solution:
+def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
     """Solve a model; a maximum is found as the minimum of the negative."""
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
     highs.HandleKeyboardInterrupt = True  # Ctrl-C reaches Python while HiGHS works in its own thread
@@ -35,7 +35,9 @@ def solve(model: LinearModel, limits: Limits, start: Floats | None = None) -> So
         highs.setOptionValue(name, value)
     _load(highs, model)
     if start is not None:
-        highs.setSolution(len(start), np.arange(len(start), dtype=np.int32), start)
+        highs.setSolution(
+            len(start), np.array(list(start), dtype=np.int32), np.array(list(start.values()), dtype=float)
+        )
     highs.solve()
     return _read(highs, model)
 
