@@ -57,7 +57,7 @@ class Candidate:
     slice_rps: tuple[float, ...]
 
 
-def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float) -> list[Candidate]:
+def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, pareto: bool = True) -> list[Candidate]:
     """Return the candidates of one DNN, none where no pipeline meets its SLO.
 
     Parameters
@@ -68,6 +68,8 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float) -> lis
         Position of the DNN in ``problem.dnns``.
     x0_rps
         NP's throughput X0; 0 allows batches of 1 only, ``math.inf`` leaves batch building out.
+    pareto
+        Whether only the Pareto-best candidates on equal devices and shares are returned.
 
     Examples
     --------
@@ -88,7 +90,9 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float) -> lis
         candidate
         for variant, profile in enumerate(dnn.variants)
         for rows in _sequences(_Search(problem, dnn, profile, x0_rps))
-        for candidate in rows.candidates(dnn_index, variant, pareto_best(rows.slice_rps, rows.latency_us))
+        for candidate in rows.candidates(
+            dnn_index, variant, rows.pareto_best() if pareto else np.arange(len(rows.batch))
+        )
     ]
 
 
@@ -276,6 +280,9 @@ class _Rows:
             slice_rps,
         )
         return extended.select(in_time & place.usable[batch, first, last])
+
+    def pareto_best(self) -> Integers:
+        return pareto_best(self.slice_rps, self.latency_us)
 
     def candidates(self, dnn: int, variant: int, chosen: Integers) -> Iterator[Candidate]:
         """Yield the chosen rows, which are whole pipelines."""

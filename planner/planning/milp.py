@@ -46,14 +46,17 @@ from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
 from planner.planning.backends import Clock, Limits, Start, solve
 from planner.planning.candidates import Candidate
-from planner.planning.linear import LinearModel, Solution
+from planner.planning.linear import LinearModel, Solution, Status
 from planner.planning.objectives import set_objective
-from planner.planning.relaxation import least_losses, relax, unit_losses
+from planner.planning.relaxation import affordable, overloaded, relax, unit_losses
 from planner.planning.sizing import Sized, Sizing
 
 ROUNDING = 1e-9
 SHORTLIST = 80  # candidates in the first, quick solve
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
+
+TOO_LATE = "no plan was found in the time given; raise the time limit"
+WHOLE_DEVICES = "the rates asked for cannot be served with whole devices; add devices, or ask for less"
 
 
 @dataclass
@@ -174,6 +177,23 @@ def start_from(formulation: Formulation, pipelines: Sequence[Sized]) -> Start:
     return start | {column: ceil(filled[key]) for key, column in formulation.whole.items()}
 
 
+def as_good(problem: Problem, one: Sizing, other: Sizing) -> bool:
+    """Tell whether one plan's value reaches the other's, up to rounding."""
+    value, target = one.value(problem), other.value(problem)
+    if MAXIMISED[problem.options.objective]:
+        return value >= target * (1 - 2 * ROUNDING)
+    return value <= target * (1 + 2 * ROUNDING)
+
+
+def keep_objective(formulation: Formulation, value: float) -> None:
+    """Add the row ``objective``: as good as ``value``, up to rounding; another objective can then follow."""
+    model = formulation.model
+    if model.maximise:
+        model.add_row("objective", model.objective_terms, lower=value * (1 - ROUNDING))
+    else:
+        model.add_row("objective", model.objective_terms, upper=value * (1 + ROUNDING))
+
+
 def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
     """Return the best sizes of the candidates, to a gap or until the time is up.
 
@@ -189,42 +209,30 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
     clock = Clock(limits)
     relaxation = relax(problem, candidates)
     if relaxation.status == "infeasible":
-        raise InputError("the cluster cannot serve the rates asked for; add devices, or ask for less")
-    order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
-    shortlist = [candidates[number] for number in order[:SHORTLIST]]
-    first = None
-    if len(shortlist) < len(candidates):
-        first = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), ())
-    kept = candidates
+        raise overloaded(problem, candidates)
+    first, kept = None, candidates
+    if len(candidates) > SHORTLIST:
+        order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
+        shortlist = [candidates[number] for number in order[:SHORTLIST]]
+        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), ())
     if first is not None:
-        reach = abs(relaxation.bound - first.value(problem)) * (1 + ROUNDING)
-        losses = least_losses(problem, candidates, relaxation)
-        used = {sized.candidate for sized in first.pipelines}
-        kept = [
-            candidate for candidate, loss in zip(candidates, losses, strict=True) if loss <= reach or candidate in used
-        ]
-    last = _solve(problem, kept, backend, clock.remaining(), first.pipelines if first else ())
-    return _better(problem, first, last, relaxation.bound)
+        kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
+    last, status = _solve(problem, kept, backend, clock.remaining(), first.pipelines if first else ())
+    found = [sizing for sizing in (first, last) if sizing is not None]
+    if not found:
+        raise InputError(WHOLE_DEVICES if status == "infeasible" else TOO_LATE)
+    maximised = MAXIMISED[problem.options.objective]
+    best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
+    bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]
+    return Sizing(best.pipelines, min(bounds) if maximised else max(bounds), best.backend)
 
 
 def _solve(
     problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits, begin: Sequence[Sized]
-) -> Sizing | None:
-    """Build, solve and extract; None where the time ended before there was a plan."""
+) -> tuple[Sizing | None, Status]:
+    """Build, solve and extract."""
     formulation = build(problem, candidates)
     start = start_from(formulation, begin) if begin else None
     solution, name = solve(formulation.model, backend, limits, start)
-    if not solution.found:
-        return None
-    return Sizing(extract(formulation, solution), solution.bound, name)
-
-
-def _better(problem: Problem, first: Sizing | None, last: Sizing | None, bound: float) -> Sizing:
-    """Return the better plan of the two solves with the tighter of the bounds that hold for all candidates."""
-    found = [sizing for sizing in (first, last) if sizing is not None]
-    if not found:
-        raise InputError("no plan was found in the time given; raise the time limit")
-    maximised = MAXIMISED[problem.options.objective]
-    best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
-    bounds = [bound] if last is None else [bound, last.bound]
-    return Sizing(best.pipelines, min(bounds) if maximised else max(bounds), best.backend)
+    sizing = Sizing(extract(formulation, solution), solution.bound, name) if solution.found else None
+    return sizing, solution.status

@@ -18,12 +18,12 @@ are those that make some stage exactly full: y = m · x_s with n_t = ceil(y / x_
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
 
-from planner.model import Problem
+from planner.model import InputError, Problem
 from planner.planning.backends import solve
 from planner.planning.candidates import Candidate
 from planner.planning.linear import Floats, LinearModel, Status
@@ -115,6 +115,18 @@ def least_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: 
     return losses
 
 
+def affordable(
+    problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, value: float, always: Sequence[Candidate]
+) -> list[Candidate]:
+    """Return the candidates that a plan of at least this value can hold, and those that are always wanted."""
+    reach = abs(relaxation.bound - value) + ROUNDING * abs(relaxation.bound)
+    wanted = set(always)
+    losses = least_losses(problem, candidates, relaxation)
+    return [
+        candidate for candidate, loss in zip(candidates, losses, strict=True) if loss <= reach or candidate in wanted
+    ]
+
+
 def _least_losses(candidates: list[Candidate], counts: np.ndarray, relaxation: Relaxation) -> Floats:
     """Compare all sizes of candidates with equally many stages."""
     slice_rps = np.array([candidate.slice_rps for candidate in candidates])
@@ -131,3 +143,17 @@ def _least_losses(candidates: list[Candidate], counts: np.ndarray, relaxation: R
         loss[(slices > limit[:, np.newaxis, :]).any(axis=2)] = inf
         least = np.minimum(least, loss.min(axis=1))
     return least
+
+
+def overloaded(problem: Problem, candidates: Sequence[Candidate]) -> InputError:
+    """Return the error that tells how much of the rates asked for the cluster can serve at most."""
+    by_rate = replace(
+        problem,
+        dnns=tuple(replace(dnn, weight=dnn.rate_rps or dnn.weight) for dnn in problem.dnns),
+        options=replace(problem.options, objective="max_min_throughput"),
+    )
+    reach = relax(by_rate, candidates).bound
+    return InputError(
+        f"the cluster can serve at most {reach:.1%} of the rates asked for; "
+        "add devices, raise the SLOs, or ask for less"
+    )

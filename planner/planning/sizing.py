@@ -1,15 +1,15 @@
 """Sizings: candidates with their numbers of slices, what every method finds, and plans made of them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version as installed_version
-from math import ceil, inf
+from math import ceil
 
-from planner.model import Dnn, Pipeline, Plan, Problem, Stage, digest
-from planner.model.check import devices_used
+from planner.model import Pipeline, Plan, Problem, Stage, digest
 from planner.model.objective import MAXIMISED, objective_value
 from planner.model.plan import Scheduler
+from planner.planning.backends import BACKENDS
+from planner.planning.backends import version as backend_version
 from planner.planning.candidates import Candidate, batch_building_us
 
 
@@ -43,6 +43,11 @@ class Sizing:
     pipelines: tuple[Sized, ...]
     bound: float
     backend: str
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates in use."""
+        return tuple(sized.candidate for sized in self.pipelines)
 
     def throughput_rps(self, dnn: int) -> float:
         """Return the throughput of a DNN (an index)."""
@@ -86,55 +91,48 @@ def build_plan(
     method: str,
     gap: float,
     seconds: float,
-    x0_rps: Mapping[str, float],
+    problem_sha256: str,
 ) -> Plan:
     """Return the plan that a sizing describes, with every latency, throughput and the objective recomputed.
 
     Parameters
     ----------
     problem
-        The problem as the user gave it: its hash goes into the plan.
+        What was planned, with X0 known.
     sizing
         What a method found.
     scheduler, method, seconds
         How, for the record.
     gap
         The relative gap up to which the plan counts as optimal.
-    x0_rps
-        X0 per DNN, which batch building rests on.
+    problem_sha256
+        The hash of the problem as the user gave it.
     """
-    pipelines = tuple(
-        _pipeline(problem, problem.dnns[sized.candidate.dnn], sized, x0_rps)
-        for sized in sorted(sizing.pipelines, key=_reading_order)
-    )
-    throughput_rps = {
-        dnn.name: sum(pipeline.throughput_rps for pipeline in pipelines if pipeline.dnn == dnn.name)
-        for dnn in problem.dnns
-    }
+    pipelines = tuple(pipeline_of(problem, sized) for sized in sorted(sizing.pipelines, key=_reading_order))
+    value = sizing.value(problem)
+    beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
     plan = Plan(
         scheduler=scheduler,
         objective=problem.options.objective,
         status="feasible",
-        value=0.0,
-        bound=sizing.bound,
+        value=value,
+        bound=beyond(value, sizing.bound),
         method=method,
         backend=sizing.backend,
         seconds=seconds,
-        problem_sha256=digest(problem),
+        problem_sha256=problem_sha256,
         profile_sha256={
             f"{dnn.name}/{variant.name}": digest(variant) for dnn in problem.dnns for variant in dnn.variants
         },
         pipelines=pipelines,
-        versions={"poolpipe": installed_version("poolpipe")},
+        versions=_versions(sizing.backend),
     )
-    return _with_value(plan, objective_value(problem, throughput_rps, devices_used(plan)), gap)
-
-
-def _with_value(plan: Plan, value: float, gap: float) -> Plan:
-    """Return the plan with its objective; rounding may put it a hair beyond the bound, which it then replaces."""
-    beyond = max if MAXIMISED[plan.objective] else min  # type: ignore[index]
-    plan = replace(plan, value=value, bound=beyond(value, plan.bound))
     return replace(plan, status="optimal" if plan.gap <= gap else "feasible")
+
+
+def _versions(backend: str) -> dict[str, str]:
+    versions = {"poolpipe": installed_version("poolpipe")}
+    return versions if backend not in BACKENDS else versions | {backend: backend_version(backend)}
 
 
 def _reading_order(sized: Sized) -> tuple[int, float, Candidate]:
@@ -142,8 +140,10 @@ def _reading_order(sized: Sized) -> tuple[int, float, Candidate]:
     return sized.candidate.dnn, -sized.throughput_rps, sized.candidate
 
 
-def _pipeline(problem: Problem, dnn: Dnn, sized: Sized, x0_rps: Mapping[str, float]) -> Pipeline:
+def pipeline_of(problem: Problem, sized: Sized) -> Pipeline:
+    """Return the pipeline that a sized candidate describes; X0 must be known."""
     chosen = sized.candidate
+    dnn = problem.dnns[chosen.dnn]
     profile = dnn.variants[chosen.variant]
     network = problem.cluster.network
     names = [problem.cluster.device_types[device].name for device in chosen.devices]
@@ -173,7 +173,7 @@ def _pipeline(problem: Problem, dnn: Dnn, sized: Sized, x0_rps: Mapping[str, flo
         dnn=dnn.name,
         variant=profile.name,
         throughput_rps=sized.throughput_rps,
-        batch_building_us=batch_building_us(problem, chosen.batches[0], x0_rps.get(dnn.name, inf)),
+        batch_building_us=batch_building_us(problem, chosen.batches[0], dnn.np_throughput_rps or 0.0),
         slack_us=float(problem.slack_us(dnn)),
         stages=tuple(stages),
     )

@@ -1,0 +1,165 @@
+"""The one call that plans: checks the input, picks a method, and checks the plan before it is returned."""
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from planner.model import InputError, Plan, Problem, digest
+from planner.model.check import check
+from planner.model.plan import Scheduler
+from planner.planning import dynamic, milp
+from planner.planning.backends import BACKENDS, Clock, Limits
+from planner.planning.baselines import devices_of, size_dart_r, size_np_closed_form, unpartitioned, with_x0
+from planner.planning.candidates import Candidate, enumerate_candidates
+from planner.planning.canonical import canonical
+from planner.planning.explain import unreachable
+from planner.planning.sizing import Sizing, build_plan
+
+log = logging.getLogger(__name__)
+
+# Methods over enumerated candidates. ``auto`` and the schedulers' own are told in `make_plan`.
+METHODS: dict[str, Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]] = {
+    "milp": milp.size,
+    "dynamic": dynamic.size,
+}
+SCHEDULER_METHODS = {
+    "pipelines": ("auto", *METHODS),
+    "np": ("auto", "milp", "closed-form"),
+    "dart-r": ("auto",),
+}
+
+
+def make_plan(
+    problem: Problem,
+    scheduler: Scheduler = "pipelines",
+    *,
+    method: str = "auto",
+    backend: str = "highs",
+    gap: float = 1e-6,
+    time_limit_s: float | None = None,
+    np_plan: Plan | None = None,
+) -> Plan:
+    """Return the best plan of a scheduler, with a proven bound, after every constraint of it was checked.
+
+    Parameters
+    ----------
+    problem
+        What to plan. Where a DNN's ``np_throughput_rps`` is None it is computed first.
+    scheduler
+        ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
+    method
+        For pipelines ``milp`` or ``dynamic``; ``auto`` is dynamic where it admits the problem, else milp. For np
+        ``milp`` (also by ``auto``) or ``closed-form``.
+    backend
+        ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
+    gap
+        The relative gap at which a solver may stop and the plan counts as optimal.
+    time_limit_s
+        After this time the best plan so far is returned with its gap.
+    np_plan
+        The NP plan whose devices DART-r begins with; computed where None.
+
+    Raises
+    ------
+    InputError
+        A DNN cannot meet its SLO on this cluster, the cluster is too small, an option is unknown, or the backend is
+        not available; the message says what to do.
+
+    Examples
+    --------
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1, 2), ((6000,), (8000,)), Provenance("measured", "by hand"))
+    >>> profile = Profile("toy", (Block(("a",)),), (), (table,))
+    >>> problem = Problem(Cluster((DeviceType("L4", 4),), Network(10)), (Dnn("toy", 20_000, (profile,)),))
+    >>> plan = make_plan(problem, "np")
+    >>> plan.value, plan.status, [(stage.batch, stage.slices) for stage in plan.pipelines[0].stages]
+    (1000.0, 'optimal', [(2, 4)])
+    """
+    _check_options(scheduler, method, backend, gap, time_limit_s)
+    begin_s = perf_counter()
+    limits = Limits(gap, time_limit_s)
+    clock = Clock(limits)
+    known = with_x0(problem, backend, limits)
+    if scheduler == "pipelines":
+        sizing, method = _size_pipelines(known, method, backend, clock)
+    elif scheduler == "np":
+        sizing, method = _size_np(known, method, backend, clock)
+    else:
+        sizing, method = _size_dart_r(known, np_plan, backend, clock), "rule"
+    _refuse_nothing(known, sizing)
+    plan = build_plan(
+        known,
+        sizing,
+        scheduler=scheduler,
+        method=method,
+        gap=gap,
+        seconds=perf_counter() - begin_s,
+        problem_sha256=digest(problem),
+    )
+    violations = check(known, plan)
+    if violations:
+        raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
+    return plan
+
+
+def _check_options(scheduler: str, method: str, backend: str, gap: float, time_limit_s: float | None) -> None:
+    if scheduler not in SCHEDULER_METHODS:
+        raise InputError(f"unknown scheduler {scheduler!r}; expected one of {list(SCHEDULER_METHODS)}")
+    if method not in SCHEDULER_METHODS[scheduler]:
+        raise InputError(
+            f"scheduler {scheduler} has no method {method!r}; expected one of {list(SCHEDULER_METHODS[scheduler])}"
+        )
+    if backend not in (*BACKENDS, "auto"):
+        raise InputError(f"unknown backend {backend!r}; expected one of {[*BACKENDS, 'auto']}")
+    if not 0 <= gap < 1:
+        raise InputError(f"gap: expected a number in [0, 1), got {gap}")
+    if time_limit_s is not None and time_limit_s <= 0:
+        raise InputError(f"time limit: expected more than 0 s, got {time_limit_s}")
+
+
+def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+    candidates = all_candidates(problem)
+    if method == "auto":
+        method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
+    log.info("%d candidates, method %s", len(candidates), method)
+    sizing = METHODS[method](problem, candidates, backend, clock.remaining())
+    return canonical(problem, candidates, sizing, backend, clock.remaining()), method
+
+
+def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+    whole = unpartitioned(problem)
+    candidates = all_candidates(whole)
+    if method == "closed-form":
+        return size_np_closed_form(problem), method
+    sizing = milp.size(whole, candidates, backend, clock.remaining())
+    return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
+
+
+def _size_dart_r(problem: Problem, np_plan: Plan | None, backend: str, clock: Clock) -> Sizing:
+    if np_plan is None:
+        np_plan = make_plan(problem, "np", backend=backend, time_limit_s=clock.remaining().time_limit_s)
+    return size_dart_r(problem, devices_of(np_plan))
+
+
+def all_candidates(problem: Problem) -> list[Candidate]:
+    """Return the candidates of all DNNs; raises InputError where one has none. X0 must be known."""
+    found: list[Candidate] = []
+    for number, dnn in enumerate(problem.dnns):
+        candidates = enumerate_candidates(problem, number, dnn.np_throughput_rps or 0.0)
+        if not candidates:
+            raise unreachable(problem, number)
+        found += candidates
+    return found
+
+
+def _refuse_nothing(problem: Problem, sizing: Sizing) -> None:
+    """Refuse a plan that leaves a DNN without pipelines though the objective is to serve all."""
+    if problem.options.objective == "max_weighted_throughput":
+        return
+    for number, dnn in enumerate(problem.dnns):
+        if sizing.throughput_rps(number) == 0:
+            devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)
+            raise InputError(
+                f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs, which do not share "
+                "devices; add devices, plan fewer DNNs, or raise the time limit if one was given"
+            )
