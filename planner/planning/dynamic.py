@@ -21,7 +21,7 @@ time leaves a valid bound.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, lcm
 from time import monotonic
 
@@ -164,14 +164,13 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
     log.debug("whole devices %.9g, relaxation %.9g", incumbent, prices.bound)
     bounds = _bounds(restricted, counts, _units(candidates), prices, incumbent)
     bound, cells = _close(bounds, limits.gap, deadline)
-    found = Sizing(
-        tuple(s for known, cell in zip(bounds, cells, strict=True) for s in known.pipelines(cell)), bound, "none"
-    )
-    if bound <= found.value(problem) * (1 + limits.gap):
+    pipelines = tuple(sized for known, cell in zip(bounds, cells, strict=True) for sized in known.pipelines(cell))
+    found = Sizing(pipelines, bound, "none")
+    found = replace(found, bound=max(bound, found.value(problem)))  # sums of floats in another order
+    if found.bound <= found.value(problem) * (1 + limits.gap):
         return found
-    return _finish(
-        problem, bounds, found, backend, Limits(limits.gap, None if deadline == inf else deadline - monotonic())
-    )
+    left_s = None if deadline == inf else deadline - monotonic()
+    return _finish(problem, bounds, found, backend, Limits(limits.gap, left_s))
 
 
 def price(tables: Sequence[CandidateTable], counts: Integers, device_price: Floats) -> Prices:

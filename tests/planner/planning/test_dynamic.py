@@ -1,6 +1,7 @@
 """The dynamic programme against brute force, against the mixed-integer programme, and against published plans."""
 
 import os
+from dataclasses import replace
 from itertools import product
 from math import ceil, inf
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_it_equals_brute_force(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_it_equals_the_mixed_integer_programme(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
-    counts = (int(rng.integers(1, 6)), int(rng.integers(1, 8)))
+    counts = (int(rng.integers(1, 4)), int(rng.integers(1, 5)))
     dnns, stages = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     problem = random_problem(rng, dnns, stages, counts, ((1,), (1, 2), (1, 2, 3, 4), (2, 3))[seed % 4])
     candidates = candidates_of(problem)
@@ -146,9 +147,9 @@ def test_a_search_cut_short_leaves_a_bound_that_the_mixed_integer_programme_clos
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     closed = 0
-    for seed in range(100, 110):
+    for seed in range(100, 106):
         rng = np.random.default_rng(seed)
-        problem = random_problem(rng, 2, 3, (3, 5), (1, 2, 3, 4))
+        problem = random_problem(rng, 2, 2, (2, 3), (1, 2, 3))
         candidates = candidates_of(problem)
         exact = dynamic.size(problem, candidates, "highs", Limits())
         monkeypatch.setattr(dynamic, "LABEL_LIMIT", 1)
@@ -167,8 +168,6 @@ def test_one_more_device_never_hurts_and_order_does_not_matter() -> None:
     rng = np.random.default_rng(7)
     problem = random_problem(rng, 2, 2, (2, 3), (1, 2))
     value = dynamic.size(problem, candidates_of(problem), "highs", Limits()).value(problem)
-    from dataclasses import replace
-
     for device in problem.cluster.device_types:
         larger = replace(problem, cluster=problem.cluster.with_counts({device.name: device.count + 1}))
         assert dynamic.size(larger, candidates_of(larger), "highs", Limits()).value(larger) >= value * (1 - 1e-9)
