@@ -1,7 +1,43 @@
-"""Workloads: arrivals, the readers of recorded traces, generators, transformations."""
+"""Workloads: arrivals and their transformations, readers of recorded traces, generators."""
 
 from simulator.workload.arrivals import fold, merge, scale, shift, thin, window
-from simulator.workload.azure import read_maf21
+from simulator.workload.generators import bursts, closed_loop, clustered, diurnal, gamma, markov_modulated, poisson
+from simulator.workload.lists import SCHEMAS, read_trace
+from simulator.workload.maf19 import MinuteCounts, read_maf19, spread
+from simulator.workload.maf21 import read_maf21
+from simulator.workload.mimic import maf_like
+from simulator.workload.statistics import TraceStatistics, index_of_dispersion, trace_statistics
+from simulator.workload.texts import arrivals_text, maf19_text, maf21_text
 from simulator.workload.trace import Trace, assign, select
 
-__all__ = ["Trace", "assign", "fold", "merge", "read_maf21", "scale", "select", "shift", "thin", "window"]
+__all__ = [
+    "SCHEMAS",
+    "MinuteCounts",
+    "Trace",
+    "TraceStatistics",
+    "arrivals_text",
+    "assign",
+    "bursts",
+    "closed_loop",
+    "clustered",
+    "diurnal",
+    "fold",
+    "gamma",
+    "index_of_dispersion",
+    "maf19_text",
+    "maf21_text",
+    "maf_like",
+    "markov_modulated",
+    "merge",
+    "poisson",
+    "read_maf19",
+    "read_maf21",
+    "read_trace",
+    "scale",
+    "select",
+    "shift",
+    "spread",
+    "thin",
+    "trace_statistics",
+    "window",
+]

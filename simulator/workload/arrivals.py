@@ -5,12 +5,15 @@ offered. `fold` turns one into the other at a chosen rate. Every other function 
 returns new ones. Randomness comes from the generator that is passed.
 """
 
+import logging
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
+
+logger = logging.getLogger(__name__)
 
 TimesS = NDArray[np.float64]
 ArrivalsUs = NDArray[np.int64]
@@ -26,6 +29,9 @@ def fold(times_s: TimesS, rate_rps: float, duration_s: float = 30.0) -> Arrivals
     times over T seconds, the times are taken modulo ``T / (rate / ((n-1) / T))``, as if windows of that
     length had happened at once, and sorted; their differences, truncated to µs, are d[0..m-1]. The first
     request comes at 0, request i comes d[i mod m] after request i-1, as long as it is before the end.
+
+    A rate below the trace's own cannot be reached by folding (nothing falls onto anything); that is logged as
+    a warning: `scale` or `thin` first.
 
     Only the part of each window that the duration needs is looked at, so that the cost is that of the
     requests returned, not of the trace.
@@ -51,12 +57,16 @@ def fold(times_s: TimesS, rate_rps: float, duration_s: float = 30.0) -> Arrivals
     >>> fold(np.array([0.0, 0.25, 0.75, 1.5, 2.0]), 4.0, duration_s=1.5).tolist()
     [0, 250000, 500000, 750000, 750000, 1000000, 1250000]
     """
-    _require_positive("rate", rate_rps, "requests/s")
-    _require_positive("duration", duration_s, "s")
+    require_positive("rate", rate_rps, "requests/s")
+    require_positive("duration", duration_s, "s")
     span_s = float(times_s[-1] - times_s[0]) if len(times_s) else 0.0
     if span_s <= 0:
         raise InputError(f"cannot fold a trace of {len(times_s)} arrivals over {span_s} s; give at least two times")
     period_s = span_s / (rate_rps / ((len(times_s) - 1) / span_s))
+    if period_s > times_s[-1]:
+        logger.warning(
+            "the trace's own rate is %.3g/s, more than %.3g/s: folding keeps it", len(times_s) / span_s, rate_rps
+        )
     end_us = int(duration_s * 1e6)
     window_s = duration_s + rate_rps * duration_s * 1e-6 + 2 / rate_rps  # truncation takes up to 1 µs a request
     while True:
@@ -97,7 +107,7 @@ def scale(arrivals_us: ArrivalsUs, factor: float) -> ArrivalsUs:
     >>> scale(np.array([0, 100, 301]), 2.0).tolist()
     [0, 50, 150]
     """
-    _require_positive("factor", factor, "times as fast")
+    require_positive("factor", factor, "times as fast")
     return (arrivals_us / factor).astype(np.int64)
 
 
@@ -144,6 +154,7 @@ def window(arrivals_us: ArrivalsUs, start_us: int, end_us: int) -> ArrivalsUs:
     return arrivals_us[first:last] - start_us
 
 
-def _require_positive(what: str, value: float, unit: str) -> None:
+def require_positive(what: str, value: float, unit: str) -> None:
+    """Raise InputError unless ``value`` is a finite number above 0."""
     if not (isfinite(value) and value > 0):
         raise InputError(f"{what}: expected a number above 0 ({unit}), got {value}")

@@ -23,8 +23,11 @@ def open_text(path: Path) -> Iterator[TextIO]:
         ):
             yield lines
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file, or cut short"
-        raise InputError(f"{path}: cannot read it ({reason}); expected a CSV file, plain or .gz") from None
+        raise InputError(f"{path}: cannot read it ({_reason(error)}); expected a CSV file, plain or .gz") from None
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else "not a text file, or cut short"
 
 
 def first_line(path: Path) -> str:
@@ -65,3 +68,21 @@ def time_problem(text: str, absurd: float = ABSURD_S) -> str:
     if value > absurd:
         return f"expected a time <= {absurd:g}, got {text!r}; is the unit right?"
     return ""
+
+
+def read_blocks(path: Path, size: int = 8 << 20) -> Iterator[bytes]:
+    """Yield a file, gzipped or not, in blocks of whole lines, each ending in a newline; raises InputError."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            rest = b""
+            while block := file.read(size):
+                whole, newline, tail = block.rpartition(b"\n")
+                if newline:
+                    yield rest + whole + newline
+                    rest = tail
+                else:
+                    rest += tail
+            if rest:
+                yield rest + b"\n"
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot read it ({_reason(error)}); expected a CSV file, plain or .gz") from None

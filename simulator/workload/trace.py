@@ -118,6 +118,14 @@ def chosen_functions(
     return chosen
 
 
+def could_be_chosen(pair: tuple[str, str], apps: Collection[str] | None, functions: Collection[str] | None) -> bool:
+    """Say whether a name met while reading may turn out to be chosen by `chosen_functions`."""
+    return all(
+        wanted is None or any(name.startswith(beginning) for beginning in wanted)
+        for name, wanted in zip(pair, (apps, functions), strict=True)
+    )
+
+
 def _match(name: str, names: list[str], what: str, source: str) -> str:
     """Return the known name that is ``name``, or the only one that begins with it."""
     if name in names:

@@ -61,7 +61,7 @@ def read_maf21(path: Path | str, progress: Progress | None = None) -> Trace:
             rows += len(start_s)
             if progress:
                 progress(rows)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise InputError(_first_bad_row(path, str(error))) from None
     if not rows:
         raise InputError(f"{path}: line 2: the trace has no rows; expected at least one invocation")
