@@ -1,0 +1,226 @@
+"""Commands about arrivals: ``generate`` makes them, ``trace`` looks at recorded ones and converts them."""
+
+import gzip
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from planner.cli.app import console, progress
+from planner.files import replacing
+from planner.model import InputError
+from simulator import workload
+from simulator.workload import Trace
+from simulator.workload.arrivals import ArrivalsUs
+
+Rate = Annotated[float, typer.Option(help="Average rate, requests/s.")]
+Duration = Annotated[float, typer.Option(help="Length, s.")]
+Seed = Annotated[int, typer.Option(help="Seed: equal seeds give equal arrivals.")]
+Out = Annotated[Path, typer.Option(help="File to write; a name that ends in .gz is compressed.")]
+SchemaOption = Annotated[
+    str, typer.Option(help=f"Schema of the file: auto, {', '.join(workload.SCHEMAS)}.", show_default=True)
+]
+SortOption = Annotated[bool, typer.Option("--sort", help="Sort a plain list instead of refusing disorder.")]
+
+MAF_SCHEMAS = {"maf21": workload.maf21_text, "maf19": workload.maf19_text}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    generate = typer.Typer(
+        help="Generate arrivals (µs, one a line), or a trace that mimics MAF'21.", no_args_is_help=True
+    )
+    for command in (poisson, gamma, markov_modulated, clustered, bursts, diurnal, closed_loop, maf_like):
+        generate.command()(command)
+    app.add_typer(generate, name="generate")
+    trace = typer.Typer(help="Look at recorded arrivals, choose from them, convert them.", no_args_is_help=True)
+    trace.command()(info)
+    trace.command()(convert)
+    app.add_typer(trace, name="trace")
+
+
+def poisson(out: Out, rate: Rate = 100.0, duration: Duration = 30.0, seed: Seed = 1) -> None:
+    """Independent exponential gaps."""
+    _write_arrivals(out, workload.poisson(rate, duration, np.random.default_rng(seed)))
+
+
+def gamma(
+    out: Out,
+    rate: Rate = 100.0,
+    duration: Duration = 30.0,
+    seed: Seed = 1,
+    cv: Annotated[float, typer.Option(help="Coefficient of variation of the gaps; 1 is Poisson.")] = 4.0,
+) -> None:
+    """Gamma distributed gaps."""
+    _write_arrivals(out, workload.gamma(rate, duration, np.random.default_rng(seed), cv=cv))
+
+
+def markov_modulated(
+    out: Out,
+    rates: Annotated[str, typer.Option(help="Rate of each state, requests/s.")] = "20,200",
+    dwell: Annotated[str, typer.Option(help="Mean time in each state, s.")] = "5,1",
+    duration: Duration = 30.0,
+    seed: Seed = 1,
+) -> None:
+    """Poisson arrivals whose rate jumps between states."""
+    arrivals_us = workload.markov_modulated(
+        _numbers("--rates", rates), _numbers("--dwell", dwell), duration, np.random.default_rng(seed)
+    )
+    _write_arrivals(out, arrivals_us)
+
+
+def clustered(
+    out: Out,
+    rate: Rate = 100.0,
+    duration: Duration = 30.0,
+    seed: Seed = 1,
+    size: Annotated[float, typer.Option(help="Mean requests per cluster.")] = 20.0,
+    spread: Annotated[float, typer.Option(help="Mean distance of a request from its cluster's start, s.")] = 0.1,
+) -> None:
+    """Clusters of requests that start at Poisson times."""
+    _write_arrivals(out, workload.clustered(rate, duration, np.random.default_rng(seed), size=size, spread_s=spread))
+
+
+def bursts(
+    out: Out,
+    rate: Rate = 100.0,
+    duration: Duration = 30.0,
+    seed: Seed = 1,
+    size: Annotated[float, typer.Option(help="Mean requests per burst.")] = 20.0,
+    gap: Annotated[float, typer.Option(help="Mean gap inside a burst, s.")] = 0.001,
+) -> None:
+    """Bursts with exponential gaps inside."""
+    _write_arrivals(out, workload.bursts(rate, duration, np.random.default_rng(seed), size=size, gap_s=gap))
+
+
+def diurnal(
+    out: Out,
+    rate: Rate = 100.0,
+    duration: Duration = 30.0,
+    seed: Seed = 1,
+    amplitude: Annotated[float, typer.Option(help="Swing of the rate, as a share of its mean (0 to 1).")] = 0.8,
+    period: Annotated[float, typer.Option(help="Length of a swing, s.")] = 86_400.0,
+) -> None:
+    """Poisson arrivals whose rate swings like day and night."""
+    rng = np.random.default_rng(seed)
+    _write_arrivals(out, workload.diurnal(rate, duration, rng, amplitude=amplitude, period_s=period))
+
+
+def closed_loop(
+    out: Out,
+    clients: Annotated[int, typer.Option(help="Clients that each wait for a response before they think.")] = 10,
+    response: Annotated[float, typer.Option(help="Response time that is assumed, s.")] = 0.1,
+    think: Annotated[float, typer.Option(help="Mean thinking time, s.")] = 0.9,
+    duration: Duration = 30.0,
+    seed: Seed = 1,
+) -> None:
+    """Clients that send, wait, think, and send again."""
+    rng = np.random.default_rng(seed)
+    _write_arrivals(out, workload.closed_loop(clients, duration, rng, response_s=response, think_s=think))
+
+
+def maf_like(
+    out: Out,
+    requests: Annotated[int, typer.Option(help="Requests in all.")] = 20_000,
+    applications: Annotated[int, typer.Option(help="Applications that share them.")] = 77,
+    duration: Annotated[float | None, typer.Option(help="Length, s; default: as long as MAF'21 takes.")] = None,
+    seed: Seed = 1,
+    schema: Annotated[str, typer.Option(help="maf21, maf19, or arrival-us (a plain list).")] = "maf21",
+) -> None:
+    """Write a trace with the skew and burstiness of MAF'21."""
+    rng = np.random.default_rng(seed)
+    _write_trace(out, workload.maf_like(requests, rng, duration_s=duration, applications=applications), schema)
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A trace in any schema, plain or .gz.")],
+    schema: SchemaOption = "auto",
+    sort: SortOption = False,
+) -> None:
+    """Say how many requests a trace has, how unevenly they are spread, and how bursty they are."""
+    statistics = workload.trace_statistics(_read(file, schema, sort))
+    table = Table("", str(file), box=None, pad_edge=False)
+    for words, value in (
+        ("requests", f"{statistics.requests:,}"),
+        ("functions", f"{statistics.functions:,}"),
+        ("duration", f"{statistics.duration_s:,.1f} s"),
+        ("average rate", f"{statistics.rate_rps:.3f} requests/s"),
+        ("gaps, standard deviation / mean", f"{statistics.gap_cv:.2f}"),
+        ("index of dispersion over 1 s", f"{statistics.dispersion_1s:.2f}"),
+        ("index of dispersion over 60 s", f"{statistics.dispersion_60s:.2f}"),
+        ("busiest function", f"{statistics.busiest_share:.1%} of the requests"),
+        ("five busiest functions", f"{statistics.five_busiest_share:.1%} of the requests"),
+    ):
+        table.add_row(words, value)
+    console.print(table)
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="A trace in any schema, plain or .gz.")],
+    out: Out,
+    to: Annotated[
+        str, typer.Option(help="Schema to write: maf21, maf19, or arrival-us (a plain list).")
+    ] = "arrival-us",
+    schema: SchemaOption = "auto",
+    sort: SortOption = False,
+    app: Annotated[list[str] | None, typer.Option(help="Keep this application (repeat for several).")] = None,
+    function: Annotated[list[str] | None, typer.Option(help="Keep this function (repeat for several).")] = None,
+    busiest: Annotated[int | None, typer.Option(help="Then keep the functions with most requests.", min=1)] = None,
+    window: Annotated[str | None, typer.Option(help="Keep times in START,END (s).")] = None,
+    rate: Annotated[float | None, typer.Option(help="Fold to this rate, requests/s (writes a plain list).")] = None,
+    duration: Annotated[float, typer.Option(help="Length of the folded arrivals, s.")] = 30.0,
+) -> None:
+    """Choose from a trace, fold it to a rate where asked, and write it in another schema."""
+    start_end = _numbers("--window", window) if window else None
+    if start_end is not None and len(start_end) != 2:
+        raise InputError(f"--window: expected START,END in seconds, got {window!r}")
+    trace = workload.select(
+        _read(file, schema, sort),
+        apps=app,
+        functions=function,
+        busiest=busiest,
+        window_s=(start_end[0], start_end[1]) if start_end else None,
+    )
+    if rate is None:
+        _write_trace(out, trace, to)
+    elif to == "arrival-us":
+        _write_arrivals(out, trace.fold(rate, duration))
+    else:
+        raise InputError(f"--rate: folded arrivals have no functions; write them with --to arrival-us, not {to}")
+
+
+def _read(file: Path, schema: str, sort: bool) -> Trace:
+    with progress() as bar:
+        task = bar.add_task(f"reading {file.name}, rows", total=None)
+        return workload.read_trace(
+            file, schema=schema, sort=sort, progress=lambda rows: bar.update(task, completed=rows)
+        )
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option}: expected numbers with commas between them, got {text!r}") from None
+
+
+def _write_trace(out: Path, trace: Trace, schema: str) -> None:
+    if schema == "arrival-us":
+        _write_arrivals(out, (trace.times_s * 1e6).astype(np.int64))
+    elif schema in MAF_SCHEMAS:
+        _write(out, MAF_SCHEMAS[schema](trace), len(trace))
+    else:
+        raise InputError(f"unknown schema {schema!r}; expected {', '.join(MAF_SCHEMAS)} or arrival-us")
+
+
+def _write_arrivals(out: Path, arrivals_us: ArrivalsUs) -> None:
+    _write(out, workload.arrivals_text(arrivals_us), len(arrivals_us))
+
+
+def _write(out: Path, text: str, requests: int) -> None:
+    content = text.encode()
+    with replacing(out) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if out.suffix == ".gz" else content)
+    console.print(f"{out}: {requests:,} requests", highlight=False, soft_wrap=True)

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from planner.cli.app import new_app
+from planner.model import InputError
+from simulator.cli import workload
+from simulator.workload import read_trace
+
+GENERATORS = ["poisson", "gamma", "markov-modulated", "clustered", "bursts", "diurnal", "closed-loop"]
+
+
+@pytest.fixture
+def call():
+    app = new_app("test")
+    workload.register(app)
+
+    def invoke(*arguments: str | Path) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return invoke
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_write_lists_that_read_back(call, tmp_path, name):
+    out = tmp_path / "new" / "arrivals.csv.gz"
+    call("generate", name, "--out", out, "--duration", "5")
+    first = out.read_bytes()
+    assert len(read_trace(out)) > 10
+    call("generate", name, "--out", out, "--duration", "5")
+    assert out.read_bytes() == first
+
+
+def test_info_and_convert(call, tmp_path):
+    trace, chosen, folded = tmp_path / "t.csv", tmp_path / "c.csv", tmp_path / "f.csv"
+    assert "2,0" in call("generate", "maf-like", "--requests", "2000", "--out", trace)
+    assert "77" in call("trace", "info", trace)
+    call("trace", "convert", trace, "--busiest", "3", "--window", "0,1000", "--to", "maf21", "--out", chosen)
+    assert len(read_trace(chosen).functions) <= 3
+    assert read_trace(chosen).times_s.max() < 1000
+    call("trace", "convert", trace, "--rate", "50", "--duration", "10", "--out", folded)
+    assert len(read_trace(folded)) == pytest.approx(500, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", "markov-modulated", "--rates", "1,x"], "--rates: expected numbers"),
+        (["generate", "poisson", "--rate", "0"], "rate: expected a number above 0"),
+        (["generate", "maf-like", "--schema", "maf22"], "unknown schema 'maf22'"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(call, tmp_path, arguments, words):
+    with pytest.raises(InputError, match=words):
+        call(*arguments, "--out", tmp_path / "out.csv")
+    assert not list(tmp_path.iterdir())
