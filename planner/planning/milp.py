@@ -164,7 +164,7 @@ def extract(formulation: Formulation, solution: Solution) -> tuple[Sized, ...]:
 
 def start_from(formulation: Formulation, pipelines: Sequence[Sized]) -> Start:
     """Return the integer columns' values in a plan, for a solver to begin from."""
-    slices = {sized.candidate: sized.slices for sized in pipelines}
+    slices = {sized.candidate: sized.slices for sized in Sizing(tuple(pipelines), 0.0, "").merged().pipelines}
     start: dict[int, float] = {}
     filled: defaultdict[tuple[int, int, int], Fraction] = defaultdict(Fraction)
     for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
@@ -175,14 +175,6 @@ def start_from(formulation: Formulation, pipelines: Sequence[Sized]) -> Start:
         ):
             filled[candidate.dnn, position, device] += Fraction(count, share)
     return start | {column: ceil(filled[key]) for key, column in formulation.whole.items()}
-
-
-def as_good(problem: Problem, one: Sizing, other: Sizing) -> bool:
-    """Tell whether one plan's value reaches the other's, up to rounding."""
-    value, target = one.value(problem), other.value(problem)
-    if MAXIMISED[problem.options.objective]:
-        return value >= target * (1 - 2 * ROUNDING)
-    return value <= target * (1 + 2 * ROUNDING)
 
 
 def keep_objective(formulation: Formulation, value: float) -> None:

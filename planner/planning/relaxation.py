@@ -118,12 +118,14 @@ def least_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: 
 def affordable(
     problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, value: float, always: Sequence[Candidate]
 ) -> list[Candidate]:
-    """Return the candidates that a plan of at least this value can hold, and those that are always wanted."""
+    """Return the candidates that a plan as good as this value can hold, and some others, by rising loss."""
     reach = abs(relaxation.bound - value) + ROUNDING * abs(relaxation.bound)
     wanted = set(always)
     losses = least_losses(problem, candidates, relaxation)
     return [
-        candidate for candidate, loss in zip(candidates, losses, strict=True) if loss <= reach or candidate in wanted
+        candidates[number]
+        for number in np.argsort(losses, kind="stable")
+        if losses[number] <= reach or candidates[number] in wanted
     ]
 
 

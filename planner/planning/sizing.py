@@ -49,6 +49,20 @@ class Sizing:
         """The candidates in use."""
         return tuple(sized.candidate for sized in self.pipelines)
 
+    def merged(self) -> "Sizing":
+        """Return the same plan with one pipeline per candidate, which serves at least what its parts did.
+
+        >>> halves = Candidate(0, 0, (0, 1), (0,), (2,), (1,), (10.0,))
+        >>> Sizing((Sized(halves, (1,)), Sized(halves, (2,))), 30.0, "highs").merged().pipelines[0].slices
+        (3,)
+        """
+        slices: dict[Candidate, tuple[int, ...]] = {}
+        for sized in self.pipelines:
+            known = slices.get(sized.candidate, (0,) * len(sized.slices))
+            slices[sized.candidate] = tuple(one + other for one, other in zip(known, sized.slices, strict=True))
+        pipelines = tuple(Sized(candidate, counts).trimmed() for candidate, counts in slices.items())
+        return replace(self, pipelines=pipelines)
+
     def throughput_rps(self, dnn: int) -> float:
         """Return the throughput of a DNN (an index)."""
         return sum(sized.throughput_rps for sized in self.pipelines if sized.candidate.dnn == dnn)
