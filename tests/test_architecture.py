@@ -21,8 +21,8 @@ MAY_IMPORT = {
     "simulator.workload": {"planner.model"},
     "simulator.dispatch": {"planner.model"},
     "simulator.engine": {"planner.model", "simulator.workload", "simulator.dispatch", "simulator.results.records"},
-    "simulator.results": {"planner.model", "planner.files.atomic"},
-    "simulator.results.records": {"planner.model", "planner.files.atomic"},
+    "simulator.results": {"planner.model", "planner.files.atomic", "simulator.dispatch"},
+    "simulator.results.records": {"planner.model", "planner.files.atomic", "simulator.dispatch"},
     "simulator.executor": {
         "planner.model",
         "planner.files.atomic",

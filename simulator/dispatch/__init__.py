@@ -1,0 +1,1 @@
+"""Dispatch: which batch goes where, and when."""

@@ -1,0 +1,33 @@
+"""Compilation with numba, cached on disk."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function on its first call in nopython mode, and keep the machine code on disk.
+
+    numba's own cache looks at the file of a function only, though the code holds constants and functions of other
+    modules as well; here a change to any module of the package makes all of its functions be compiled again.
+    """
+    dispatcher = njit(function)
+    dispatcher.enable_caching()
+    dispatcher._cache._cache_file._source_stamp = _sources()
+    return cast(Function, dispatcher)
+
+
+@cache
+def _sources() -> str:
+    """Return a hash of all modules that hold compiled functions."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*package.glob("dispatch/*.py"), *package.glob("engine/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""The frontend queue: from a policy's decisions about its head to batches sent and requests dropped.
+
+The queue is ``arrivals[HEAD:ARRIVED]``, in deadline order because all requests of a DNN have the same SLO. It is
+worked through on every arrival and at the policy's own timer; an arrival cancels the timer, but a timer
+due at the instant of an arrival goes first.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dispatch.books import ARRIVED, HEAD, NEVER, NOTES, SENT, SLO, WAKE, Books, reserve
+from simulator.dispatch.compiled import compiled
+from simulator.dispatch.decisions import DROP, SEND, Decision
+from simulator.dispatch.reservation import reservation
+from simulator.dispatch.system import Ints
+
+POLICIES = ("reservation",)
+
+
+@compiled
+def decide(policy: int, books: Books, now: int, head: int, queued: int, deadline: int) -> Decision:
+    """Return a policy's decision about the head of the queue."""
+    return reservation(books, now, head, queued, deadline)
+
+
+@compiled
+def advance(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32], now: int) -> tuple[int, int]:
+    """Work through the queue until a batch is sent or nothing more can be done now.
+
+    Returns
+    -------
+    size, pipeline
+        A batch that is sent now (call again), or size 0: WAKE is then the time at which to call again if no
+        request arrives before.
+    """
+    head = books[NOTES, 0, HEAD]
+    arrived = books[NOTES, 0, ARRIVED]
+    wake = NEVER
+    size = pipeline = 0
+    while head < arrived:
+        deadline = arrivals[head] + books[NOTES, 0, SLO]
+        action, pipeline, batch, value = decide(policy, books, now, head, arrived - head, deadline)
+        if action == DROP:
+            fate[head] = -value
+            head += 1
+        elif action == SEND:
+            reserve(books, pipeline, batch, now)
+            for request in range(head, head + batch):
+                fate[request] = books[NOTES, 0, SENT]
+            books[NOTES, 0, SENT] += 1
+            size = batch
+            head += batch
+            wake = now
+            break
+        else:
+            wake = value
+            break
+    books[NOTES, 0, HEAD] = head
+    books[NOTES, 0, WAKE] = wake
+    return size, pipeline
+
+
+@compiled
+def next_batch(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32]) -> tuple[int, int, int]:
+    """Run the dispatcher ahead to the next batch that it sends.
+
+    That is exact as long as nothing but its own reservations changes the books.
+
+    Parameters
+    ----------
+    arrivals
+        All of them, in order (µs).
+    fate
+        ``[request]``; filled with the number of its batch, or the negative cause of its drop.
+
+    Returns
+    -------
+    now, size, pipeline
+        Its slices are in CHOSEN; size 0 when all requests are dealt with.
+    """
+    while True:
+        arrived = books[NOTES, 0, ARRIVED]
+        wake = books[NOTES, 0, WAKE]
+        if arrived < len(arrivals) and arrivals[arrived] < wake:
+            now = arrivals[arrived]
+            books[NOTES, 0, ARRIVED] = arrived + 1
+        elif wake < NEVER:
+            now = wake
+        else:
+            return NEVER, 0, 0
+        size, pipeline = advance(policy, books, arrivals, fate, now)
+        if size > 0:
+            return now, size, pipeline

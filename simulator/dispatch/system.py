@@ -1,0 +1,74 @@
+"""What a dispatcher serves one DNN with: pipelines of stages, in integer µs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The pipelines of one DNN as arrays; entries beyond a pipeline's stages are 0.
+
+    Attributes
+    ----------
+    dnn
+        Name of the DNN.
+    slo_us
+        A request's deadline is its arrival plus this.
+    stages
+        ``[pipeline]``, how many stages each has.
+    batch
+        ``[pipeline]``, the planned batch size, the same in all stages.
+    latency_us
+        ``[pipeline, stage, batch]`` for batch = 0 .. the largest planned one; 0 for batch 0 and beyond the
+        planned batch.
+    transfer_us
+        ``[pipeline, stage]``, the time that one request's input takes on the wire to this stage; 0 for the first.
+    hop_us
+        ``[pipeline, stage]``, the delay between the end of a transfer and its arrival at this stage.
+    slices
+        ``[pipeline, stage]``, the size of the pool.
+    card_slices
+        ``[pipeline, stage]``, how many consecutive slices share a network card.
+    server_slices
+        ``[pipeline, stage]``, how many consecutive slices are in one server.
+    share
+        ``[pipeline, stage]``, k where a slice is 1/k of a device.
+    device
+        ``[pipeline, stage]``, index into ``device_types``; -1 beyond a pipeline's stages.
+    device_types, devices, prices_per_hour
+        Per type: its name, how many the plan fills (in fractions where shares do), its price (NaN if unknown).
+    """
+
+    dnn: str
+    slo_us: int
+    stages: Ints
+    batch: Ints
+    latency_us: Ints
+    transfer_us: Ints
+    hop_us: Ints
+    slices: Ints
+    card_slices: Ints
+    server_slices: Ints
+    share: Ints
+    device: Ints
+    device_types: tuple[str, ...]
+    devices: tuple[float, ...]
+    prices_per_hour: tuple[float, ...]
+
+    @cached_property
+    def work_us(self) -> Ints:
+        """``[pipeline, batch]``: a batch's inferences and transfers where nothing makes it wait."""
+        batches = np.arange(self.latency_us.shape[2])
+        travel = self.transfer_us.sum(axis=1)[:, None] * batches + self.hop_us.sum(axis=1)[:, None]
+        work_us: Ints = self.latency_us.sum(axis=1) + travel
+        return work_us
+
+    @property
+    def max_stages(self) -> int:
+        """Stages of the longest pipeline."""
+        return int(self.stages.max())

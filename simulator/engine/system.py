@@ -1,0 +1,123 @@
+"""From a problem and a plan to the system that is simulated."""
+
+from math import nan
+
+import numpy as np
+
+from planner.model import InputError, Pipeline, Plan, Problem, Stage
+from simulator.dispatch.system import System
+
+__all__ = ["TOLERANCE_US", "System", "build_system"]
+
+# How far a plan's latency may lie from its profile's: published plans round a little.
+TOLERANCE_US = 50
+
+
+def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
+    """Return what serves one DNN, in integer µs (DESIGN section 6).
+
+    Latencies at every batch size up to the planned one are the profile's. The SLO is truncated, the transfer
+    time per request rounded. In a stage that is not last, the slices of m consecutive devices share a
+    network card, m = max(devices per server of this stage's type, of the next one's); in the last
+    stage each slice has its own.
+
+    Raises
+    ------
+    InputError
+        The plan has no pipeline for the DNN, does not cover its blocks, names an absent device, has stages of
+        different batch sizes, or its latencies are more than 50 µs away from the profile's.
+    """
+    dnn = problem.dnn(dnn_name)
+    pipelines = plan.of(dnn_name)
+    if not pipelines:
+        raise InputError(
+            f"the plan has no pipeline for {dnn_name}; it serves {sorted({p.dnn for p in plan.pipelines})}"
+        )
+    for number, pipeline in enumerate(pipelines):
+        _check(problem, pipeline, f"pipeline {number} of {dnn_name}")
+
+    shape = len(pipelines), max(len(pipeline.stages) for pipeline in pipelines)
+    ints = {
+        name: np.zeros(shape, np.int64)
+        for name in ("transfer_us", "hop_us", "slices", "card_slices", "server_slices", "share")
+    }
+    device = np.full(shape, -1, np.int64)
+    latency_us = np.zeros((*shape, max(pipeline.batch for pipeline in pipelines) + 1), np.int64)
+    for p, pipeline in enumerate(pipelines):
+        for s, stage in enumerate(pipeline.stages):
+            kind = problem.cluster.device(stage.device)
+            device[p, s] = problem.cluster.index(stage.device)
+            ints["slices"][p, s] = stage.slices
+            ints["share"][p, s] = stage.share
+            ints["server_slices"][p, s] = kind.devices_per_server * stage.share
+            ints["card_slices"][p, s] = _card_slices(problem, pipeline, s)
+            latency_us[p, s, 1 : stage.batch + 1] = _latencies_us(problem, pipeline, stage)
+            if s > 0:
+                ints["transfer_us"][p, s], ints["hop_us"][p, s] = _hop(problem, pipeline, s)
+
+    kinds = problem.cluster.device_types
+    return System(
+        dnn=dnn_name,
+        slo_us=int(dnn.slo_us),
+        stages=np.array([len(pipeline.stages) for pipeline in pipelines]),
+        batch=np.array([pipeline.batch for pipeline in pipelines]),
+        latency_us=latency_us,
+        device=device,
+        device_types=tuple(kind.name for kind in kinds),
+        devices=tuple(
+            sum(stage.devices for pipeline in pipelines for stage in pipeline.stages if stage.device == kind.name)
+            for kind in kinds
+        ),
+        prices_per_hour=tuple(nan if kind.price_per_hour is None else kind.price_per_hour for kind in kinds),
+        **ints,
+    )
+
+
+def _latencies_us(problem: Problem, pipeline: Pipeline, stage: Stage) -> list[int]:
+    """Return a stage's inference time at batch 1, 2, ... up to the planned one."""
+    profile = problem.dnn(pipeline.dnn).variant(pipeline.variant)
+    return [
+        profile.stage_latency_us(stage.device, stage.share, batch, stage.first_block, stage.last_block)
+        for batch in range(1, stage.batch + 1)
+    ]
+
+
+def _card_slices(problem: Problem, pipeline: Pipeline, s: int) -> int:
+    """Return how many consecutive slices of stage ``s`` share a network card."""
+    if s == len(pipeline.stages) - 1:
+        return 1
+    per_server = [problem.cluster.device(stage.device).devices_per_server for stage in pipeline.stages[s : s + 2]]
+    return max(per_server) * pipeline.stages[s].share
+
+
+def _hop(problem: Problem, pipeline: Pipeline, s: int) -> tuple[int, int]:
+    """Return wire time per request and latency (µs) of the hop into stage ``s``."""
+    sender, receiver = pipeline.stages[s - 1 : s + 1]
+    size_bytes = problem.dnn(pipeline.dnn).variant(pipeline.variant).cut_bytes[receiver.first_block - 1]
+    network = problem.cluster.network
+    return (
+        round(network.wire_us(sender.device, receiver.device, size_bytes)),
+        round(network.link(sender.device, receiver.device).hop_latency_us),
+    )
+
+
+def _check(problem: Problem, pipeline: Pipeline, where: str) -> None:
+    """Refuse a pipeline that the problem does not allow."""
+    profile = problem.dnn(pipeline.dnn).variant(pipeline.variant)
+    covered = [0, *(stage.last_block for stage in pipeline.stages)]
+    if [stage.first_block for stage in pipeline.stages] != covered[:-1] or covered[-1] != len(profile.blocks):
+        ranges = [(stage.first_block, stage.last_block) for stage in pipeline.stages]
+        raise InputError(f"{where}: stages cover {ranges}; expected all {len(profile.blocks)} blocks once, in order")
+    if len({stage.batch for stage in pipeline.stages}) > 1:
+        got = [stage.batch for stage in pipeline.stages]
+        raise InputError(f"{where}: expected one batch size for all stages, got {got}")
+    for number, stage in enumerate(pipeline.stages):
+        problem.cluster.device(stage.device)
+        expected_us = profile.stage_latency_us(
+            stage.device, stage.share, stage.batch, stage.first_block, stage.last_block
+        )
+        if abs(stage.latency_us - expected_us) > TOLERANCE_US:
+            raise InputError(
+                f"{where}, stage {number}: latency {stage.latency_us} µs, the profile says {expected_us} µs "
+                f"({stage.device} 1/{stage.share}, batch {stage.batch}); was the plan made for another profile?"
+            )

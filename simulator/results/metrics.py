@@ -1,0 +1,173 @@
+"""What records say, each a pure function of them.
+
+Warm-up rule: requests that arrive before ``warm_up_us`` (1 ms unless told, as in the reference simulator) are left
+out everywhere, and the *span* over which rates and utilisations are taken is from then to the last arrival.
+
+Quantiles are nearest-rank: of n sorted values the one with index floor(q · (n - 1)), so that they are values that
+occurred.
+"""
+
+from math import isnan, nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dispatch.decisions import FINISHED, OUTCOMES
+from simulator.results.records import Records
+
+WARM_UP_US = 1_000
+Floats = dict[str, float]
+
+
+def counted(records: Records, warm_up_us: int = WARM_UP_US) -> NDArray[np.bool_]:
+    """Return ``[request]``, whether it arrived at ``warm_up_us`` or later."""
+    return records.arrival_us >= warm_up_us
+
+
+def span_s(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return the seconds from the end of the warm-up to the last arrival; 0 without requests."""
+    return max(0.0, (int(records.arrival_us[-1]) - warm_up_us) / 1e6) if len(records) else 0.0
+
+
+def latencies_us(records: Records, warm_up_us: int = WARM_UP_US) -> NDArray[np.int64]:
+    """Return end - arrival (µs) of every finished request, in order of arrival."""
+    chosen = records.finished & counted(records, warm_up_us)
+    return records.end_us()[chosen] - records.arrival_us[chosen]
+
+
+def late(records: Records, warm_up_us: int = WARM_UP_US) -> int:
+    """Count finished requests with latency > SLO."""
+    return int((latencies_us(records, warm_up_us) > records.system.slo_us).sum())
+
+
+def dropped(records: Records, warm_up_us: int = WARM_UP_US) -> int:
+    """Count requests that were not finished, whatever the cause."""
+    return int((~records.finished & counted(records, warm_up_us)).sum())
+
+
+def attainment(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return requests finished within the SLO / all requests (a share, 0 to 1; NaN without requests)."""
+    requests = int(counted(records, warm_up_us).sum())
+    return (requests - dropped(records, warm_up_us) - late(records, warm_up_us)) / requests if requests else nan
+
+
+def goodput_rps(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return requests finished within the SLO / span (requests/s; NaN for an empty span)."""
+    met = int((latencies_us(records, warm_up_us) <= records.system.slo_us).sum())
+    span = span_s(records, warm_up_us)
+    return met / span if span else nan
+
+
+def unserved_shares(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
+    """Return per cause the requests not finished because of it / all requests (shares, 0 to 1)."""
+    outcome = records.outcome[counted(records, warm_up_us)]
+    share = np.bincount(outcome, minlength=len(OUTCOMES)) / max(1, len(outcome))
+    return {cause: float(share[code]) for code, cause in enumerate(OUTCOMES) if code != FINISHED}
+
+
+def quantile(values: NDArray[np.int64], q: float) -> float:
+    """Return the nearest-rank quantile: sorted(values)[floor(q · (n - 1))]; NaN of nothing.
+
+    >>> quantile(np.array([40, 10, 30, 20]), 0.5)
+    20.0
+    """
+    if not len(values):
+        return nan
+    rank = int(q * (len(values) - 1))
+    return float(np.partition(values, rank)[rank])
+
+
+def distribution(values: NDArray[np.int64]) -> Floats:
+    """Return mean, p50, p95 and p99 in the unit of the values; NaN of nothing.
+
+    >>> distribution(np.arange(101))
+    {'mean': 50.0, 'p50': 50.0, 'p95': 95.0, 'p99': 99.0}
+    """
+    quantiles = {f"p{round(100 * q)}": quantile(values, q) for q in (0.5, 0.95, 0.99)}
+    return {"mean": float(values.mean()) if len(values) else nan, **quantiles}
+
+
+def latency_parts_us(records: Records, warm_up_us: int = WARM_UP_US) -> dict[str, NDArray[np.int64]]:
+    """Return what the latencies consist of, ``[finished request]`` in µs; the parts add up to `latencies_us`.
+
+    - building: arrival to the sending of its first batch, and the waits in later stages' queues;
+    - transfer: size · wire time per request + hop latency, summed over hops;
+    - inference: the time that slices worked on its batches;
+    - queueing: all the rest, the waits for slices and network cards.
+    """
+    chosen = np.flatnonzero(records.finished & counted(records, warm_up_us))
+    system = records.system
+    total = latencies_us(records, warm_up_us)
+    parts = {name: np.zeros(len(chosen), np.int64) for name in ("building", "queueing", "transfer", "inference")}
+    parts["building"] += records.sent_us(0)[chosen] - records.arrival_us[chosen]
+    for s, (visit, visits) in enumerate(zip(records.visit, records.visits, strict=True)):
+        row = visit[chosen]
+        there = row >= 0
+        row = row[there]
+        parts["inference"][there] += visits.end_us[row] - visits.start_us[row]
+        if s > 0:
+            before = records.visits[s - 1].size[records.visit[s - 1][chosen][there]]
+            pipeline = visits.pipeline[row]
+            on_way = before * system.transfer_us[pipeline, s] + system.hop_us[pipeline, s]
+            parts["transfer"][there] += np.where(visits.slice[row] >= 0, on_way, 0)
+    parts["queueing"] = total - parts["building"] - parts["transfer"] - parts["inference"]
+    return parts
+
+
+def utilisation(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
+    """Return per device type: busy time of its slices within the span, each over its share's k, / (devices · span).
+
+    A share, 0 to 1, of the devices that the plan fills; NaN for a type that it does not use.
+    """
+    system = records.system
+    first_us, last_us = warm_up_us, int(records.arrival_us[-1]) if len(records) else warm_up_us
+    busy = np.zeros(len(system.device_types))
+    for s, visits in enumerate(records.visits):
+        at = visits.slice >= 0
+        pipeline = visits.pipeline[at]
+        inside = np.minimum(visits.end_us[at], last_us) - np.maximum(visits.start_us[at], first_us)
+        weighted = np.maximum(inside, 0) / system.share[pipeline, s]
+        busy += np.bincount(system.device[pipeline, s], weighted, minlength=len(busy))
+    capacity = np.array(system.devices) * max(1, last_us - first_us)
+    return {name: float(busy[i] / capacity[i]) if capacity[i] else nan for i, name in enumerate(system.device_types)}
+
+
+def batch_sizes(records: Records) -> Floats:
+    """Return the mean batch size met, and planned by the pipelines of the batches sent (requests; NaN without any)."""
+    first = records.visits[0]
+    if not len(first.size):
+        return {"planned": nan, "met": nan}
+    return {"planned": float(records.system.batch[first.pipeline].mean()), "met": float(first.size.mean())}
+
+
+def cost_per_thousand(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return sum(devices · price per hour) · span / 3600 s / requests within SLO · 1000, in the prices' currency.
+
+    NaN where the price of a device type in use is unknown, or nothing was served.
+    """
+    system = records.system
+    used = [(n, price) for n, price in zip(system.devices, system.prices_per_hour, strict=True) if n]
+    if any(isnan(price) for _, price in used):
+        return nan
+    per_second = sum(n * price for n, price in used) / 3600
+    goodput = goodput_rps(records, warm_up_us)
+    return 1000 * per_second / goodput if goodput > 0 else nan
+
+
+def summary(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
+    """Return all metrics under flat names, one row of a sweep's table."""
+    row: Floats = {
+        "requests": int(counted(records, warm_up_us).sum()),
+        "dropped": dropped(records, warm_up_us),
+        "late": late(records, warm_up_us),
+        "attainment": attainment(records, warm_up_us),
+        "goodput_rps": goodput_rps(records, warm_up_us),
+        "cost_per_thousand": cost_per_thousand(records, warm_up_us),
+    }
+    row |= {f"unserved_{cause}": share for cause, share in unserved_shares(records, warm_up_us).items()}
+    row |= {f"latency_{name}_us": x for name, x in distribution(latencies_us(records, warm_up_us)).items()}
+    for part, values in latency_parts_us(records, warm_up_us).items():
+        row |= {f"{part}_{name}_us": x for name, x in distribution(values).items()}
+    row |= {f"utilisation_{device}": share for device, share in utilisation(records, warm_up_us).items()}
+    row |= {f"batch_{name}": x for name, x in batch_sizes(records).items()}
+    return row

@@ -1,0 +1,84 @@
+"""Records: what happened to every request and every batch of one run, as columns.
+
+Per stage position s, ``visits[s]`` has a row per batch served there, and ``visit[s]`` maps every request to
+its row, negative if it got no further. A request's way can so be followed through batches that stay together
+(one map for all stages) and batches that are built anew in front of every stage. In a stage that a
+batch's pipeline lacks its slice is -1 and it spends no time.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dispatch.decisions import FINISHED
+from simulator.dispatch.system import System
+
+
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """The batches that one stage position of all pipelines served, in order of dispatch; times in µs.
+
+    ``arrive_us`` is when a batch reached the stage (for the first: when it was sent), ``start_us`` and ``end_us``
+    when its inference began and ended.
+    """
+
+    pipeline: NDArray[np.int16]
+    size: NDArray[np.int16]
+    slice: NDArray[np.int16]
+    arrive_us: NDArray[np.int64]
+    start_us: NDArray[np.int64]
+    end_us: NDArray[np.int64]
+
+
+def outcomes(fate: NDArray[np.int32]) -> NDArray[np.int8]:
+    """Return ``[request]`` outcomes from fates: a batch's number means finished, -c the outcome c.
+
+    >>> outcomes(np.array([0, -1, 0, 1], np.int32)).tolist()
+    [0, 1, 0, 0]
+    """
+    return (-np.minimum(fate, FINISHED)).astype(np.int8)
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """A run of one DNN: columns ``[request]`` in order of arrival, and the batches per stage position.
+
+    ``outcome`` is a code of `simulator.dispatch.decisions`; ``engine`` says which engine ran.
+    """
+
+    system: System
+    engine: str
+    arrival_us: NDArray[np.int64]
+    outcome: NDArray[np.int8]
+    visit: tuple[NDArray[np.int32], ...]
+    visits: tuple[Visits, ...]
+
+    def __len__(self) -> int:
+        """Count requests."""
+        return len(self.arrival_us)
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """``[request]``, whether it was served to the end."""
+        finished: NDArray[np.bool_] = self.outcome == FINISHED
+        return finished
+
+    def end_us(self) -> NDArray[np.int64]:
+        """Return ``[request]``, when it left the last stage that it reached; -1 where it was never sent."""
+        end_us = np.full(len(self), -1, np.int64)
+        done: NDArray[np.int32] | None = None
+        for visit, visits in zip(reversed(self.visit), reversed(self.visits), strict=True):
+            if visit is done:
+                continue  # batches stay together: the last stage has the last end
+            done = visit
+            here = (visit >= 0) & (end_us < 0)
+            end_us[here] = visits.end_us[visit[here]]
+        return end_us
+
+    def sent_us(self, stage: int) -> NDArray[np.int64]:
+        """Return ``[request]``, when it reached a stage (was sent, for the first); -1 where it never did."""
+        row = self.visit[stage]
+        times = np.full(len(self), -1, np.int64)
+        times[row >= 0] = self.visits[stage].arrive_us[row[row >= 0]]
+        return times
