@@ -1,0 +1,124 @@
+"""Commands that plan: make a plan, explain what limits it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from planner.cli.app import console, errors
+from planner.files import load_problem, save
+from planner.model import Pipeline, Plan, Problem
+from planner.model.objective import MAXIMISED
+
+UNITS = {
+    "max_min_throughput": "requests/s per weight",
+    "max_weighted_throughput": "weighted requests/s",
+    "least_cost": "per hour",
+    "fewest_devices": "devices",
+}
+
+
+class Scheduler(StrEnum):
+    """Schedulers by their names on the command line."""
+
+    PIPELINES = "pipelines"
+    NP = "np"
+    DART_R = "dart-r"
+
+
+ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
+SchedulerOption = Annotated[Scheduler, typer.Option(help="pipelines, or a baseline: np, dart-r.")]
+MethodOption = Annotated[
+    str, typer.Option(help="auto (by size), milp, dynamic or columns; for np also closed-form (the ablation's rule).")
+]
+BackendOption = Annotated[
+    str, typer.Option(help="highs, gurobi, cbc, or auto: Gurobi where its licence admits the model, else HiGHS.")
+]
+GapOption = Annotated[float, typer.Option(help="Relative gap at which to stop.")]
+TimeLimitOption = Annotated[
+    float | None, typer.Option(help="Seconds after which the best plan so far is taken. [default: none]")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(plan)
+    app.command()(explain)
+
+
+def plan(
+    problem: ProblemFile,
+    scheduler: SchedulerOption = Scheduler.PIPELINES,
+    method: MethodOption = "auto",
+    backend: BackendOption = "highs",
+    gap: GapOption = 1e-6,
+    time_limit: TimeLimitOption = None,
+    out: Annotated[Path | None, typer.Option(help="Write the plan (JSON) to this file.")] = None,
+) -> None:
+    """Make the best plan for a problem, check it, and show it with its proven gap."""
+    from planner.planning import make_plan  # solvers take a moment to import
+
+    asked = load_problem(problem)
+    with errors.status(f"planning {len(asked.dnns)} DNNs with {scheduler}"):
+        made = make_plan(asked, scheduler.value, method=method, backend=backend, gap=gap, time_limit_s=time_limit)
+    show(asked, made)
+    if out:
+        save(made, out)
+        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+def explain(problem: ProblemFile) -> None:
+    """Tell what limits a problem: the least SLO of every DNN, and what one more device of each type is worth."""
+    from planner.planning import explain as find_limits
+
+    asked = load_problem(problem)
+    with errors.status("looking for what limits the plan"):
+        found = find_limits(asked)
+    for dnn, least in zip(asked.dnns, found.least_slo, strict=True):
+        console.print(f"{dnn.name}: SLO {dnn.slo_us / 1000:.2f} ms; the least possible is {least}", highlight=False)
+    unit = UNITS[asked.options.objective]
+    console.print(f"no plan is better than {found.bound:.3f} {unit}", highlight=False)
+    for device, worth in found.worth.items():
+        console.print(f"one more {device} is worth {worth:+.3f} {unit}", highlight=False)
+
+
+def show(problem: Problem, made: Plan) -> None:
+    """Print a plan: a row per pipeline, what it uses, and the proof."""
+    table = Table("DNN", "SLO (ms)", "pipeline", "batch", "latency (ms)", "requests/s", box=None, header_style="bold")
+    for dnn in problem.dnns:
+        for number, pipeline in enumerate(made.of(dnn.name)):
+            table.add_row(
+                dnn.name if number == 0 else "",
+                f"{dnn.slo_us / 1000:.2f}" if number == 0 else "",
+                _stages(pipeline),
+                str(pipeline.batch),
+                f"{pipeline.latency_us / 1000:.2f}",
+                f"{pipeline.throughput_rps:.2f}",
+            )
+    console.print(table)
+    console.print(_devices(problem, made), highlight=False)
+    bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
+    console.print(
+        f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
+        f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s with {made.method} on {made.backend}",
+        highlight=False,
+    )
+
+
+def _stages(pipeline: Pipeline) -> str:
+    """Write stages as ``8 × L4 [0-5] → 24 × P4/2 [6-9]``: slices, device, share, blocks."""
+    return " → ".join(
+        f"{stage.slices} × {stage.device}{f'/{stage.share}' if stage.share > 1 else ''} "
+        f"\\[{stage.first_block}-{stage.last_block - 1}]"
+        for stage in pipeline.stages
+    )
+
+
+def _devices(problem: Problem, made: Plan) -> str:
+    from planner.model.check import devices_used
+
+    used = devices_used(made)
+    parts = (f"{used[device.name]} of {device.count} {device.name}" for device in problem.cluster.device_types)
+    return "devices in use: " + ", ".join(parts)
