@@ -22,6 +22,7 @@ METHODS: dict[str, Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]
     "milp": milp.size,
     "dynamic": dynamic.size,
 }
+CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS),
     "np": ("auto", "milp", "closed-form"),
@@ -123,7 +124,9 @@ def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -
         method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
     log.info("%d candidates, method %s", len(candidates), method)
     sizing = METHODS[method](problem, candidates, backend, clock.remaining())
-    return canonical(problem, candidates, sizing, backend, clock.remaining()), method
+    if method not in CANONICAL_METHODS:
+        sizing = canonical(problem, candidates, sizing, backend, clock.remaining())
+    return sizing, method
 
 
 def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:

@@ -16,7 +16,10 @@ all that the other DNNs need to know. Two tables close in on it from both sides:
    cluster takes: the best multiset there with all roundings (`planner.planning.labels`) replaces the promise.
 
 The result is optimal when the upper tables promise nothing better than I. A search stopped at its limit of labels or
-time leaves a valid bound.
+time leaves a valid bound, and the mixed-integer programme over the candidates left closes the gap.
+
+Of the plans of that value the one on the fewest devices is then found in the same way, on these devices one of the
+fewest pipelines.
 """
 
 import logging
@@ -34,9 +37,9 @@ from planner.planning.backends import Limits
 from planner.planning.candidates import Candidate
 from planner.planning.linear import Floats
 from planner.planning.relaxation import relax
-from planner.planning.sizes import CandidateTable, Items, best_whole, cheap_items
+from planner.planning.sizes import TIE, CandidateTable, Items, best_whole, cheap_items
 from planner.planning.sizing import Sized, Sizing
-from planner.planning.splits import Cell, best_split
+from planner.planning.splits import Cell, best_split, fewest_devices
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ Integers = NDArray[np.int64]
 # Plans better by less than this, relative, are not looked for: it covers the rounding of sums of floats.
 EPSILON = 1e-9
 LABEL_LIMIT = 50_000
+SIMPLEST_LIMIT = 2_000  # labels; and seconds: a plan that is only good to read is not worth waiting for
+SPARE_LIMIT_S = 1.0
 CELL_LIMIT = 30_000_000  # of an upper table: 240 MB
 TYPES = 2
 
@@ -87,23 +92,19 @@ class _Bounds:
     rest: Floats
     lower: Floats
     upper: Floats
-    searched: list[tuple[Cell, labels.Found]] = field(default_factory=list)
+    searched: list[tuple[Cell, float, tuple[int, ...]]] = field(default_factory=list)
+
+    def space(self, cell: Cell) -> labels.Space:
+        return labels.Space(self.items, cell, self.units, self.rest)
 
     def close(self, cell: Cell, floor: float, enough: float) -> bool:
         """Search a cell for a value above ``floor``; tell whether a bound moved."""
         before = self.lower[cell], self.upper[cell]
-        found = labels.search(
-            self.items,
-            cell,
-            self.units,
-            self.rest,
-            floor=max(floor, self.lower[cell]),
-            enough=enough,
-            label_limit=LABEL_LIMIT,
-        )
+        floor = max(floor, float(self.lower[cell]))
+        found = labels.search(self.space(cell), floor=floor, enough=enough, label_limit=LABEL_LIMIT)
         log.debug("devices %s: %.9g to %.9g, found %.9g to %.9g", cell, *before, found.value, found.bound)
         if found.items:
-            self.searched.append((cell, found))
+            self.searched.append((cell, found.value, found.items))
             larger = self.lower[cell[0] :, cell[1] :]
             np.maximum(larger, found.value, out=larger)
         smaller = self.upper[: cell[0] + 1, : cell[1] + 1]
@@ -112,11 +113,21 @@ class _Bounds:
 
     def pipelines(self, cell: Cell) -> list[Sized]:
         """Return the plan behind ``lower[cell]``."""
-        for (i, j), found in self.searched:
-            if i <= cell[0] and j <= cell[1] and found.value >= self.lower[cell]:
-                table, items = self.restricted.table, self.items.take(np.array(found.items))
-                return [table.sized(int(row), float(value)) for row, value in zip(items.row, items.value, strict=True)]
+        for (i, j), value, items in self.searched:
+            if i <= cell[0] and j <= cell[1] and value >= self.lower[cell]:
+                return self._sized(items)
         return self.restricted.pipelines(cell)
+
+    def simplest(self, cell: Cell, value: float) -> list[Sized]:
+        """Return a plan on a cell of at least a value, ``lower[cell]`` or less, with the fewest pipelines."""
+        known = self.pipelines(cell)
+        items = labels.smallest(self.space(cell), value=value, fewer_than=len(known), label_limit=SIMPLEST_LIMIT)
+        return known if items is None else self._sized(items)
+
+    def _sized(self, items: tuple[int, ...]) -> list[Sized]:
+        chosen = self.items.take(np.array(items))
+        rows, values = chosen.row.tolist(), chosen.value.tolist()
+        return [self.restricted.table.sized(row, value) for row, value in zip(rows, values, strict=True)]
 
 
 def admits(problem: Problem, candidates: Sequence[Candidate]) -> bool:
@@ -164,8 +175,10 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
     log.debug("whole devices %.9g, relaxation %.9g", incumbent, prices.bound)
     bounds = _bounds(restricted, counts, _units(candidates), prices, incumbent)
     bound, cells = _close(bounds, limits.gap, deadline)
-    pipelines = tuple(sized for known, cell in zip(bounds, cells, strict=True) for sized in known.pipelines(cell))
-    found = Sizing(pipelines, bound, "none")
+    value = min(float(known.lower[cell]) for known, cell in zip(bounds, cells, strict=True)) / TIE
+    cells = _spare(bounds, cells, value, deadline)
+    pipelines = [sized for known, cell in zip(bounds, cells, strict=True) for sized in known.simplest(cell, value)]
+    found = Sizing(tuple(pipelines), bound, "none").merged()
     found = replace(found, bound=max(bound, found.value(problem)))  # sums of floats in another order
     if found.bound <= found.value(problem) * (1 + limits.gap):
         return found
@@ -239,6 +252,21 @@ def _close(bounds: Sequence[_Bounds], gap: float, deadline: float) -> tuple[floa
             return max(bound, incumbent), cells
         if not any([known.close(cell, floor, bound) for known, cell in zip(bounds, promising, strict=True)]):
             return bound, cells
+
+
+def _spare(bounds: Sequence[_Bounds], cells: list[Cell], value: float, deadline: float) -> list[Cell]:
+    """Return the split that gives every DNN a value with the fewest devices, as far as it is settled in time."""
+    deadline = min(deadline, monotonic() + SPARE_LIMIT_S)
+    floor = float(np.nextafter(value, 0.0))
+    while monotonic() < deadline:
+        cells = fewest_devices([known.lower for known in bounds], value) or cells
+        promising = fewest_devices([known.upper for known in bounds], value) or cells
+        if sum(map(sum, promising)) >= sum(map(sum, cells)):
+            break
+        doubtful = [(known, cell) for known, cell in zip(bounds, promising, strict=True) if known.lower[cell] < value]
+        if not any([known.close(cell, floor, value) for known, cell in doubtful]):
+            break
+    return cells
 
 
 def _finish(problem: Problem, bounds: Sequence[_Bounds], found: Sizing, backend: str, limits: Limits) -> Sizing:

@@ -31,10 +31,10 @@ def best_split(tables: Sequence[Floats]) -> tuple[float, list[Cell]]:
     """
     values = np.unique(np.concatenate([table.ravel() for table in tables]))
     low, high = 0, len(values) - 1  # values[0] is that of no devices at all
-    split = _split(tables, values[0])
+    split = fewest_devices(tables, values[0])
     while low < high:
         middle = (low + high + 1) // 2
-        found = _split(tables, values[middle])
+        found = fewest_devices(tables, values[middle])
         if found is None:
             high = middle - 1
         else:
@@ -43,8 +43,12 @@ def best_split(tables: Sequence[Floats]) -> tuple[float, list[Cell]]:
     return float(values[low]), split
 
 
-def _split(tables: Sequence[Floats], value: float) -> list[Cell] | None:
-    """Return devices per DNN that give each a value, the fewest in total; None where the cluster is too small."""
+def fewest_devices(tables: Sequence[Floats], value: float) -> list[Cell] | None:
+    """Return devices per DNN that give each a value, the fewest in total; None where the cluster is too small.
+
+    >>> fewest_devices([np.array([[0.0, 4.0], [5.0, 9.0]])], 4.0)
+    [(0, 1)]
+    """
     rows, columns = tables[0].shape
     needed = [_fewest(table, value) for table in tables]
     total, choices = needed[0], []

@@ -222,7 +222,8 @@ def test_labels_find_the_same_as_trying_everything() -> None:
             if whole[0] <= 2 and whole[1] <= 1:
                 best = max(best, float(np.array(counts) @ value))
         rest = dynamic.knapsack.fill(items.totals, value, (4, 3))[0]
-        found = labels.search(items, (2, 1), units, rest, floor=0.0, enough=inf, label_limit=10_000)
+        space = labels.Space(items, (2, 1), units, rest)
+        found = labels.search(space, floor=0.0, enough=inf, label_limit=10_000)
         assert found.value == pytest.approx(best)
         assert found.value == pytest.approx(sum(value[item] for item in found.items))
         assert found.bound == pytest.approx(best)

@@ -1,0 +1,265 @@
+#!/usr/bin/env python
+"""Reproduce PPipe's published results (ATC'25) from a data folder laid out as the published one.
+
+One sub-command per kind of result; each reads the published inputs, computes them anew, and writes a CSV with what was
+published beside what was found.
+"""
+
+import csv
+import glob
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from planner.cli.app import console, new_app, progress, run
+from planner.files import replacing
+from planner.files.ppipe import (
+    Layers,
+    Prepartition,
+    list_dnns,
+    read_layers,
+    read_plan,
+    read_prepartition,
+    read_problem,
+    read_seconds,
+)
+from planner.model import InputError, Plan, Problem
+from planner.planning.api import make_plan
+from planner.planning.prepartition import prepartition
+from simulator.engine import System, build_system, simulate
+from simulator.results.metrics import counted, dropped, late, latencies_us, quantile
+from simulator.workload import Trace, fold, read_maf21
+
+DURATION_S = 30.0
+POLICIES = {"RESERVATION": "reservation"}
+
+Item = TypeVar("Item")
+
+app = new_app("Reproduce PPipe's published results.")
+
+Data = Annotated[Path, typer.Option(help="Folder of the published data (models/, prepartition_mappings/, plans/).")]
+Out = Annotated[Path, typer.Option(help="CSV file to write.")]
+
+PLAN_COLUMNS = (
+    "plan",
+    "scheduler",
+    "reference_objective",
+    "objective",
+    "bound",
+    "gap",
+    "seconds",
+    "reference_seconds",
+)
+PREPARTITION_COLUMNS = (
+    "dnn",
+    "layers",
+    "blocks",
+    "lower",
+    "upper",
+    "bytes",
+    "reference_bytes",
+    "reference_feasible",
+    "seconds",
+)
+
+
+@app.command("plan")
+def plan_command(
+    data: Data,
+    plans: Annotated[str, typer.Option(help="Published plan files: a glob, or one below DATA/plans.")],
+    out: Out,
+    method: Annotated[str, typer.Option(help="How to plan pipelines: auto, milp, dynamic or columns.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Solver: highs, gurobi, cbc or auto.")] = "highs",
+    gap: Annotated[float, typer.Option(help="Relative gap to solve to.")] = 1e-6,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds per plan.  [default: none]")] = None,
+) -> None:
+    """Plan the problems of published plans again, one row per plan file."""
+    options = {"method": method, "backend": backend, "gap": gap, "time_limit_s": time_limit}
+    paths = _plan_files(plans, data)
+    write_rows(out, PLAN_COLUMNS, shown("planning", paths, lambda path: plan_row(path, data, options)))
+
+
+def plan_row(path: Path, data: Path, options: Mapping[str, Any]) -> dict[str, object]:
+    """Plan the problem of a published plan; ``seconds`` are those of planning, files left out."""
+    problem = read_problem(path, data)
+    published = read_plan(path, problem)
+    plan = plan_again(problem, published, path, data, options)
+    return {
+        "plan": path.name,
+        "scheduler": path.stem.rpartition("_")[2],
+        "reference_objective": published.value,
+        "objective": plan.value,
+        "bound": plan.bound,
+        "gap": plan.gap,
+        "seconds": round(plan.seconds, 4),
+        "reference_seconds": read_seconds(path),
+    }
+
+
+def plan_again(problem: Problem, published: Plan, path: Path, data: Path, options: Mapping[str, Any]) -> Plan:
+    """Plan as the published scheduler did.
+
+    DART-r starts from the devices of the published NP plan beside it, for NP's optimum is not unique; of NP plans,
+    those without the seconds of a solve follow the ablation's closed form.
+    """
+    if published.scheduler == "pipelines":
+        return make_plan(problem, **options)
+    own = {**options, "method": "auto"}
+    if published.scheduler == "np":
+        return make_plan(problem, "np", **(own if read_seconds(path) is not None else {**own, "method": "closed-form"}))
+    beside = path.with_name(path.name.replace("_dart-r.json", "_bl.json"))
+    np_plan = read_plan(beside, read_problem(beside, data)) if beside.exists() else None
+    return make_plan(problem, "dart-r", np_plan=np_plan, **own)
+
+
+@app.command("simulate")
+def simulate_command(
+    data: Data,
+    plans_dir: Annotated[Path, typer.Option(help="Folder of the published plans, searched with its subfolders.")],
+    traces: Annotated[Path, typer.Option(help="Folder of the traces, <trace>.csv or <trace>.csv.gz.")],
+    cases: Annotated[Path, typer.Option(help="CSV of what the reference simulator printed, a row per simulation.")],
+    out: Out,
+    processes: Annotated[int, typer.Option(help="Processes to use.")] = 2,
+) -> None:
+    """Simulate the cases of the reference simulator again, and write its results and ours, one row per case."""
+    with cases.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows:
+        raise InputError(f"{cases}: no rows; expected at least one case")
+    plans = [list(group) for _, group in groupby(rows, itemgetter("plan"))]
+    columns = [*rows[0], *(f"ours_{name}" for name in COMPARED), "seconds"]
+    results: list[dict[str, object]] = []
+    with progress() as bar, ProcessPoolExecutor(processes) as pool:
+        task = bar.add_task("simulating", total=len(rows))
+        for group in pool.map(partial(simulate_cases, data, plans_dir, traces), plans):
+            results += group
+            bar.advance(task, len(group))
+    write_rows(out, columns, results)
+    equal = [agrees(row) for row in results]
+    console.print(f"{sum(equal)} of {len(equal)} rows equal to the reference's")
+
+
+COMPARED = ("requests", "dropped", "late", "p50_us", "p99_us")
+
+
+def agrees(row: Mapping[str, object]) -> bool:
+    """Tell whether our results equal the reference's, wherever it has any."""
+    return all(not row[name] or int(str(row[name])) == row[f"ours_{name}"] for name in COMPARED)
+
+
+def simulate_cases(data: Path, plans_dir: Path, traces: Path, rows: list[dict[str, str]]) -> list[dict[str, object]]:
+    """Simulate cases of one plan; ``seconds`` are those of the run itself, files and folding left out."""
+    results: list[dict[str, object]] = []
+    for row in rows:
+        system = _system(data, plans_dir, row["plan"], int(row["dnn_id"]))
+        arrivals_us = fold(_trace(traces, row["trace"]).times_s, float(row["load_rps"]), DURATION_S)
+        start = time.perf_counter()
+        records = simulate(system, arrivals_us, policy=POLICIES[row["lb"]])
+        seconds = time.perf_counter() - start
+        latency_us = latencies_us(records)
+        ours = {
+            "ours_requests": int(counted(records).sum()),
+            "ours_dropped": dropped(records),
+            "ours_late": late(records),
+            "ours_p50_us": int(quantile(latency_us, 0.5)) if len(latency_us) else None,
+            "ours_p99_us": int(quantile(latency_us, 0.99)) if len(latency_us) else None,
+        }
+        results.append({**row, **ours, "seconds": round(seconds, 6)})
+    return results
+
+
+@cache
+def _trace(folder: Path, name: str) -> Trace:
+    for path in (folder / f"{name}.csv", folder / f"{name}.csv.gz"):
+        if path.exists():
+            return read_maf21(path)
+    raise InputError(f"{folder}: expected {name}.csv or {name}.csv.gz there; give the folder of the traces")
+
+
+@cache
+def _system(data: Path, folder: Path, name: str, dnn_index: int) -> System:
+    found = next(folder.rglob(name), None)
+    if found is None:
+        raise InputError(f"{folder}: no plan {name} there or below")
+    problem = read_problem(found, data)
+    return build_system(problem, read_plan(found, problem), problem.dnns[dnn_index].name)
+
+
+def _plan_files(pattern: str, data: Path) -> list[Path]:
+    found = glob.glob(pattern, recursive=True) or glob.glob(str(data / "plans" / pattern), recursive=True)
+    if not found:
+        raise InputError(f"--plans {pattern}: no such files, neither there nor below {data / 'plans'}")
+    return sorted(Path(name) for name in found)
+
+
+@app.command("prepartition")
+def prepartition_command(data: Data, out: Out) -> None:
+    """Make the blocks of every DNN again, one row per DNN; bytes are those of a request over all cuts."""
+    rows = shown("prepartitioning", list_dnns(data), lambda dnn: prepartition_row(dnn, data))
+    write_rows(out, PREPARTITION_COLUMNS, rows)
+
+
+def prepartition_row(dnn: str, data: Path) -> dict[str, object]:
+    """Make a DNN's blocks, of as many as the published prepartition was to have."""
+    layers, published = read_layers(data, dnn), read_prepartition(data, dnn)
+    begin_s = perf_counter()
+    blocks = prepartition(list(layers.latency_us.values()), layers.cut_bytes, published.blocks_wanted)
+    return {
+        "dnn": dnn,
+        "layers": len(layers.names),
+        "blocks": len(blocks.starts),
+        "lower": blocks.lower,
+        "upper": blocks.upper,
+        "bytes": blocks.cut_bytes,
+        "reference_bytes": sum(published.cut_bytes),
+        "reference_feasible": keeps_its_bounds(published, layers),
+        "seconds": round(perf_counter() - begin_s, 4),
+    }
+
+
+def keeps_its_bounds(published: Prepartition, layers: Layers) -> bool:
+    """Tell whether a published prepartition has all its blocks, and each within its bounds on every device type."""
+    if len(published.blocks) != published.blocks_wanted:
+        return False
+    low, high = published.lower / published.blocks_wanted, published.upper / published.blocks_wanted
+    block_of = {layer: number for number, block in enumerate(published.blocks) for layer in block}
+    for latency_us in layers.latency_us.values():
+        block_us = [0.0] * len(published.blocks)
+        for layer, value in zip(layers.names, latency_us, strict=True):
+            block_us[block_of[layer]] += value
+        if min(block_us) < low * sum(latency_us) or max(block_us) > high * sum(latency_us):
+            return False
+    return True
+
+
+def shown(
+    description: str, items: Iterable[Item], work: Callable[[Item], dict[str, object]]
+) -> Iterator[dict[str, object]]:
+    """Yield the row of each item under a progress bar."""
+    with progress() as bar:
+        for item in bar.track(list(items), description=description):
+            yield work(item)
+
+
+def write_rows(out: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a CSV in one step; what is None is left empty."""
+    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        count = 0
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    console.print(f"{count} rows written to {out}")
+
+
+if __name__ == "__main__":
+    run(app)
