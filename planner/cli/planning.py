@@ -102,7 +102,8 @@ def show(problem: Problem, made: Plan) -> None:
     bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
     console.print(
         f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
-        f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s with {made.method} on {made.backend}",
+        f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s with {made.method}"
+        + (f" on {made.backend}" if made.backend != "none" else ""),
         highlight=False,
     )
 

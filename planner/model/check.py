@@ -15,7 +15,8 @@ With the words of DESIGN section 5, for each pipeline of DNN d with stages s on 
     memory       a slice holds its stage's parameters and activations, where the device's memory is known
     capacity     the throughputs of a pool and of its pipeline are at most n_s · x_s
     devices      sum over d and positions p of ceil(sum of n_s / k over the stages at p) <= devices of type g
-    objective    ``value`` is min over d of throughput / weight, and does not exceed ``bound``
+    rate         the throughput reaches the rate of d, under the objectives that serve given rates
+    objective    ``value`` is what the objective makes of throughputs and devices, and is not beyond ``bound``
 
 Latencies, transfers and building times that a plan states may exceed what they must be only within the tolerance, and
 so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow.
@@ -30,6 +31,7 @@ from math import ceil, inf
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
 from planner.model.errors import InputError
+from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value
 from planner.model.plan import Pipeline, Plan, Stage
 from planner.model.problem import Dnn, Problem
 from planner.model.profile import Profile
@@ -259,14 +261,21 @@ def _devices(problem: Problem, plan: Plan) -> Iterator[Violation]:
 
 
 def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Violation]:
-    value = min(plan.throughput_rps(dnn.name) / dnn.weight for dnn in problem.dnns)
+    objective = problem.options.objective
+    throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
+    for dnn in problem.dnns:
+        needed, got = needed_rate_rps(dnn, objective), throughput_rps[dnn.name]
+        if got < needed * (1 - tolerance):
+            text = f"expected at least {needed:.9g} requests/s, got {got:.9g}"
+            yield Violation("rate", dnn.name, 1 - got / needed, text)
+    value = objective_value(problem, throughput_rps, devices_used(plan))
     scale = abs(value) or 1.0
     if abs(plan.value - value) > tolerance * scale:
         yield Violation(
             "objective", "value", (plan.value - value) / scale, f"expected {value:.9g}, got {plan.value:.9g}"
         )
-    if plan.value > plan.bound + tolerance * scale:
-        over = (plan.value - plan.bound) / scale
-        yield Violation(
-            "objective", "bound", over, f"expected at least the value {plan.value:.9g}, got {plan.bound:.9g}"
-        )
+    over = (plan.value - plan.bound) / scale * (1 if MAXIMISED[objective] else -1)
+    if over > tolerance:
+        limit = "at least" if MAXIMISED[objective] else "at most"
+        text = f"expected {limit} the value {plan.value:.9g}, got {plan.bound:.9g}"
+        yield Violation("objective", "bound", over, text)

@@ -75,7 +75,7 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
         solution.objective,
         abs(solution.row_duals[throughput_rows]),
         abs(solution.row_duals[device_rows]),
-        solution.column_duals[used],
+        solution.column_duals[used] + 0.0,  # never -0
     )
 
 
