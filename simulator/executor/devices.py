@@ -1,0 +1,95 @@
+"""Which cores each slice gets, and how a device that is not at hand is emulated.
+
+On this machine a device is a number of cores (one, unless told otherwise), and a slice of 1/k of it shares them
+with k - 1 others, as in the profiler. Devices take cores in plan order; every slice stays on its own device's.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from planner.model import InputError
+from simulator.dispatch.system import System
+from simulator.executor.fleet import SliceId
+
+CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """How this machine stands in for the plan's devices.
+
+    Attributes
+    ----------
+    cores
+        Per device type: cores of one device; 1 where not given.
+    slowdown
+        Per device type: how many times as long a batch takes as it does here; 1 where not given.
+    network
+        Whether batches take the time that the plan's network would need; else as long as they do here.
+    """
+
+    cores: Mapping[str, int] = field(default_factory=dict)
+    slowdown: Mapping[str, float] = field(default_factory=dict)
+    network: bool = False
+
+    def describe(self) -> str:
+        """Return what is emulated in words, an empty text for nothing.
+
+        >>> Emulation(slowdown={"pi4": 8}, network=True).describe()
+        'pi4 is this CPU slowed down 8 times; the network is emulated'
+        """
+        parts = [f"{name} is this CPU slowed down {factor:g} times" for name, factor in sorted(self.slowdown.items())]
+        return "; ".join(parts + ["the network is emulated"] * self.network)
+
+
+def check_emulation(emulation: Emulation, system: System) -> None:
+    """Raise InputError for unknown device types and for numbers out of range."""
+    for name in [*emulation.cores, *emulation.slowdown]:
+        if name not in system.device_types:
+            raise InputError(f"emulation: unknown device type {name!r}; the cluster has {list(system.device_types)}")
+    for name, cores in emulation.cores.items():
+        if cores < 1:
+            raise InputError(f"cores of {name}: expected an integer >= 1, got {cores}")
+    for name, factor in emulation.slowdown.items():
+        if not factor >= 1:
+            raise InputError(f"slowdown of {name}: expected a factor >= 1, got {factor}; a CPU cannot run faster")
+
+
+def assign_cores(
+    system: System,
+    slices: Sequence[SliceId],
+    cores: Mapping[str, int],
+    *,
+    oversubscribe: bool = False,
+    available: Sequence[int] | None = None,
+) -> dict[SliceId, tuple[int, ...]]:
+    """Return the cores of each slice; without pinning (no cores) where there are too few and that is allowed.
+
+    Raises
+    ------
+    InputError
+        The devices need more cores than there are, and ``oversubscribe`` is not set.
+    """
+    available = sorted(os.sched_getaffinity(0)) if available is None else available
+    assigned: dict[SliceId, tuple[int, ...]] = {}
+    used = 0
+    for slice_id in slices:
+        at = slice_id.pipeline, slice_id.stage
+        share, width = int(system.share[at]), cores.get(device_of(system, slice_id), 1)
+        if slice_id.slice % share == 0:
+            used += width
+        assigned[slice_id] = tuple(available[used - width : used])
+    if used > len(available):
+        if not oversubscribe:
+            raise InputError(
+                f"the plan's devices need {used} cores, this machine offers {len(available)}; plan for fewer devices, "
+                "or let them share cores with --oversubscribe (latencies will then not hold)"
+            )
+        return dict.fromkeys(slices, ())
+    return assigned
+
+
+def device_of(system: System, slice_id: SliceId) -> str:
+    """Return the name of a slice's device type."""
+    return system.device_types[int(system.device[slice_id.pipeline, slice_id.stage])]

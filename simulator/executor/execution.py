@@ -1,0 +1,273 @@
+"""Run one DNN's part of a plan on real devices."""
+
+import gc
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from planner.model import InputError, Plan, Problem
+from simulator.dispatch.frontend import POLICIES
+from simulator.dispatch.system import Ints, System
+from simulator.engine.system import build_system
+from simulator.executor.devices import CPU, Emulation, assign_cores, check_emulation, device_of
+from simulator.executor.dispatcher import Dispatcher, compile_policy
+from simulator.executor.fleet import Fleet, SliceId
+from simulator.executor.frontend import Frontend, Patience
+from simulator.executor.journal import Journal, to_records
+from simulator.executor.layouts import PipelineModels
+from simulator.executor.links import Links
+from simulator.executor.local import LocalFleet
+from simulator.executor.requesters import Requester, Samples, Verdict, Verifier
+from simulator.executor.stages import load_model, prepare_stages
+from simulator.executor.workers import WorkerTask
+from simulator.results.records import Records
+
+IN_FLIGHT_PER_SLICE = 4
+QUEUE = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a plan.
+
+    Attributes
+    ----------
+    policy
+        The dispatch policy, one of the simulator's.
+    guard_fraction
+        Part of the SLO by which the policy's deadlines are early, so that a batch sent at the last moment is in time.
+    in_flight
+        Batches under way at most; None for 4 per slice.
+    queue
+        Batches that a worker has made and the next stage has not finished with, at most.
+    warmup_s
+        Requests that arrive before are served, but not measured.
+    verify
+        Compare every answer with the unsplit model's.
+    provider
+        onnxruntime's execution provider.
+    oversubscribe
+        Run even if the devices need more cores than there are.
+    seed
+        Of the requests' inputs.
+    """
+
+    policy: str = "reservation"
+    guard_fraction: float = 0.05
+    in_flight: int | None = None
+    queue: int = QUEUE
+    warmup_s: float = 0.0
+    verify: bool = False
+    provider: str = CPU
+    oversubscribe: bool = False
+    emulation: Emulation = field(default_factory=Emulation)
+    patience: Patience = field(default_factory=Patience)
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """A run on real devices: the records, and what a simulation has not.
+
+    ``window_us`` is the measured part of the run, without warm-up and drain. ``load_average`` is the machine's
+    over the last minute, before the run and after it. ``emulated`` says what was not real, empty for nothing.
+    """
+
+    records: Records
+    journal: Journal
+    system: System
+    settings: Settings
+    guard_us: int
+    window_us: tuple[int, int]
+    interrupted: bool
+    verdict: Verdict | None
+    load_average: tuple[float, float]
+    emulated: str
+
+
+class MakeFleet(Protocol):
+    """Makes the fleet of a run; `LocalFleet` is one way."""
+
+    def __call__(
+        self,
+        models: tuple[PipelineModels, ...],
+        batches: list[int],
+        tasks: Mapping[SliceId, WorkerTask],
+        *,
+        in_flight: int,
+        queue: int,
+    ) -> Fleet:
+        """Return a fleet that is not started yet."""
+
+
+def execute(
+    problem: Problem,
+    plan: Plan,
+    dnn: str,
+    models: Path,
+    arrivals_us: Ints,
+    settings: Settings | None = None,
+    *,
+    make_fleet: MakeFleet = LocalFleet,
+    tick: Callable[[int], None] | None = None,
+) -> Execution:
+    """Serve ``arrivals_us`` with a plan's pipelines for ``dnn``, and return what happened.
+
+    Parameters
+    ----------
+    models
+        Folder that holds ``<variant>.onnx``, the files that were profiled.
+    arrivals_us
+        Sorted times (µs) from the start of the run.
+    tick
+        Called a few times a second with the time since the start (µs).
+
+    Raises
+    ------
+    InputError
+        The plan does not fit the problem, a model is missing or changed, there are too few cores, or a worker
+        cannot start. No worker is left behind.
+    """
+    settings = settings or Settings()
+    system = build_system(problem, plan, dnn)
+    _check(settings, system, arrivals_us)
+    guard_us = round(settings.guard_fraction * system.slo_us)
+    compile_policy(system, settings.policy)
+    dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us)
+    in_flight = settings.in_flight or IN_FLIGHT_PER_SLICE * len(dispatcher.slices)
+    with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
+        stage_models = prepare_stages(problem, plan.of(dnn), models, Path(folder))
+        tasks = worker_tasks(system, stage_models, settings)
+        requester = _requester(problem, plan, dnn, models, settings)
+        fleet = make_fleet(
+            stage_models, [int(b) for b in system.batch], tasks, in_flight=in_flight, queue=settings.queue
+        )
+        links = Links(system if settings.emulation.network else None)
+        try:
+            fleet.start()
+            frontend = Frontend(
+                system,
+                dispatcher,
+                fleet,
+                stage_models,
+                requester,
+                links,
+                in_flight=in_flight,
+                patience=settings.patience,
+                tick=tick,
+            )
+            load_before = os.getloadavg()[0]
+            with _stopping_on_interrupt(frontend), _without_collection():
+                frontend.run()
+        finally:
+            fleet.close()
+    return _result(frontend, dispatcher, system, arrivals_us, settings, guard_us, requester, load_before)
+
+
+def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: Settings) -> dict[SliceId, WorkerTask]:
+    """Return what the worker of each slice is to be; raises InputError where there are too few cores."""
+    emulation = settings.emulation
+    slices = [
+        SliceId(p, s, w)
+        for p in range(len(system.stages))
+        for s in range(int(system.stages[p]))
+        for w in range(int(system.slices[p, s]))
+    ]
+    cores_of = assign_cores(system, slices, emulation.cores, oversubscribe=settings.oversubscribe)
+    tasks = {}
+    for slice_id in slices:
+        device, batch = device_of(system, slice_id), int(system.batch[slice_id.pipeline])
+        tasks[slice_id] = WorkerTask(
+            stage=models[slice_id.pipeline].stages[slice_id.stage],
+            cores=cores_of[slice_id],
+            threads=max(1, emulation.cores.get(device, 1) // int(system.share[slice_id[:2]])),
+            provider=settings.provider,
+            warm_batches=tuple(sorted({1, batch})),
+            slowdown=emulation.slowdown.get(device, 1.0),
+        )
+    return tasks
+
+
+def _check(settings: Settings, system: System, arrivals_us: Ints) -> None:
+    if not len(arrivals_us):
+        raise InputError("no request arrives; expected at least one arrival")
+    if settings.policy not in POLICIES:
+        raise InputError(f"unknown policy {settings.policy!r}; expected one of {', '.join(POLICIES)}")
+    if not 0 <= settings.guard_fraction < 1:
+        raise InputError(f"guard: expected a fraction of the SLO in [0, 1), got {settings.guard_fraction}")
+    for name, number in (("in-flight", settings.in_flight), ("queue", settings.queue)):
+        if number is not None and number < 1:
+            raise InputError(f"{name}: expected an integer >= 1, got {number}")
+    check_emulation(settings.emulation, system)
+
+
+def _requester(problem: Problem, plan: Plan, dnn: str, models: Path, settings: Settings) -> Samples:
+    """Return who sends the requests; all pipelines of a run must serve one variant, or answers would differ."""
+    variants = sorted({pipeline.variant for pipeline in plan.of(dnn)})
+    if len(variants) > 1:
+        raise InputError(f"{dnn}: the executor runs plans of one variant, this one has {variants}")
+    graph = load_model(problem.dnn(dnn).variant(variants[0]), models)
+    return (Verifier if settings.verify else Samples)(graph, settings.seed)
+
+
+@contextmanager
+def _stopping_on_interrupt(frontend: Frontend) -> Iterator[None]:
+    """Let Ctrl-C end the run in order; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        frontend.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep the garbage collector from pausing the loop for what exists already."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _result(
+    frontend: Frontend,
+    dispatcher: Dispatcher,
+    system: System,
+    arrivals_us: Ints,
+    settings: Settings,
+    guard_us: int,
+    requester: Requester,
+    load_before: float,
+) -> Execution:
+    arrived = dispatcher.arrived if frontend.stopped_us is not None else len(arrivals_us)
+    records = to_records(frontend.journal, system, arrivals_us[:arrived], dispatcher.fate[:arrived])
+    end_us = frontend.stopped_us or int(arrivals_us[-1])
+    emulated = settings.emulation.describe()
+    return Execution(
+        records=records,
+        journal=frontend.journal,
+        system=system,
+        settings=settings,
+        guard_us=guard_us,
+        window_us=(round(settings.warmup_s * 1e6), end_us),
+        interrupted=frontend.stopped_us is not None,
+        verdict=requester.verdict if isinstance(requester, Verifier) else None,
+        load_average=(load_before, os.getloadavg()[0]),
+        emulated=emulated,
+    )

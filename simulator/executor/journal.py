@@ -1,0 +1,157 @@
+"""What the frontend writes down during a run, and the records that come of it.
+
+A batch that failed on a slice leaves no visit there: its requests either visit another slice later, or are lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.dispatch.decisions import OPEN
+from simulator.dispatch.system import Ints, System
+from simulator.executor.fleet import SliceId
+from simulator.results.records import Records, Visits, outcomes
+
+
+@dataclass
+class Batch:
+    """A batch under way: requests [first, first + size), the slice that each stage's work is meant for.
+
+    ``visits`` are the stages that it is through with; ``failures`` counts the workers that broke under it.
+    """
+
+    number: int
+    pipeline: int
+    first: int
+    size: int
+    sent_us: int
+    deadline_us: int
+    slices: list[int]
+    stage: int = 0
+    arrived_us: int = 0
+    failures: int = 0
+    visits: list["Visit"] = field(default_factory=list)
+
+    @property
+    def at(self) -> SliceId:
+        """The slice that works on it, or will next."""
+        return SliceId(self.pipeline, self.stage, self.slices[self.stage])
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A batch served by a slice: when it reached it, was begun, was computed, and had its outputs in place (µs)."""
+
+    slice: SliceId
+    batch: int
+    size: int
+    arrive_us: int
+    start_us: int
+    computed_us: int
+    end_us: int
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A batch's way into a stage, or (``stage`` = number of stages) back to the requesters.
+
+    It begins when the sender has computed its outputs (or the batch is sent), and ends when the batch is in
+    the receiver's queue (or with the requesters). ``waited_us`` of it went by because an emulated network card
+    was busy.
+    """
+
+    pipeline: int
+    stage: int
+    batch: int
+    size: int
+    nbytes: int
+    start_us: int
+    end_us: int
+    waited_us: int = 0
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that went wrong and was dealt with: ``what`` happened to a slice, and to how many requests."""
+
+    time_us: int
+    slice: SliceId
+    what: str
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A sample of a worker: CPU seconds used so far, resident bytes."""
+
+    time_us: int
+    slice: SliceId
+    cpu_s: float
+    memory_bytes: int
+
+
+@dataclass
+class Journal:
+    """All that happened in a run, in the order in which the frontend noticed it.
+
+    ``in_flight`` are (time in µs, requests in flight from then on), from sending to answering.
+    """
+
+    batches: list[Batch] = field(default_factory=list)
+    hops: list[Hop] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    usage: list[Usage] = field(default_factory=list)
+    in_flight: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+
+    def count_in_flight(self, now_us: int, change: int) -> None:
+        """Note that requests began or ceased to be in flight."""
+        self.in_flight.append((now_us, self.in_flight[-1][1] + change))
+
+    def visits(self) -> list[Visit]:
+        """Return all visits."""
+        return [visit for batch in self.batches for visit in batch.visits]
+
+
+def to_records(
+    journal: Journal, system: System, arrivals_us: Ints, fate: NDArray[np.int32], engine: str = "executor"
+) -> Records:
+    """Return the same table that a simulation makes.
+
+    In a batch's last stage the end is when its requesters had their answers, so that latencies are theirs.
+    Requests whose batch was still under way when the run ended count as open.
+    """
+    fate = fate.copy()
+    for batch in journal.batches:
+        requests = slice(batch.first, batch.first + batch.size)
+        if len(batch.visits) < len(batch.slices) and fate[batch.first] >= 0:
+            fate[requests] = -OPEN
+    tables = [_stage_table(journal.batches, system, stage, len(arrivals_us)) for stage in range(system.max_stages)]
+    visit = [table[0] for table in tables]
+    for stage in range(1, len(visit)):
+        if np.array_equal(visit[stage], visit[0]):
+            visit[stage] = visit[0]
+    return Records(system, engine, arrivals_us, outcomes(fate), tuple(visit), tuple(table[1] for table in tables))
+
+
+def _stage_table(
+    batches: Sequence[Batch], system: System, stage: int, requests: int
+) -> tuple[NDArray[np.int32], Visits]:
+    """Return which batch each request was in at a stage, and what happened to these batches there."""
+    visit = np.full(requests, -1, np.int32)
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    for batch in batches:
+        through = min(stage + 1, int(system.stages[batch.pipeline]))
+        if len(batch.visits) < through:
+            continue
+        visit[batch.first : batch.first + batch.size] = len(rows)
+        last = batch.visits[through - 1]
+        if through == stage + 1:
+            reached_us = batch.sent_us if stage == 0 else last.arrive_us
+            rows.append((batch.pipeline, batch.size, last.slice.slice, reached_us, last.start_us, last.end_us))
+        else:
+            rows.append((batch.pipeline, batch.size, -1, last.end_us, last.end_us, last.end_us))
+    columns = np.array(rows, np.int64).reshape(-1, 6).T
+    small = [column.astype(np.int16) for column in columns[:3]]
+    return visit, Visits(small[0], small[1], small[2], columns[3], columns[4], columns[5])

@@ -1,0 +1,242 @@
+"""Whole runs on this machine with a model that takes no time; what takes time is slept."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from planner.model import InputError
+from simulator.dispatch.decisions import FINISHED, LOST, OPEN
+from simulator.executor import Emulation, Execution, Patience, Settings, execute
+from simulator.executor.fleet import SliceId
+from simulator.executor.local import LocalFleet
+
+
+def arrivals(count: int, gap_us: int) -> np.ndarray:
+    return np.arange(count, dtype=np.int64) * gap_us
+
+
+def slowed(factor: float, **more: object) -> Settings:
+    """Batches that take ``factor`` times a fraction of a millisecond."""
+    return Settings(oversubscribe=True, emulation=Emulation(slowdown={"core": factor}), **more)  # type: ignore[arg-type]
+
+
+class Meddling:
+    """Makes local fleets, and does something to a worker once the run is at a given time."""
+
+    def __init__(self, at_us: int, act: Callable[[LocalFleet], None]) -> None:
+        self.at_us, self.act = at_us, act
+        self.fleet: LocalFleet | None = None
+
+    def make(self, *args: object, **kwargs: object) -> LocalFleet:
+        self.fleet = LocalFleet(*args, **kwargs)  # type: ignore[arg-type]
+        return self.fleet
+
+    def tick(self, now_us: int) -> None:
+        if now_us >= self.at_us and self.fleet is not None:
+            fleet, self.fleet = self.fleet, None
+            self.act(fleet)
+
+
+def signal_worker(slice_id: SliceId, number: int) -> Callable[[LocalFleet], None]:
+    def act(fleet: LocalFleet) -> None:
+        process_id = fleet.process_id(slice_id)
+        assert process_id is not None
+        os.kill(process_id, number)
+
+    return act
+
+
+def assert_nothing_left() -> None:
+    """No worker survives a run (the resource tracker of multiprocessing may)."""
+    workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    psutil.wait_procs(workers, timeout=2)
+    assert not [p for p in workers if p.is_running()]
+
+
+def assert_conserved(execution: Execution, requests: int) -> None:
+    """Every request is in the records once, and those that finished went through every stage in order."""
+    records = execution.records
+    assert len(records) == requests
+    for row, visits in zip(records.visit, records.visits, strict=True):
+        assert (row[records.finished] >= 0).all()
+        assert (visits.arrive_us <= visits.start_us).all()
+        assert (visits.start_us <= visits.end_us).all()
+    sizes = np.bincount(records.visit[-1][records.visit[-1] >= 0])
+    assert (sizes == records.visits[-1].size).all()
+    assert execution.journal.in_flight[-1][1] == 0
+
+
+def test_every_request_is_answered_as_the_unsplit_model_would(make_case) -> None:
+    case = make_case(cuts=(1, 3), slices=(1, 2, 1), batch=4)
+    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(200, 2_000), replace(slowed(1), verify=True))
+    assert_conserved(run, 200)
+    assert run.records.finished.all()
+    assert run.verdict is not None
+    assert run.verdict.compared == 200
+    assert run.verdict.wrong == 0
+    assert run.records.engine == "executor"
+    # The input is read by the first and the last stage, so at both cuts a tensor of the stage and the input are alive.
+    assert {hop.nbytes // hop.size for hop in run.journal.hops if hop.stage in (1, 2)} == {2 * 64}
+    assert_nothing_left()
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch_costs_nothing_where_another_slice_has_time(make_case) -> None:
+    case = make_case(slices=(1, 2), slo_us=30_000_000)
+    meddling = Meddling(300_000, signal_worker(SliceId(0, 1, 0), signal.SIGKILL))
+    run = execute(
+        case.problem,
+        case.plan,
+        case.dnn,
+        case.models,
+        arrivals(300, 15_000),
+        replace(slowed(100), verify=True),
+        make_fleet=meddling.make,
+        tick=meddling.tick,
+    )
+    assert_conserved(run, 300)
+    assert run.records.finished.all()
+    assert run.verdict is not None
+    assert run.verdict.wrong == 0
+    what = [incident.what for incident in run.journal.incidents]
+    assert any("exit code -9" in text for text in what)
+    assert "up again" in what  # the slice comes back within the run
+    back_us = next(incident.time_us for incident in run.journal.incidents if incident.what == "up again")
+    visits = run.records.visits[1]
+    assert (visits.slice[visits.start_us > back_us] == 0).any()
+
+
+def test_requests_of_the_only_slice_that_dies_are_reported_lost(make_case) -> None:
+    case = make_case(slo_us=100_000)  # too short for a worker to start again
+    meddling = Meddling(200_000, signal_worker(SliceId(0, 1, 0), signal.SIGKILL))
+    run = execute(
+        case.problem, case.plan, case.dnn, case.models, arrivals(2_000, 1_000), slowed(20),
+        make_fleet=meddling.make, tick=meddling.tick,
+    )  # fmt: skip
+    assert_conserved(run, 2_000)
+    assert (run.records.outcome == LOST).any()
+    assert sum(i.requests for i in run.journal.incidents if "lost" in i.what) == (run.records.outcome == LOST).sum()
+    assert_nothing_left()
+
+
+def test_a_worker_that_hangs_is_replaced(make_case) -> None:
+    case = make_case(slo_us=20_000_000)
+    meddling = Meddling(200_000, signal_worker(SliceId(0, 0, 0), signal.SIGSTOP))
+    run = execute(
+        case.problem, case.plan, case.dnn, case.models, arrivals(100, 5_000),
+        replace(slowed(1), patience=Patience(batch_s=0.5)), make_fleet=meddling.make, tick=meddling.tick,
+    )  # fmt: skip
+    assert_conserved(run, 100)
+    assert any("no answer for" in incident.what for incident in run.journal.incidents)
+    assert run.records.finished.all()  # the slice came back, and the deadline allowed to wait for it
+
+
+def test_a_limit_on_batches_in_flight_keeps_requests_in_the_queue(make_case) -> None:
+    case = make_case(batch=2, slo_us=30_000_000)
+    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(60, 0), replace(slowed(50), in_flight=2))
+    assert_conserved(run, 60)
+    assert max(requests for _, requests in run.journal.in_flight) == 4  # two batches of two
+    assert run.records.finished.all()
+
+
+def test_a_full_outbox_holds_the_sender_back(make_case) -> None:
+    case = make_case(batch=1, slo_us=30_000_000)
+    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(40, 0), replace(slowed(30), queue=1))
+    assert_conserved(run, 40)
+    first, second = run.records.visits
+    # With one slot, stage 0 can begin batch k + 1 only when stage 1 has ended batch k.
+    assert (first.start_us[1:] >= second.end_us[:-1] - 5_000).all()
+
+
+def test_ctrl_c_drains_and_keeps_what_there_is(make_case) -> None:
+    case = make_case()
+    timer = threading.Timer(0, lambda: None)
+
+    def interrupt(now_us: int) -> None:
+        if now_us > 200_000 and not timer.is_alive():
+            timer.start()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(5_000, 2_000), slowed(1), tick=interrupt)
+    assert run.interrupted
+    assert 50 < len(run.records) < 2_000
+    assert set(np.unique(run.records.outcome)) <= {FINISHED, OPEN}
+    assert_conserved(run, len(run.records))
+    assert_nothing_left()
+
+
+def test_emulated_links_take_their_time(make_case) -> None:
+    # 128 bytes a request cross the cut (64 of the stage's, 64 of the input): 1024 bit at 0.0001 Gbit/s = 10.24 ms.
+    case = make_case(batch=1, bandwidth_gbps=1e-4, hop_latency_us=5_000.0)
+    run = execute(
+        case.problem, case.plan, case.dnn, case.models, arrivals(20, 30_000),
+        Settings(oversubscribe=True, emulation=Emulation(network=True)),
+    )  # fmt: skip
+    hops_us = [hop.end_us - hop.start_us for hop in run.journal.hops if hop.stage == 1]
+    assert min(hops_us) >= 15_240
+    assert np.median(hops_us) < 40_000
+    assert "network is emulated" in run.emulated
+
+
+def test_the_frontend_dies_and_its_workers_follow(make_case) -> None:
+    case = make_case()
+    run_fleet: list[LocalFleet] = []
+
+    def make(*args: object, **kwargs: object) -> LocalFleet:
+        run_fleet.append(LocalFleet(*args, **kwargs))  # type: ignore[arg-type]
+        return run_fleet[0]
+
+    def act(now_us: int) -> None:
+        raise RuntimeError("a requester's mistake")
+
+    with pytest.raises(RuntimeError, match="mistake"):
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(5, 0), slowed(1), make_fleet=make, tick=act)
+    assert_nothing_left()
+
+
+BAD = [
+    # what is wrong, how, what is said
+    ("a model that changed", lambda c, s: (c.models / "tiny.onnx").write_bytes(b"no model"), "changed since it was"),
+    ("a model that is missing", lambda c, s: (c.models / "tiny.onnx").unlink(), "no such file"),
+]
+
+
+@pytest.mark.parametrize(("what", "spoil", "said"), BAD, ids=[row[0] for row in BAD])
+def test_bad_models_are_refused(make_case, what: str, spoil: Callable[..., object], said: str) -> None:
+    case = make_case()
+    spoil(case, None)
+    with pytest.raises(InputError, match=said):
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), slowed(1))
+
+
+SETTINGS = [
+    (Settings(), "need 40 cores"),
+    (Settings(oversubscribe=True, policy="magic"), "unknown policy 'magic'"),
+    (Settings(oversubscribe=True, in_flight=0), "in-flight: expected"),
+    (Settings(oversubscribe=True, queue=0), "queue: expected"),
+    (Settings(oversubscribe=True, guard_fraction=1.0), "guard: expected"),
+    (Settings(oversubscribe=True, emulation=Emulation(slowdown={"core": 0.5})), "slowdown of core: expected"),
+    (Settings(oversubscribe=True, emulation=Emulation(cores={"gpu": 1})), "unknown device type 'gpu'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), SETTINGS)
+def test_bad_settings_are_refused(make_case, settings: Settings, said: str) -> None:
+    case = make_case(slices=(20, 20))
+    with pytest.raises(InputError, match=said):
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), settings)
+
+
+def test_a_missing_provider_leaves_no_worker_behind(make_case) -> None:
+    case = make_case()
+    settings = Settings(oversubscribe=True, provider="NoSuchProvider")
+    with pytest.raises(InputError, match="NoSuchProvider"):
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), settings)
+    time.sleep(0.1)
+    assert_nothing_left()
