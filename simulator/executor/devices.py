@@ -93,3 +93,13 @@ def assign_cores(
 def device_of(system: System, slice_id: SliceId) -> str:
     """Return the name of a slice's device type."""
     return system.device_types[int(system.device[slice_id.pipeline, slice_id.stage])]
+
+
+def slices_of(system: System) -> tuple[SliceId, ...]:
+    """Return all slices of a system, in plan order."""
+    return tuple(
+        SliceId(p, s, w)
+        for p in range(len(system.stages))
+        for s in range(int(system.stages[p]))
+        for w in range(int(system.slices[p, s]))
+    )

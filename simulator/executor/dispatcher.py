@@ -31,6 +31,7 @@ from simulator.dispatch.books import (
 from simulator.dispatch.decisions import LOST
 from simulator.dispatch.frontend import POLICIES, advance
 from simulator.dispatch.system import Ints, System
+from simulator.executor.devices import slices_of
 from simulator.executor.fleet import SliceId
 
 PACE_WEIGHT = 0.1  # of the latest batch in a slice's pace
@@ -68,12 +69,7 @@ class Dispatcher:
         self._books = open_books(with_guard(system, guard_us))
         self._books[NOTES, 0, WAKE] = NEVER
         self.fate = np.full(len(arrivals_us), -1, np.int32)
-        self._entries: dict[SliceId, OrderedDict[int, _Entry]] = {
-            SliceId(p, s, w): OrderedDict()
-            for p in range(len(system.stages))
-            for s in range(int(system.stages[p]))
-            for w in range(int(system.slices[p, s]))
-        }
+        self._entries: dict[SliceId, OrderedDict[int, _Entry]] = {s: OrderedDict() for s in slices_of(system)}
         self._pace = dict.fromkeys(self._entries, 1.0)  # how long batches take, in planned times
         self._down: set[SliceId] = set()
 

@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from planner.model import InputError, Plan, Problem
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
-from simulator.executor.devices import CPU, Emulation, assign_cores, check_emulation, device_of
+from simulator.executor.devices import CPU, Emulation, assign_cores, check_emulation, device_of, slices_of
 from simulator.executor.dispatcher import Dispatcher, compile_policy
 from simulator.executor.fleet import Fleet, SliceId
 from simulator.executor.frontend import Frontend, Patience
@@ -23,7 +24,7 @@ from simulator.executor.journal import Journal, to_records
 from simulator.executor.layouts import PipelineModels
 from simulator.executor.links import Links
 from simulator.executor.local import LocalFleet
-from simulator.executor.requesters import Requester, Samples, Verdict, Verifier
+from simulator.executor.requesters import Samples, Verdict, Verifier
 from simulator.executor.stages import load_model, prepare_stages
 from simulator.executor.workers import WorkerTask
 from simulator.results.records import Records
@@ -76,7 +77,8 @@ class Execution:
     """A run on real devices: the records, and what a simulation has not.
 
     ``window_us`` is the measured part of the run, without warm-up and drain. ``load_average`` is the machine's
-    over the last minute, before the run and after it. ``emulated`` says what was not real, empty for nothing.
+    over the last minute, before the run and after it; ``frontend_cpu`` is the CPU time that the frontend itself
+    used per second. ``emulated`` says what was not real, empty for nothing.
     """
 
     records: Records
@@ -88,7 +90,13 @@ class Execution:
     interrupted: bool
     verdict: Verdict | None
     load_average: tuple[float, float]
+    frontend_cpu: float
     emulated: str
+
+    @property
+    def slices(self) -> tuple[SliceId, ...]:
+        """All slices, in plan order."""
+        return slices_of(self.system)
 
 
 class MakeFleet(Protocol):
@@ -137,48 +145,45 @@ def execute(
     settings = settings or Settings()
     system = build_system(problem, plan, dnn)
     _check(settings, system, arrivals_us)
-    guard_us = round(settings.guard_fraction * system.slo_us)
     compile_policy(system, settings.policy)
+    guard_us = round(settings.guard_fraction * system.slo_us)
     dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us)
     in_flight = settings.in_flight or IN_FLIGHT_PER_SLICE * len(dispatcher.slices)
+    requester = _requester(problem, plan, dnn, models, settings)
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
-        stage_models = prepare_stages(problem, plan.of(dnn), models, Path(folder))
-        tasks = worker_tasks(system, stage_models, settings)
-        requester = _requester(problem, plan, dnn, models, settings)
-        fleet = make_fleet(
-            stage_models, [int(b) for b in system.batch], tasks, in_flight=in_flight, queue=settings.queue
-        )
+        stages = prepare_stages(problem, plan.of(dnn), models, Path(folder))
+        tasks = worker_tasks(system, stages, settings)
+        fleet = make_fleet(stages, system.batch.tolist(), tasks, in_flight=in_flight, queue=settings.queue)
         links = Links(system if settings.emulation.network else None)
+        frontend = Frontend(system, dispatcher, fleet, stages, requester, links, in_flight, settings.patience, tick)
         try:
             fleet.start()
-            frontend = Frontend(
-                system,
-                dispatcher,
-                fleet,
-                stage_models,
-                requester,
-                links,
-                in_flight=in_flight,
-                patience=settings.patience,
-                tick=tick,
-            )
-            load_before = os.getloadavg()[0]
+            load_before, cpu_before_s = os.getloadavg()[0], time.process_time()
             with _stopping_on_interrupt(frontend), _without_collection():
                 frontend.run()
+            cpu_s = time.process_time() - cpu_before_s
         finally:
             fleet.close()
-    return _result(frontend, dispatcher, system, arrivals_us, settings, guard_us, requester, load_before)
+    arrived = len(arrivals_us) if frontend.stopped_us is None else dispatcher.arrived
+    return Execution(
+        records=to_records(frontend.journal, system, arrivals_us[:arrived], dispatcher.fate[:arrived]),
+        journal=frontend.journal,
+        system=system,
+        settings=settings,
+        guard_us=guard_us,
+        window_us=(round(settings.warmup_s * 1e6), frontend.stopped_us or int(arrivals_us[-1])),
+        interrupted=frontend.stopped_us is not None,
+        verdict=requester.verdict if isinstance(requester, Verifier) else None,
+        load_average=(load_before, os.getloadavg()[0]),
+        frontend_cpu=cpu_s / max(1e-6, frontend.now_us() / 1e6),
+        emulated=settings.emulation.describe(),
+    )
 
 
 def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: Settings) -> dict[SliceId, WorkerTask]:
     """Return what the worker of each slice is to be; raises InputError where there are too few cores."""
     emulation = settings.emulation
-    slices = [
-        SliceId(p, s, w)
-        for p in range(len(system.stages))
-        for s in range(int(system.stages[p]))
-        for w in range(int(system.slices[p, s]))
-    ]
+    slices = slices_of(system)
     cores_of = assign_cores(system, slices, emulation.cores, oversubscribe=settings.oversubscribe)
     tasks = {}
     for slice_id in slices:
@@ -243,31 +248,3 @@ def _without_collection() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _result(
-    frontend: Frontend,
-    dispatcher: Dispatcher,
-    system: System,
-    arrivals_us: Ints,
-    settings: Settings,
-    guard_us: int,
-    requester: Requester,
-    load_before: float,
-) -> Execution:
-    arrived = dispatcher.arrived if frontend.stopped_us is not None else len(arrivals_us)
-    records = to_records(frontend.journal, system, arrivals_us[:arrived], dispatcher.fate[:arrived])
-    end_us = frontend.stopped_us or int(arrivals_us[-1])
-    emulated = settings.emulation.describe()
-    return Execution(
-        records=records,
-        journal=frontend.journal,
-        system=system,
-        settings=settings,
-        guard_us=guard_us,
-        window_us=(round(settings.warmup_s * 1e6), end_us),
-        interrupted=frontend.stopped_us is not None,
-        verdict=requester.verdict if isinstance(requester, Verifier) else None,
-        load_average=(load_before, os.getloadavg()[0]),
-        emulated=emulated,
-    )

@@ -69,7 +69,6 @@ class Frontend:
         models: Sequence[PipelineModels],
         requester: Requester,
         links: Links,
-        *,
         in_flight: int,
         patience: Patience | None = None,
         tick: Callable[[int], None] | None = None,
@@ -212,12 +211,12 @@ class Frontend:
         times_us = [(ns - self._origin_ns) // 1000 for ns in (event.start_ns, event.computed_ns, event.end_ns)]
         visit = Visit(event.slice, batch.number, batch.size, batch.arrived_us, *times_us)
         self._dispatcher.served(event.slice, batch.number, batch.size, visit.start_us, visit.end_us)
+        batch.visits.append(visit)
         self._tensors[batch.number].update(dict.fromkeys(event.parcel.bytes_of, event.parcel))
         self._hand_over(event.slice)
         if batch.stage == len(batch.slices) - 1:
             self._answer(batch, visit)
         else:
-            batch.visits.append(visit)
             self._forget_tensors(batch, keep=self._models[batch.pipeline].needed_after(batch.stage))
             batch.stage += 1
             self._pass_on(batch, visit)
@@ -253,7 +252,7 @@ class Frontend:
         del outputs, own
         now_us = self.now_us()
         self._note_hop(batch, len(batch.slices), nbytes, visit.computed_us, now_us)
-        batch.visits.append(Visit(visit.slice, visit.batch, visit.size, *_times(visit)[:-1], now_us))
+        batch.answered_us = now_us
         self._end(batch, now_us)
 
     def _end(self, batch: Batch, now_us: int) -> None:
@@ -352,7 +351,8 @@ class Frontend:
         self._dispatcher.lose(batch.first, batch.size)
         for stage, w in enumerate(batch.slices[batch.stage :], batch.stage):
             self._dispatcher.left(SliceId(batch.pipeline, stage, w), batch.number, self.now_us())
-        self._end(batch, self.now_us())
+        batch.lost_us = self.now_us()
+        self._end(batch, batch.lost_us)
 
     def _look_after_workers(self, now_us: int) -> None:
         """Replace workers that hang, give up batches that waited too long for a slice, sample the usage."""
@@ -379,7 +379,3 @@ class Frontend:
         own.handed.remove(batch)
         own.handed_us = self.now_us()
         return batch
-
-
-def _times(visit: Visit) -> tuple[int, int, int, int]:
-    return visit.arrive_us, visit.start_us, visit.computed_us, visit.end_us

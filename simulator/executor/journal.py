@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.decisions import OPEN
 from simulator.dispatch.system import Ints, System
 from simulator.executor.fleet import SliceId
 from simulator.results.records import Records, Visits, outcomes
@@ -19,7 +18,8 @@ from simulator.results.records import Records, Visits, outcomes
 class Batch:
     """A batch under way: requests [first, first + size), the slice that each stage's work is meant for.
 
-    ``visits`` are the stages that it is through with; ``failures`` counts the workers that broke under it.
+    ``visits`` are the stages that it is through with; ``failures`` counts the workers that broke under it;
+    ``answered_us`` is when its requesters had their answers, ``lost_us`` when it was given up.
     """
 
     number: int
@@ -33,6 +33,8 @@ class Batch:
     arrived_us: int = 0
     failures: int = 0
     visits: list["Visit"] = field(default_factory=list)
+    answered_us: int | None = None
+    lost_us: int | None = None
 
     @property
     def at(self) -> SliceId:
@@ -120,18 +122,12 @@ def to_records(
     """Return the same table that a simulation makes.
 
     In a batch's last stage the end is when its requesters had their answers, so that latencies are theirs.
-    Requests whose batch was still under way when the run ended count as open.
     """
-    fate = fate.copy()
-    for batch in journal.batches:
-        requests = slice(batch.first, batch.first + batch.size)
-        if len(batch.visits) < len(batch.slices) and fate[batch.first] >= 0:
-            fate[requests] = -OPEN
     tables = [_stage_table(journal.batches, system, stage, len(arrivals_us)) for stage in range(system.max_stages)]
     visit = [table[0] for table in tables]
     for stage in range(1, len(visit)):
         if np.array_equal(visit[stage], visit[0]):
-            visit[stage] = visit[0]
+            visit[stage] = visit[0]  # batches stayed together: one map for all stages
     return Records(system, engine, arrivals_us, outcomes(fate), tuple(visit), tuple(table[1] for table in tables))
 
 
@@ -142,16 +138,23 @@ def _stage_table(
     visit = np.full(requests, -1, np.int32)
     rows: list[tuple[int, int, int, int, int, int]] = []
     for batch in batches:
-        through = min(stage + 1, int(system.stages[batch.pipeline]))
-        if len(batch.visits) < through:
+        stages = int(system.stages[batch.pipeline])
+        if len(batch.visits) < min(stage + 1, stages):
             continue
         visit[batch.first : batch.first + batch.size] = len(rows)
-        last = batch.visits[through - 1]
-        if through == stage + 1:
-            reached_us = batch.sent_us if stage == 0 else last.arrive_us
-            rows.append((batch.pipeline, batch.size, last.slice.slice, reached_us, last.start_us, last.end_us))
-        else:
-            rows.append((batch.pipeline, batch.size, -1, last.end_us, last.end_us, last.end_us))
+        if stage < stages:
+            own = batch.visits[stage]
+            reached_us = batch.sent_us if stage == 0 else own.arrive_us
+            end_us = own.end_us if stage < stages - 1 or batch.answered_us is None else batch.answered_us
+            rows.append((batch.pipeline, batch.size, own.slice.slice, reached_us, own.start_us, end_us))
+        else:  # a stage that this pipeline lacks
+            end_us = _end_us(batch)
+            rows.append((batch.pipeline, batch.size, -1, end_us, end_us, end_us))
     columns = np.array(rows, np.int64).reshape(-1, 6).T
     small = [column.astype(np.int16) for column in columns[:3]]
     return visit, Visits(small[0], small[1], small[2], columns[3], columns[4], columns[5])
+
+
+def _end_us(batch: Batch) -> int:
+    """Return when a batch was through with its pipeline."""
+    return batch.visits[-1].end_us if batch.answered_us is None else batch.answered_us
