@@ -1,0 +1,20 @@
+"""Sweeps: many plans × traces × loads × policies × seeds, on all cores, resumable."""
+
+from simulator.sweep.loads import LOADS, Series, SweepOptions, largest_load, offered_rps, run_load, run_series
+from simulator.sweep.store import Store
+from simulator.sweep.sweeps import Failure, SweepResult, run_sweep, series_of_plan
+
+__all__ = [
+    "LOADS",
+    "Failure",
+    "Series",
+    "Store",
+    "SweepOptions",
+    "SweepResult",
+    "largest_load",
+    "offered_rps",
+    "run_load",
+    "run_series",
+    "run_sweep",
+    "series_of_plan",
+]

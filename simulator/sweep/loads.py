@@ -1,0 +1,210 @@
+"""One line of a sweep: a DNN of a plan under one trace and policy, at several loads.
+
+Rule for the largest load: *the largest of the loads asked for at which the share of dropped and late requests
+is at most 1 - target*. Attainment need not fall monotonically with the load, so the loads are tried from the
+highest down and the first that meets the target is the answer; a bisection could miss it.
+
+Early stop: where only that answer is wanted, a run ends as soon as it certainly fails. A simulation of the first
+arrivals alone is, up to the last of them, the same as one of all arrivals (no policy sees the future). So
+every request whose deadline lies before that moment has its final verdict, and once more of these are lost
+than the whole run may lose, the rest does not matter.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import floor
+from typing import Any
+
+import numpy as np
+
+from planner.model import InputError
+from simulator.dispatch.system import System
+from simulator.engine import simulate
+from simulator.engine.run import EngineName
+from simulator.results import Records, summary
+from simulator.results.metrics import WARM_UP_US
+from simulator.workload import fold
+from simulator.workload.arrivals import ArrivalsUs, TimesS
+
+LOADS = tuple(range(100, 0, -5))  # percent, as published: 1.00, 0.95, ..., 0.05
+PREFIXES = (0.1, 0.3)  # shares of the arrivals after which a run that certainly fails is stopped
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What all runs of a sweep have in common.
+
+    ``loads`` are percents. ``largest_only`` asks for nothing but the largest load that attains ``target``: runs that
+    certainly fail are stopped, and loads below the answer are left out.
+    """
+
+    loads: tuple[int, ...] = LOADS
+    duration_s: float = 30.0
+    engine: EngineName = "auto"
+    target: float = 0.99
+    largest_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse loads of zero or below, and targets that are no shares."""
+        if not self.loads or min(self.loads) <= 0:
+            raise InputError(f"loads: expected percents above 0, got {list(self.loads)}")
+        if not 0 < self.target <= 1:
+            raise InputError(f"target: expected a share above 0 and at most 1, got {self.target}")
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A DNN of a plan (its ``system``) under one trace and policy.
+
+    ``full_rps`` is what load factor 1 means: the throughput of the pipelines plan for this DNN, whichever
+    scheduler's plan is simulated.
+    """
+
+    plan: str
+    scheduler: str
+    dnn: str
+    trace: str
+    policy: str
+    seed: int
+    full_rps: float
+    system: System
+
+    @property
+    def label(self) -> Row:
+        """The columns that say which series a row belongs to."""
+        return {name: getattr(self, name) for name in ("plan", "scheduler", "dnn", "trace", "policy", "seed")}
+
+    def digest(self, times_sha256: str, options: SweepOptions) -> str:
+        """Return the SHA-256 of everything that determines its rows, the loads aside."""
+        found = hashlib.sha256(f"{times_sha256} {self.policy} {self.seed} {options.duration_s!r}".encode())
+        for field in fields(self.system):
+            value = getattr(self.system, field.name)
+            found.update(f"{field.name} {getattr(value, 'shape', '')} ".encode())
+            found.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        return found.hexdigest()
+
+
+def offered_rps(full_rps: float, percent: int) -> int:
+    """Return the rate that a load means: floor(floor(X) · percent / 100), as in the published sweeps.
+
+    >>> offered_rps(744.9, 95)
+    706
+    """
+    return floor(full_rps) * percent // 100
+
+
+def run_series(
+    series: Series,
+    times_s: TimesS,
+    options: SweepOptions,
+    known: Mapping[int, Row] | None = None,
+    folded: dict[int, ArrivalsUs] | None = None,
+) -> list[Row]:
+    """Simulate a series at its loads, from the highest down, and return a row for each.
+
+    Parameters
+    ----------
+    times_s
+        The trace; sorted, in seconds.
+    known
+        Load (percent) -> row of an earlier run, taken instead of running again.
+    folded
+        Rate -> the trace folded to it; series of one trace share it, so that each rate is folded once.
+    """
+    known = known or {}
+    folded = {} if folded is None else folded
+    rows: list[Row] = []
+    for percent in sorted(options.loads, reverse=True):
+        row = known.get(percent)
+        if row is None or (row["stopped"] and not options.largest_only):
+            row = run_load(series, times_s, percent, options, folded)
+        rows.append(row)
+        if options.largest_only and _meets(row, options.target):
+            break
+    return rows
+
+
+def is_finished(known: Mapping[int, Row], options: SweepOptions) -> bool:
+    """Say whether `run_series` would have nothing left to simulate."""
+    for percent in sorted(options.loads, reverse=True):
+        row = known.get(percent)
+        if row is None or (row["stopped"] and not options.largest_only):
+            return False
+        if options.largest_only and _meets(row, options.target):
+            return True
+    return True
+
+
+def run_load(
+    series: Series,
+    times_s: TimesS,
+    percent: int,
+    options: SweepOptions,
+    folded: dict[int, ArrivalsUs] | None = None,
+) -> Row:
+    """Simulate a series at one load and return its row: what was offered, and the `summary` of the records.
+
+    ``stopped`` says that the run was ended because it certainly fails; ``requests`` are then all those offered,
+    ``dropped`` the requests lost for certain, and the other metrics are absent.
+    """
+    rate_rps = offered_rps(series.full_rps, percent)
+    if rate_rps < 1:
+        raise InputError(
+            f"{series.dnn} of {series.plan}: {percent} % of {series.full_rps:.3g} requests/s is a rate below 1; "
+            "choose higher loads"
+        )
+    folded = {} if folded is None else folded
+    if rate_rps not in folded:
+        folded[rate_rps] = fold(times_s, rate_rps, options.duration_s)
+    arrivals_us = folded[rate_rps]
+    offered: Row = {"load_factor": percent / 100, "rate_rps": rate_rps}
+    if options.largest_only:
+        lost = _certainly_lost(series, arrivals_us, options)
+        if lost:
+            requests = int((arrivals_us >= WARM_UP_US).sum())
+            return series.label | offered | {"stopped": True, "requests": requests, "dropped": lost, "late": 0}
+    records = simulate(series.system, arrivals_us, policy=series.policy, engine=options.engine)
+    return series.label | offered | {"stopped": False, "engine": records.engine} | summary(records)
+
+
+def largest_load(rows: Sequence[Row], target: float = 0.99) -> float:
+    """Return the largest load factor among the rows of one series that attains the target; 0 where none does.
+
+    >>> row = {"stopped": False, "requests": 1000, "late": 0}
+    >>> largest_load([row | {"load_factor": 1.0, "dropped": 11}, row | {"load_factor": 0.95, "dropped": 10}])
+    0.95
+    """
+    return max((float(row["load_factor"]) for row in rows if _meets(row, target)), default=0.0)
+
+
+def _meets(row: Row, target: float) -> bool:
+    return not row["stopped"] and row["dropped"] + row["late"] <= _may_lose(row["requests"], target)
+
+
+def _may_lose(requests: int, target: float) -> int:
+    """Return how many of the requests may be lost: (1 - target) of them, rounded down, not below for 0.01 · 100."""
+    return floor((1 - target) * requests * (1 + 1e-12) + 1e-12)
+
+
+def _certainly_lost(series: Series, arrivals_us: ArrivalsUs, options: SweepOptions) -> int:
+    """Return how many requests a prefix of the arrivals shows to be lost, where it is too many; else 0."""
+    may_lose = _may_lose(int((arrivals_us >= WARM_UP_US).sum()), options.target)
+    for share in PREFIXES:
+        part_us = arrivals_us[: int(share * len(arrivals_us))]
+        if len(part_us) <= may_lose:
+            continue
+        lost = _lost_before(simulate(series.system, part_us, policy=series.policy, engine=options.engine))
+        if lost > may_lose:
+            return lost
+    return 0
+
+
+def _lost_before(records: Records) -> int:
+    """Count requests that are certainly lost at the moment of the last arrival: overdue, and not served in time."""
+    deadline_us = records.arrival_us + records.system.slo_us
+    overdue = (records.arrival_us >= WARM_UP_US) & (deadline_us < records.arrival_us[-1])
+    in_time = records.finished & (records.end_us() <= deadline_us)
+    return int((overdue & ~in_time).sum())

@@ -1,0 +1,88 @@
+"""The results folder of a sweep: rows as they come, found again by the content that they were computed from.
+
+``runs.jsonl`` gets a line per finished run at once, so that whatever ends a sweep loses nothing; ``sweep.json`` says
+whose folder it is. A sweep may grow (more plans, traces, loads), and unfinished or changed parts are run again; the
+folder of another sweep is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from planner.files.atomic import write_text
+from planner.model import InputError
+from simulator.sweep.loads import Row, Series, SweepOptions
+from simulator.workload.arrivals import TimesS
+
+Names = Mapping[str, Iterable[str]]
+
+
+class Store:
+    """Finished runs of one sweep, kept in a folder (None: in memory only)."""
+
+    def __init__(self, folder: Path | None, series: Iterable[Series], traces: Mapping[str, TimesS]) -> None:
+        """Open a folder, new or of an earlier run of the same sweep; raises InputError where it is of another."""
+        self._rows: dict[str, Row] = {}
+        self._trace_sha256 = {name: hashlib.sha256(times_s.tobytes()).hexdigest() for name, times_s in traces.items()}
+        self._path = folder / "runs.jsonl" if folder else None
+        if folder and self._path:
+            _claim(folder, series)
+            self._rows = _read_rows(self._path)
+
+    def key(self, series: Series, options: SweepOptions) -> str:
+        """Return what the runs of a series are filed under, their load aside."""
+        content = series.digest(self._trace_sha256[series.trace], options)
+        return hashlib.sha256(f"{content} poolpipe {version('poolpipe')}".encode()).hexdigest()
+
+    def known(self, key: str, series: Series, loads: Iterable[int]) -> dict[int, Row]:
+        """Return the finished runs of a series by load (percent), labelled as that series."""
+        found = {percent: self._rows.get(f"{key} {percent}") for percent in loads}
+        return {percent: row | series.label for percent, row in found.items() if row is not None}
+
+    def add(self, key: str, rows: Iterable[Row]) -> None:
+        """File finished runs; those that are known already are not written again."""
+        lines = []
+        for row in rows:
+            name = f"{key} {round(row['load_factor'] * 100)}"
+            if self._rows.get(name, {}).get("stopped") != row["stopped"]:
+                self._rows[name] = row
+                lines.append(json.dumps({"key": name, "row": row}) + "\n")
+        if self._path and lines:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+
+
+def _claim(folder: Path, series: Iterable[Series]) -> None:
+    """Write ``sweep.json``, or refuse a folder whose sweep has plans or traces that this one lacks."""
+    listed = list(series)
+    names = {kind: sorted({str(getattr(one, kind)) for one in listed}) for kind in ("plan", "trace")}
+    path = folder / "sweep.json"
+    if path.exists():
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            missing = {kind: sorted(set(old[kind]) - set(names[kind])) for kind in names}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: cannot be read as a sweep; choose another output folder") from None
+        for kind, lost in missing.items():
+            if lost:
+                raise InputError(
+                    f"{folder} holds the results of another sweep ({len(lost)} {kind}s are not in this one, such as "
+                    f"{lost[0]}); choose another output folder"
+                )
+    elif folder.exists() and any(folder.glob("runs.*")):
+        raise InputError(f"{folder} holds runs of an unknown sweep (no sweep.json); choose another output folder")
+    write_text(path, json.dumps({"schema": "sweep/1"} | names, indent=2) + "\n")
+
+
+def _read_rows(path: Path) -> dict[str, Row]:
+    """Read filed rows; a last line that was cut off when a sweep was killed is dropped."""
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    whole, _, cut = text.rpartition("\n")
+    if cut:
+        write_text(path, whole + "\n" if whole else "")
+    lines = [json.loads(line) for line in whole.splitlines()]
+    return {line["key"]: line["row"] for line in lines}

@@ -1,0 +1,138 @@
+"""The sweep itself: which runs there are, which are known already, and what came of the rest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from planner.model import InputError, Plan, Problem
+from simulator.engine import build_system
+from simulator.sweep.hosts import Item, run_here, run_in_processes, run_on_ray
+from simulator.sweep.loads import Row, Series, SweepOptions, is_finished, largest_load
+from simulator.sweep.store import Store
+from simulator.workload.arrivals import TimesS
+
+Hosts = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A series that ended with an error, in words."""
+
+    series: Series
+    error: str
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A row per run, in the order of the series and from the highest load down; a row per series; what failed."""
+
+    rows: list[Row]
+    largest: list[Row]
+    failures: list[Failure]
+
+
+def series_of_plan(
+    name: str,
+    problem: Problem,
+    plan: Plan,
+    traces: Mapping[str, Sequence[str]],
+    *,
+    full_rps: Mapping[str, float] | None = None,
+    policies: Sequence[str] = ("reservation",),
+    seeds: Sequence[int] = (0,),
+) -> list[Series]:
+    """Return the series of every DNN of a plan.
+
+    Parameters
+    ----------
+    name
+        What the plan is called in the results.
+    traces
+        DNN -> the names of the traces that it is offered.
+    full_rps
+        DNN -> what load factor 1 means; by default the plan's own throughput.
+
+    Raises
+    ------
+    InputError
+        The plan cannot be simulated (`build_system`).
+    """
+    full = full_rps or {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
+    return [
+        Series(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system)
+        for dnn in problem.dnns
+        if plan.of(dnn.name)
+        for system in (build_system(problem, plan, dnn.name),)
+        for trace in traces[dnn.name]
+        for policy in policies
+        for seed in seeds
+    ]
+
+
+def run_sweep(
+    series: Sequence[Series],
+    traces: Mapping[str, TimesS],
+    options: SweepOptions | None = None,
+    *,
+    folder: Path | None = None,
+    processes: int = 1,
+    hosts: Hosts = "local",
+    progress: Callable[[int, int], None] | None = None,
+) -> SweepResult:
+    """Simulate every series at every load.
+
+    Parameters
+    ----------
+    traces
+        Name -> sorted times (s), folded to each rate.
+    folder
+        Where finished runs are kept; a second call finds them there and runs only what is missing or has changed.
+    processes
+        How many processes of this machine work (1: this one).
+    hosts
+        ``ray`` runs on a Ray cluster instead.
+    progress
+        Called with the numbers of finished and of all series.
+
+    Raises
+    ------
+    InputError
+        The folder belongs to another sweep, there is nothing to run, or Ray is not installed.
+    """
+    options = options or SweepOptions()
+    if not series:
+        raise InputError("nothing to simulate: no plan serves any DNN")
+    store = Store(folder, series, traces)
+    keys = [store.key(one, options) for one in series]
+    known = [store.known(key, one, options.loads) for key, one in zip(keys, series, strict=True)]
+    found: dict[int, list[Row]] = {}
+    failures: dict[int, str] = {}
+    items = [Item(*item) for item in zip(range(len(series)), series, known, strict=True)]
+    finished = [item for item in items if is_finished(item.known, options)]
+    work = [item for item in items if not is_finished(item.known, options)]
+    if hosts == "ray" and work:
+        outcomes = run_on_ray(work, traces, options)
+    elif processes > 1 and len(work) > 1:
+        outcomes = run_in_processes(work, traces, options, processes)
+    else:
+        outcomes = run_here(work, traces, options)
+    for done in chain(run_here(finished, traces, options), outcomes):
+        if done.error:
+            failures[done.number] = done.error
+        store.add(keys[done.number], done.rows)
+        found[done.number] = done.rows
+        if progress:
+            progress(len(found), len(series))
+    return SweepResult(
+        rows=[row for number in sorted(found) for row in found[number]],
+        largest=[
+            series[number].label
+            | {"full_rps": series[number].full_rps}
+            | {"largest_load_factor": largest_load(found[number], options.target)}
+            for number in sorted(found)
+            if number not in failures
+        ],
+        failures=[Failure(series[number], failures[number]) for number in sorted(failures)],
+    )
