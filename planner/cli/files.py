@@ -33,10 +33,11 @@ def validate(
 
 def _describe(path: Path, problem: Problem | None) -> str:
     if path.suffix == ".onnx":
-        from planner.profiling import read_graph  # onnx takes half a second to import
+        from planner.files.models import load_model  # onnx takes half a second to import
+        from planner.profiling import free_batch, read_graph
 
-        graph = read_graph(path)
-        return f"valid ONNX model, {len(graph.layers)} layers, {graph.parameter_bytes / 1e6:.1f} MB of parameters"
+        graph = read_graph(free_batch(load_model(path)))
+        return f"valid ONNX model, {len(graph.layers)} layers, {graph.parameter_bytes() / 1e6:.1f} MB of parameters"
     if ppipe.is_published_plan(path):
         published = ppipe.read_plan(path)
         return f"valid PPipe plan of {len(published.problem.dnns)} DNNs, {len(published.plan.pipelines)} pipelines"

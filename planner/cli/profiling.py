@@ -1,0 +1,225 @@
+"""Commands about models and profiles: profile, estimate, import-profile, models."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from planner.cli.app import console, progress
+from planner.cli.profile_model import cut_blocks
+from planner.files import load_profile, save
+from planner.model import InputError, Profile
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from planner.profiling import ModelGraph
+
+ModelArgument = Annotated[str, typer.Argument(help="An .onnx file, or the name of a model (see `models`).")]
+OutOption = Annotated[
+    Path, typer.Option(help="Profile to write; if it exists, its blocks are kept and the new latencies added.")
+]
+BatchesOption = Annotated[str, typer.Option(help="Batch sizes, for example 1,2,4,8.")]
+BlocksOption = Annotated[int, typer.Option(min=1, help="Blocks to cut a model into.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the random weights of a model given by name.")]
+ModelOutOption = Annotated[
+    Path | None, typer.Option(help="Also write the model as profiled (batch freed): what an executor runs.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(profile)
+    app.command()(estimate)
+    app.command("import-profile")(import_profile)
+    models = typer.Typer(help="List the models that are built by name, or write one as ONNX.", no_args_is_help=False)
+    models.callback(invoke_without_command=True)(list_models)
+    models.command("export")(export_model)
+    app.add_typer(models, name="models")
+
+
+def profile(
+    model: ModelArgument,
+    device: Annotated[str, typer.Option(help="Name for this machine in the profile.")],
+    out: OutOption,
+    batches: BatchesOption = "1,2,4,8",
+    cores: Annotated[int, typer.Option(min=1, help="Cores of this machine that make up the device.")] = 1,
+    shares: Annotated[str, typer.Option(help="Shares 1/k to measure, each with k workers at once: 1,2.")] = "1",
+    blocks: BlocksOption = 10,
+    balance: Annotated[
+        str, typer.Option(help="Devices of the catalogue on which blocks are to be balanced too, e.g. V100,T4.")
+    ] = "",
+    provider: Annotated[str, typer.Option(help="onnxruntime's execution provider.")] = "CPUExecutionProvider",
+    cap_s: Annotated[float, typer.Option(min=0.01, help="Seconds for one block at one batch size, at most.")] = 1.0,
+    width: Annotated[
+        float, typer.Option(min=0.001, help="Stop when the median's 95 % confidence interval is within ± this fraction")
+    ] = 0.02,
+    seed: SeedOption = 0,
+    model_out: ModelOutOption = None,
+) -> None:
+    """Measure the blocks of a model on this machine with onnxruntime.
+
+    Latencies are medians; a profile that exists keeps its blocks and its other tables, and shares that it has
+    already are not measured again, so that an interrupted run goes on where it stopped.
+    """
+    from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, read_graph, with_tables
+
+    sizes = _numbers(batches, "--batches")
+    onnx_model, name, sha256 = _resolve(model, seed)
+    at_hand = DeviceAtHand(device, cores, _numbers(shares, "--shares"), provider)
+    graph = read_graph(onnx_model, name)
+    if model_out is not None:
+        _write_model(onnx_model, model_out)
+    helpers = [find_device(other) for other in _names(balance)]
+    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks))
+    missing = [k for k in at_hand.shares if not (blank.has(device, k) and blank.table(device, k).batches == sizes)]
+    if not missing:
+        console.print(f"{out} has all of it already; remove the file to measure again", highlight=False)
+    found = blank
+    with progress() as bar:
+        steps = len(missing) * len(starts) * len(sizes)
+        task = bar.add_task(f"measuring {name} on {device}", total=steps)
+        for share in missing:
+            one = replace(at_hand, shares=(share,))
+            effort = Effort(cap_s=cap_s, width=width)
+            tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task))
+            found = with_tables(found, tables)
+            save(found, out)
+    _show(found, out)
+
+
+def estimate(
+    model: ModelArgument,
+    device: Annotated[str, typer.Option(help="Devices of the catalogue, e.g. V100,RaspberryPi5.")],
+    out: OutOption,
+    batches: BatchesOption = "1,2,4,8",
+    shares: Annotated[str, typer.Option(help="Limit the shares 1/k to these; default: all that a device offers.")] = "",
+    blocks: BlocksOption = 10,
+    seed: SeedOption = 0,
+    model_out: ModelOutOption = None,
+) -> None:
+    """Estimate the blocks of a model on devices that are not at hand, from datasheet figures (a roofline per layer)."""
+    from planner.profiling import estimate_tables, find_device, read_graph, with_tables
+
+    sizes = _numbers(batches, "--batches")
+    limit = _numbers(shares, "--shares") if shares else None
+    devices = [find_device(other) for other in _names(device)]
+    onnx_model, name, sha256 = _resolve(model, seed)
+    graph = read_graph(onnx_model, name)
+    if model_out is not None:
+        _write_model(onnx_model, model_out)
+    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [], devices, blocks))
+    found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
+    save(found, out)
+    _show(found, out)
+
+
+def import_profile(
+    csv: Annotated[Path, typer.Argument(help="Measurements: device,share,batch,block,latency_us, blocks from 0.")],
+    cuts: Annotated[Path, typer.Option(help="Bytes per request between blocks: block,cut_bytes.")],
+    out: Annotated[Path, typer.Option(help="Profile to write.")],
+    name: Annotated[str, typer.Option(help="The model's name; default: the CSV file's.")] = "",
+    batches: Annotated[str, typer.Option(help="Batch sizes that must be there, for example 1,2,4.")] = "",
+    date: Annotated[str | None, typer.Option(help="When it was measured, YYYY-MM-DD.")] = None,
+) -> None:
+    """Make a profile of your own measurements."""
+    from planner.files.measurements import load_measurements
+
+    asked = _numbers(batches, "--batches") if batches else ()
+    found = load_measurements(csv, cuts, name or csv.stem, date=date, batches=asked)
+    save(found, out)
+    _show(found, out)
+
+
+def list_models(context: typer.Context) -> None:
+    """List the models that are built by name: layers, parameters and multiply-accumulates of one request."""
+    if context.invoked_subcommand is not None:
+        return
+    from planner.profiling import model_names
+
+    for name in model_names():
+        typer.echo(name)
+
+
+def export_model(
+    name: Annotated[str, typer.Argument(help="A model that `models` lists.")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    seed: SeedOption = 0,
+) -> None:
+    """Write a model with a symbolic batch and seeded random weights."""
+    from planner.profiling import build_model
+
+    _write_model(build_model(name, seed), out)
+
+
+def _resolve(text: str, seed: int) -> "tuple[ir.Model, str, str]":
+    """Return a model whose batch is free, its name, and its file's hash (as `models export` would write it)."""
+    import hashlib
+
+    import onnx_ir as ir
+
+    from planner.files.models import load_model, model_sha256
+    from planner.profiling import build_model, free_batch
+
+    path = Path(text)
+    if path.suffix == ".onnx" or path.exists():
+        given = load_model(path)
+        model, name = free_batch(given), path.stem
+        if model is given:
+            return model, name, model_sha256(path)
+        console.print(f"{path} pins its batch; profiling it with a free one (--model-out writes it)", highlight=False)
+    else:
+        model, name = build_model(text, seed), text
+    return model, name, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
+
+
+def _start(
+    out: Path, graph: "ModelGraph", sha256: str, cut: Callable[[], tuple[int, ...]]
+) -> tuple[Profile, tuple[int, ...]]:
+    """Return the profile in ``out``, or a new one without latencies, and the layers at which its blocks begin."""
+    from planner.profiling import blank_profile, block_starts
+
+    if not out.exists():
+        starts = cut()
+        return blank_profile(graph, starts, sha256), starts
+    found = load_profile(out)
+    if found.model_sha256 not in (None, sha256):
+        raise InputError(
+            f"{out}: is the profile of another model file (hash {str(found.model_sha256)[:12]}, not {sha256[:12]}); "
+            "choose another --out"
+        )
+    return found, block_starts(graph, found)
+
+
+def _write_model(model: "ir.Model", path: Path) -> None:
+    from planner.files.models import save_model
+
+    save_model(model, path)
+    console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def _show(profile: Profile, out: Path) -> None:
+    table = Table(title=f"{profile.name}: whole model, ms", title_justify="left")
+    for column in ("device", "share", "smallest batch", "largest batch", "known by"):
+        table.add_column(column)
+    for row in profile.tables:
+        first, last = (f"{sum(row.latency_us[at]) / 1000:.2f} (batch {row.batches[at]})" for at in (0, -1))
+        table.add_row(row.device, f"1/{row.share}", first, last, row.provenance.kind)
+    console.print(table)
+    console.print(f"wrote {out}: {len(profile.blocks)} blocks", highlight=False, soft_wrap=True)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read 1,2,4 as increasing positive numbers."""
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(numbers) != len(parts) or numbers != sorted(set(numbers)) or numbers[0] < 1:
+        raise InputError(f"{option}: expected increasing integers >= 1 such as 1,2,4, got {text!r}")
+    return tuple(numbers)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

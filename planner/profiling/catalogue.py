@@ -1,0 +1,107 @@
+"""The device catalogue: datasheet figures, each with its source, and the roofline's coefficients per device."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from planner.model import DeviceType, InputError
+
+Precision = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What a device reaches of its datasheet, and what a layer costs beside its work.
+
+    Efficiencies are fractions of the peak, by kind of operator: dense and grouped convolutions, depthwise
+    convolutions, products, and everything else. ``memory_efficiency`` is the fraction of the memory bandwidth.
+    ``launch_us`` is the fixed cost of a layer. ``saturation_elements`` is the number of output elements at which
+    a layer reaches half of its efficiency: below, a wide device idles. A share 1/k takes k^``share_exponent``
+    times as long while its neighbours are busy too, and its layers saturate k times as early.
+    """
+
+    conv_efficiency: float
+    grouped_efficiency: float
+    depthwise_efficiency: float
+    matmul_efficiency: float
+    vector_efficiency: float
+    memory_efficiency: float
+    launch_us: float
+    saturation_elements: float = 0.0
+    share_exponent: float = 1.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class CatalogueDevice:
+    """A device's datasheet: peak rates in GFLOP/s, memory bandwidth in GB/s, memory in bytes.
+
+    ``precision`` is what estimates assume that models run in. ``sources`` names where each figure comes from.
+    """
+
+    name: str
+    kind: Literal["gpu", "cpu"]
+    precision: Precision
+    fp32_gflops: float
+    fp16_gflops: float
+    memory_gigabytes_per_s: float
+    memory_bytes: int
+    shares: tuple[int, ...]
+    coefficients: Coefficients
+    sources: Mapping[str, str]
+
+    @property
+    def peak_gflops(self) -> float:
+        """Peak rate in the assumed precision."""
+        return self.fp16_gflops if self.precision == "fp16" else self.fp32_gflops
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of a floating-point number in the assumed precision."""
+        return 2 if self.precision == "fp16" else 4
+
+    def device_type(self, count: int, devices_per_server: int = 1) -> DeviceType:
+        """Return ``count`` of these devices for a cluster."""
+        return DeviceType(self.name, count, self.kind, self.shares, devices_per_server, memory_bytes=self.memory_bytes)
+
+
+@cache
+def device_catalogue() -> Mapping[str, CatalogueDevice]:
+    """Return all devices by name.
+
+    >>> device_catalogue()["P4"].memory_gigabytes_per_s
+    192.0
+    """
+    text = files("planner.profiling").joinpath("catalogue.toml").read_text(encoding="utf-8")
+    document = tomllib.loads(text)
+    return {name: _device(name, entry, document["coefficients"]) for name, entry in document["devices"].items()}
+
+
+def find_device(name: str) -> CatalogueDevice:
+    """Return a device of the catalogue.
+
+    Raises
+    ------
+    InputError
+        The catalogue has no such device.
+    """
+    if name not in device_catalogue():
+        raise InputError(
+            f"the catalogue has no device {name!r}; it has {list(device_catalogue())}: use one of them, or measure it "
+            "with `python -m planner profile`"
+        )
+    return device_catalogue()[name]
+
+
+def _device(name: str, entry: Mapping[str, Any], coefficients: Mapping[str, Any]) -> CatalogueDevice:
+    """Return a device; one without coefficients of its own borrows those that its entry names."""
+    chosen = {field.name: entry[field.name] for field in fields(CatalogueDevice) if field.name in entry}
+    return CatalogueDevice(
+        name=name,
+        coefficients=Coefficients(**coefficients[entry["coefficients"]]),
+        shares=tuple(entry["shares"]),
+        **{key: value for key, value in chosen.items() if key not in ("coefficients", "shares")},
+    )

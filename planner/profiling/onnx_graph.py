@@ -1,0 +1,222 @@
+"""ONNX models as plans see them: layers in order, the tensors alive at every cut, and what each layer costs.
+
+A *layer* is a node that depends on the model's inputs. Nodes that depend on constants alone (weights in
+Constant or ConstantOfShape nodes, their casts and reshapes) are no layers: they count as parameters and travel
+with every part that needs them.
+
+Cut i lies before layer i, for i = 0 (the model's inputs) to the number of layers (its outputs). A tensor is
+alive at a cut if it exists before it (a model input, or an output of a layer before the cut) and is needed
+after it (by a layer, or as a model output: the last stage answers the request).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
+
+from planner.model import InputError
+from planner.profiling.costs import Cost, layer_cost
+from planner.profiling.shapes import Tensor, infer_tensors
+
+RANDOM_OPERATORS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node of the model.
+
+    ``inputs`` are the tensors that it reads and that depend on the model's inputs, ``parameters`` its constants
+    (names of initializers and of constant nodes' outputs); both include what its subgraphs capture. ``live_bytes``
+    is what all tensors alive while it runs take per request, its outputs included.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    parameter_bytes: int
+    live_bytes: int
+    cost: Cost
+
+
+@dataclass(frozen=True, eq=False)
+class ModelGraph:
+    """A model's layers in topological order, and its tensors.
+
+    ``alive[i]`` are the names of the tensors alive at cut i, in order of appearance; ``model`` is the model
+    itself, with functions inlined and the shapes of all tensors filled in.
+    """
+
+    name: str
+    model: ir.Model
+    layers: tuple[Layer, ...]
+    tensors: dict[str, Tensor]
+    alive: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that a request brings."""
+        return tuple(self.tensors[name] for name in self.alive[0])
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the tensors that answer a request."""
+        return tuple(str(value.name) for value in self.model.graph.outputs)
+
+    @cached_property
+    def cut_bytes(self) -> tuple[int, ...]:
+        """Bytes per request of the tensors alive at each cut between two layers (one fewer than layers)."""
+        return tuple(sum(self.tensors[name].request_bytes for name in names) for names in self.alive[1:-1])
+
+    @cached_property
+    def parameter_sizes(self) -> dict[str, int]:
+        """Bytes of each parameter, by name."""
+        return {name: self.tensors[name].request_bytes for layer in self.layers for name in layer.parameters}
+
+    def parameter_bytes(self, first: int = 0, last: int | None = None) -> int:
+        """Return the bytes of all constants of layers [first, last), each counted once."""
+        names = {name for layer in self.layers[first:last] for name in layer.parameters}
+        return sum(self.parameter_sizes[name] for name in names)
+
+    def live_bytes(self, first: int, last: int) -> int:
+        """Return the peak bytes per request of the tensors alive while layers [first, last) run."""
+        return max(layer.live_bytes for layer in self.layers[first:last])
+
+
+def read_graph(model: ir.Model, name: str = "") -> ModelGraph:
+    """Return the layers, cuts and costs of a model whose inputs all begin with a symbolic batch dimension.
+
+    The model given is not changed, but for the order of its nodes. Weights are not loaded.
+
+    Raises
+    ------
+    InputError
+        The model has a cycle, lacks an initializer, has no layer, or has tensors of unknown shape;
+        ``planner.profiling.batching.free_batch`` makes a pinned batch symbolic.
+
+    Examples
+    --------
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["" : 13]>
+    ...     twice (float[n, 2] x) => (float[n, 2] y) { h = Relu (x)   y = Add (h, x) }''')
+    >>> graph = read_graph(model)
+    >>> [layer.operator for layer in graph.layers], graph.alive, graph.cut_bytes
+    (['Relu', 'Add'], (('x',), ('x', 'h'), ('y',)), (16,))
+    """
+    model = tidy(model)
+    tensors = infer_tensors(model)
+    varying = varying_values(model.graph)
+    nodes = [node for node in model.graph if any(value in varying for value in node.outputs)]
+    if not nodes:
+        raise InputError("the model has no layer: none of its nodes depends on an input; check how it was exported")
+    alive = _alive_tensors(model.graph, nodes, varying)
+    layers = _layers(nodes, varying, tensors, alive)
+    return ModelGraph(name or str(model.graph.name or "model"), model, layers, tensors, alive)
+
+
+def tidy(model: ir.Model) -> ir.Model:
+    """Return a `checked_copy` with functions inlined and unused nodes removed."""
+    copy = checked_copy(model)
+    if copy.functions:
+        InlinePass()(copy)
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def checked_copy(model: ir.Model) -> ir.Model:
+    """Return a copy that shares the weights; both have their nodes in topological order afterwards.
+
+    Raises
+    ------
+    InputError
+        The graph has a cycle, or a node reads what nothing makes.
+    """
+    try:
+        model.graph.sort()
+    except ValueError:
+        raise InputError(f"graph {model.graph.name!r} has a cycle; export the model again") from None
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.graph is None and value.name:
+                raise InputError(
+                    f"tensor {value.name!r}, read by node {node.name or node.op_type!r}, is neither an input, an "
+                    "initializer nor another node's output; export the model again with its weights"
+                )
+    return model.clone()
+
+
+def request_inputs(graph: ir.Graph) -> list[ir.Value]:
+    """Return the graph inputs that a request brings: before IR version 4 initializers are inputs too."""
+    return [value for value in graph.inputs if value.name not in graph.initializers]
+
+
+def read_values(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that a node reads, those that its subgraphs capture included."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        for subgraph in _subgraphs(attribute):
+            for inner in subgraph.all_nodes():
+                yield from (value for value in inner.inputs if value is not None and value.graph is node.graph)
+            yield from (value for value in subgraph.outputs if value.graph is node.graph)
+
+
+def _subgraphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
+
+
+def varying_values(graph: ir.Graph) -> set[ir.Value]:
+    """Return the values that depend on a request, random numbers included."""
+    varying = set(request_inputs(graph))
+    for node in graph:
+        if node.op_type in RANDOM_OPERATORS or any(value in varying for value in read_values(node)):
+            varying.update(value for value in node.outputs if value.name)
+    return varying
+
+
+def _alive_tensors(graph: ir.Graph, nodes: Sequence[ir.Node], varying: set[ir.Value]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of the tensors alive at each of the cuts 0 .. number of layers."""
+    last_use = {value: len(nodes) for value in graph.outputs}
+    for index in reversed(range(len(nodes))):
+        for value in read_values(nodes[index]):
+            last_use.setdefault(value, index)
+    current = [value for value in request_inputs(graph) if value in last_use]
+    cuts = [tuple(str(value.name) for value in current)]
+    for index, node in enumerate(nodes):
+        current = [value for value in current if last_use[value] > index]
+        current += [value for value in node.outputs if value in varying and last_use.get(value, -1) > index]
+        cuts.append(tuple(str(value.name) for value in current))
+    return tuple(cuts)
+
+
+def _layers(
+    nodes: Sequence[ir.Node],
+    varying: set[ir.Value],
+    tensors: dict[str, Tensor],
+    alive: tuple[tuple[str, ...], ...],
+) -> tuple[Layer, ...]:
+    used = Counter(node.name for node in nodes)
+    layers = []
+    for index, node in enumerate(nodes):
+        read = {str(value.name): value in varying for value in read_values(node)}
+        inputs = tuple(name for name, varies in read.items() if varies)
+        parameters = tuple(name for name, varies in read.items() if not varies and name)
+        outputs = tuple(str(value.name) for value in node.outputs if value.name in tensors)
+        live = dict.fromkeys((*alive[index], *outputs))
+        layers.append(
+            Layer(
+                name=str(node.name) if node.name and used[node.name] == 1 else outputs[0],
+                operator=node.op_type,
+                inputs=inputs,
+                outputs=outputs,
+                parameters=parameters,
+                parameter_bytes=sum(tensors[name].request_bytes for name in parameters),
+                live_bytes=sum(tensors[name].request_bytes for name in live),
+                cost=layer_cost(node, tensors, inputs, outputs),
+            )
+        )
+    return tuple(layers)

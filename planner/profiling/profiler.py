@@ -1,0 +1,129 @@
+"""Latencies of devices at hand: blocks run and timed with onnxruntime.
+
+Each block is a session of its own, fed with what the blocks before it make of random requests. A share 1/k is
+measured with k workers that run the same block on the same cores at the same time, so that the interference is
+in the number.
+"""
+
+import datetime
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import psutil
+
+from planner.model import InputError, LatencyTable, Provenance
+from planner.profiling.onnx_graph import ModelGraph
+from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
+from planner.profiling.split import extract_parts
+from planner.profiling.timing import Effort, pinned, time_runs
+from planner.profiling.workers import colocated
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DeviceAtHand:
+    """A name for this machine: ``cores`` of it, used through an execution provider, in ``shares`` 1/k."""
+
+    name: str
+    cores: int = 1
+    shares: tuple[int, ...] = (1,)
+    provider: str = CPU
+
+    def threads(self, share: int) -> int:
+        """Return the threads of one of ``share`` co-located workers."""
+        return max(1, self.cores // share)
+
+
+def measure_tables(
+    graph: ModelGraph,
+    starts: Sequence[int],
+    device: DeviceAtHand,
+    batches: Sequence[int],
+    effort: Effort | None = None,
+    progress: Progress = lambda _: None,
+) -> tuple[LatencyTable, ...]:
+    """Return measured tables of the blocks that begin at layers ``starts``, one per share of the device.
+
+    ``progress`` is called with a short text after every block and batch size.
+
+    Raises
+    ------
+    InputError
+        The machine has fewer cores, or the execution provider is missing.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device.cores > available:
+        raise InputError(f"device {device.name!r} is to have {device.cores} cores; this machine offers {available}")
+    return tuple(
+        _measure_share(graph, starts, device, share, batches, effort or Effort(), progress) for share in device.shares
+    )
+
+
+def _measure_share(
+    graph: ModelGraph,
+    starts: Sequence[int],
+    device: DeviceAtHand,
+    share: int,
+    batches: Sequence[int],
+    effort: Effort,
+    progress: Progress,
+) -> LatencyTable:
+    parts = extract_parts(graph, starts)
+    rng = np.random.default_rng(0)
+    alive = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
+    medians = np.zeros((len(batches), len(parts)))
+    spreads = np.zeros_like(medians)
+    repeats = []
+    with colocated(share, device.threads(share), device.cores, device.provider) as neighbours:
+        for column, part in enumerate(parts):
+            session = open_session(part.model, threads=device.threads(share), provider=device.provider)
+            neighbours.load(part.model)
+            for row, batch in enumerate(batches):
+                feeds = {name: alive[batch][name] for name in part.inputs}
+                with pinned(device.cores), neighbours.busy(feeds):
+                    timings_us = time_runs(partial(run_model, session, feeds), effort)
+                medians[row, column] = np.median(timings_us)
+                spreads[row, column] = np.std(np.log(timings_us))
+                repeats.append(len(timings_us))
+                alive[batch].update(zip(part.outputs, run_model(session, feeds), strict=True))
+                for name in set(alive[batch]) - set(graph.alive[part.last]):
+                    del alive[batch][name]
+                progress(f"{device.name} 1/{share}, block {column}, batch {batch}")
+    return LatencyTable(
+        device.name,
+        share,
+        tuple(batches),
+        tuple(tuple(max(1, round(value)) for value in row) for row in medians.tolist()),
+        _provenance(device, share, min(repeats)),
+        tuple(tuple(round(value, 4) for value in row) for row in spreads.tolist()),
+    )
+
+
+def _provenance(device: DeviceAtHand, share: int, repeats: int) -> Provenance:
+    import onnxruntime
+
+    frequency = psutil.cpu_freq()
+    clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
+    return Provenance(
+        "measured",
+        f"median of timed runs, {share} worker(s) of {device.threads(share)} thread(s) on {device.cores} core(s) of "
+        f"{_processor()}{clock}, load average {os.getloadavg()[0]:.1f}",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",
+        repeats=repeats,
+    )
+
+
+def _processor() -> str:
+    """Return the processor's name as Linux knows it, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()

@@ -1,0 +1,106 @@
+"""Running models with onnxruntime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from planner.model import InputError
+from planner.profiling.onnx_graph import request_inputs
+from planner.profiling.shapes import one_line
+
+CPU = "CPUExecutionProvider"
+_INLINE_BYTES = 4096  # smaller initializers may hold shapes, which onnxruntime wants to see
+_SHARED_TYPES = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
+
+
+def open_session(
+    model: ir.Model | Path,
+    *,
+    threads: int = 1,
+    provider: str = CPU,
+    optimise: bool = True,
+    profile_prefix: str | None = None,
+) -> Any:
+    """Return an onnxruntime session of a model or its file, ``threads`` threads inside operators and none between them.
+
+    ``profile_prefix`` makes onnxruntime record kernel times into a file of that prefix.
+
+    Raises
+    ------
+    InputError
+        The execution provider is not installed, or onnxruntime lacks an operator or refuses the model.
+    """
+    import onnxruntime as ort
+
+    if provider not in ort.get_available_providers():
+        raise InputError(
+            f"execution provider {provider!r} is not installed; this onnxruntime has {ort.get_available_providers()}"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Spinning threads of one worker would steal the cores of its neighbours.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    weights: dict[str, np.ndarray] = {}
+    if isinstance(model, Path):
+        source: str | bytes = str(model)
+    else:
+        light, weights = _take_weights_out(model)
+        source = ir.to_proto(light).SerializeToString()
+    values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    try:
+        session = ort.InferenceSession(source, options, providers=[provider])
+    except Exception as error:  # onnxruntime raises a dozen unrelated types, all for models that it cannot run
+        name = str(model) if isinstance(model, Path) else model.graph.name
+        raise InputError(f"onnxruntime cannot run {name!r}: {one_line(error)}") from None
+    session.weights_in_use = values, weights  # onnxruntime reads them in place: they must live as long as it
+    return session
+
+
+def _take_weights_out(model: ir.Model) -> tuple[ir.Model, dict[str, np.ndarray]]:
+    """Return the model with its large initializers marked as external, and those.
+
+    So they are neither copied nor serialised, and a model may be larger than the 2 GB of a protocol buffer.
+    """
+    light = model.clone()
+    weights = {}
+    for name, value in light.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes <= _INLINE_BYTES or tensor.dtype not in _SHARED_TYPES:
+            continue
+        weights[name] = np.ascontiguousarray(tensor.numpy())
+        value.const_value = ir.ExternalTensor(
+            "in memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+        )
+    return light, weights
+
+
+def random_feeds(model: ir.Model, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return random inputs for ``batch`` requests: standard normal numbers, or 0 and 1 for integers and booleans."""
+    feeds = {}
+    for value in request_inputs(model.graph):
+        if value.shape is None or value.dtype is None:
+            raise InputError(f"input {value.name!r} has no shape or type; export the model with one")
+        shape = [batch, *(size for size in value.shape[1:] if isinstance(size, int))]
+        dtype = value.dtype.numpy()
+        floating = np.issubdtype(dtype, np.floating)
+        numbers = rng.standard_normal(shape, np.float32) if floating else rng.integers(0, 2, shape)
+        feeds[str(value.name)] = numbers.astype(dtype)
+    return feeds
+
+
+def run_model(session: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Return a session's outputs, in order."""
+    outputs: list[np.ndarray] = session.run(None, dict(feeds))
+    return outputs
