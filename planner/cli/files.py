@@ -24,23 +24,33 @@ def validate(
     problem: Annotated[
         Path | None, typer.Option(help="Problem file: plans are checked against it, constraint by constraint.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of PPipe's published profiles: plan files in its form are checked too.")
+    ] = None,
 ) -> None:
     """Read files of any kind, check everything that they promise, and say what they hold."""
     against = load_problem(problem) if problem else None
     for path in files:
-        console.print(f"{path}: {_describe(path, against)}", highlight=False, soft_wrap=True)
+        if path.suffix == ".onnx":
+            text = _describe_model(path)
+        elif data is not None:
+            published = ppipe.read_problem(path, data)
+            text = _describe_plan(path, ppipe.read_plan(path, published), published)
+        else:
+            text = _describe(path, against)
+        console.print(f"{path}: {text}", highlight=False, soft_wrap=True)
+
+
+def _describe_model(path: Path) -> str:
+    from planner.files.models import load_model
+    from planner.profiling import free_batch, read_graph
+
+    graph = read_graph(free_batch(load_model(path)), path.stem)
+    megabytes = graph.parameter_bytes() / 1e6
+    return f"valid ONNX model, {len(graph.layers)} layers, {megabytes:.1f} MB of parameters, batch can vary"
 
 
 def _describe(path: Path, problem: Problem | None) -> str:
-    if path.suffix == ".onnx":
-        from planner.files.models import load_model  # onnx takes half a second to import
-        from planner.profiling import free_batch, read_graph
-
-        graph = read_graph(free_batch(load_model(path)))
-        return f"valid ONNX model, {len(graph.layers)} layers, {graph.parameter_bytes() / 1e6:.1f} MB of parameters"
-    if ppipe.is_published_plan(path):
-        published = ppipe.read_plan(path)
-        return f"valid PPipe plan of {len(published.problem.dnns)} DNNs, {len(published.plan.pipelines)} pipelines"
     record = load_any(path)
     if isinstance(record, Cluster):
         return "valid cluster, " + " + ".join(f"{device.count} {device.name}" for device in record.device_types)
