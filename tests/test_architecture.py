@@ -78,7 +78,8 @@ def imports_of(path: Path) -> set[str]:
             # `from planner.files import ppipe` may name a module: judge the longer name where there is one
             for alias in node.names:
                 longer = f"{node.module}.{alias.name}"
-                is_module = (ROOT / longer.replace(".", "/")).with_suffix(".py").exists()
+                place = ROOT / longer.replace(".", "/")
+                is_module = place.with_suffix(".py").exists() or (place / "__init__.py").exists()
                 found.add(longer if is_module else str(node.module))
     return {name for name in found if name.split(".")[0] in ("planner", "simulator")}
 

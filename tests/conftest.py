@@ -1,0 +1,37 @@
+"""What many tests share: the command lines run in this process, and small problems solvable by hand."""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+
+class Finished(NamedTuple):
+    """How a command line ended, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
+    """Run ``python -m planner ...`` or ``python -m simulator ...`` in this process."""
+
+    def run(package: str, *arguments: object) -> Finished:
+        if package == "planner":
+            from planner.cli.main import main
+        else:
+            from simulator.cli.main import main
+        monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        return Finished(status, *capsys.readouterr())
+
+    return run
