@@ -1,0 +1,93 @@
+"""What all pictures share: colours, markers, how a figure is made and saved.
+
+Colours are Okabe and Ito's (2008), told apart by colour-blind readers, and ordered so that neighbours differ in
+lightness too; lines also differ in marker and dash, bars in hatching, so that a grey print can be read.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from planner.files.atomic import replacing
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 3)))
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "--")
+INK, FAINT = "#333333", "#999999"
+
+SCHEDULER_NAMES = {"pipelines": "pipelines", "np": "NP", "dart-r": "DART-r"}
+SCHEDULER_ORDER = ("pipelines", "dart-r", "np")
+
+
+def new_axes(width: float = 6.4, height: float = 4.0) -> Axes:
+    """Return the axes of a new figure of that size in inches, without touching any global state."""
+    axes: Axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    return axes
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the figure that axes belong to."""
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def finish(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> Axes:
+    """Label axes, draw a quiet grid behind the data, and leave out the frame's upper and right sides."""
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.set_title(title, fontsize=10, loc="left", color=INK)
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(colors=INK, labelsize=9)
+    return ax
+
+
+def legend(ax: Axes, columns: int | None = None) -> None:
+    """Put the legend above the axes, where it hides nothing."""
+    handles, labels = ax.get_legend_handles_labels()
+    if len(labels) > 1:
+        ax.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(0, 1.07 if ax.get_title(loc="left") else 1.0),
+            ncols=columns or min(len(labels), 4),
+            frameon=False,
+            fontsize=9,
+            borderaxespad=0.2,
+            handlelength=2.6,
+        )
+
+
+def in_order(values: Iterable[Any], first: Sequence[Any] = SCHEDULER_ORDER) -> list[Any]:
+    """Return distinct values, those of ``first`` in its order, then the others sorted.
+
+    >>> in_order(["np", "b", "pipelines", "a", "np"])
+    ['pipelines', 'np', 'a', 'b']
+    """
+    found = set(values)
+    return [value for value in first if value in found] + sorted(found - set(first))
+
+
+def short(name: object, length: int = 26) -> str:
+    """Return a name as labels show it: schedulers as they are written, long names cut.
+
+    >>> short("np"), short("efficientnet-b8_3rdparty_8xb32-aa-advprop_in1k")
+    ('NP', 'efficientnet-b8_3rdparty_…')
+    """
+    text = SCHEDULER_NAMES.get(str(name), str(name))
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def save_figure(figure: Figure | Axes, path: Path) -> None:
+    """Write a picture in one step; its suffix says which kind (png, pdf, svg). Equal pictures are equal files."""
+    drawn = figure if isinstance(figure, Figure) else figure_of(figure)
+    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    with replacing(path) as temporary:
+        drawn.savefig(temporary, dpi=200, metadata=dates.get(path.suffix))
