@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import onnx_ir as ir
+
 from planner.model import InputError, Plan, Problem
+from planner.profiling.onnx_graph import ModelGraph
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
@@ -25,7 +28,7 @@ from simulator.executor.layouts import PipelineModels
 from simulator.executor.links import Links
 from simulator.executor.local import LocalFleet
 from simulator.executor.requesters import Samples, Verdict, Verifier
-from simulator.executor.stages import load_model, prepare_stages
+from simulator.executor.stages import prepare_stages, read_graphs
 from simulator.executor.workers import WorkerTask
 from simulator.results.records import Records
 
@@ -118,7 +121,7 @@ def execute(
     problem: Problem,
     plan: Plan,
     dnn: str,
-    models: Path,
+    models: Mapping[str, ir.Model],
     arrivals_us: Ints,
     settings: Settings | None = None,
     *,
@@ -130,7 +133,7 @@ def execute(
     Parameters
     ----------
     models
-        Folder that holds ``<variant>.onnx``, the files that were profiled.
+        Variant name -> the model that was profiled.
     arrivals_us
         Sorted times (µs) from the start of the run.
     tick
@@ -139,8 +142,8 @@ def execute(
     Raises
     ------
     InputError
-        The plan does not fit the problem, a model is missing or changed, there are too few cores, or a worker
-        cannot start. No worker is left behind.
+        The plan does not fit the problem, a model is missing or not the one that was profiled, there are too few
+        cores, or a worker cannot start. No worker is left behind.
     """
     settings = settings or Settings()
     system = build_system(problem, plan, dnn)
@@ -149,9 +152,10 @@ def execute(
     guard_us = round(settings.guard_fraction * system.slo_us)
     dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us)
     in_flight = settings.in_flight or IN_FLIGHT_PER_SLICE * len(dispatcher.slices)
-    requester = _requester(problem, plan, dnn, models, settings)
+    graphs = read_graphs(plan.of(dnn), models)
+    requester = _requester(dnn, graphs, settings)
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
-        stages = prepare_stages(problem, plan.of(dnn), models, Path(folder))
+        stages = prepare_stages(problem, plan.of(dnn), graphs, Path(folder))
         tasks = worker_tasks(system, stages, settings)
         fleet = make_fleet(stages, system.batch.tolist(), tasks, in_flight=in_flight, queue=settings.queue)
         links = Links(system if settings.emulation.network else None)
@@ -212,12 +216,11 @@ def _check(settings: Settings, system: System, arrivals_us: Ints) -> None:
     check_emulation(settings.emulation, system)
 
 
-def _requester(problem: Problem, plan: Plan, dnn: str, models: Path, settings: Settings) -> Samples:
+def _requester(dnn: str, graphs: Mapping[str, ModelGraph], settings: Settings) -> Samples:
     """Return who sends the requests; all pipelines of a run must serve one variant, or answers would differ."""
-    variants = sorted({pipeline.variant for pipeline in plan.of(dnn)})
-    if len(variants) > 1:
-        raise InputError(f"{dnn}: the executor runs plans of one variant, this one has {variants}")
-    graph = load_model(problem.dnn(dnn).variant(variants[0]), models)
+    if len(graphs) > 1:
+        raise InputError(f"{dnn}: the executor runs plans of one variant, this one has {sorted(graphs)}")
+    (graph,) = graphs.values()
     return (Verifier if settings.verify else Samples)(graph, settings.seed)
 
 

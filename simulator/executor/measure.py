@@ -10,15 +10,14 @@ than 5 %, one of them is wrong, and so is every figure that rests on it.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, nan, sqrt
-from typing import Any
 
 import numpy as np
 
 from planner.model import InputError
-from simulator.executor.devices import device_of
+from simulator.executor.devices import CPU, device_of
 from simulator.executor.execution import Execution
 from simulator.executor.fleet import SliceId
 from simulator.executor.journal import Usage
@@ -27,6 +26,7 @@ from simulator.results.metrics import distribution
 INTERVALS = 20
 T_QUANTILE = 2.093  # Student's t, 97.5 %, 19 degrees of freedom
 LITTLE_TOLERANCE = 0.05
+DISTURBED = 0.1  # of a busy worker's time that it did not get its cores
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class SliceFigures:
     """What one slice did in the window.
 
     ``busy`` is the share of the time in which it worked on batches, ``bubble`` the rest; ``cpu`` is the CPU time that
-    its worker used per second (in cores), ``memory_bytes`` its largest resident size; NaN and 0 where not sampled.
+    its worker used per second (in cores), ``expected_cpu`` what one uses at least that computes whenever it is busy
+    (0 where that is not known); ``memory_bytes`` is its largest resident size. NaN and 0 where not sampled.
     """
 
     pipeline: int
@@ -83,6 +84,7 @@ class SliceFigures:
     busy: float
     bubble: float
     cpu: float
+    expected_cpu: float
     memory_bytes: int
 
 
@@ -109,11 +111,15 @@ class Measurement:
     little: Little
     slices: tuple[SliceFigures, ...]
     hops: tuple[HopFigures, ...]
-    frontend_cpu: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        return asdict(self)
+    @property
+    def disturbed(self) -> tuple[SliceId, ...]:
+        """Slices that were kept from their cores: busy for much longer than they computed, by other programs."""
+        return tuple(
+            SliceId(each.pipeline, each.stage, each.slice)
+            for each in self.slices
+            if each.expected_cpu - each.cpu > DISTURBED * each.expected_cpu
+        )
 
 
 def measure(execution: Execution) -> Measurement:
@@ -139,7 +145,6 @@ def measure(execution: Execution) -> Measurement:
         little=little,
         slices=tuple(_slice_figures(execution, slice_id) for slice_id in execution.slices),
         hops=_hop_figures(execution),
-        frontend_cpu=execution.frontend_cpu,
     )
 
 
@@ -180,6 +185,7 @@ def _slice_figures(execution: Execution, slice_id: SliceId) -> SliceFigures:
     ended = [visit for visit in visits if first_us <= visit.end_us < last_us]
     samples = [sample for sample in execution.journal.usage if sample.slice == slice_id]
     busy = inside_us / 1e6 / window_s
+    slowdown = execution.settings.emulation.slowdown.get(device_of(execution.system, slice_id), 1.0)
     return SliceFigures(
         *slice_id,
         device=device_of(execution.system, slice_id),
@@ -188,6 +194,7 @@ def _slice_figures(execution: Execution, slice_id: SliceId) -> SliceFigures:
         busy=busy,
         bubble=1 - busy,
         cpu=_cpu([sample for sample in samples if first_us <= sample.time_us <= last_us]),
+        expected_cpu=busy / slowdown if execution.settings.provider == CPU else 0.0,
         memory_bytes=max((sample.memory_bytes for sample in samples), default=0),
     )
 

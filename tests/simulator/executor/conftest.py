@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
@@ -36,7 +37,8 @@ class Case:
     problem: Problem
     plan: Plan
     dnn: str
-    models: Path
+    models: dict[str, ir.Model]
+    folder: Path
 
 
 def save_tiny_model(path: Path) -> None:
@@ -91,6 +93,12 @@ def make_case(tmp_path: Path) -> Callable[..., Case]:
             "pipelines", "max_min_throughput", "optimal", 1.0, 1.0, "by hand", "none", 0.0, "", {},
             (Pipeline("tiny", "tiny", 1.0, 0.0, 0.0, stages),),
         )  # fmt: skip
-        return Case(Problem(cluster, (Dnn("tiny", slo_us, (profile,)),), Options()), plan, "tiny", tmp_path)
+        return Case(
+            Problem(cluster, (Dnn("tiny", slo_us, (profile,)),), Options()),
+            plan,
+            "tiny",
+            {"tiny": ir.load(path)},
+            tmp_path,
+        )
 
     return make

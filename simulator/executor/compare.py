@@ -1,0 +1,160 @@
+"""Prediction against measurement: the same plan and the same arrivals simulated and run, side by side.
+
+The simulation takes latencies from the profile and transfers from the cluster's network, and dispatches with the same
+guard time as the run. Throughput, latencies, attainment and utilisation are then computed by the same functions.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from simulator.engine import simulate
+from simulator.executor.dispatcher import with_guard
+from simulator.executor.execution import Execution
+from simulator.results import Records, attainment, latencies_us
+from simulator.results.metrics import quantile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# How a difference is told: relative to the prediction, or in percentage points of a share.
+Difference = Literal["relative", "points"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One quantity, predicted and measured; ``kind`` says how their difference is told."""
+
+    quantity: str
+    unit: str
+    predicted: float
+    measured: float
+    kind: Difference
+
+    @property
+    def difference(self) -> float:
+        """(measured - predicted) / predicted, or measured - predicted in percentage points.
+
+        >>> Compared("p50 latency", "ms", 20.0, 21.0, "relative").difference
+        0.05
+        """
+        if self.kind == "points":
+            return 100 * (self.measured - self.predicted)
+        return (self.measured - self.predicted) / self.predicted if self.predicted else float("nan")
+
+    @property
+    def text(self) -> str:
+        """The difference for people."""
+        return f"{self.difference:+.1f} points" if self.kind == "points" else f"{self.difference:+.1%}"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A run and its simulation."""
+
+    predicted: Records
+    measured: Records
+    rows: tuple[Compared, ...]
+
+    def row(self, quantity: str) -> Compared:
+        """Return the row of a quantity."""
+        return next(row for row in self.rows if row.quantity == quantity)
+
+
+def compare(execution: Execution) -> Comparison:
+    """Simulate what was run, and put both side by side."""
+    records, system = execution.records, execution.system
+    simulated = simulate(with_guard(system, execution.guard_us), records.arrival_us, policy=execution.settings.policy)
+    predicted = replace(simulated, system=system)
+    window_us = execution.window_us
+    rows = [
+        Compared(
+            "throughput", "requests/s", _rate_rps(predicted, window_us), _rate_rps(records, window_us), "relative"
+        ),
+        *(
+            Compared(f"p{percent} latency", "ms", *_quantiles_ms(predicted, records, window_us[0], percent), "relative")
+            for percent in (50, 99)
+        ),
+        Compared(
+            "attainment", "share", attainment(predicted, window_us[0]), attainment(records, window_us[0]), "points"
+        ),
+    ]
+    for pipeline in range(len(system.stages)):
+        for stage in range(int(system.stages[pipeline])):
+            rows.append(
+                Compared(
+                    f"utilisation of pipeline {pipeline} stage {stage}",
+                    "share",
+                    _predicted_utilisation(predicted, pipeline, stage, window_us),
+                    _measured_utilisation(execution, pipeline, stage),
+                    "points",
+                )
+            )
+    return Comparison(predicted, records, tuple(rows))
+
+
+def comparison_csv(rows: Sequence[Compared]) -> str:
+    """Return the rows as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["quantity", "unit", "predicted", "measured", "difference", "difference_unit"])
+    for row in rows:
+        unit = "percentage points" if row.kind == "points" else "of predicted"
+        writer.writerow(
+            [row.quantity, row.unit, f"{row.predicted:.6g}", f"{row.measured:.6g}", f"{row.difference:.4g}", unit]
+        )
+    return text.getvalue()
+
+
+def draw_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
+    """Draw the distributions of latency, predicted and measured, and the SLO."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.figure(figsize=(6, 3.6), layout="constrained").add_subplot()
+    for name, records, colour, line in (
+        ("simulated from the profile", comparison.predicted, "#0072b2", "--"),
+        ("measured", comparison.measured, "#d55e00", "-"),
+    ):
+        latency_ms = np.sort(latencies_us(records)) / 1000
+        share = np.arange(1, len(latency_ms) + 1) / len(records)
+        ax.step(latency_ms, share, where="post", label=name, color=colour, linestyle=line)
+    ax.axvline(comparison.measured.system.slo_us / 1000, color="0.4", linewidth=1, linestyle=":", label="SLO")
+    ax.set(xlabel="latency (ms)", ylabel="share of all requests", ylim=(0, 1.02))
+    ax.set_xlim(left=0)
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right")
+    ax.set_title(f"{comparison.measured.system.dnn}: prediction against measurement")
+    return ax
+
+
+def _rate_rps(records: Records, window_us: tuple[int, int]) -> float:
+    """Return requests finished per second of the window."""
+    ends_us = records.end_us()[records.finished]
+    inside = (ends_us >= window_us[0]) & (ends_us < window_us[1])
+    return float(inside.sum()) / ((window_us[1] - window_us[0]) / 1e6)
+
+
+def _quantiles_ms(predicted: Records, measured: Records, warm_up_us: int, percent: int) -> tuple[float, float]:
+    low, high = (quantile(latencies_us(records, warm_up_us), percent / 100) for records in (predicted, measured))
+    return low / 1000, high / 1000
+
+
+def _predicted_utilisation(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
+    visits = records.visits[stage]
+    own = visits.pipeline == pipeline
+    inside_us = np.minimum(visits.end_us[own], window_us[1]) - np.maximum(visits.start_us[own], window_us[0])
+    slices = int(records.system.slices[pipeline, stage])
+    return float(np.maximum(inside_us, 0).sum()) / ((window_us[1] - window_us[0]) * slices)
+
+
+def _measured_utilisation(execution: Execution, pipeline: int, stage: int) -> float:
+    """Return the same from the workers' own times: in the records the last stage ends with the answer."""
+    first_us, last_us = execution.window_us
+    visits = [visit for visit in execution.journal.visits() if visit.slice[:2] == (pipeline, stage)]
+    inside_us = sum(max(0, min(visit.end_us, last_us) - max(visit.start_us, first_us)) for visit in visits)
+    return inside_us / ((last_us - first_us) * int(execution.system.slices[pipeline, stage]))

@@ -1,0 +1,103 @@
+"""The files of a run on real devices.
+
+Beside the records (`simulator.results`): ``slices.csv`` and ``hops.csv`` (what was measured), ``incidents.csv`` (what
+went wrong and was dealt with), ``execution.json`` (all of it in short, and how it came about), with a comparison also
+``comparison.csv`` and ``comparison.png``.
+"""
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.files.atomic import replacing, write_text
+from simulator.dispatch.decisions import OUTCOMES
+from simulator.executor.compare import Comparison, comparison_csv, draw_comparison
+from simulator.executor.execution import Execution
+from simulator.executor.measure import Measurement
+from simulator.results import attainment
+from simulator.results.metrics import distribution, latencies_us
+
+
+def write_incidents(execution: Execution, folder: Path) -> None:
+    """Write what went wrong during a run; the file has no rows if nothing did."""
+    rows = [
+        {
+            "time_us": incident.time_us,
+            "slice": str(incident.slice),
+            "what": incident.what,
+            "requests": incident.requests,
+        }
+        for incident in execution.journal.incidents
+    ]
+    write_text(folder / "incidents.csv", _table(rows, ["time_us", "slice", "what", "requests"]))
+
+
+def write_measurement(execution: Execution, measurement: Measurement, folder: Path) -> None:
+    """Write what a run measured."""
+    for name, figures in (("slices", measurement.slices), ("hops", measurement.hops)):
+        rows = [asdict(each) for each in figures]
+        write_text(folder / f"{name}.csv", _table(rows, list(rows[0]) if rows else []))
+    text = json.dumps(summarise(execution, measurement), indent=2, ensure_ascii=False, default=str)
+    write_text(folder / "execution.json", text + "\n")
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> None:
+    """Write a comparison as a table and as a figure."""
+    import matplotlib.pyplot as plt
+
+    write_text(folder / "comparison.csv", comparison_csv(comparison.rows))
+    figure = plt.figure(figsize=(6, 3.6), layout="constrained")
+    draw_comparison(comparison, figure.add_subplot())
+    with replacing(folder / "comparison.png") as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:
+    """Return a run in short: what was asked, what came of it, on what."""
+    records, warm_up_us = execution.records, execution.window_us[0]
+    outcomes = np.bincount(records.outcome, minlength=len(OUTCOMES))
+    return {
+        "dnn": execution.system.dnn,
+        "engine": records.engine,
+        "emulated": execution.emulated or "nothing",
+        "interrupted": execution.interrupted,
+        "settings": asdict(execution.settings),
+        "guard_us": execution.guard_us,
+        "slo_us": execution.system.slo_us,
+        "requests": len(records),
+        "outcomes": {name: int(count) for name, count in zip(OUTCOMES, outcomes, strict=True)},
+        "attainment": attainment(records, warm_up_us),
+        "latency_us": distribution(latencies_us(records, warm_up_us)),
+        "throughput": asdict(measurement.throughput),
+        "littles_law": asdict(measurement.little) | {"error": measurement.little.error},
+        "window_s": measurement.window_s,
+        "verified": None if execution.verdict is None else asdict(execution.verdict),
+        "load_average": execution.load_average,
+        "frontend_cpu": execution.frontend_cpu,
+        "disturbed": list(measurement.disturbed),
+        "machine": {
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "poolpipe": version("poolpipe"),
+            "onnxruntime": version("onnxruntime"),
+        },
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
+    return text.getvalue()
