@@ -116,19 +116,25 @@ def best_whole(table: CandidateTable, counts: Integers) -> tuple[Floats, Integer
 
     Both arrays are ``[i, j]``: the value, 0 where there is no item, and the row of the candidate.
     """
-    value, row = _best_whole(table.value, table.share, table.device, table.stages, counts)
-    return value, row
+    shape = int(counts[0]) + 1, int(counts[1]) + 1
+    best, row = np.zeros(shape), np.full(shape, -1)
+    _best_whole(table.value, table.share, table.device, table.stages, counts, best, row)
+    return best, row
 
 
 def cheap_items(
     table: CandidateTable, counts: Integers, units: Integers, device_price: Floats, value_price: float, budget: float
 ) -> Items:
     """Return the items whose loss, price of their devices less that of their value, is within a budget."""
-    return Items(
-        *_cheap_items(
-            table.value, table.share, table.device, table.stages, counts, units, device_price, value_price, budget
-        )
-    )
+    arrays = table.value, table.share, table.device, table.stages, counts, units, device_price, value_price, budget
+    room = 0
+    while True:
+        rows, values = np.empty(room, dtype=np.int64), np.empty(room)
+        uses = np.zeros((room, 2 * table.positions), dtype=np.int64)
+        found = _cheap_items(*arrays, rows, values, uses)
+        if found <= room:
+            return Items(rows, values, uses)
+        room = found
 
 
 @njit(cache=True)
@@ -149,10 +155,14 @@ def _grow(value: Floats, slices: Integers, stages: int, slowest: float) -> None:
 
 @njit(cache=True)
 def _best_whole(
-    value: Floats, share: Integers, device: Integers, stages: Integers, counts: Integers
-) -> tuple[Floats, Integers]:
-    best = np.zeros((counts[0] + 1, counts[1] + 1))
-    best_row = np.full((counts[0] + 1, counts[1] + 1), -1)
+    value: Floats,
+    share: Integers,
+    device: Integers,
+    stages: Integers,
+    counts: Integers,
+    best: Floats,
+    best_row: Integers,
+) -> None:
     slices = np.empty(value.shape[1], dtype=np.int64)
     whole = np.empty(2, dtype=np.int64)
     for row in range(len(stages)):
@@ -168,7 +178,6 @@ def _best_whole(
                 best[whole[0], whole[1]] = slowest
                 best_row[whole[0], whole[1]] = row
             _grow(value[row], slices, stages[row], slowest)
-    return best, best_row
 
 
 @njit(cache=True)
@@ -182,11 +191,13 @@ def _cheap_items(
     device_price: Floats,
     value_price: float,
     budget: float,
-) -> tuple[Integers, Floats, Integers]:
-    positions = value.shape[1]
-    room, found = 1024, 0
-    rows, values, uses = np.empty(room, np.int64), np.empty(room), np.zeros((room, 2 * positions), np.int64)
-    slices = np.empty(positions, dtype=np.int64)
+    rows: Integers,
+    values: Floats,
+    uses: Integers,
+) -> int:
+    """Write items for which there is room, and return how many there are."""
+    found = 0
+    slices = np.empty(value.shape[1], dtype=np.int64)
     whole = np.empty(2, dtype=np.int64)
     for row in range(len(stages)):
         slices[:] = 1
@@ -200,16 +211,12 @@ def _cheap_items(
                 break
             slowest = _slowest(value[row], slices, stages[row])
             if cost - value_price * slowest <= budget:
-                if found == room:
-                    rows = np.concatenate((rows, np.empty(room, np.int64)))
-                    values = np.concatenate((values, np.empty(room)))
-                    uses = np.concatenate((uses, np.zeros((room, 2 * positions), np.int64)))
-                    room *= 2
-                rows[found] = row
-                values[found] = slowest
-                for stage in range(stages[row]):
-                    kind = device[row, stage]
-                    uses[found, 2 * stage + kind] = slices[stage] * units[kind] // share[row, stage]
+                if found < len(rows):
+                    rows[found] = row
+                    values[found] = slowest
+                    for stage in range(stages[row]):
+                        kind = device[row, stage]
+                        uses[found, 2 * stage + kind] = slices[stage] * units[kind] // share[row, stage]
                 found += 1
             _grow(value[row], slices, stages[row], slowest)
-    return rows[:found], values[:found], uses[:found]
+    return found
