@@ -83,4 +83,4 @@ def cut_blocks(
 
     latencies_us = [measure_layers(graph, device) for device in at_hand]
     latencies_us += [estimate_layers(graph, device, batch=1, share=1) for device in estimated]
-    return prepartition(latencies_us, graph.cut_bytes, blocks).starts.starts
+    return prepartition(latencies_us, graph.cut_bytes, blocks).starts

@@ -2,14 +2,15 @@
 
 Each block is a session of its own, fed with what the blocks before it make of random requests. A share 1/k is
 measured with k workers that run the same block on the same cores at the same time, so that the interference is
-in the number.
+in the number. Where there are more workers than cores they take turns, a few milliseconds each: short runs are either
+not interrupted or very long. So a share's latency is the mean over many turns; a whole device's is the median.
 """
 
 import datetime
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,8 @@ from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
 from planner.profiling.split import extract_parts
 from planner.profiling.timing import Effort, pinned, time_runs
 from planner.profiling.workers import colocated
+
+TURNS_S = 0.2  # how long a share is timed at least: tens of the scheduler's turns
 
 Progress = Callable[[str], None]
 
@@ -76,9 +79,11 @@ def _measure_share(
     parts = extract_parts(graph, starts)
     rng = np.random.default_rng(0)
     alive = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
-    medians = np.zeros((len(batches), len(parts)))
-    spreads = np.zeros_like(medians)
+    latencies = np.zeros((len(batches), len(parts)))
+    spreads = np.zeros_like(latencies)
     repeats = []
+    if share > 1:
+        effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
     with colocated(share, device.threads(share), device.cores, device.provider) as neighbours:
         for column, part in enumerate(parts):
             session = open_session(part.model, threads=device.threads(share), provider=device.provider)
@@ -87,7 +92,7 @@ def _measure_share(
                 feeds = {name: alive[batch][name] for name in part.inputs}
                 with pinned(device.cores), neighbours.busy(feeds):
                     timings_us = time_runs(partial(run_model, session, feeds), effort)
-                medians[row, column] = np.median(timings_us)
+                latencies[row, column] = np.median(timings_us) if share == 1 else np.mean(timings_us)
                 spreads[row, column] = np.std(np.log(timings_us))
                 repeats.append(len(timings_us))
                 alive[batch].update(zip(part.outputs, run_model(session, feeds), strict=True))
@@ -98,7 +103,7 @@ def _measure_share(
         device.name,
         share,
         tuple(batches),
-        tuple(tuple(max(1, round(value)) for value in row) for row in medians.tolist()),
+        tuple(tuple(max(1, round(value)) for value in row) for row in latencies.tolist()),
         _provenance(device, share, min(repeats)),
         tuple(tuple(round(value, 4) for value in row) for row in spreads.tolist()),
     )
@@ -111,7 +116,7 @@ def _provenance(device: DeviceAtHand, share: int, repeats: int) -> Provenance:
     clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
     return Provenance(
         "measured",
-        f"median of timed runs, {share} worker(s) of {device.threads(share)} thread(s) on {device.cores} core(s) of "
+        f"{'median' if share == 1 else 'mean'} of timed runs, {share} worker(s) of {device.threads(share)} thread(s) on {device.cores} core(s) of "
         f"{_processor()}{clock}, load average {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",

@@ -77,7 +77,11 @@ def _take_weights_out(model: ir.Model) -> tuple[ir.Model, dict[str, np.ndarray]]
     weights = {}
     for name, value in light.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes <= _INLINE_BYTES or tensor.dtype not in _SHARED_TYPES:
+        if tensor is None:
+            continue
+        if tensor.nbytes <= _INLINE_BYTES or tensor.dtype not in _SHARED_TYPES:
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
             continue
         weights[name] = np.ascontiguousarray(tensor.numpy())
         value.const_value = ir.ExternalTensor(

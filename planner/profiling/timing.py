@@ -13,8 +13,8 @@ import numpy as np
 class Effort:
     """When to stop: the median's 95 % confidence interval within ±``width``, or a cap.
 
-    At least ``min_repeats`` runs are timed after ``warm_up`` others; none starts after ``cap_s`` seconds
-    or ``max_repeats`` runs.
+    At least ``min_repeats`` runs, and ``least_s`` seconds of them, are timed after ``warm_up`` others; none starts
+    after ``cap_s`` seconds or ``max_repeats`` runs.
     """
 
     warm_up: int = 2
@@ -22,6 +22,7 @@ class Effort:
     max_repeats: int = 100
     cap_s: float = 0.5
     width: float = 0.02
+    least_s: float = 0.0
 
 
 def time_runs(run: Callable[[], object], effort: Effort) -> np.ndarray:
@@ -34,12 +35,12 @@ def time_runs(run: Callable[[], object], effort: Effort) -> np.ndarray:
         run()
     times_us: list[float] = []
     begin = perf_counter_ns()
-    while len(times_us) < effort.max_repeats:
+    while len(times_us) < effort.max_repeats or perf_counter_ns() - begin < effort.least_s * 1e9:
         start = perf_counter_ns()
         run()
         end = perf_counter_ns()
         times_us.append((end - start) / 1000)
-        if len(times_us) < effort.min_repeats:
+        if len(times_us) < effort.min_repeats or end - begin < effort.least_s * 1e9:
             continue
         if end - begin > effort.cap_s * 1e9 or half_width(times_us) <= effort.width:
             break

@@ -79,7 +79,7 @@ def _serve(pipe: Connection, threads: int, cores: int, provider: str) -> None:
             try:
                 message = pipe.recv()
                 if isinstance(message, str):
-                    session = open_session(ir.load(message), threads=threads, provider=provider)
+                    session = open_session(Path(message), threads=threads, provider=provider)
                 else:
                     run_model(session, message)
                     pipe.send("busy")

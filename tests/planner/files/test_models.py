@@ -1,0 +1,72 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from planner.files import models
+from planner.files.models import load_model, model_sha256, save_model
+from planner.model import InputError
+from planner.profiling import extract_parts, open_session, random_feeds, read_graph, run_chain, run_model
+
+
+@pytest.fixture
+def model():
+    made = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 64] x) => (float[n, 64] y)'
+        " <float[64, 64] w = {0}> { h = MatMul(x, w) y = Relu(h) }"
+    )
+    weights = np.random.default_rng(0).standard_normal((64, 64), np.float32)
+    made.graph.initializers["w"].const_value = ir.tensor(weights, name="w")
+    return made
+
+
+def test_a_model_survives_the_file(tmp_path, model):
+    save_model(model, tmp_path / "a.onnx")
+    save_model(load_model(tmp_path / "a.onnx"), tmp_path / "b.onnx")
+    assert model_sha256(tmp_path / "a.onnx") == model_sha256(tmp_path / "b.onnx")
+
+
+def test_large_models_keep_their_weights_beside_them(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(models, "EXTERNAL_ABOVE_BYTES", 1000)
+    save_model(model, tmp_path / "large.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
+    onnx.checker.check_model(str(tmp_path / "large.onnx"))
+    loaded = load_model(tmp_path / "large.onnx")
+    feeds = random_feeds(model, 2, np.random.default_rng(1))
+    (expected,) = run_model(open_session(model), feeds)
+    graph = read_graph(loaded)
+    made = run_chain(
+        extract_parts(graph, [0, 1]), lambda part, given: run_model(open_session(part.model), given), feeds
+    )
+    np.testing.assert_array_equal(made["y"], expected)
+
+
+def test_the_hash_covers_external_data(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(models, "EXTERNAL_ABOVE_BYTES", 1000)
+    save_model(model, tmp_path / "large.onnx")
+    before = model_sha256(tmp_path / "large.onnx")
+    data = bytearray((tmp_path / "large.onnx.data").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "large.onnx.data").write_bytes(data)
+    assert model_sha256(tmp_path / "large.onnx") != before
+
+
+def test_missing_external_data_are_named(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(models, "EXTERNAL_ABOVE_BYTES", 1000)
+    save_model(model, tmp_path / "large.onnx")
+    (tmp_path / "large.onnx.data").unlink()
+    with pytest.raises(InputError, match="initializer 'w' is missing: its external data file .* does not exist"):
+        load_model(tmp_path / "large.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is no model", bytes(range(256)) * 8])
+def test_what_is_no_model_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(InputError, match="not an ONNX model") as found:
+        load_model(tmp_path / "x.onnx")
+    assert "\n" not in str(found.value)
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_model(tmp_path / "none.onnx")
