@@ -9,7 +9,14 @@ from planner.model.check import check
 from planner.model.plan import Scheduler
 from planner.planning import dynamic, milp
 from planner.planning.backends import BACKENDS, Clock, Limits
-from planner.planning.baselines import devices_of, size_dart_r, size_np_closed_form, unpartitioned, with_x0
+from planner.planning.baselines import (
+    devices_of,
+    size_dart_r,
+    size_np_closed_form,
+    unpartitioned,
+    with_closed_form_x0,
+    with_x0,
+)
 from planner.planning.candidates import Candidate, enumerate_candidates
 from planner.planning.canonical import canonical
 from planner.planning.explain import unreachable
@@ -80,7 +87,7 @@ def make_plan(
     begin_s = perf_counter()
     limits = Limits(gap, time_limit_s)
     clock = Clock(limits)
-    known = with_x0(problem, backend, limits)
+    known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, limits)
     if scheduler == "pipelines":
         sizing, method = _size_pipelines(known, method, backend, clock)
     elif scheduler == "np":

@@ -123,6 +123,15 @@ def size_np_closed_form(problem: Problem) -> Sizing:
     return _certain(problem, pipelines)
 
 
+def with_closed_form_x0(problem: Problem) -> Problem:
+    """Return the problem with X0 by the ablation's rule, its NP without batch building, where it is None."""
+    dnn = problem.dnns[0]
+    if len(problem.dnns) > 1 or dnn.np_throughput_rps is not None:
+        return problem
+    unlimited = replace(problem, dnns=(replace(dnn, np_throughput_rps=inf),))
+    return replace(problem, dnns=(replace(dnn, np_throughput_rps=size_np_closed_form(unlimited).throughput_rps(0)),))
+
+
 def size_dart_r(problem: Problem, np_devices: Allocation) -> Sizing:
     """Return DART-r's plan; X0 must be known.
 

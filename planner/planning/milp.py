@@ -52,7 +52,8 @@ from planner.planning.relaxation import affordable, overloaded, relax, unit_loss
 from planner.planning.sizing import Sized, Sizing
 
 ROUNDING = 1e-9
-SHORTLIST = 80  # candidates in the first, quick solve
+AT_ONCE = 320  # up to so many candidates are solved at once, more in two steps
+SHORTLIST = 80  # candidates in the first, quick step
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 
 TOO_LATE = "no plan was found in the time given; raise the time limit"
@@ -189,7 +190,7 @@ def keep_objective(formulation: Formulation, value: float) -> None:
 def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
     """Return the best sizes of the candidates, to a gap or until the time is up.
 
-    The programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
+    A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
     Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest
     is solved from the first plan.
 
@@ -203,7 +204,7 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
     first, kept = None, candidates
-    if len(candidates) > SHORTLIST:
+    if len(candidates) > AT_ONCE:
         order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
         shortlist = [candidates[number] for number in order[:SHORTLIST]]
         first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), ())

@@ -22,9 +22,9 @@ def version() -> str:
 
 def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
     """Solve a model; a maximum is found as the minimum of the negative."""
-    problem, columns = _load(model)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PuLP announces that a later version no longer brings CBC
+        warnings.simplefilter("ignore")  # PuLP announces what its next version will call differently
+        problem, columns = _load(model)
         log = Path(folder, "log")
         solver = pulp.PULP_CBC_CMD(
             msg=False,

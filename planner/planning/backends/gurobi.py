@@ -71,9 +71,15 @@ def _read(loaded: gurobipy.Model, model: LinearModel) -> Solution:
     if loaded.SolCount == 0:
         return without_values("no solution", maximise=model.maximise)
     status: Status = "optimal" if found == gurobipy.GRB.OPTIMAL else "feasible"
-    values = np.array(loaded.getAttr("X"))
+    count = len(model.column_names)  # ranges add columns of their own behind these
+    values = np.array(loaded.getAttr("X")[:count])
     if model.has_integers:
         return Solution(status, loaded.ObjVal, loaded.ObjBound, values, NO_VALUES, NO_VALUES)
     return Solution(
-        status, loaded.ObjVal, loaded.ObjVal, values, np.array(loaded.getAttr("Pi")), np.array(loaded.getAttr("RC"))
+        status,
+        loaded.ObjVal,
+        loaded.ObjVal,
+        values,
+        np.array(loaded.getAttr("Pi")),
+        np.array(loaded.getAttr("RC")[:count]),
     )
