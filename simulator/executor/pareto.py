@@ -1,0 +1,188 @@
+"""Where to cut a model between two devices: every legal cut, both orders, and no cut at all.
+
+For a batch of b, with the model's blocks [0, n) and a cut after block i, the first device takes L1 = its time for
+blocks [0, i), the second L2 = its time for [i, n), the tensors alive at the cut take T = b · bytes · 8 / bandwidth
+on the wire, and a hop costs H:
+
+    latency     L1 + T + H + L2
+    throughput  b / max(L1, T, L2)        (a pipeline: all three work at once)
+    bytes       of the tensors alive at the cut, per request
+
+A point is on the *front* if no other is at least as good in both latency and throughput, and better in one.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from planner.model import InputError, Profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class WireLink:
+    """The link between the two devices."""
+
+    hop_latency_us: float
+    bandwidth_gbps: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no link."""
+        if not (self.hop_latency_us >= 0 and self.bandwidth_gbps > 0):
+            raise InputError(
+                f"link: expected a latency >= 0 ms and a bandwidth > 0 Gbit/s, got {self.hop_latency_us / 1000:g} ms, "
+                f"{self.bandwidth_gbps:g} Gbit/s"
+            )
+
+    def wire_us(self, size_bytes: float) -> float:
+        """Return the time (µs) that bytes take on the wire."""
+        return size_bytes * 8 / (self.bandwidth_gbps * 1000)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a way to serve a model yields: latency of a batch (µs), throughput (requests/s)."""
+
+    latency_us: float
+    throughput_rps: float
+
+
+@dataclass(frozen=True)
+class SplitPoint:
+    """A way to serve a model: one device, or two with a cut after block ``cut``.
+
+    ``sequential`` is what the same stages yield with one batch under way at a time; it and ``measured`` are None
+    where nothing was measured.
+    """
+
+    devices: tuple[str, ...]
+    cut: int | None
+    batch: int
+    bytes_per_request: int
+    predicted: Served
+    on_front: bool = False
+    measured: Served | None = None
+    sequential: Served | None = None
+
+    @property
+    def name(self) -> str:
+        """A short name, such as ``A`` or ``A|3|B``."""
+        return self.devices[0] if self.cut is None else f"{self.devices[0]}|{self.cut}|{self.devices[1]}"
+
+
+def split_points(profile: Profile, devices: tuple[str, str], link: WireLink, batch: int = 1) -> tuple[SplitPoint, ...]:
+    """Return every way to serve a model on one or two devices, the front marked.
+
+    Examples
+    --------
+    >>> from planner.model import Block, LatencyTable, Provenance
+    >>> by_hand = Provenance("estimated", "by hand")
+    >>> slow = LatencyTable("A", 1, (1,), ((4000, 6000),), by_hand)
+    >>> fast = LatencyTable("B", 1, (1,), ((2000, 3000),), by_hand)
+    >>> toy = Profile("toy", (Block(("a",)), Block(("b",))), (125_000,), (slow, fast))
+    >>> for point in split_points(toy, ("A", "B"), WireLink(hop_latency_us=500, bandwidth_gbps=1)):
+    ...     print(point.name, point.predicted.latency_us, round(point.predicted.throughput_rps), point.on_front)
+    A 10000.0 100 False
+    B 5000.0 200 True
+    A|1|B 8500.0 250 True
+    B|1|A 9500.0 167 False
+    """
+    points = [_single(profile, device, batch) for device in dict.fromkeys(devices)]
+    orders = dict.fromkeys([devices, devices[::-1]])
+    points += [point for order in orders for point in _splits(profile, order, link, batch)]
+    return mark_front(points)
+
+
+def _single(profile: Profile, device: str, batch: int) -> SplitPoint:
+    latency_us = float(profile.stage_latency_us(device, 1, batch, 0, len(profile.blocks)))
+    return SplitPoint((device,), None, batch, 0, Served(latency_us, batch / latency_us * 1e6))
+
+
+def _splits(profile: Profile, order: tuple[str, str], link: WireLink, batch: int) -> Iterator[SplitPoint]:
+    for cut in range(1, len(profile.blocks)):
+        first_us = profile.stage_latency_us(order[0], 1, batch, 0, cut)
+        second_us = profile.stage_latency_us(order[1], 1, batch, cut, len(profile.blocks))
+        size_bytes = profile.cut_bytes[cut - 1]
+        wire_us = link.wire_us(batch * size_bytes)
+        latency_us = first_us + wire_us + link.hop_latency_us + second_us
+        slowest_us = max(first_us, wire_us, second_us)
+        yield SplitPoint(order, cut, batch, size_bytes, Served(latency_us, batch / slowest_us * 1e6))
+
+
+def mark_front(points: Sequence[SplitPoint]) -> tuple[SplitPoint, ...]:
+    """Mark the points that no other dominates."""
+    best_rps = 0.0
+    front: set[int] = set()
+    order = sorted(
+        range(len(points)), key=lambda i: (points[i].predicted.latency_us, -points[i].predicted.throughput_rps)
+    )
+    for index in order:
+        if points[index].predicted.throughput_rps > best_rps:
+            best_rps = points[index].predicted.throughput_rps
+            front.add(index)
+    return tuple(replace(point, on_front=index in front) for index, point in enumerate(points))
+
+
+def split_points_csv(points: Sequence[SplitPoint]) -> str:
+    """Return points as CSV, a row each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    kinds = ("predicted", "measured", "sequential")
+    figures = [f"{kind}_{what}" for kind in kinds for what in ("latency_ms", "throughput_rps")]
+    writer.writerow(["name", "devices", "cut", "batch", "bytes_per_request", "on_front", *figures])
+    for point in points:
+        served = [getattr(point, kind) for kind in kinds]
+        numbers = [
+            "" if each is None else f"{value:.6g}"
+            for each in served
+            for value in ((each.latency_us / 1000, each.throughput_rps) if each else (0.0, 0.0))
+        ]
+        cut = "" if point.cut is None else point.cut
+        writer.writerow(
+            [point.name, "+".join(point.devices), cut, point.batch, point.bytes_per_request, point.on_front, *numbers]
+        )
+    return text.getvalue()
+
+
+def draw_split_points(points: Sequence[SplitPoint], title: str, ax: "Axes | None" = None) -> "Axes":
+    """Draw latency against throughput: every point, the front as a line, measurements where there are any."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.figure(figsize=(6.4, 4), layout="constrained").add_subplot()
+    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+    markers = ("s", "D", "o", "^")
+    for devices, colour, marker in zip(
+        dict.fromkeys(point.devices for point in points), colours, markers, strict=False
+    ):
+        own = [point for point in points if point.devices == devices]
+        _scatter(ax, [point.predicted for point in own], c=colour, marker=marker, s=22, label=" then ".join(devices))
+    front = sorted((point.predicted for point in points if point.on_front), key=lambda served: served.latency_us)
+    ax.plot(
+        [served.latency_us / 1000 for served in front],
+        [served.throughput_rps for served in front],
+        color="0.3",
+        linewidth=1,
+        drawstyle="steps-post",
+        label="front",
+    )
+    measured = [point.measured for point in points if point.measured is not None]
+    if measured:
+        _scatter(ax, measured, c="black", marker="x", s=40, label="measured")
+    ax.set(xlabel="latency of a batch (ms)", ylabel="throughput (requests/s)", title=title)
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _scatter(ax: "Axes", served: Sequence[Served], **style: object) -> None:
+    ax.scatter(
+        [each.latency_us / 1000 for each in served],
+        [each.throughput_rps for each in served],
+        **style,  # type: ignore[arg-type]
+    )
