@@ -77,11 +77,15 @@ def explain(problem: ProblemFile) -> None:
     with errors.status("looking for what limits the plan"):
         found = find_limits(asked)
     for dnn, least in zip(asked.dnns, found.least_slo, strict=True):
-        console.print(f"{dnn.name}: SLO {dnn.slo_us / 1000:.2f} ms; the least possible is {least}", highlight=False)
+        console.print(
+            f"{dnn.name}: SLO {dnn.slo_us / 1000:.2f} ms; the least possible is {least}",
+            highlight=False,
+            soft_wrap=True,
+        )
     unit = UNITS[asked.options.objective]
-    console.print(f"no plan is better than {found.bound:.3f} {unit}", highlight=False)
+    console.print(f"no plan is better than {found.bound:.3f} {unit}", highlight=False, soft_wrap=True)
     for device, worth in found.worth.items():
-        console.print(f"one more {device} is worth {worth:+.3f} {unit}", highlight=False)
+        console.print(f"one more {device} is worth {worth:+.3f} {unit}", highlight=False, soft_wrap=True)
 
 
 def show(problem: Problem, made: Plan) -> None:
@@ -98,13 +102,14 @@ def show(problem: Problem, made: Plan) -> None:
                 f"{pipeline.throughput_rps:.2f}",
             )
     console.print(table)
-    console.print(_devices(problem, made), highlight=False)
+    console.print(_devices(problem, made), highlight=False, soft_wrap=True)
     bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
     console.print(
         f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
         f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s with {made.method}"
         + (f" on {made.backend}" if made.backend != "none" else ""),
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -6,7 +6,8 @@ max-min, its rate where rates are given, else what it has. That leaves a problem
     fewest devices     minimise sum of U_g, subject to Y_d >= what is needed
     fewest pipelines   minimise sum of open_c, n_{c,s} <= most_{c,s} · open_c, subject to both
 
-over the formulation of `planner.planning.milp`, with open_c binary and most_{c,s} = count_g · k.
+over the formulation of `planner.planning.milp`, with open_c binary and most_{c,s} = count_g · k. Of equally many
+pipelines those with the fewest stages are taken.
 
 Deviation: devices are not exchanged between DNNs, which would couple them again; on PPipe's 24 MAF'19 problems it costs
 one device in one of them, and takes 0.1 s instead of seconds. Nor are candidates looked at beyond the `LARGEST` that
@@ -26,6 +27,7 @@ from planner.planning.sizing import Sized, Sizing
 
 LIMITS = Limits(gap=1e-6, time_limit_s=1.0)  # each; a plan that is only good to read is not worth waiting for
 LARGEST = 200
+FAR = 1000  # a stage counts so much less than a pipeline
 
 
 def canonical(
@@ -101,7 +103,7 @@ def _count_pipelines(formulation: milp.Formulation, pipelines: Sequence[Sized]) 
         name = model.column_names[rate].replace("rate", "open", 1)
         column = model.add_column(name, upper=1.0, integer=True)
         start[column] = float(candidate in in_use)
-        opened.append((column, 1.0))
+        opened.append((column, 1.0 + len(slices) / FAR))
         for stage, (count, device, share) in enumerate(zip(slices, candidate.devices, candidate.shares, strict=True)):
             most = types[device].count * share
             model.add_row(f"{name},{stage}", [(count, 1.0), (column, -most)], upper=0.0)
@@ -109,5 +111,6 @@ def _count_pipelines(formulation: milp.Formulation, pipelines: Sequence[Sized]) 
     return start
 
 
-def _effort(sizing: Sizing) -> tuple[int, int]:
-    return sum(sizing.devices().values()), len(sizing.pipelines)
+def _effort(sizing: Sizing) -> tuple[int, int, int]:
+    stages = sum(len(sized.slices) for sized in sizing.pipelines)
+    return sum(sizing.devices().values()), len(sizing.pipelines), stages
