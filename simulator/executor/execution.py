@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import onnx_ir as ir
 
@@ -27,6 +27,7 @@ from simulator.executor.journal import Journal, to_records
 from simulator.executor.layouts import PipelineModels
 from simulator.executor.links import Links
 from simulator.executor.local import LocalFleet
+from simulator.executor.on_ray import RayFleet
 from simulator.executor.requesters import Samples, Verdict, Verifier
 from simulator.executor.stages import prepare_stages, read_graphs
 from simulator.executor.workers import WorkerTask
@@ -58,6 +59,8 @@ class Settings:
         onnxruntime's execution provider.
     oversubscribe
         Run even if the devices need more cores than there are.
+    cluster
+        ``local``: processes of this machine; ``ray``: actors on a Ray cluster.
     seed
         Of the requests' inputs.
     """
@@ -69,6 +72,7 @@ class Settings:
     warmup_s: float = 0.0
     verify: bool = False
     provider: str = CPU
+    cluster: Literal["local", "ray"] = "local"
     oversubscribe: bool = False
     emulation: Emulation = field(default_factory=Emulation)
     patience: Patience = field(default_factory=Patience)
@@ -103,7 +107,7 @@ class Execution:
 
 
 class MakeFleet(Protocol):
-    """Makes the fleet of a run; `LocalFleet` is one way."""
+    """Makes the fleet of a run."""
 
     def __call__(
         self,
@@ -117,6 +121,9 @@ class MakeFleet(Protocol):
         """Return a fleet that is not started yet."""
 
 
+FLEETS: Mapping[str, MakeFleet] = {"local": LocalFleet, "ray": RayFleet}
+
+
 def execute(
     problem: Problem,
     plan: Plan,
@@ -125,7 +132,7 @@ def execute(
     arrivals_us: Ints,
     settings: Settings | None = None,
     *,
-    make_fleet: MakeFleet = LocalFleet,
+    make_fleet: MakeFleet | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> Execution:
     """Serve ``arrivals_us`` with a plan's pipelines for ``dnn``, and return what happened.
@@ -136,6 +143,8 @@ def execute(
         Variant name -> the model that was profiled.
     arrivals_us
         Sorted times (µs) from the start of the run.
+    make_fleet
+        Makes the workers, in place of what ``settings.cluster`` says.
     tick
         Called a few times a second with the time since the start (µs).
 
@@ -157,6 +166,7 @@ def execute(
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
         stages = prepare_stages(problem, plan.of(dnn), graphs, Path(folder))
         tasks = worker_tasks(system, stages, settings)
+        make_fleet = make_fleet or FLEETS[settings.cluster]
         fleet = make_fleet(stages, system.batch.tolist(), tasks, in_flight=in_flight, queue=settings.queue)
         links = Links(system if settings.emulation.network else None)
         frontend = Frontend(system, dispatcher, fleet, stages, requester, links, in_flight, settings.patience, tick)
@@ -188,14 +198,18 @@ def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: S
     """Return what the worker of each slice is to be; raises InputError where there are too few cores."""
     emulation = settings.emulation
     slices = slices_of(system)
-    cores_of = assign_cores(system, slices, emulation.cores, oversubscribe=settings.oversubscribe)
+    here = settings.cluster == "local"
+    pinned = assign_cores(system, slices, emulation.cores, oversubscribe=settings.oversubscribe) if here else {}
     tasks = {}
     for slice_id in slices:
         device, batch = device_of(system, slice_id), int(system.batch[slice_id.pipeline])
+        share = int(system.share[slice_id[:2]])
         tasks[slice_id] = WorkerTask(
             stage=models[slice_id.pipeline].stages[slice_id.stage],
-            cores=cores_of[slice_id],
-            threads=max(1, emulation.cores.get(device, 1) // int(system.share[slice_id[:2]])),
+            device=device,
+            device_share=1 / share,
+            cores=pinned.get(slice_id, ()),
+            threads=max(1, emulation.cores.get(device, 1) // share),
             provider=settings.provider,
             warm_batches=tuple(sorted({1, batch})),
             slowdown=emulation.slowdown.get(device, 1.0),
@@ -213,6 +227,8 @@ def _check(settings: Settings, system: System, arrivals_us: Ints) -> None:
     for name, number in (("in-flight", settings.in_flight), ("queue", settings.queue)):
         if number is not None and number < 1:
             raise InputError(f"{name}: expected an integer >= 1, got {number}")
+    if settings.cluster not in FLEETS:
+        raise InputError(f"unknown cluster {settings.cluster!r}; expected one of {', '.join(FLEETS)}")
     check_emulation(settings.emulation, system)
 
 

@@ -25,11 +25,14 @@ from simulator.executor.transport import Attached, read, write
 class WorkerTask:
     """What a worker is to be.
 
-    ``cores`` are the numbers of the cores that it may use, ``threads`` how many its operators use. A batch takes
-    ``slowdown`` times as long as its inference does (the rest is slept through, and so leaves the cores to others).
+    It is ``device_share`` (1/k) of a ``device``. ``cores`` are the numbers of the cores that it may use (none: any),
+    ``threads`` how many its operators use. A batch takes ``slowdown`` times as long as its inference does (the rest is
+    slept through, and so leaves the cores to others).
     """
 
     stage: StageModel
+    device: str
+    device_share: float
     cores: tuple[int, ...]
     threads: int
     provider: str

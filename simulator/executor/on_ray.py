@@ -1,0 +1,267 @@
+"""A fleet on a Ray cluster: an actor per slice, tensors in Ray's object store.
+
+Every device is offered by some node as a custom resource named after its device type; the actor of a slice of 1/k
+takes 1/k of one. Start nodes with, for example, ``ray start --address=HEAD:6379 --resources='{"pi5": 1}'``.
+
+Tensors are handed from actor to actor as references: the frontend sees the answers only. Times are the actors' own
+monotonic clocks, put on the frontend's by offsets that are estimated when an actor starts (Cristian's method: half
+the shortest round trip; its error is at most that half).
+"""
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from planner.model import InputError
+from simulator.executor.fleet import Down, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
+from simulator.executor.layouts import PipelineModels
+from simulator.executor.workers import WorkerTask, open_stage
+
+PINGS = 10
+READY_WITHIN_S = 120.0
+
+
+class Stamp(NamedTuple):
+    """When an actor took work in hand, had the results, and what its process has used so far."""
+
+    start_ns: int
+    computed_ns: int
+    cpu_s: float
+    memory_bytes: int
+
+
+class SliceActor:
+    """What runs on a node: one stage, as a worker of this machine would."""
+
+    def __init__(self, task: WorkerTask, files: Mapping[str, bytes]) -> None:
+        """Open the stage; its model comes as the contents of its files."""
+        self._folder = tempfile.TemporaryDirectory(prefix="poolpipe-")
+        for name, content in files.items():
+            (Path(self._folder.name) / name).write_bytes(content)
+        stage = replace(task.stage, path=Path(self._folder.name) / task.stage.path.name)
+        self._stage = open_stage(replace(task, stage=stage, cores=()))
+        self._inputs = [layout.name for layout in stage.inputs]
+        self._process = psutil.Process()
+
+    def clock_ns(self) -> int:
+        """Return this process's monotonic clock."""
+        return time.monotonic_ns()
+
+    def run(self, *tensors: np.ndarray) -> tuple[Any, ...]:
+        """Return a stamp and the stage's outputs."""
+        start_ns = time.monotonic_ns()
+        outputs = self._stage(dict(zip(self._inputs, tensors, strict=True)))
+        times = self._process.cpu_times()
+        stamp = Stamp(start_ns, time.monotonic_ns(), times.user + times.system, self._process.memory_info().rss)
+        return (stamp, *outputs.values())
+
+
+@dataclass
+class _Actor:
+    """An actor, its clock's lead over ours, and its work: reference to the stamp -> (batch, references to outputs)."""
+
+    handle: Any
+    work: dict[Any, tuple[int, dict[str, Any]]]
+    starting: Any = None
+    lead_ns: int = 0
+    usage: tuple[float, int] | None = None
+
+
+class RayFleet:
+    """Workers on a Ray cluster (see `fleet.Fleet`).
+
+    It joins the cluster that this process is connected to, else the one at ``RAY_ADDRESS``, else starts one here.
+
+    Raises
+    ------
+    InputError
+        Ray is not installed, or the cluster lacks a resource that the plan names.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[PipelineModels],
+        batches: Sequence[int],
+        tasks: Mapping[SliceId, WorkerTask],
+        *,
+        in_flight: int,
+        queue: int,
+    ) -> None:
+        self._ray = _import_ray()
+        self._tasks = dict(tasks)
+        self._queue = queue
+        self._made: defaultdict[SliceId, int] = defaultdict(int)
+        self._actors: dict[SliceId, _Actor] = {}
+        self._joined = not self._ray.is_initialized()
+        if self._joined:
+            self._ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+        try:
+            self._require_resources()
+            self._files = {
+                path: self._ray.put({file.name: file.read_bytes() for file in path.parent.glob(f"{path.stem}.*")})
+                for path in {task.stage.path for task in tasks.values()}
+            }
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start all actors and wait until they are ready."""
+        try:
+            for slice_id in self._tasks:
+                self.restart(slice_id)
+            missing = set(self._tasks)
+            until_s = time.monotonic() + READY_WITHIN_S
+            while missing:
+                for event in self.poll(1.0):
+                    if isinstance(event, Down):
+                        raise InputError(f"{event.slice}: its actor did not start: {event.reason}")
+                    missing.discard(event.slice)
+                if time.monotonic() > until_s:
+                    raise InputError(f"{min(missing)}: its actor was not ready after {READY_WITHIN_S:.0f} s")
+        except BaseException:
+            self.close()
+            raise
+
+    def place(self, pipeline: int, requests: Sequence[Tensors]) -> Parcel:
+        """Put the inputs of a batch into the object store."""
+        tensors = {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
+        sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+        return Parcel(None, sizes, {name: self._ray.put(tensor) for name, tensor in tensors.items()})
+
+    def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
+        """Call an actor; False if ``queue`` batches that it made are still in use."""
+        actor = self._actors[slice_id]
+        if self._made[slice_id] >= self._queue:
+            return False
+        self._made[slice_id] += 1
+        names = [layout.name for layout in self._tasks[slice_id].stage.outputs]
+        inputs = [parcels[layout.name].held[layout.name] for layout in self._tasks[slice_id].stage.inputs]
+        stamp, *outputs = actor.handle.run.options(num_returns=1 + len(names)).remote(*inputs)
+        actor.work[stamp] = batch, dict(zip(names, outputs, strict=True))
+        return True
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Return what actors have finished."""
+        waiting = {ref: slice_id for slice_id, actor in self._actors.items() for ref in actor.work}
+        waiting |= {actor.starting: slice_id for slice_id, actor in self._actors.items() if actor.starting is not None}
+        if not waiting:
+            time.sleep(max(0.0, timeout_s))
+            return []
+        self._ray.wait(list(waiting), num_returns=1, timeout=max(0.0, timeout_s), fetch_local=False)
+        ready, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
+        return [event for ref in ready for event in self._hear(waiting[ref], ref)]
+
+    def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
+        """Bring tensors here."""
+        return dict(zip(names, self._ray.get([parcel.held[name] for name in names]), strict=True))
+
+    def release(self, parcel: Parcel) -> None:
+        """Drop the references; Ray frees what nobody refers to."""
+        parcel.held.clear()
+        if parcel.maker is not None:
+            self._made[parcel.maker] -= 1
+
+    def dismiss(self, slice_id: SliceId) -> None:
+        """Kill an actor."""
+        if slice_id in self._actors:
+            self._drop(slice_id)
+
+    def restart(self, slice_id: SliceId) -> None:
+        """Create an actor on some node that offers its device."""
+        task = self._tasks[slice_id]
+        actor = self._ray.remote(SliceActor).options(
+            num_cpus=0, resources={task.device: task.device_share}, max_restarts=0
+        )
+        handle = actor.remote(task, self._files[task.stage.path])
+        self._actors[slice_id] = _Actor(handle, {}, starting=handle.clock_ns.remote())
+
+    def usage(self) -> Mapping[SliceId, tuple[float, int]]:
+        """Return what the actors said with their last batches."""
+        return {slice_id: actor.usage for slice_id, actor in self._actors.items() if actor.usage is not None}
+
+    def close(self) -> None:
+        """Kill all actors; leave the cluster as it was found."""
+        for slice_id in list(self._actors):
+            self._drop(slice_id)
+        if self._joined:
+            self._ray.shutdown()
+            self._joined = False
+
+    def _hear(self, slice_id: SliceId, ref: Any) -> list[Event]:
+        actor = self._actors.get(slice_id)
+        if actor is None:  # it was found dead a moment ago
+            return []
+        try:
+            if ref is actor.starting:
+                self._ray.get(ref)
+                actor.starting, actor.lead_ns = None, self._lead_ns(actor.handle)
+                return [Up(slice_id)]
+            stamp: Stamp = self._ray.get(ref)
+        except self._ray.exceptions.RayActorError as error:
+            self._drop(slice_id)
+            return [Down(slice_id, _one_line(error))]
+        except self._ray.exceptions.RayError as error:
+            batch, _ = actor.work.pop(ref)
+            self._made[slice_id] -= 1
+            return [Refused(slice_id, batch, _one_line(error))]
+        batch, outputs = actor.work.pop(ref)
+        actor.usage = stamp.cpu_s, stamp.memory_bytes
+        start_ns, computed_ns = stamp.start_ns - actor.lead_ns, stamp.computed_ns - actor.lead_ns
+        parcel = Parcel(slice_id, self._sizes(slice_id, outputs), outputs)
+        return [Finished(slice_id, batch, parcel, start_ns, computed_ns, computed_ns)]
+
+    def _sizes(self, slice_id: SliceId, outputs: Mapping[str, Any]) -> dict[str, int]:
+        """Ask the object store how large the outputs are: nothing is computed from the model's shapes."""
+        locations = self._ray.experimental.get_object_locations(list(outputs.values()))
+        return {name: int(locations[ref]["object_size"]) for name, ref in outputs.items()}
+
+    def _lead_ns(self, handle: Any) -> int:
+        """Estimate how far an actor's clock is ahead of ours."""
+        best_ns, lead_ns = None, 0
+        for _ in range(PINGS):
+            before_ns = time.monotonic_ns()
+            theirs_ns = self._ray.get(handle.clock_ns.remote())
+            trip_ns = time.monotonic_ns() - before_ns
+            if best_ns is None or trip_ns < best_ns:
+                best_ns, lead_ns = trip_ns, theirs_ns - before_ns - trip_ns // 2
+        return int(lead_ns)
+
+    def _drop(self, slice_id: SliceId) -> None:
+        actor = self._actors.pop(slice_id)
+        self._made[slice_id] -= len(actor.work)
+        self._ray.kill(actor.handle, no_restart=True)
+
+    def _require_resources(self) -> None:
+        """Refuse a cluster that does not offer the plan's devices."""
+        offered = self._ray.cluster_resources()
+        needed: defaultdict[str, float] = defaultdict(float)
+        for task in self._tasks.values():
+            needed[task.device] += task.device_share
+        for device, number in needed.items():
+            if offered.get(device, 0) < number - 1e-3:
+                raise InputError(
+                    f"the Ray cluster offers {offered.get(device, 0):g} of resource {device!r}, the plan needs "
+                    f"{number:g}; start nodes with --resources='{{\"{device}\": ...}}'"
+                )
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.experimental
+    except ImportError:
+        raise InputError("Ray is not installed; run `pip install 'poolpipe[ray]'`, or choose --cluster local") from None
+    return ray
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
