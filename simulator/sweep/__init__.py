@@ -2,11 +2,12 @@
 
 from simulator.sweep.loads import LOADS, Series, SweepOptions, largest_load, offered_rps, run_load, run_series
 from simulator.sweep.store import Store
-from simulator.sweep.sweeps import Failure, SweepResult, run_sweep, series_of_plan
+from simulator.sweep.sweeps import Failure, Hosts, SweepResult, run_sweep, series_of_plan
 
 __all__ = [
     "LOADS",
     "Failure",
+    "Hosts",
     "Series",
     "Store",
     "SweepOptions",

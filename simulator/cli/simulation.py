@@ -1,0 +1,213 @@
+"""Commands that simulate: ``run`` one plan at one load, ``sweep`` many plans over loads."""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import typer
+from rich.table import Table
+
+from planner.cli.app import console, errors, progress
+from planner.files import replacing, save, write_text
+from planner.model import InputError, digest
+from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, times_per_dnn
+from simulator.engine import build_system, simulate
+from simulator.engine.run import EngineName
+from simulator.results import summary
+from simulator.results.tables import write_records
+from simulator.sweep import Hosts, Series, SweepOptions, SweepResult, run_sweep, series_of_plan
+from simulator.workload import SCHEMAS, fold
+from simulator.workload.arrivals import TimesS
+
+ProblemOption = Annotated[
+    Path | None, typer.Option(help="The plans' problem file. [default: problem.json or .toml beside each plan]")
+]
+DataOption = Annotated[Path | None, typer.Option(help="PPipe's data folder: the plans are files in its form.")]
+SchemaOption = Annotated[str, typer.Option(help=f"Schema of the traces: auto, {', '.join(SCHEMAS)}.")]
+SortOption = Annotated[bool, typer.Option("--sort", help="Sort plain arrival lists instead of refusing disorder.")]
+DurationOption = Annotated[float, typer.Option(help="Simulated time, s.")]
+EngineOption = Annotated[EngineName, typer.Option(help="auto (replay where it is exact), replay or simpy.")]
+RoundRobinOption = Annotated[
+    bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all of it.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command("run")(run_plan)
+    app.command()(sweep)
+
+
+def run_plan(
+    plan: Annotated[Path, typer.Argument(help="Plan file.")],
+    trace: Annotated[Path, typer.Option(help="Arrivals, in any schema, plain or .gz.")],
+    problem: ProblemOption = None,
+    data: DataOption = None,
+    rate: Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")] = None,
+    load: Annotated[float, typer.Option(help="Where no rate is given: share of the planned throughput.")] = 0.9,
+    duration: DurationOption = 30.0,
+    policy: Annotated[str, typer.Option(help="Dispatch policy.")] = "reservation",
+    engine: EngineOption = "auto",
+    schema: SchemaOption = "auto",
+    sort: SortOption = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
+    round_robin: RoundRobinOption = False,
+    dnn: Annotated[str | None, typer.Option(help="Simulate this DNN only. [default: all]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/run"),
+) -> None:
+    """Simulate one plan: every request's record, and what the records say."""
+    loaded = load_plans([plan], problem, data)[0]
+    names = [dnn] if dnn else [one.name for one in loaded.problem.dnns if loaded.plan.of(one.name)]
+    recorded = load_trace(trace, schema, sort, seed)
+    offered = times_per_dnn(recorded, names, round_robin)
+    rows = []
+    for name in names:
+        system = build_system(loaded.problem, loaded.plan, name)
+        rate_rps = rate if rate is not None else load * loaded.plan.throughput_rps(name)
+        records = simulate(system, fold(offered[name], rate_rps, duration), policy=policy, engine=engine)
+        write_records(records, out / f"{name}.records.csv")
+        rows.append({"dnn": name, "rate_rps": rate_rps, "policy": policy, "engine": records.engine} | summary(records))
+    _write_table(pd.DataFrame(rows), out / "summary.csv")
+    save(loaded.problem, out / "problem.json")
+    save(loaded.plan, out / "plan.json")
+    what = {
+        "schema": "run/1",
+        "plan": loaded.name,
+        "trace": trace.name,
+        "duration_s": duration,
+        "policy": policy,
+        "seed": seed,
+        "round_robin": round_robin,
+        "plan_sha256": digest(loaded.plan),
+        "problem_sha256": digest(loaded.problem),
+        "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
+    }
+    write_text(out / "run.json", json.dumps(what, indent=2) + "\n")
+    _show_runs(rows)
+    console.print(f"records, summary, plan and problem written to {out}", highlight=False, soft_wrap=True)
+
+
+def sweep(
+    plans: Annotated[
+        list[Path], typer.Argument(help="Plan files; load factor 1 is their pipelines plan's throughput.")
+    ],
+    trace: Annotated[list[Path], typer.Option(help="Arrivals, in any schema (repeat for several).")],
+    problem: ProblemOption = None,
+    data: DataOption = None,
+    policy: Annotated[list[str], typer.Option(help="Dispatch policy (repeat for several).")] = ["reservation"],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="Seed of what is random (repeat for several).")] = [0],  # noqa: B006
+    loads: Annotated[str, typer.Option(help="Load factors in percent: FIRST:LAST:STEP, or a list.")] = "100:5:5",
+    duration: DurationOption = 30.0,
+    target: Annotated[float, typer.Option(help="Attainment that counts as holding, a share.")] = 0.99,
+    largest_only: Annotated[
+        bool, typer.Option("--largest-only", help="Find only the largest load that holds; stop runs that fail.")
+    ] = False,
+    engine: EngineOption = "auto",
+    schema: SchemaOption = "auto",
+    sort: SortOption = False,
+    round_robin: RoundRobinOption = False,
+    jobs: Annotated[int, typer.Option(help="Processes. [default: all cores]", min=0)] = 0,
+    engine_hosts: Annotated[Hosts, typer.Option(help="local, or ray: run on a Ray cluster.")] = "local",
+    table: Annotated[
+        Literal["csv", "parquet"], typer.Option("--format", help="Of the table of runs: csv or parquet.")
+    ] = "csv",
+    out: Annotated[Path, typer.Option(help="Folder for the results; finished runs in it are not run again.")] = Path(
+        "out/sweep"
+    ),
+) -> None:
+    """Simulate plans × traces × loads × policies × seeds; one row per run, and each largest load that holds."""
+    options = SweepOptions(_percents(loads), duration, engine, target, largest_only)
+    loaded = load_plans(plans, problem, data)
+    traces: dict[str, TimesS] = {}
+    series: list[Series] = []
+    for path in trace:
+        for one_seed in seed:
+            recorded = load_trace(path, schema, sort, one_seed)
+            name = path.name if len(seed) == 1 else f"{path.name} (seed {one_seed})"
+            for one in loaded:
+                offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.dnns], round_robin)
+                names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}
+                traces |= {names[dnn]: times_s for dnn, times_s in offered.items()}
+                series += _series(one, names, full_rates(loaded)[one.name], policy, one_seed)
+    with progress() as bar:
+        task = bar.add_task("simulating, series", total=len(series))
+        result = run_sweep(
+            series,
+            traces,
+            options,
+            folder=out,
+            processes=jobs or os.cpu_count() or 1,
+            hosts=engine_hosts,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
+    _write_table(pd.DataFrame(result.largest), out / "largest.csv")
+    _show_largest(result)
+    console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
+    for failure in result.failures:
+        errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def _series(
+    one: LoadedPlan, traces: Mapping[str, str], full_rps: Mapping[str, float], policies: list[str], seed: int
+) -> list[Series]:
+    by_dnn = {dnn: [name] for dnn, name in traces.items()}
+    return series_of_plan(one.name, one.problem, one.plan, by_dnn, full_rps=full_rps, policies=policies, seeds=[seed])
+
+
+def _percents(text: str) -> tuple[int, ...]:
+    """Read ``100:5:5`` or ``100,90,50`` as percents.
+
+    >>> _percents("100:80:10"), _percents("50,25")
+    ((100, 90, 80), (50, 25))
+    """
+    try:
+        if ":" not in text:
+            return tuple(int(part) for part in text.split(","))
+        first, last, step = (int(part) for part in text.split(":"))
+        return tuple(range(max(first, last), min(first, last) - 1, -abs(step)))
+    except ValueError:
+        raise InputError(f"--loads: expected FIRST:LAST:STEP or a list of percents, got {text!r}") from None
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+
+
+def _show_runs(rows: list[dict[str, Any]]) -> None:
+    table = Table("DNN", "rate (req/s)", "requests", "within SLO", "dropped", "late", "p50 (ms)", "p99 (ms)", box=None)
+    for row in rows:
+        table.add_row(
+            row["dnn"],
+            f"{row['rate_rps']:.1f}",
+            f"{row['requests']:,}",
+            f"{row['attainment']:.2%}",
+            f"{row['dropped']:,}",
+            f"{row['late']:,}",
+            f"{row['latency_p50_us'] / 1000:.1f}",
+            f"{row['latency_p99_us'] / 1000:.1f}",
+        )
+    console.print(table)
+
+
+def _show_largest(result: SweepResult) -> None:
+    """Print the largest loads: the mean over plans, and over DNNs too where there are many."""
+    found = pd.DataFrame(result.largest)
+    if found.empty:
+        return
+    varying = [key for key in ("trace", "policy", "seed") if found[key].nunique() > 1]
+    keys = ["scheduler", *(["dnn"] if len(found) <= 24 else []), *varying]
+    table = Table(*keys, "series", "largest load factor", box=None)
+    for names, part in found.groupby(keys, sort=False)["largest_load_factor"]:
+        table.add_row(*map(str, names), str(len(part)), f"{part.mean():.3f}")
+    console.print(table)
