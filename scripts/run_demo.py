@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.table import Table
 from simulator.results.tables import write_records
 
@@ -24,7 +25,8 @@ from planner.model import Cluster, DeviceType, Dnn, Network, Plan, Problem, Prof
 from planner.planning import make_plan
 from planner.profiling import DeviceAtHand, Effort, build_model, find_device, open_session, random_feeds, run_model
 from simulator.engine import build_system, simulate
-from simulator.results.plots import attainment_over_load, save_figure
+from simulator.results.plots import attainment_over_load
+from simulator.results.style import save_figure
 from simulator.sweep import SweepResult, largest_load, offered_rps, run_sweep, series_of_plan
 from simulator.workload import Trace, assign, fold, read_maf21
 
@@ -197,6 +199,15 @@ def write_busiest_run(problem: Problem, plan: Plan, rows: list[Row], trace: Trac
     write_records(simulate(build_system(problem, plan, dnn), arrivals_us), path)
 
 
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Draw attainment over load factor, a panel per cluster; the shade spans the DNNs."""
+    clusters = list(rows["cluster"].unique())
+    figure = Figure(figsize=(5.2 * len(clusters), 3.8), layout="constrained")
+    for cluster, ax in zip(clusters, figure.subplots(1, len(clusters), sharey=True), strict=True):
+        attainment_over_load(rows[rows["cluster"] == cluster], ax, lines=["scheduler"]).set_title(cluster, loc="right")
+    save_figure(figure, path)
+
+
 def counts(cluster: Cluster) -> str:
     """Write a cluster as ``25 L4 + 75 P4``."""
     return " + ".join(f"{device.count} {device.name}" for device in cluster.device_types)
@@ -225,7 +236,7 @@ def main() -> None:
     write_busiest_run(problems[first], plans[first]["pipelines"], rows, trace, out / "records.csv")
     with replacing(out / "sweep.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
-    save_figure(attainment_over_load(pd.DataFrame(rows)), out / "attainment.png")
+    draw(pd.DataFrame(rows), out / "attainment.png")
     console.print(
         f"[bold]4. Written[/bold] to {out}: profiles, problems, plans, sweep.csv, records.csv, attainment.png"
     )

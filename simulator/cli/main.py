@@ -1,9 +1,11 @@
 """The command line of the simulator, put together."""
 
 from planner.cli.app import new_app, run
-from simulator.cli import workload
+from simulator.cli import executing, simulation, workload
 
-app = new_app("Simulate plans under arrivals, sweep over loads, look at the results.")
+app = new_app("Simulate plans under arrivals, sweep over loads, execute them on real devices, look at the results.")
+simulation.register(app)
+executing.register(app)
 workload.register(app)
 
 
