@@ -1,0 +1,116 @@
+"""Plots of one run's records: what its slices did when, and what its latencies consist of."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from planner.model import InputError
+from simulator.results.metrics import WARM_UP_US, latencies_us, latency_parts_us
+from simulator.results.records import Records
+from simulator.results.style import COLOURS, HATCHES, INK, finish, legend, new_axes
+
+PARTS = ("building", "queueing", "transfer", "inference")
+
+
+def timeline(
+    records: Records, ax: Axes | None = None, *, start_ms: float = 0.0, end_ms: float = 500.0, most_slices: int = 12
+) -> Axes:
+    """Draw what slices did in a window: a row per slice, a bar per batch, with its size where there is room.
+
+    Rows are grouped by pipeline and stage; of each pool the first ``most_slices`` slices are drawn. Bars are coloured
+    and hatched by pipeline.
+
+    Raises
+    ------
+    InputError
+        No batch was worked on in the window.
+    """
+    system = records.system
+    start_us, end_us = start_ms * 1000, end_ms * 1000
+    rows: list[str] = []
+    bars: list[tuple[int, int, float, float, int]] = []  # row, pipeline, start, length (ms), size
+    for pipeline in range(len(system.stages)):
+        for stage in range(int(system.stages[pipeline])):
+            visits = records.visits[stage]
+            drawn = min(int(system.slices[pipeline, stage]), most_slices)
+            device = system.device_types[int(system.device[pipeline, stage])]
+            mine = (visits.pipeline == pipeline) & (visits.end_us > start_us) & (visits.start_us < end_us)
+            for index in np.flatnonzero(mine & (visits.slice >= 0) & (visits.slice < drawn)):
+                begin = max(int(visits.start_us[index]), start_us) / 1000
+                length = min(int(visits.end_us[index]), end_us) / 1000 - begin
+                bars.append((len(rows) + int(visits.slice[index]), pipeline, begin, length, int(visits.size[index])))
+            rows += [f"{pipeline}.{stage} {device} #{number}" for number in range(drawn)]
+    if not bars:
+        raise InputError(f"no batch was worked on from {start_ms:g} to {end_ms:g} ms; choose another window")
+    ax = ax or new_axes(8.0, 1.2 + 0.17 * len(rows))
+    for row, pipeline, begin, length, size in bars:
+        ax.barh(
+            row, length, left=begin, height=0.8, color=COLOURS[pipeline % 8], hatch=HATCHES[pipeline % 8],
+            edgecolor="white", linewidth=0.6,
+        )  # fmt: skip
+        if length > (end_ms - start_ms) * 0.025:
+            box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+            ax.text(begin + length / 2, row, str(size), ha="center", va="center", fontsize=6.5, color=INK, bbox=box)
+    ax.set_yticks(range(len(rows)), rows, fontsize=7)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.set_xlim(start_ms, end_ms)
+    finish(ax, x="time (ms); the number in a bar is the batch size", y="pipeline.stage device #slice")
+    ax.grid(visible=False, axis="y")
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    used = sorted({bar[1] for bar in bars})
+    if len(used) > 1:
+        patches = [
+            Patch(facecolor=COLOURS[p % 8], hatch=HATCHES[p % 8], edgecolor="white", label=f"pipeline {p}")
+            for p in used
+        ]
+        ax.legend(
+            handles=patches,
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=4,
+            frameon=False,
+            fontsize=8,
+            borderaxespad=0.2,
+        )
+    return ax
+
+
+def latency_distribution(records: Records, ax: Axes | None = None, *, warm_up_us: int = WARM_UP_US) -> Axes:
+    """Draw the latencies of finished requests from the fastest to the slowest, and what they consist of.
+
+    Horizontally the percentile, vertically the latency; each percent of the requests is a slot in which the means of
+    building, queueing, transfer and inference are stacked. The dotted line is the SLO.
+
+    Raises
+    ------
+    InputError
+        No request was finished.
+    """
+    total = latencies_us(records, warm_up_us)
+    if not len(total):
+        raise InputError("no request was finished after the warm-up; offer a lower load")
+    order = np.argsort(total, kind="stable")
+    slots = np.array_split(order, min(100, len(order)))
+    parts = latency_parts_us(records, warm_up_us)
+    percentile = np.linspace(0, 100, len(slots) + 1)
+    means = [[float(parts[name][slot].mean()) / 1000 for slot in slots] for name in PARTS]
+    ax = ax or new_axes()
+    below = np.zeros(len(slots) + 1)
+    for number, (name, mean) in enumerate(zip(PARTS, means, strict=True)):
+        above = below + np.array([*mean, mean[-1]])
+        ax.fill_between(
+            percentile, below, above, step="post", facecolor=COLOURS[number], hatch=HATCHES[number], edgecolor="white",
+            linewidth=0.0, label=name,
+        )  # fmt: skip
+        below = above
+    slo_ms = records.system.slo_us / 1000
+    ax.axhline(slo_ms, color=INK, linewidth=1, linestyle=":")
+    ax.annotate(
+        "SLO", (1, slo_ms), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
+        va="center", fontsize=8, color=INK,
+    )  # fmt: skip
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, max(slo_ms, float(below.max())) * 1.05)
+    finish(ax, x="percentile of the finished requests, by latency (%)", y="latency (ms)")
+    legend(ax)
+    return ax
