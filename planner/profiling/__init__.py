@@ -15,7 +15,7 @@ from planner.profiling.roofline import estimate_layers, estimate_tables
 from planner.profiling.runtime import open_session, random_feeds, run_model
 from planner.profiling.split import Part, extract_part, extract_parts, run_chain
 from planner.profiling.timing import Effort
-from planner.profiling.zoo import build_model, model_names
+from planner.profiling.zoo import build_architecture, build_model, model_names
 
 __all__ = [
     "CatalogueDevice",
@@ -27,6 +27,7 @@ __all__ = [
     "Part",
     "blank_profile",
     "block_starts",
+    "build_architecture",
     "build_model",
     "device_catalogue",
     "estimate_layers",

@@ -116,8 +116,8 @@ def _provenance(device: DeviceAtHand, share: int, repeats: int) -> Provenance:
     clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
     return Provenance(
         "measured",
-        f"{'median' if share == 1 else 'mean'} of timed runs, {share} worker(s) of {device.threads(share)} thread(s) on {device.cores} core(s) of "
-        f"{_processor()}{clock}, load average {os.getloadavg()[0]:.1f}",
+        f"{'median' if share == 1 else 'mean'} of timed runs; {share} worker(s) of {device.threads(share)} thread(s) "
+        f"on {device.cores} core(s) of {_processor()}{clock}, load average {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",
         repeats=repeats,

@@ -78,35 +78,45 @@ def _scale(value: ir.Value, scale: np.float32) -> None:
 
 def _draw(value: ir.Value, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Return random numbers that suit the operator which reads a weight, directly or through a reshape."""
-    rng = np.random.default_rng([seed, zlib.crc32(str(value.name).encode())])
+    name = str(value.name)
     node, position = next(iter(value.uses()))
     while node.op_type in _PASSED_THROUGH:
         node, position = next(iter(node.outputs[0].uses()))
     if node.op_type == "BatchNormalization":
         mean, deviation = _BATCH_NORM[position]
     elif node.op_type in ("Conv", "Gemm", "MatMul", "ConvTranspose") and len(shape) > 1:
-        return _filters(rng, shape, 0 if node.op_type == "Conv" or _transposed(node) else -1)
+        return draw_filters(name, shape, seed, 0 if node.op_type == "Conv" or _transposed(node) else -1)
     else:
         mean, deviation = (1.0, 0.1) if node.op_type in ("Mul", "Div") else (0.0, 0.1)
-    numbers = rng.standard_normal(shape, np.float32)
+    return draw_normal(name, shape, seed, mean, deviation)
+
+
+def draw_normal(name: str, shape: tuple[int, ...], seed: int, mean: float, deviation: float) -> np.ndarray:
+    """Return normal numbers that depend on the seed and the weight's name."""
+    numbers = _generator(name, seed).standard_normal(shape, np.float32)
     numbers *= np.float32(deviation)
     numbers += np.float32(mean)
     return numbers
 
 
-def _filters(rng: np.random.Generator, shape: tuple[int, ...], output_axis: int) -> np.ndarray:
-    """Return normal weights whose fan-in is all axes but ``output_axis``, each filter with mean 0.
+def draw_filters(name: str, shape: tuple[int, ...], seed: int, output_axis: int) -> np.ndarray:
+    """Return normal weights that depend on the seed and the weight's name, each filter with mean 0.
 
-    After a rectifier all activations are positive; filters of mean 0 see their differences, not their
-    common part, which in a deep network would otherwise drown what tells one input from another.
+    A filter's inputs lie along all axes but ``output_axis``. After a rectifier all activations are positive;
+    filters of mean 0 see their differences, not their common part, which in a deep network would otherwise
+    drown what tells one input from another.
     """
     summed = tuple(axis for axis in range(len(shape)) if axis != output_axis % len(shape))
     fan_in = prod(shape[axis] for axis in summed)
-    numbers = rng.standard_normal(shape, np.float32)
+    numbers = _generator(name, seed).standard_normal(shape, np.float32)
     if fan_in >= _CENTRED_FAN_IN:
         numbers -= numbers.mean(axis=summed, keepdims=True)
     numbers *= np.float32(np.sqrt(2 / fan_in))
     return numbers
+
+
+def _generator(name: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def _makes_floats(node: ir.Node) -> bool:

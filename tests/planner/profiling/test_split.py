@@ -15,7 +15,7 @@ from planner.profiling import (
     run_chain,
     run_model,
 )
-from planner.profiling.light import LIGHT_MODELS
+from planner.profiling.zoo import LIGHT_MODELS
 
 
 @functools.cache

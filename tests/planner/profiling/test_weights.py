@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from planner.profiling import build_model, open_session, random_feeds, read_graph, run_model
-from planner.profiling.light import LIGHT_MODELS
+from planner.profiling.zoo import LIGHT_MODELS
 
 # Parameters and multiply-accumulates as published for the architectures (torchvision's model tables, and the
 # papers), to 2 %: the wheel's AlexNet and Inception v1 are Caffe's, which differ from torchvision's.
