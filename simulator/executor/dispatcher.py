@@ -72,6 +72,11 @@ class Dispatcher:
         self._entries: dict[SliceId, OrderedDict[int, _Entry]] = {s: OrderedDict() for s in slices_of(system)}
         self._pace = dict.fromkeys(self._entries, 1.0)  # how long batches take, in planned times
         self._down: set[SliceId] = set()
+        # Plain numbers: an element of an array costs ten times as much, and these are read for every batch.
+        self._rows = {s: s.pipeline * system.max_stages + s.stage for s in self._entries}
+        self._latency_us: list[list[list[int]]] = system.latency_us.tolist()
+        self._transfer_us: list[list[int]] = system.transfer_us.tolist()
+        self._hop_us: list[list[int]] = system.hop_us.tolist()
 
     @property
     def slices(self) -> tuple[SliceId, ...]:
@@ -110,7 +115,7 @@ class Dispatcher:
         if size == 0:
             return None
         stages = int(self._system.stages[pipeline])
-        slices = tuple(int(w) for w in self._books[CHOSEN, pipeline * self._system.max_stages, :stages])
+        slices = tuple(self._books[CHOSEN, self._rows[SliceId(pipeline, 0, 0)], :stages].tolist())
         number, head = int(self._books[NOTES, 0, SENT]) - 1, int(self._books[NOTES, 0, HEAD])
         ready_us = now_us
         for stage, w in enumerate(slices):
@@ -127,18 +132,18 @@ class Dispatcher:
 
     def latency_us(self, slice_id: SliceId, size: int) -> int:
         """Return how long a batch is planned to take on a slice."""
-        return int(self._system.latency_us[slice_id.pipeline, slice_id.stage, size])
+        return self._latency_us[slice_id.pipeline][slice_id.stage][size]
 
     def remaining_us(self, slice_id: SliceId, size: int) -> int:
         """Return how long a batch is planned to take from a slice to the end of its pipeline, without waiting."""
         p = slice_id.pipeline
         stages = range(slice_id.stage, int(self._system.stages[p]))
-        inference = sum(int(self._system.latency_us[p, s, size]) for s in stages)
+        inference = sum(self._latency_us[p][s][size] for s in stages)
         return inference + sum(self._travel_us(SliceId(p, s, 0), size) for s in stages[1:])
 
     def free_us(self, slice_id: SliceId) -> int:
         """Return when a slice is expected to have done all that it has to do; NEVER if it is down."""
-        return NEVER if slice_id in self._down else int(self._books[FREE, self._row(slice_id), slice_id.slice])
+        return NEVER if slice_id in self._down else int(self._books[FREE, self._rows[slice_id], slice_id.slice])
 
     def reached(self, slice_id: SliceId, batch: int, size: int, now_us: int) -> None:
         """Note that a batch is at a slice now (not necessarily the one that was reserved for it)."""
@@ -177,12 +182,9 @@ class Dispatcher:
         """Note that requests are lost."""
         self.fate[first : first + size] = -LOST
 
-    def _row(self, slice_id: SliceId) -> int:
-        return slice_id.pipeline * self._system.max_stages + slice_id.stage
-
     def _travel_us(self, slice_id: SliceId, size: int) -> int:
-        at = slice_id.pipeline, slice_id.stage
-        return size * int(self._system.transfer_us[at]) + int(self._system.hop_us[at])
+        p, s, _ = slice_id
+        return size * self._transfer_us[p][s] + self._hop_us[p][s]
 
     def _lay_out(self, slice_id: SliceId, now_us: int) -> None:
         """Set until when a slice is reserved, from what it has to do and the time now."""
@@ -200,7 +202,7 @@ class Dispatcher:
                 self._lay_out(slice_id, now_us)
 
     def _set_free(self, slice_id: SliceId, free_us: int) -> None:
-        row = self._row(slice_id)
+        row = self._rows[slice_id]
         self._books[FREE, row, slice_id.slice] = free_us
         refresh(self._books, row, self._books[CARD, row, slice_id.slice])
         forget(self._books, slice_id.pipeline)

@@ -71,6 +71,7 @@ class LocalFleet:
         self._context = multiprocessing.get_context("spawn")
         self._tasks = dict(tasks)
         self._workers: dict[SliceId, _Worker] = {}
+        self._pipes: dict[int, SliceId] = {}
         self._segments: list[Segment] = []
         try:
             self._inboxes = [
@@ -121,9 +122,8 @@ class LocalFleet:
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Read what workers said; ``select`` because it wakes to the microsecond, where poll and epoll round to ms."""
-        waiting = {worker.pipe.fileno(): slice_id for slice_id, worker in self._workers.items()}
-        readable, _, _ = select.select(list(waiting), [], [], max(0.0, timeout_s))
-        return [self._hear(waiting[handle]) for handle in readable]
+        readable, _, _ = select.select(self._pipes, [], [], max(0.0, timeout_s))
+        return [self._hear(self._pipes[handle]) for handle in readable]
 
     def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
         """Return views into shared memory."""
@@ -169,6 +169,7 @@ class LocalFleet:
                 worker.process.kill()
                 worker.process.join()
         self._workers.clear()
+        self._pipes.clear()
         for segment in self._segments:
             segment.close()
         self._segments.clear()
@@ -184,6 +185,7 @@ class LocalFleet:
         process.start()
         theirs.close()  # so that the worker's end is the only one, and closes when it dies
         self._workers[slice_id] = _Worker(task, self._outboxes[slice_id], process, ours)
+        self._pipes[ours.fileno()] = slice_id
 
     def _await_ready(self) -> None:
         """Wait for every worker's first word."""
@@ -224,6 +226,7 @@ class LocalFleet:
     def _bury(self, slice_id: SliceId) -> int | None:
         """Wait for the end of a worker that is dying, take back the slots that it held, and return its exit code."""
         worker = self._workers.pop(slice_id)
+        del self._pipes[worker.pipe.fileno()]
         worker.pipe.close()
         worker.process.join(0.2)
         if worker.process.is_alive():

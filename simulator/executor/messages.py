@@ -5,7 +5,7 @@ Times are nanoseconds of the sender's monotonic clock, which processes of one ma
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from simulator.executor.transport import Place
@@ -60,10 +60,10 @@ _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Work, Ready, Do
 def pack(message: Message) -> bytes:
     """Return a message as bytes.
 
-    >>> unpack(pack(Done(3, {"x": Place("s", 0, "float32", (2, 3))}, 1, 2, 3))).outputs["x"].shape
+    >>> unpack(pack(Done(3, {"x": Place("s", 0, 24, "float32", (2, 3))}, 1, 2, 3))).outputs["x"].shape
     (2, 3)
     """
-    return json.dumps([type(message).__name__, asdict(message)], separators=(",", ":")).encode()
+    return json.dumps([type(message).__name__, vars(message)], separators=(",", ":")).encode()
 
 
 def unpack(text: bytes) -> Any:
@@ -71,8 +71,9 @@ def unpack(text: bytes) -> Any:
     kind, fields = json.loads(text)
     for name in ("inputs", "outputs"):
         if name in fields:
-            fields[name] = {
-                key: Place(place["segment"], place["offset"], place["dtype"], tuple(place["shape"]))
-                for key, place in fields[name].items()
-            }
+            fields[name] = {key: _place(*place) for key, place in fields[name].items()}
     return _KINDS[kind](**fields)
+
+
+def _place(segment: str, offset: int, nbytes: int, dtype: str, shape: list[int]) -> Place:
+    return Place(segment, offset, nbytes, dtype, tuple(shape))

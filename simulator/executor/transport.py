@@ -9,8 +9,8 @@ offset, element type, shape. Nothing is pickled.
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,19 +21,14 @@ from simulator.executor.layouts import ALIGNMENT
 _NAMES_TRIED = 20
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a tensor lies: byte ``offset`` in a segment."""
+class Place(NamedTuple):
+    """Where a tensor lies: ``nbytes`` from byte ``offset`` of a segment."""
 
     segment: str
     offset: int
+    nbytes: int
     dtype: str
     shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the tensor."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
 def new_name() -> str:
@@ -120,7 +115,7 @@ def write(memory: SharedMemory, offset: int, capacity: int, tensors: Mapping[str
     for name, tensor in tensors.items():
         if offset + tensor.nbytes > end:
             raise ValueError(f"tensor {name!r} of shape {list(tensor.shape)} does not fit into its slot")
-        place = Place(memory.name, offset, tensor.dtype.name, tensor.shape)
+        place = Place(memory.name, offset, tensor.nbytes, tensor.dtype.name, tensor.shape)
         read(memory, place)[...] = tensor
         places[name] = place
         offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
@@ -136,7 +131,8 @@ def write_rows(
     end = offset + capacity
     for name, first in rows[0].items():
         shape = (sum(row[name].shape[0] for row in rows), *first.shape[1:])
-        place = Place(memory.name, offset, first.dtype.name, shape)
+        nbytes = sum(row[name].nbytes for row in rows)
+        place = Place(memory.name, offset, nbytes, first.dtype.name, shape)
         if offset + place.nbytes > end:
             raise ValueError(f"input {name!r} of shape {list(shape)} does not fit into its slot")
         np.concatenate([row[name] for row in rows], out=read(memory, place))
