@@ -7,9 +7,11 @@ offset, element type, shape. Nothing is pickled.
 """
 
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from simulator.executor.layouts import ALIGNMENT
 
 # One try almost always does; the others are for names that another program took.
 _NAMES_TRIED = 20
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 class Place(NamedTuple):
@@ -77,16 +80,18 @@ class Segment:
 
 def _create(size: int, name: Callable[[], str]) -> SharedMemory:
     """Return new shared memory; a name that is taken is not ours, so another one is tried."""
+    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else size
+    if size > free:  # it would be given, and end the process when it is written to
+        raise InputError(
+            f"shared memory: {size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free in {_SHARED_MEMORY}; "
+            "lower --in-flight or --queue, or enlarge it"
+        )
     for _ in range(_NAMES_TRIED):
         try:
             return SharedMemory(name(), create=True, size=size)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise InputError(
-                f"shared memory: cannot get {size / 1e6:.1f} MB ({error.strerror}); free some, or lower --in-flight"
-            ) from None
-    raise InputError(f"shared memory: {_NAMES_TRIED} names were taken; remove leftovers of other runs (/dev/shm)")
+    raise InputError(f"shared memory: {_NAMES_TRIED} names were taken; remove what other runs left there")
 
 
 class Attached:
