@@ -42,10 +42,10 @@ FACTS = 9  # [stage, ...]: what the plan says
 NOTES = 10  # [0, ...]: the run so far, and what a policy remembers
 FIELDS = 11
 
-# Columns of FACTS; the last three hold for pipelines.
-SLICES, PADDED, CARD_SLICES, NET, HOP, STAGES, PLANNED, MONOTONE = range(8)
+# Columns of FACTS; STAGES and MONOTONE are of the pipeline.
+SLICES, PADDED, CARD_SLICES, NET, HOP, PLANNED, LATER, STAGES, MONOTONE = range(9)
 # Columns of NOTES.
-PIPELINES, MAX_STAGES, SLO, HEAD, ARRIVED, SENT, WAKE, MEMORY, WALK_AT, WALK_BATCH, WALK_PIPELINE = range(11)
+PIPELINES, MAX_STAGES, SLO, HEAD, TAIL, SENT, WAKE, MEMORY, WALK_AT, WALK_BATCH, WALK_PIPELINE = range(11)
 
 UNKNOWN = -1
 NEVER = 1 << 46  # µs, two years: later than any event, and room for a slice index in the low bits of a packed time
@@ -60,8 +60,8 @@ def open_books(system: System) -> Books:
     books = np.zeros((FIELDS, pipelines * stages, width), np.int64)
     books[EARLIEST] = UNKNOWN
     books[NOTES, 0, [PIPELINES, MAX_STAGES, SLO]] = pipelines, stages, system.slo_us
-    books[NOTES, 0, [MEMORY, WALK_AT]] = UNKNOWN
-    books[NOTES, 0, WAKE] = NEVER
+    books[NOTES, :, [MEMORY, WALK_AT]] = UNKNOWN
+    books[NOTES, :, WAKE] = NEVER
     for p in range(pipelines):
         planned, first = int(system.batch[p]), p * stages
         books[WORK, first, : planned + 1] = system.work_us[p, : planned + 1]
@@ -74,6 +74,7 @@ def open_books(system: System) -> Books:
             books[FREE, row, slices:] = NEVER
             books[FACTS, row, [SLICES, PADDED, CARD_SLICES, PLANNED]] = slices, -(-slices // 8) * 8, on_card, planned
             books[FACTS, row, [NET, HOP]] = system.transfer_us[p, s], system.hop_us[p, s]
+            books[FACTS, row, LATER] = system.later_us[p, s]
             for card in range(0, slices, on_card):
                 refresh(books, row, card)
             books[READY, row, slices:] = NEVER

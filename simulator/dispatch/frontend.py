@@ -1,6 +1,6 @@
 """The frontend queue: from a policy's decisions about its head to batches sent and requests dropped.
 
-The queue is ``arrivals[HEAD:ARRIVED]``, in deadline order because all requests of a DNN have the same SLO. It is
+The queue is ``arrivals[HEAD:TAIL]``, in deadline order because all requests of a DNN have the same SLO. It is
 worked through on every arrival and at the policy's own timer; an arrival cancels the timer, but a timer
 due at the instant of an arrival goes first.
 """
@@ -8,7 +8,7 @@ due at the instant of an arrival goes first.
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.books import ARRIVED, HEAD, NEVER, NOTES, SENT, SLO, WAKE, Books, reserve
+from simulator.dispatch.books import HEAD, NEVER, NOTES, SENT, SLO, TAIL, WAKE, Books, reserve
 from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, SEND, Decision
 from simulator.dispatch.reservation import reservation
@@ -34,7 +34,7 @@ def advance(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32], 
         request arrives before.
     """
     head = books[NOTES, 0, HEAD]
-    arrived = books[NOTES, 0, ARRIVED]
+    arrived = books[NOTES, 0, TAIL]
     wake = NEVER
     size = pipeline = 0
     while head < arrived:
@@ -79,11 +79,11 @@ def next_batch(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32
         Its slices are in CHOSEN; size 0 when all requests are dealt with.
     """
     while True:
-        arrived = books[NOTES, 0, ARRIVED]
+        arrived = books[NOTES, 0, TAIL]
         wake = books[NOTES, 0, WAKE]
         if arrived < len(arrivals) and arrivals[arrived] < wake:
             now = arrivals[arrived]
-            books[NOTES, 0, ARRIVED] = arrived + 1
+            books[NOTES, 0, TAIL] = arrived + 1
         elif wake < NEVER:
             now = wake
         else:

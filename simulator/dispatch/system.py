@@ -30,6 +30,8 @@ class System:
         ``[pipeline, stage]``, the time that one request's input takes on the wire to this stage; 0 for the first.
     hop_us
         ``[pipeline, stage]``, the delay between the end of a transfer and its arrival at this stage.
+    later_us
+        ``[pipeline, stage]``, the planned inference and transfer of all stages after this one.
     slices
         ``[pipeline, stage]``, the size of the pool.
     card_slices
@@ -51,6 +53,7 @@ class System:
     latency_us: Ints
     transfer_us: Ints
     hop_us: Ints
+    later_us: Ints
     slices: Ints
     card_slices: Ints
     server_slices: Ints

@@ -46,7 +46,7 @@ def play(
                 for k in order:
                     arrive_us[0, k] = sent_us[k]
             elif s < stages[p]:
-                _send(
+                send(
                     order,
                     card_slices[p, s - 1],
                     slices[p, s - 1],
@@ -61,12 +61,12 @@ def play(
                 for k in order:
                     arrive_us[s, k] = start_us[s, k] = end_us[s, k] = end_us[s - 1, k]
                 continue
-            _serve(order, slices[p, s], latency_us[p, s], size, chosen[s], arrive_us[s], start_us[s], end_us[s])
+            serve(order, slices[p, s], latency_us[p, s], size, chosen[s], arrive_us[s], start_us[s], end_us[s])
     return arrive_us, start_us, end_us
 
 
 @compiled
-def _send(
+def send(
     order: Ints,
     card_slices: int,
     slices: int,
@@ -78,17 +78,17 @@ def _send(
     arrive_us: Ints,
 ) -> None:
     """Send batches over their cards, and put ``order`` in the order of arrival at the next stage."""
-    _sort(order, ready_us)
+    sort(order, ready_us)
     free = np.zeros(slices // card_slices + 1, np.int64)
     for k in order:
         card = chosen[k] // card_slices
         free[card] = max(free[card], ready_us[k]) + size[k] * transfer_us
         arrive_us[k] = free[card] + hop_us
-    _sort(order, arrive_us)
+    sort(order, arrive_us)
 
 
 @compiled
-def _serve(
+def serve(
     order: Ints,
     slices: int,
     latency_us: Ints,
@@ -107,7 +107,7 @@ def _serve(
 
 
 @compiled
-def _sort(order: Ints, time_us: Ints) -> None:
+def sort(order: Ints, time_us: Ints) -> None:
     """Sort batches by time, then by dispatch index; by insertion, because they nearly are."""
     for i in range(1, len(order)):
         k = order[i]

@@ -5,11 +5,16 @@ from typing import Literal, get_args
 import numpy as np
 
 from planner.model import InputError
-from simulator.dispatch.frontend import POLICIES
+from simulator.dispatch.frontend import POLICIES as FRONTEND_POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.events import Run
 from simulator.engine.replay import replay
+from simulator.engine.staged import replay_stages
+from simulator.engine.staged_events import StagedRun
 from simulator.results.records import Records
+
+REACTIVE = "reactive"
+POLICIES = (*FRONTEND_POLICIES, REACTIVE)
 
 EngineName = Literal["auto", "simpy", "replay"]
 
@@ -39,17 +44,19 @@ def simulate(system: System, arrivals_us: Ints, *, policy: str = "reservation", 
         raise InputError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
     if engine not in get_args(EngineName):
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(get_args(EngineName))}")
-    number = POLICIES.index(policy)
+    if policy == REACTIVE:
+        return StagedRun(system, arrivals_us).records() if engine == "simpy" else replay_stages(system, arrivals_us)
+    number = FRONTEND_POLICIES.index(policy)
     return Run(system, arrivals_us, number).records() if engine == "simpy" else replay(system, arrivals_us, number)
 
 
 def _checked(arrivals_us: Ints) -> Ints:
     """Return arrivals as a contiguous int64 array, or say why they are none."""
     arrivals = np.ascontiguousarray(arrivals_us)
+    if not arrivals.size:
+        raise InputError("arrivals: zero requests; offer a longer time or a higher rate")
     if arrivals.ndim != 1 or not np.issubdtype(arrivals.dtype, np.integer):
         raise InputError(f"arrivals: expected one row of integer µs, got {arrivals.dtype} of shape {arrivals.shape}")
-    if not len(arrivals):
-        raise InputError("arrivals: zero requests; offer a longer time or a higher rate")
     if arrivals[0] < 0:
         raise InputError(f"arrivals: expected times from 0 µs on, got {arrivals[0]}")
     if (backwards := np.flatnonzero(arrivals[1:] < arrivals[:-1])).size:

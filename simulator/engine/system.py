@@ -39,7 +39,7 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
     shape = len(pipelines), max(len(pipeline.stages) for pipeline in pipelines)
     ints = {
         name: np.zeros(shape, np.int64)
-        for name in ("transfer_us", "hop_us", "slices", "card_slices", "server_slices", "share")
+        for name in ("transfer_us", "hop_us", "later_us", "slices", "card_slices", "server_slices", "share")
     }
     device = np.full(shape, -1, np.int64)
     latency_us = np.zeros((*shape, max(pipeline.batch for pipeline in pipelines) + 1), np.int64)
@@ -49,6 +49,8 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
             device[p, s] = problem.cluster.index(stage.device)
             ints["slices"][p, s] = stage.slices
             ints["share"][p, s] = stage.share
+            after = pipeline.stages[s + 1 :]
+            ints["later_us"][p, s] = sum(later.latency_us + int(later.transfer_us) for later in after)
             ints["server_slices"][p, s] = kind.devices_per_server * stage.share
             ints["card_slices"][p, s] = _card_slices(problem, pipeline, s)
             latency_us[p, s, 1 : stage.batch + 1] = _latencies_us(problem, pipeline, stage)

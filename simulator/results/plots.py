@@ -194,7 +194,7 @@ def throughput_tradeoff(
     ax = ax or new_axes()
     for number, name in enumerate(in_order(plans[line])):
         part = plans[plans[line] == name].sort_values([against, "throughput_rps"], ascending=[True, False])
-        best = part["throughput_rps"].cummax().shift(fill_value=-np.inf)
+        best = part["throughput_rps"].astype(float).cummax().shift(fill_value=-np.inf)
         front, rest = part[part["throughput_rps"] > best], part[part["throughput_rps"] <= best]
         style = _line_style(number, 0)
         ax.plot(front[against], front["throughput_rps"], label=short(name), **style)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -91,3 +92,11 @@ def save_figure(figure: Figure | Axes, path: Path) -> None:
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with replacing(path) as temporary:
         drawn.savefig(temporary, dpi=200, metadata=dates.get(path.suffix))
+
+
+def save_with_numbers(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None:
+    """Write a figure as PNG and PDF, and the numbers behind it as CSV beside them."""
+    for suffix in (".png", ".pdf"):
+        save_figure(figure, stem.with_name(stem.name + suffix))
+    with replacing(stem.with_name(stem.name + ".csv")) as temporary:
+        numbers.to_csv(temporary, index=False)

@@ -15,7 +15,7 @@ from simulator.workload.arrivals import ArrivalsUs
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
 FOLDER = Path(REFERENCE or ".") / "ppipe"
-POLICIES = {"RESERVATION": "reservation"}
+POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
 # Every 25th case: 45 of 1,104, from all files, methods, DNNs and both kinds of arrivals.
 CASES = [
     row
