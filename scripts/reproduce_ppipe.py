@@ -7,9 +7,11 @@ published beside what was found.
 
 import csv
 import glob
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import groupby
 from operator import itemgetter
@@ -17,11 +19,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
+import pandas as pd
 import typer
 
-from planner.cli.app import console, new_app, progress, run
-from planner.files import replacing
+from planner.cli.app import console, errors, new_app, progress, run
+from planner.files import load_plan, replacing, save, write_text
 from planner.files.ppipe import (
+    FileName,
     Layers,
     Prepartition,
     list_dnns,
@@ -36,10 +40,16 @@ from planner.planning.api import make_plan
 from planner.planning.prepartition import prepartition
 from simulator.engine import System, build_system, simulate
 from simulator.results.metrics import counted, dropped, late, latencies_us, quantile
+from simulator.results.study import FIGURES, comparison
+from simulator.results.style import save_with_numbers
+from simulator.sweep import run_sweep, series_of_plan
 from simulator.workload import Trace, fold, read_maf21
+from simulator.workload.arrivals import TimesS
 
 DURATION_S = 30.0
-POLICIES = {"RESERVATION": "reservation"}
+POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
+
+CLUSTERS = {"L4+P4": "HC1", "L4+T4": "HC2", "V100+P4": "HC3", "V100+T4": "HC4"}  # as the paper names them
 
 Item = TypeVar("Item")
 
@@ -259,6 +269,128 @@ def write_rows(out: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
             writer.writerow(row)
             count += 1
     console.print(f"{count} rows written to {out}")
+
+
+@app.command("all")
+def all_command(
+    data: Data,
+    traces: Annotated[Path, typer.Option(help="Folder of the arrival traces, each <name>.csv or <name>.csv.gz.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for plans, runs, figures and the summary; finished parts are kept.")
+    ],
+    jobs: Annotated[int, typer.Option(help="Processes. [default: all cores]", min=0)] = 0,
+    gap: Annotated[float, typer.Option(help="Relative gap to plan to.")] = 1e-6,
+    time_limit: Annotated[float, typer.Option(help="Seconds per plan.")] = 120.0,
+) -> None:
+    """Run the whole study: blocks, plans, simulations at twenty loads, figures, and ours beside the published."""
+    processes = jobs or os.cpu_count() or 1
+    if not (out / "prepartition.csv").exists():
+        prepartition_command(data, out / "prepartition.csv")
+    options = {"method": "auto", "backend": "highs", "gap": gap, "time_limit_s": time_limit}
+    plans = plan_study(data, out / "plans", options, processes)
+    times_s = {path.name.removesuffix(".gz").removesuffix(".csv"): read_maf21(path).times_s for path in _traces(traces)}
+    rows = simulate_study(plans, times_s, out / "sweep", processes)
+    with replacing(out / "runs.csv") as temporary:
+        rows.to_csv(temporary, index=False)
+    for trace, part in rows.groupby("trace"):
+        for name, draw in FIGURES.items():
+            save_with_numbers(*draw(part), out / "figures" / f"{name}-{trace}")
+    write_text(out / "summary.txt", comparison(rows))
+    console.print(comparison(rows), highlight=False, soft_wrap=True)
+    console.print(f"plans, runs.csv, figures and summary.txt are in {out}")
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A plan of ours in place of a published one: of which study, and between which device types."""
+
+    study: str
+    name: FileName
+    problem: Problem
+    plan: Plan
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """What `simulator.results.study` wants to know of every run."""
+        return {
+            "study": self.study,
+            "cluster": CLUSTERS["+".join(self.name.device_types)],
+            "group": ", ".join(self.name.dnns),
+            **dict(zip(("high", "low"), self.name.device_types, strict=True)),
+            **dict(zip(("high_count", "low_count"), self.name.counts, strict=True)),
+        }
+
+
+def plan_study(data: Path, out: Path, options: Mapping[str, Any], processes: int) -> list[StudyPlan]:
+    """Plan every published problem again; plans that lie in ``out`` already are read."""
+    files = sorted((data / "plans").glob("*/*.json"))
+    if not files:
+        raise InputError(f"{data / 'plans'}: no published plans there; expected maf19/*.json and ablation/*.json")
+    missing = [path for path in files if not (out / path.parent.name / path.name).exists()]
+    with progress() as bar, ProcessPoolExecutor(processes) as pool:
+        work = partial(plan_file, data=data, out=out, options=options)
+        for _ in bar.track(pool.map(work, missing), total=len(missing), description="planning"):
+            pass
+    return [study_plan(path, data, out) for path in files]
+
+
+def plan_file(path: Path, data: Path, out: Path, options: Mapping[str, Any]) -> None:
+    """Plan the problem of a published plan and write the result under the same name."""
+    problem = read_problem(path, data)
+    save(plan_again(problem, read_plan(path, problem), path, data, options), out / path.parent.name / path.name)
+
+
+def study_plan(path: Path, data: Path, out: Path) -> StudyPlan:
+    """Read our plan of a published problem."""
+    problem = read_problem(path, data)
+    name = FileName.parse(path.name, tuple(dnn.name for dnn in problem.dnns))
+    return StudyPlan(path.parent.name, name, problem, load_plan(out / path.parent.name / path.name))
+
+
+def simulate_study(
+    plans: Sequence[StudyPlan], times_s: Mapping[str, TimesS], folder: Path, processes: int
+) -> pd.DataFrame:
+    """Simulate every plan at twenty loads of every trace; the ablation under both policies."""
+    full: dict[str, dict[str, float]] = {}
+    for one in plans:
+        if one.plan.scheduler == "pipelines":
+            full[_problem_name(one)] = {dnn.name: one.plan.throughput_rps(dnn.name) for dnn in one.problem.dnns}
+    series = [
+        each
+        for one in plans
+        for each in series_of_plan(
+            f"{one.study}/{one.name}",
+            one.problem,
+            one.plan,
+            {dnn: list(times_s) for dnn in one.name.dnns},
+            full_rps=full[_problem_name(one)],
+            policies=("reservation", "reactive") if one.study == "ablation" else ("reservation",),
+        )
+    ]
+    with progress() as bar:
+        task = bar.add_task("simulating, series", total=len(series))
+        result = run_sweep(
+            series,
+            times_s,
+            folder=folder,
+            processes=processes,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    for failure in result.failures:
+        errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}: {failure.error}")
+    columns = pd.DataFrame([{"plan": f"{one.study}/{one.name}", **one.columns} for one in plans])
+    return pd.DataFrame(result.rows).merge(columns, on="plan", validate="many_to_one")
+
+
+def _problem_name(one: StudyPlan) -> str:
+    return f"{one.study}/{replace(one.name, scheduler='pipelines')}"
+
+
+def _traces(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.glob("*.csv*") if not path.name.startswith("cases"))
+    if not found:
+        raise InputError(f"{folder}: no traces there; expected MAF'21 files, <name>.csv or <name>.csv.gz")
+    return found
 
 
 if __name__ == "__main__":

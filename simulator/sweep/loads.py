@@ -147,6 +147,8 @@ def run_load(
 ) -> Row:
     """Simulate a series at one load and return its row: what was offered, and the `summary` of the records.
 
+    ``devices_<type>`` is how many devices the plan fills for this DNN, which ``utilisation_<type>`` refers to.
+
     ``stopped`` says that the run was ended because it certainly fails; ``requests`` are then all those offered,
     ``dropped`` the requests lost for certain, and the other metrics are absent.
     """
@@ -167,7 +169,8 @@ def run_load(
             requests = int((arrivals_us >= WARM_UP_US).sum())
             return series.label | offered | {"stopped": True, "requests": requests, "dropped": lost, "late": 0}
     records = simulate(series.system, arrivals_us, policy=series.policy, engine=options.engine)
-    return series.label | offered | {"stopped": False, "engine": records.engine} | summary(records)
+    filled = {f"devices_{name}": n for name, n in zip(series.system.device_types, series.system.devices, strict=True)}
+    return series.label | offered | {"stopped": False, "engine": records.engine} | filled | summary(records)
 
 
 def largest_load(rows: Sequence[Row], target: float = 0.99) -> float:
