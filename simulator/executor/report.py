@@ -1,8 +1,8 @@
 """The files of a run on real devices.
 
-Beside the records (`simulator.results`): ``slices.csv`` and ``hops.csv`` (what was measured), ``incidents.csv`` (what
-went wrong and was dealt with), ``execution.json`` (all of it in short, and how it came about), with a comparison also
-``comparison.csv`` and ``comparison.png``.
+Beside the records (`simulator.results`), per DNN: ``<dnn>.slices.csv`` and ``<dnn>.hops.csv`` (what was measured),
+``<dnn>.incidents.csv`` (what went wrong and was dealt with), ``<dnn>.execution.json`` (all of it in short, and how it
+came about), with a comparison also ``<dnn>.comparison.csv`` and ``<dnn>.comparison.png``.
 """
 
 import csv
@@ -37,26 +37,27 @@ def write_incidents(execution: Execution, folder: Path) -> None:
         }
         for incident in execution.journal.incidents
     ]
-    write_text(folder / "incidents.csv", _table(rows, ["time_us", "slice", "what", "requests"]))
+    write_text(folder / f"{execution.system.dnn}.incidents.csv", _table(rows, ["time_us", "slice", "what", "requests"]))
 
 
 def write_measurement(execution: Execution, measurement: Measurement, folder: Path) -> None:
     """Write what a run measured."""
     for name, figures in (("slices", measurement.slices), ("hops", measurement.hops)):
         rows = [asdict(each) for each in figures]
-        write_text(folder / f"{name}.csv", _table(rows, list(rows[0]) if rows else []))
+        write_text(folder / f"{execution.system.dnn}.{name}.csv", _table(rows, list(rows[0]) if rows else []))
     text = json.dumps(summarise(execution, measurement), indent=2, ensure_ascii=False, default=str)
-    write_text(folder / "execution.json", text + "\n")
+    write_text(folder / f"{execution.system.dnn}.execution.json", text + "\n")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write a comparison as a table and as a figure."""
     import matplotlib.pyplot as plt
 
-    write_text(folder / "comparison.csv", comparison_csv(comparison.rows))
+    name = comparison.measured.system.dnn
+    write_text(folder / f"{name}.comparison.csv", comparison_csv(comparison.rows))
     figure = plt.figure(figsize=(6, 3.6), layout="constrained")
     draw_comparison(comparison, figure.add_subplot())
-    with replacing(folder / "comparison.png") as temporary:
+    with replacing(folder / f"{name}.comparison.png") as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
 

@@ -1,0 +1,157 @@
+"""The command that tells where to cut a model between two devices."""
+
+from pathlib import Path
+from typing import Annotated
+
+import onnx_ir as ir
+import typer
+from rich.table import Table
+
+from planner.cli.app import console, progress
+from planner.files import load_profile, replacing, write_text
+from planner.files.models import load_model
+from planner.model import InputError, Profile
+from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
+from simulator.executor import Settings
+from simulator.executor.pareto import SplitPoint, WireLink, draw_split_points, split_points, split_points_csv
+from simulator.executor.trials import Trial, try_point
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(pareto)
+
+
+def pareto(
+    model: Annotated[
+        str,
+        typer.Argument(help="A profile (.json): cuts are between its blocks. Or a .onnx file: every cut, estimated."),
+    ],
+    devices: Annotated[str, typer.Option(help="Two device types, A,B: of the profile, or of the catalogue.")],
+    link: Annotated[
+        str, typer.Option(metavar="MS,GBPS", help="The link between them: latency (ms), bandwidth (Gbit/s).")
+    ],
+    batch: Annotated[int, typer.Option(help="Batch size.", min=1)] = 1,
+    measure: Annotated[
+        int, typer.Option(help="Try so many points on this machine: the front first, then even steps through the rest.")
+    ] = 0,
+    onnx: Annotated[Path | None, typer.Option(help="The model, for --measure with a profile.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of each of a point's two tries, s.")] = 2.0,
+    cores: CoresOption = None,
+    slowdown: SlowdownOption = None,
+    oversubscribe: OversubscribeOption = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/pareto"),
+) -> None:
+    """Latency, throughput and bytes of every cut of a model between two devices, in both orders; the front marked."""
+    pair = _pair(devices)
+    wire = _link(link)
+    profile, given = _profile_of(model, pair, batch, onnx)
+    points = split_points(profile, pair, wire, batch)
+    if measure:
+        if given is None:
+            raise InputError("--measure needs the model itself; give it with --onnx")
+        settings = Settings(emulation=emulation_of(cores, slowdown, network=True), oversubscribe=oversubscribe)
+        points = _measured(points, measure, profile, given, settings, Trial(seconds), wire)
+    title = f"{profile.name}, batch {batch}, link {wire.hop_latency_us / 1000:g} ms, {wire.bandwidth_gbps:g} Gbit/s"
+    write_text(out / "pareto.csv", split_points_csv(points))
+    _draw(points, title, out / "pareto.png")
+    _show(points)
+    console.print(f"{len(points)} points in {out / 'pareto.csv'}, drawn in pareto.png", highlight=False, soft_wrap=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise InputError(f"--devices: expected two device types A,B, got {text!r}")
+    return names[0], names[1]
+
+
+def _link(text: str) -> WireLink:
+    try:
+        latency_ms, bandwidth_gbps = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--link: expected MS,GBPS (for example 0.5,1), got {text!r}") from None
+    return WireLink(1000 * latency_ms, bandwidth_gbps)
+
+
+def _profile_of(text: str, devices: tuple[str, str], batch: int, onnx: Path | None) -> tuple[Profile, ir.Model | None]:
+    """Return a profile that was given, or an estimate per layer for a model; and the model, where there is one."""
+    path = Path(text)
+    if path.suffix == ".json":
+        profile = load_profile(path)
+        return profile, None if onnx is None else load_profiled(onnx, profile)
+    from planner.profiling import blank_profile, estimate_tables, find_device, free_batch, read_graph, with_tables
+
+    model = load_model(path)
+    graph = read_graph(free_batch(model), path.stem)
+    starts = range(len(graph.layers))
+    kinds = [find_device(name) for name in dict.fromkeys(devices)]
+    return with_tables(blank_profile(graph, starts), estimate_tables(graph, starts, kinds, [batch], [1])), model
+
+
+def _measured(
+    points: tuple[SplitPoint, ...],
+    count: int,
+    profile: Profile,
+    model: ir.Model,
+    settings: Settings,
+    trial: Trial,
+    link: WireLink,
+) -> tuple[SplitPoint, ...]:
+    """Try the chosen points, one after the other."""
+    found = list(points)
+    with progress() as bar:
+        chosen = _choose(points, count)
+        for index in bar.track(chosen, description="trying points"):
+            found[index] = try_point(points[index], profile, model, settings, trial, link)
+    return tuple(found)
+
+
+def _choose(points: tuple[SplitPoint, ...], count: int) -> list[int]:
+    """Return the indices of the points to try: the front, then even steps through the rest."""
+    front = [index for index, point in enumerate(points) if point.on_front]
+    rest = [index for index, point in enumerate(points) if not point.on_front]
+    if count <= len(front):
+        return [front[len(front) * step // count] for step in range(count)]
+    more = min(count - len(front), len(rest))
+    return sorted(front + [rest[len(rest) * step // more] for step in range(more)])
+
+
+def _draw(points: tuple[SplitPoint, ...], title: str, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(6.4, 4), layout="constrained")
+    draw_split_points(points, title, figure.add_subplot())
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def _show(points: tuple[SplitPoint, ...]) -> None:
+    """Print the front and what was measured."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("cut", "ms", "req/s", "kB", "front", "measured ms", "req/s", "over sequential"):
+        table.add_column(title, no_wrap=True, justify="left" if title == "cut" else "right")
+    for point in points:
+        if point.on_front or point.measured:
+            table.add_row(
+                point.name,
+                f"{point.predicted.latency_us / 1000:.2f}",
+                f"{point.predicted.throughput_rps:.1f}",
+                f"{point.bytes_per_request / 1000:.0f}",
+                "*" if point.on_front else "",
+                *_measured_cells(point),
+            )
+    console.print(table)
+
+
+def _measured_cells(point: SplitPoint) -> tuple[str, str, str]:
+    """Return latency, throughput, and for a cut how many times that of one batch under way at a time."""
+    if point.measured is None or point.sequential is None:
+        return "", "", ""
+    ratio = point.measured.throughput_rps / point.sequential.throughput_rps
+    return (
+        f"{point.measured.latency_us / 1000:.2f}",
+        f"{point.measured.throughput_rps:.1f}",
+        f"{ratio:.2f} times" if point.cut is not None else "",
+    )
