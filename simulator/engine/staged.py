@@ -49,7 +49,7 @@ def replay_stages(system: System, arrivals_us: Ints) -> Records:
             served.append(
                 run_queue(
                     books,
-                    p * width + s,
+                    row,
                     joining,
                     before.size[order],
                     reach_us[order],

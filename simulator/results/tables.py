@@ -1,0 +1,123 @@
+"""Records as files: a row per request, CSV or Parquet.
+
+Columns: request, arrival_us, deadline_us, outcome, pipeline, then for every stage position s the batch (number,
+size, slice) and its times: ``stage0_batch, stage0_size, stage0_slice, stage0_arrive_us, stage0_start_us,
+stage0_end_us, stage1_batch, ...``; empty where the request got no further. Written in pieces of `PIECE` rows, so
+that memory stays flat.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from planner.files.atomic import replacing
+from planner.model import InputError
+from simulator.dispatch.decisions import OUTCOMES
+from simulator.dispatch.system import System
+from simulator.results.records import Records, Visits
+
+PIECE = 250_000
+VISIT_COLUMNS = ("size", "slice", "arrive_us", "start_us", "end_us")
+
+
+def write_records(records: Records, path: Path) -> None:
+    """Write a run's records in one step; the suffix, .csv or .parquet, says how.
+
+    Raises
+    ------
+    InputError
+        Another suffix, or the folder cannot be written.
+    """
+    schema = _schema(len(records.visits))
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            with pa.parquet.ParquetWriter(temporary, schema) as parquet:
+                for piece in _pieces(records, schema):
+                    parquet.write_table(piece)
+        elif path.suffix == ".csv":
+            with pa.csv.CSVWriter(temporary, schema) as text:
+                for piece in _pieces(records, schema):
+                    text.write_table(piece)
+        else:
+            raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
+
+
+def read_records(path: Path, system: System) -> Records:
+    """Read what `write_records` wrote about a run of ``system``; batches in which no request ended are not in it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or its columns are others.
+    """
+    try:
+        table = pa.parquet.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: cannot read records there ({error}); expected a .csv or .parquet file") from None
+    expected = _schema(system.max_stages).names
+    if table.column_names != expected:
+        raise InputError(f"{path}: expected the columns {expected}, got {table.column_names}")
+
+    def column(name: str) -> NDArray[np.int64]:
+        numbers: NDArray[np.int64] = table[name].fill_null(-1).to_numpy().astype(np.int64)
+        return numbers
+
+    codes = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+    pipeline = column("pipeline")
+    visit, visits = [], []
+    for s in range(system.max_stages):
+        batch = column(f"stage{s}_batch")
+        first = np.flatnonzero(batch >= 0)
+        numbers, place = np.unique(batch[first], return_index=True)
+        first = first[place]
+        dense = np.full(int(batch.max(initial=-1)) + 2, -1)
+        dense[numbers] = np.arange(len(numbers))
+        visit.append(dense[batch].astype(np.int32))
+        size, slices, arrive_us, start_us, end_us = (column(f"stage{s}_{name}")[first] for name in VISIT_COLUMNS)
+        pipelines = pipeline[first].astype(np.int16)
+        visits.append(Visits(pipelines, size.astype(np.int16), slices.astype(np.int16), arrive_us, start_us, end_us))
+    outcome = np.array([codes[text] for text in table["outcome"].to_pylist()], np.int8)
+    return Records(system, "file", column("arrival_us"), outcome, tuple(visit), tuple(visits))
+
+
+def _schema(stages: int) -> pa.Schema:
+    times = {"request": pa.int64(), "arrival_us": pa.int64(), "deadline_us": pa.int64()}
+    fields = {**times, "outcome": pa.string(), "pipeline": pa.int16()}
+    for s in range(stages):
+        fields[f"stage{s}_batch"] = pa.int32()
+        fields |= {f"stage{s}_{name}": pa.int64() if name.endswith("_us") else pa.int16() for name in VISIT_COLUMNS}
+    return pa.schema(fields)
+
+
+def _pieces(records: Records, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows, `PIECE` requests at a time."""
+    names = np.array(OUTCOMES)
+    for first in range(0, len(records), PIECE):
+        here = slice(first, min(first + PIECE, len(records)))
+        arrival_us = records.arrival_us[here]
+        reached = records.visit[0][here] >= 0
+        columns = [
+            pa.array(np.arange(here.start, here.stop)),
+            pa.array(arrival_us),
+            pa.array(arrival_us + records.system.slo_us),
+            pa.array(names[records.outcome[here]]),
+            _masked(records.visits[0].pipeline, records.visit[0][here], reached),
+        ]
+        for visit, visits in zip(records.visit, records.visits, strict=True):
+            batch = visit[here]
+            reached = batch >= 0
+            columns.append(pa.array(batch, mask=~reached))
+            columns += [_masked(getattr(visits, name), batch, reached) for name in VISIT_COLUMNS]
+        yield pa.Table.from_arrays(columns, schema=schema)
+
+
+def _masked(values: NDArray[np.generic], rows: NDArray[np.int32], there: NDArray[np.bool_]) -> pa.Array:
+    """Return the values of those rows that are there, null for the others."""
+    taken = np.zeros(len(rows), values.dtype)
+    taken[there] = values[rows[there]]
+    return pa.array(taken, mask=~there)
