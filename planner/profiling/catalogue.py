@@ -9,20 +9,23 @@ from typing import Any, Literal
 
 from planner.model import DeviceType, InputError
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "tf32", "fp16"]
 
 
 @dataclass(frozen=True)
 class Coefficients:
     """What a device reaches of its datasheet, and what a layer costs beside its work.
 
-    Efficiencies are fractions of the peak, by kind of operator: dense and grouped convolutions, depthwise
-    convolutions, products, and everything else. ``memory_efficiency`` is the fraction of the memory bandwidth.
-    ``launch_us`` is the fixed cost of a layer. ``saturation_elements`` is the number of output elements at which
-    a layer reaches half of its efficiency: below, a wide device idles. A share 1/k takes k^``share_exponent``
-    times as long while its neighbours are busy too, and its layers saturate k times as early.
+    Efficiencies are fractions of the peak, by kind of operator: dense convolutions of 3 × 3 and of 1 × 1 with
+    stride 1, other dense, grouped and depthwise ones, products, and everything else. They may exceed 1 for 3 × 3,
+    of which fast algorithms compute fewer operations than are counted. ``memory_efficiency`` is the fraction of the
+    memory bandwidth. ``launch_us`` is the fixed cost of a layer. ``saturation_elements`` is the number of output
+    elements at which a layer reaches half of its efficiency: below, a wide device idles. A share 1/k takes
+    k^``share_exponent`` times as long while its neighbours are busy too, and its layers saturate k times as early.
     """
 
+    conv3x3_efficiency: float
+    conv1x1_efficiency: float
     conv_efficiency: float
     grouped_efficiency: float
     depthwise_efficiency: float
@@ -39,13 +42,15 @@ class Coefficients:
 class CatalogueDevice:
     """A device's datasheet: peak rates in GFLOP/s, memory bandwidth in GB/s, memory in bytes.
 
-    ``precision`` is what estimates assume that models run in. ``sources`` names where each figure comes from.
+    A rate that the device does not have is 0. ``precision`` is what estimates assume that models run in.
+    ``sources`` names where each figure comes from.
     """
 
     name: str
     kind: Literal["gpu", "cpu"]
     precision: Precision
     fp32_gflops: float
+    tf32_gflops: float
     fp16_gflops: float
     memory_gigabytes_per_s: float
     memory_bytes: int
@@ -56,7 +61,7 @@ class CatalogueDevice:
     @property
     def peak_gflops(self) -> float:
         """Peak rate in the assumed precision."""
-        return self.fp16_gflops if self.precision == "fp16" else self.fp32_gflops
+        return {"fp32": self.fp32_gflops, "tf32": self.tf32_gflops, "fp16": self.fp16_gflops}[self.precision]
 
     @property
     def element_bytes(self) -> int:

@@ -31,8 +31,7 @@ class Cost:
     """Work of a layer for one request.
 
     ``read_bytes`` and ``written_bytes`` are its activations; parameters are read once per batch and kept apart
-    (``Layer.parameter_bytes``). A view moves nothing. ``channels`` is the number of output channels of a
-    convolution or columns of a product, 0 elsewhere.
+    (``Layer.parameter_bytes``). A view moves nothing. ``kernel`` is that of a convolution of stride 1, empty elsewhere.
     """
 
     kind: Kind
@@ -40,7 +39,7 @@ class Cost:
     macs: int
     read_bytes: int
     written_bytes: int
-    channels: int = 0
+    kernel: tuple[int, ...] = ()
 
 
 def layer_cost(node: ir.Node, tensors: Mapping[str, Tensor], inputs: Sequence[str], outputs: Sequence[str]) -> Cost:
@@ -54,10 +53,14 @@ def layer_cost(node: ir.Node, tensors: Mapping[str, Tensor], inputs: Sequence[st
             sum(tensors[name].request_bytes for name in inputs),
             sum(tensors[name].request_bytes for name in outputs),
         )
-    channels = 0
-    if macs:
-        channels = made[1] if "conv" in kind or kind in ("grouped", "depthwise") else made[-1]
-    return Cost(kind, operations, macs, *moved, channels)
+    return Cost(kind, operations, macs, *moved, _unit_kernel(node, shapes))
+
+
+def _unit_kernel(node: ir.Node, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the kernel of a convolution whose strides and dilations are 1."""
+    if node.op_type != "Conv" or {*_integers(node, "strides"), *_integers(node, "dilations")} - {1}:
+        return ()
+    return shapes[1][2:]
 
 
 def _work(node: ir.Node, shapes: Sequence[tuple[int, ...]], made: tuple[int, ...]) -> tuple[Kind, int, int]:

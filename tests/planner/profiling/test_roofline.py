@@ -22,11 +22,12 @@ PLAIN = CatalogueDevice(
     kind="gpu",
     precision="fp32",
     fp32_gflops=1.0,
+    tf32_gflops=0.0,
     fp16_gflops=1.0,
     memory_gigabytes_per_s=1.0,
     memory_bytes=10**9,
     shares=(1, 2),
-    coefficients=Coefficients(1.0, 1.0, 1.0, 0.5, 1.0, 1.0, launch_us=3.0),
+    coefficients=Coefficients(1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, launch_us=3.0),
     sources={},
 )
 
@@ -77,7 +78,13 @@ def test_tables_are_marked_as_estimated(graph):
 @pytest.mark.parametrize("name", sorted(device_catalogue()))
 def test_every_figure_of_the_catalogue_has_a_source(name):
     device = device_catalogue()[name]
-    assert set(device.sources) >= {"fp32_gflops", "fp16_gflops", "memory_gigabytes_per_s", "memory_bytes"}
+    assert set(device.sources) >= {
+        "fp32_gflops",
+        "tf32_gflops",
+        "fp16_gflops",
+        "memory_gigabytes_per_s",
+        "memory_bytes",
+    }
     assert device.coefficients.source
 
 
