@@ -35,13 +35,17 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The relaxation's optimum; ``worth`` is the change of the objective per additional device of each type."""
+    """The relaxation's optimum; ``worth`` is the change of the objective per additional device of each type.
+
+    ``rates`` holds the throughput of every candidate.
+    """
 
     status: Status
     bound: float
     throughput_price: Floats
     device_price: Floats
     worth: Floats
+    rates: Floats
 
 
 def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
@@ -52,8 +56,10 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
     used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
     rates: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
     devices: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
+    rate_columns = []
     for number, candidate in enumerate(candidates):
         column = model.add_column(f"rate[{problem.dnns[candidate.dnn].name}/{number}]")
+        rate_columns.append(column)
         rates[candidate.dnn].append((column, -1.0))
         for device, use in device_use(candidate).items():
             devices[device].append((column, use))
@@ -69,13 +75,14 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
     solution, _ = solve(model, "highs")
     if not solution.found:
         empty = np.zeros(0)
-        return Relaxation(solution.status, solution.bound, empty, empty, empty)
+        return Relaxation(solution.status, solution.bound, empty, empty, empty, empty)
     return Relaxation(
         solution.status,
         solution.objective,
         abs(solution.row_duals[throughput_rows]),
         abs(solution.row_duals[device_rows]),
         solution.column_duals[used] + 0.0,  # never -0
+        solution.values[rate_columns],
     )
 
 

@@ -44,6 +44,12 @@ class Clock:
         left_s = self._limits.time_limit_s - (monotonic() - self._begin_s)
         return Limits(self._limits.gap, max(0.01, left_s))
 
+    @property
+    def over(self) -> bool:
+        """Whether there is no time left."""
+        limit_s = self._limits.time_limit_s
+        return limit_s is not None and monotonic() - self._begin_s >= limit_s
+
     def within(self, other: Limits) -> Limits:
         """Return other limits, cut to half of the time left."""
         left_s = self.remaining().time_limit_s
