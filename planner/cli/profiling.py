@@ -57,6 +57,9 @@ def profile(
     width: Annotated[
         float, typer.Option(min=0.001, help="Stop when the median's 95 % confidence interval is within ± this fraction")
     ] = 0.02,
+    clock: Annotated[
+        str, typer.Option(help="wall, or cpu: processor time, for one core of a machine that others use as well.")
+    ] = "wall",
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
 ) -> None:
@@ -68,6 +71,8 @@ def profile(
     from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, read_graph, with_tables
 
     sizes = _numbers(batches, "--batches")
+    if clock not in ("wall", "cpu"):
+        raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
     onnx_model, name, sha256 = _resolve(model, seed)
     at_hand = DeviceAtHand(device, cores, _numbers(shares, "--shares"), provider)
     graph = read_graph(onnx_model, name)
@@ -77,14 +82,15 @@ def profile(
     blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks))
     missing = [k for k in at_hand.shares if not (blank.has(device, k) and blank.table(device, k).batches == sizes)]
     if not missing:
-        console.print(f"{out} has all of it already; remove the file to measure again", highlight=False)
+        console.print(f"{out} has all of it; remove it to measure again", highlight=False, soft_wrap=True)
+        return
     found = blank
     with progress() as bar:
         steps = len(missing) * len(starts) * len(sizes)
         task = bar.add_task(f"measuring {name} on {device}", total=steps)
         for share in missing:
             one = replace(at_hand, shares=(share,))
-            effort = Effort(cap_s=cap_s, width=width)
+            effort = Effort(cap_s=cap_s, width=width, clock="cpu" if clock == "cpu" else "wall")
             tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task))
             found = with_tables(found, tables)
             save(found, out)
@@ -135,24 +141,34 @@ def import_profile(
 
 
 def list_models(context: typer.Context) -> None:
-    """List the models that are built by name: layers, parameters and multiply-accumulates of one request."""
+    """List the models that are built by name: image, parameters and multiply-accumulates of one request."""
     if context.invoked_subcommand is not None:
         return
-    from planner.profiling import model_names
+    from planner.profiling.zoo import ARCHITECTURES, LIGHT_MODELS
 
-    for name in model_names():
-        typer.echo(name)
+    table = Table("model", "image", "parameters (M)", "MACs (G)", "published in")
+    for name, model in ARCHITECTURES.items():
+        size = f"{model.size} × {model.size}"
+        table.add_row(name, size, f"{model.parameters / 1e6:.1f}", f"{model.macs / 1e9:.2f}", model.source)
+    for name in LIGHT_MODELS:
+        table.add_row(name, "224 × 224", "", "", "the onnx wheel's backend tests")
+    console.print(table)
 
 
 def export_model(
     name: Annotated[str, typer.Argument(help="A model that `models` lists.")],
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    size: Annotated[
+        str, typer.Option(help="Image height × width in pixels, for example 224x224; default: the architecture's.")
+    ] = "",
+    classes: Annotated[int, typer.Option(min=1, help="Classes to tell apart.")] = 1000,
     seed: SeedOption = 0,
 ) -> None:
     """Write a model with a symbolic batch and seeded random weights."""
     from planner.profiling import build_model
 
-    _write_model(build_model(name, seed), out)
+    height, width = _size(size) if size else (None, None)
+    _write_model(build_model(name, seed, height=height, width=width, classes=classes), out)
 
 
 def _resolve(text: str, seed: int) -> "tuple[ir.Model, str, str]":
@@ -170,7 +186,11 @@ def _resolve(text: str, seed: int) -> "tuple[ir.Model, str, str]":
         model, name = free_batch(given), path.stem
         if model is given:
             return model, name, model_sha256(path)
-        console.print(f"{path} pins its batch; profiling it with a free one (--model-out writes it)", highlight=False)
+        console.print(
+            f"{path} pins its batch; profiling it with a free one (--model-out writes it)",
+            highlight=False,
+            soft_wrap=True,
+        )
     else:
         model, name = build_model(text, seed), text
     return model, name, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
@@ -219,6 +239,14 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     if len(numbers) != len(parts) or numbers != sorted(set(numbers)) or numbers[0] < 1:
         raise InputError(f"{option}: expected increasing integers >= 1 such as 1,2,4, got {text!r}")
     return tuple(numbers)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read 224x320 as height and width."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--size: expected height x width in pixels such as 224x224, got {text!r}")
+    return int(parts[0]), int(parts[1])
 
 
 def _names(text: str) -> list[str]:

@@ -57,14 +57,18 @@ def measure_tables(
     Raises
     ------
     InputError
-        The machine has fewer cores, or the execution provider is missing.
+        The machine has fewer cores, the execution provider is missing, or processor time cannot tell the latency.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.cores > available:
         raise InputError(f"device {device.name!r} is to have {device.cores} cores; this machine offers {available}")
-    return tuple(
-        _measure_share(graph, starts, device, share, batches, effort or Effort(), progress) for share in device.shares
-    )
+    effort = effort or Effort()
+    if effort.clock == "cpu" and (device.threads(1) > 1 or device.shares != (1,) or device.provider != CPU):
+        raise InputError(
+            f"device {device.name!r}: processor time tells the latency of one thread on a whole core only; "
+            "use one core, share 1 and the CPU, or the wall clock"
+        )
+    return tuple(_measure_share(graph, starts, device, share, batches, effort, progress) for share in device.shares)
 
 
 def _measure_share(
@@ -104,20 +108,21 @@ def _measure_share(
         share,
         tuple(batches),
         tuple(tuple(max(1, round(value)) for value in row) for row in latencies.tolist()),
-        _provenance(device, share, min(repeats)),
+        _provenance(device, share, effort, min(repeats)),
         tuple(tuple(round(value, 4) for value in row) for row in spreads.tolist()),
     )
 
 
-def _provenance(device: DeviceAtHand, share: int, repeats: int) -> Provenance:
+def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) -> Provenance:
     import onnxruntime
 
     frequency = psutil.cpu_freq()
     clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
     return Provenance(
         "measured",
-        f"{'median' if share == 1 else 'mean'} of timed runs; {share} worker(s) of {device.threads(share)} thread(s) "
-        f"on {device.cores} core(s) of {_processor()}{clock}, load average {os.getloadavg()[0]:.1f}",
+        f"{'median' if share == 1 else 'mean'} of timed runs ({effort.clock} clock); {share} worker(s) of "
+        f"{device.threads(share)} thread(s) on {device.cores} core(s) of {_processor()}{clock}, "
+        f"load average {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",
         repeats=repeats,

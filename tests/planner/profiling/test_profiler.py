@@ -1,6 +1,10 @@
+import multiprocessing
+import time
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
+import psutil
 import pytest
 
 from planner.model import InputError
@@ -9,13 +13,16 @@ from planner.profiling import (
     Effort,
     blank_profile,
     block_starts,
+    extract_part,
     measure_layers,
     measure_tables,
     open_session,
+    random_feeds,
     read_graph,
     with_tables,
 )
 from planner.profiling.timing import time_runs
+from planner.profiling.workers import colocated
 
 BRIEF = Effort(warm_up=1, min_repeats=3, max_repeats=3)
 
@@ -43,11 +50,36 @@ def test_tables_have_a_row_per_batch_and_say_where_they_come_from(graph):
     assert len(ticks) == 4
 
 
-def test_a_share_is_measured_beside_its_neighbours(graph):
-    whole, half = measure_tables(graph, [0], DeviceAtHand("here", cores=1, shares=(1, 2)), [16], BRIEF)
-    assert (whole.share, half.share) == (1, 2)
-    # Two workers on one core take about twice as long each; far from it only on a machine that lends cores.
-    assert half.latency_us[0][0] > 1.2 * whole.latency_us[0][0]
+def test_shares_get_tables_of_their_own(graph):
+    tables = measure_tables(graph, [0], DeviceAtHand("here", cores=1, shares=(1, 2)), [16], BRIEF)
+    assert [table.share for table in tables] == [1, 2]
+    assert "2 worker(s)" in tables[1].provenance.method
+
+
+def test_neighbours_work_while_a_block_is_timed_and_rest_afterwards(graph):
+    part = extract_part(graph, 0, 4).model
+    feeds = random_feeds(part, 4, np.random.default_rng(0))
+
+    def spent_s():
+        return sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children(recursive=True))
+
+    with colocated(2, threads=1, cores=1, provider="CPUExecutionProvider") as neighbours:
+        neighbours.load(part)
+        with neighbours.busy(feeds):
+            before_s = spent_s()
+            deadline = time.monotonic() + 20
+            while spent_s() < before_s + 0.1 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert spent_s() >= before_s + 0.1
+        resting_s = spent_s()
+        time.sleep(0.3)
+        assert spent_s() < resting_s + 0.1
+    assert not multiprocessing.active_children()
+
+
+def test_processor_time_tells_nothing_of_many_threads(graph):
+    with pytest.raises(InputError, match="processor time tells the latency of one thread"):
+        measure_tables(graph, [0], DeviceAtHand("here", shares=(1, 2)), [1], Effort(clock="cpu"))
 
 
 def test_layers_are_timed_one_by_one(graph):

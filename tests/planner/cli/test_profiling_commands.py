@@ -1,0 +1,147 @@
+import json
+
+import onnx_ir as ir
+import pytest
+from typer.testing import CliRunner
+
+from planner.cli.app import new_app
+from planner.cli.profiling import register
+from planner.files import load_profile
+from planner.files.models import load_model
+from planner.model import InputError
+
+SMALL = (
+    '<ir_version: 8, opset_import: ["" : 17]> small (float[n, 3, 16, 16] x) => (float[n, 3, 16, 16] y)'
+    " { a = Relu(x) b = Tanh(a) c = Exp(b) y = Add(c, a) }"
+)
+
+
+@pytest.fixture
+def planner():
+    """Run a command; bad input is raised as it would reach the command line's one-line report."""
+    app = new_app("test")
+    register(app)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "small.onnx"
+    ir.save(ir.from_onnx_text(SMALL), path)
+    return path
+
+
+def test_measuring_estimating_and_measuring_again_add_up(planner, model, tmp_path):
+    out = tmp_path / "small.json"
+    planner("profile", model, "--device", "here", "--out", out, "--batches", "1,2", "--cap-s", "0.01")
+    planner("estimate", model, "--device", "V100,RaspberryPi5", "--out", out, "--batches", "1,2", "--shares", "1")
+    first = load_profile(out)
+    assert first.devices == ("here", "V100", "RaspberryPi5")
+    assert [table.provenance.kind for table in first.tables] == ["measured", "estimated", "estimated"]
+    assert [block.layers for block in first.blocks] == [("a",), ("b",), ("c",), ("y",)]  # fewer layers than blocks
+    output = planner("profile", model, "--device", "here", "--out", out, "--batches", "1,2", "--cap-s", "0.01")
+    assert "has all of it" in output
+    assert load_profile(out) == first
+
+
+def test_a_pinned_batch_is_freed_and_the_model_written(planner, tmp_path):
+    path, free, out = tmp_path / "pinned.onnx", tmp_path / "free.onnx", tmp_path / "pinned.json"
+    ir.save(ir.from_onnx_text(SMALL.replace("float[n, ", "float[1, ")), path)
+    planner("estimate", path, "--device", "T4", "--out", out, "--model-out", free)
+    assert str(load_model(free).graph.inputs[0].shape) == "[batch,3,16,16]"
+    planner("estimate", free, "--device", "L4", "--out", out)  # the same model, by its hash
+    assert load_profile(out).devices == ("T4", "L4")
+
+
+def test_models_are_listed_and_exported(planner, tmp_path):
+    assert "mobilenet_v2" in planner("models")
+    planner("models", "export", "mobilenet_v2", "--out", tmp_path / "m.onnx", "--size", "32x64", "--classes", "10")
+    assert str(load_model(tmp_path / "m.onnx").graph.inputs[0].shape) == "[batch,3,32,64]"
+
+
+def test_measurements_are_imported(planner, tmp_path):
+    (tmp_path / "m.csv").write_text("device,share,batch,block,latency_us\nL4,1,1,0,10\nL4,1,1,1,20\n")
+    (tmp_path / "cuts.csv").write_text("block,cut_bytes\n0,4096\n")
+    planner("import-profile", tmp_path / "m.csv", "--cuts", tmp_path / "cuts.csv", "--out", tmp_path / "m.json")
+    assert load_profile(tmp_path / "m.json").name == "m"
+
+
+def _write(folder, name, text):
+    (folder / name).write_text(text)
+    return folder / name
+
+
+BAD = {
+    # not an ONNX file
+    "text": (lambda d: ["profile", _write(d, "x.onnx", "hello"), "--device", "h"], "not an ONNX model"),
+    # no such file, and no such model
+    "nothing": (lambda d: ["profile", "resnet51", "--device", "h"], "unknown model 'resnet51'"),
+    # batch sizes that are none
+    "batches": (lambda d: ["profile", d / "small.onnx", "--device", "h", "--batches", "1,one"], "--batches: expected"),
+    "batch order": (
+        lambda d: ["profile", d / "small.onnx", "--device", "h", "--batches", "2,1"],
+        "--batches: expected",
+    ),
+    # a device that the catalogue lacks
+    "device": (lambda d: ["estimate", d / "small.onnx", "--device", "V200"], "the catalogue has no device 'V200'"),
+    # an execution provider that is not installed
+    "provider": (
+        lambda d: ["profile", d / "small.onnx", "--device", "h", "--provider", "NoneProvider"],
+        "execution provider 'NoneProvider' is not installed",
+    ),
+    # an unknown clock
+    "clock": (lambda d: ["profile", d / "small.onnx", "--device", "h", "--clock", "sun"], "--clock: expected wall"),
+    # negative latencies in a user's measurements
+    "measurements": (
+        lambda d: [
+            "import-profile",
+            _write(d, "m.csv", "device,share,batch,block,latency_us\nL4,1,1,0,-1\n"),
+            "--cuts",
+            _write(d, "c.csv", "block,cut_bytes\n"),
+        ],
+        "expected a number >= 0, got '-1'",
+    ),
+    # fewer batches than asked
+    "fewer batches": (
+        lambda d: [
+            "import-profile",
+            _write(d, "m.csv", "device,share,batch,block,latency_us\nL4,1,1,0,1\n"),
+            "--cuts",
+            _write(d, "c.csv", "block,cut_bytes\n"),
+            "--batches",
+            "1,2",
+        ],
+        "measure batch 2 as well",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_no_file(planner, model, tmp_path, case):
+    make, message = BAD[case]
+    arguments = make(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message) as found:
+        planner(*arguments, "--out", tmp_path / "out.json")
+    assert "\n" not in str(found.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_profile_of_another_model_is_not_added_to(planner, model, tmp_path):
+    out = tmp_path / "small.json"
+    planner("estimate", model, "--device", "T4", "--out", out)
+    other = tmp_path / "other.onnx"
+    ir.save(ir.from_onnx_text(SMALL.replace("Exp", "Sqrt")), other)
+    before = out.read_text()
+    with pytest.raises(InputError, match="is the profile of another model file"):
+        planner("estimate", other, "--device", "L4", "--out", out)
+    assert out.read_text() == before
+    assert json.loads(before)["schema"] == "profile/1"
