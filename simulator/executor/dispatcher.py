@@ -71,7 +71,7 @@ class Dispatcher:
         self.fate = np.full(len(arrivals_us), -1, np.int32)
         self._entries: dict[SliceId, OrderedDict[int, _Entry]] = {s: OrderedDict() for s in slices_of(system)}
         self._pace = dict.fromkeys(self._entries, 1.0)  # how long batches take, in planned times
-        self._down: set[SliceId] = set()
+        self._down: dict[SliceId, int] = {}  # until when
         # Plain numbers: an element of an array costs ten times as much, and these are read for every batch.
         self._rows = {s: s.pipeline * system.max_stages + s.stage for s in self._entries}
         self._latency_us: list[list[list[int]]] = system.latency_us.tolist()
@@ -142,8 +142,8 @@ class Dispatcher:
         return inference + sum(self._travel_us(SliceId(p, s, 0), size) for s in stages[1:])
 
     def free_us(self, slice_id: SliceId) -> int:
-        """Return when a slice is expected to have done all that it has to do; NEVER if it is down."""
-        return NEVER if slice_id in self._down else int(self._books[FREE, self._rows[slice_id], slice_id.slice])
+        """Return when a slice is expected to have done all that it has to do."""
+        return int(self._books[FREE, self._rows[slice_id], slice_id.slice])
 
     def reached(self, slice_id: SliceId, batch: int, size: int, now_us: int) -> None:
         """Note that a batch is at a slice now (not necessarily the one that was reserved for it)."""
@@ -167,15 +167,15 @@ class Dispatcher:
                 following.ready_us = max(following.ready_us, now_us)
             self._lay_out(slice_id, now_us)
 
-    def take_out(self, slice_id: SliceId) -> None:
-        """Reserve nothing more on a slice until it is brought back."""
-        self._down.add(slice_id)
+    def take_out(self, slice_id: SliceId, until_us: int = NEVER) -> None:
+        """Forget what a slice had to do, and reserve nothing on it that would begin before ``until_us``."""
+        self._down[slice_id] = until_us
         self._entries[slice_id].clear()
-        self._set_free(slice_id, NEVER)
+        self._lay_out(slice_id, 0)
 
     def bring_back(self, slice_id: SliceId, now_us: int) -> None:
         """Use a slice again."""
-        self._down.discard(slice_id)
+        del self._down[slice_id]
         self._lay_out(slice_id, now_us)
 
     def lose(self, first: int, size: int) -> None:
@@ -188,17 +188,15 @@ class Dispatcher:
 
     def _lay_out(self, slice_id: SliceId, now_us: int) -> None:
         """Set until when a slice is reserved, from what it has to do and the time now."""
-        if slice_id in self._down:
-            return
-        free_us = 0
+        free_us = self._down.get(slice_id, 0)
         for entry in self._entries[slice_id].values():
             free_us = max(now_us, max(free_us, entry.ready_us) + round(self._pace[slice_id] * entry.latency_us))
         self._set_free(slice_id, max(now_us, free_us))
 
     def _lay_out_overdue(self, now_us: int) -> None:
-        """Move what waits behind a batch that should have ended by now."""
+        """Move what waits behind a batch that should have ended by now, or for a slice that should be back."""
         for slice_id, entries in self._entries.items():
-            if entries and self.free_us(slice_id) <= now_us:
+            if (entries or slice_id in self._down) and self.free_us(slice_id) <= now_us:
                 self._lay_out(slice_id, now_us)
 
     def _set_free(self, slice_id: SliceId, free_us: int) -> None:

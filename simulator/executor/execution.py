@@ -169,9 +169,13 @@ def execute(
         make_fleet = make_fleet or FLEETS[settings.cluster]
         fleet = make_fleet(stages, system.batch.tolist(), tasks, in_flight=in_flight, queue=settings.queue)
         links = Links(system if settings.emulation.network else None)
-        frontend = Frontend(system, dispatcher, fleet, stages, requester, links, in_flight, settings.patience, tick)
         try:
+            started_s = time.monotonic()
             fleet.start()
+            restart_us = round(1e6 * (time.monotonic() - started_s))
+            frontend = Frontend(
+                system, dispatcher, fleet, stages, requester, links, in_flight, restart_us, settings.patience, tick
+            )
             load_before, cpu_before_s = os.getloadavg()[0], time.process_time()
             with _stopping_on_interrupt(frontend), _without_collection():
                 frontend.run()

@@ -56,9 +56,10 @@ class _Slice:
 
 
 class Frontend:
-    """One run: requests that arrive at given times, a policy, a fleet.
+    """One run: requests that arrive at given times, a policy, a fleet that has been started.
 
-    ``journal`` is what happened; ``stop()`` ends the run early: what is under way is drained.
+    ``journal`` is what happened; ``stop()`` ends the run early: what is under way is drained. ``restart_us`` is how
+    long a worker is expected to take until it is ready.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class Frontend:
         requester: Requester,
         links: Links,
         in_flight: int,
+        restart_us: int = 0,
         patience: Patience | None = None,
         tick: Callable[[int], None] | None = None,
     ) -> None:
         self.journal = Journal()
         self._system, self._dispatcher, self._fleet = system, dispatcher, fleet
         self._models, self._requester, self._links = models, requester, links
-        self._limit, self._patience = in_flight, patience or Patience()
+        self._limit, self._restart_us, self._patience = in_flight, restart_us, patience or Patience()
         self._tick = tick or (lambda now_us: None)
         self._slices = {slice_id: _Slice() for slice_id in dispatcher.slices}
         self._under_way: dict[int, Batch] = {}
@@ -298,7 +300,7 @@ class Frontend:
         own.up = False
         own.failures += 1
         self._note(event.slice, f"down: {event.reason}", sum(batch.size for batch in stranded))
-        self._dispatcher.take_out(event.slice)
+        self._dispatcher.take_out(event.slice, NEVER if own.given_up else self.now_us() + self._restart_us)
         if own.handed:
             own.handed[0].failures += 1  # the one that it worked on; the others only waited
         own.handed.clear()

@@ -109,10 +109,10 @@ class LocalFleet:
         return _parcel(None, inbox, offset, places)
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Send a worker its next batch; False if its outbox is full."""
-        worker = self._workers[slice_id]
-        offset = worker.outbox.take()
-        if offset is None:
+        """Send a worker its next batch; False if its outbox is full, or if it was found dead a moment ago."""
+        worker = self._workers.get(slice_id)
+        offset = worker.outbox.take() if worker is not None else None
+        if worker is None or offset is None:
             return False
         inputs = {name: parcel.held.places[name] for name, parcel in parcels.items()}
         worker.slots[batch] = offset

@@ -138,9 +138,9 @@ class RayFleet:
         return Parcel(None, sizes, {name: self._ray.put(tensor) for name, tensor in tensors.items()})
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Call an actor; False if ``queue`` batches that it made are still in use."""
-        actor = self._actors[slice_id]
-        if self._made[slice_id] >= self._queue:
+        """Call an actor; False if ``queue`` batches of its are still in use, or if it was found dead a moment ago."""
+        actor = self._actors.get(slice_id)
+        if actor is None or self._made[slice_id] >= self._queue:
             return False
         self._made[slice_id] += 1
         names = [layout.name for layout in self._tasks[slice_id].stage.outputs]
@@ -187,6 +187,10 @@ class RayFleet:
     def usage(self) -> Mapping[SliceId, tuple[float, int]]:
         """Return what the actors said with their last batches."""
         return {slice_id: actor.usage for slice_id, actor in self._actors.items() if actor.usage is not None}
+
+    def actor(self, slice_id: SliceId) -> Any:
+        """Return the handle of a slice's actor."""
+        return self._actors[slice_id].handle
 
     def close(self) -> None:
         """Kill all actors; leave the cluster as it was found."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+LOGARITHMIC_FROM = 10  # times as large as the smallest value: then a linear axis would hide most points
+
+
 @dataclass(frozen=True)
 class WireLink:
     """The link between the two devices."""
@@ -162,19 +165,17 @@ def draw_split_points(points: Sequence[SplitPoint], title: str, ax: "Axes | None
         own = [point for point in points if point.devices == devices]
         _scatter(ax, [point.predicted for point in own], c=colour, marker=marker, s=22, label=" then ".join(devices))
     front = sorted((point.predicted for point in points if point.on_front), key=lambda served: served.latency_us)
-    ax.plot(
-        [served.latency_us / 1000 for served in front],
-        [served.throughput_rps for served in front],
-        color="0.3",
-        linewidth=1,
-        drawstyle="steps-post",
-        label="front",
-    )
+    _scatter(ax, front, facecolors="none", edgecolors="black", marker="o", s=80, label="front")
     measured = [point.measured for point in points if point.measured is not None]
     if measured:
         _scatter(ax, measured, c="black", marker="x", s=40, label="measured")
     ax.set(xlabel="latency of a batch (ms)", ylabel="throughput (requests/s)", title=title)
-    ax.set_ylim(bottom=0)
+    for values, set_scale in (
+        ([point.predicted.latency_us for point in points], ax.set_xscale),
+        ([point.predicted.throughput_rps for point in points], ax.set_yscale),
+    ):
+        if max(values) > LOGARITHMIC_FROM * min(values):
+            set_scale("log")
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small")
     return ax

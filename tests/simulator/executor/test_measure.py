@@ -1,0 +1,179 @@
+"""Measurements and comparisons on runs whose every time is known, because they were simulated."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planner.model import InputError
+from simulator.engine import build_system, simulate
+from simulator.executor.compare import Compared, compare, comparison_csv, draw_comparison
+from simulator.executor.dispatcher import with_guard
+from simulator.executor.execution import Execution, Settings
+from simulator.executor.fleet import SliceId
+from simulator.executor.journal import Batch, Hop, Journal, Usage, Visit, to_records
+from simulator.executor.measure import littles_law, measure, throughput
+
+
+def rehearse(case, arrivals_us: np.ndarray, guard_us: int = 0, *, stretch: float = 1.0) -> Execution:
+    """Return the run that a simulation foretells; ``stretch`` makes the last stage's batches end later."""
+    system = build_system(case.problem, case.plan, case.dnn)
+    records = simulate(with_guard(system, guard_us), arrivals_us)
+    journal = Journal()
+    fate = np.where(records.finished, records.visit[0], -records.outcome).astype(np.int32)
+    stages = range(int(system.stages[0]))
+    for number, size in enumerate(records.visits[0].size.tolist()):
+        first = int(np.flatnonzero(records.visit[0] == number)[0])
+        slices = [int(records.visits[s].slice[number]) for s in stages]
+        batch = Batch(number, 0, first, size, int(records.visits[0].arrive_us[number]), 0, slices)
+        for s in stages:
+            visits = records.visits[s]
+            arrive_us, start_us, end_us = (
+                int(column[number]) for column in (visits.arrive_us, visits.start_us, visits.end_us)
+            )
+            if s == stages[-1]:
+                end_us = start_us + round((end_us - start_us) * stretch)
+            batch.visits.append(Visit(SliceId(0, s, slices[s]), number, size, arrive_us, start_us, end_us, end_us))
+            journal.hops.append(Hop(0, s, number, size, 64 * size, start_us - 250, start_us, 100))
+        batch.answered_us = batch.visits[-1].end_us
+        journal.batches.append(batch)
+    changes = sorted(
+        [(b.sent_us, b.size) for b in journal.batches] + [(b.answered_us or 0, -b.size) for b in journal.batches]
+    )
+    journal.in_flight = [(0, 0)]
+    for time_us, change in changes:
+        journal.count_in_flight(time_us, change)
+    return Execution(
+        records=to_records(journal, system, arrivals_us, fate),
+        journal=journal,
+        system=system,
+        settings=Settings(),
+        guard_us=guard_us,
+        window_us=(100_000, int(arrivals_us[-1])),
+        interrupted=False,
+        verdict=None,
+        load_average=(0.0, 0.0),
+        frontend_cpu=0.0,
+        emulated="",
+    )
+
+
+@pytest.fixture
+def run(make_case) -> Execution:
+    return rehearse(make_case(batch=1, latency_us=8_000, slo_us=80_000), np.arange(500, dtype=np.int64) * 5_000)
+
+
+def test_throughput_of_a_steady_stream(run: Execution) -> None:
+    found = throughput(run)
+    assert found.rps == pytest.approx(200, rel=0.01)
+    assert found.half_width_rps < 2
+
+
+def test_the_confidence_interval_holds_the_true_rate(make_case) -> None:
+    inside = 0
+    for seed in range(20):
+        arrivals_us = np.cumsum(np.random.default_rng(seed).exponential(8_000, 1_000)).astype(np.int64)
+        found = throughput(rehearse(make_case(batch=1, latency_us=8_000, slo_us=400_000), arrivals_us))
+        inside += abs(found.rps - 125) <= found.half_width_rps
+    assert inside >= 16  # 95 % of 20 are 19; fewer than 16 have a probability of 0.3 %
+
+
+def test_records_of_a_run_are_those_of_its_simulation(run: Execution) -> None:
+    simulated = simulate(run.system, run.records.arrival_us)
+    assert (run.records.outcome == simulated.outcome).all()
+    assert (run.records.end_us() == simulated.end_us()).all()
+    for ours, theirs in zip(run.records.visits, simulated.visits, strict=True):
+        for column in ("pipeline", "size", "slice", "arrive_us", "start_us", "end_us"):
+            assert (getattr(ours, column) == getattr(theirs, column)).all(), column
+
+
+def test_slices_and_hops(run: Execution) -> None:
+    measurement = measure(run)
+    first = measurement.slices[0]
+    # A stage takes 4 ms, a request comes every 5 ms.
+    assert first.busy == pytest.approx(0.8, abs=0.01)
+    assert first.bubble == pytest.approx(0.2, abs=0.01)
+    assert first.requests_per_s == pytest.approx(200, rel=0.01)
+    assert first.device == "core"
+    assert [hop.stage for hop in measurement.hops] == [0, 1]
+    assert measurement.hops[1].bytes_per_request == 64
+    assert (measurement.hops[1].mean_us, measurement.hops[1].waited_us) == (250, 100)
+
+
+def test_cpu_is_taken_from_samples_and_tells_of_other_programs(run: Execution) -> None:
+    at, memory = SliceId(0, 0, 0), 5_000_000
+    run.journal.usage += [Usage(t, at, cpu_s, memory) for t, cpu_s in ((500_000, 1.0), (1_500_000, 1.4))]
+    measurement = measure(run)
+    assert measurement.slices[0].cpu == pytest.approx(0.4)
+    assert measurement.slices[0].memory_bytes == memory
+    assert measurement.disturbed == (at,)  # busy for 0.8 of the time, on a core for 0.4
+    run.journal.usage[-1] = Usage(1_500_000, at, 1.8, memory)
+    assert measure(run).disturbed == ()
+
+
+def test_littles_law_holds(run: Execution) -> None:
+    little = littles_law(run)
+    # 8 ms in the pipeline, 200 requests a second.
+    assert little.in_flight == pytest.approx(1.6, rel=0.01)
+    assert little.error < 1e-9
+
+
+TAMPERED: list[tuple[str, Callable[[Execution], None]]] = [
+    # a clock that runs at half speed in the workers: latencies too short
+    ("latencies", lambda run: run.records.visits[-1].end_us.__isub__(4_000)),
+    # requests counted twice
+    ("counts", lambda run: setattr(run.journal, "in_flight", [(t, 2 * n) for t, n in run.journal.in_flight])),
+]
+
+
+@pytest.mark.parametrize(("what", "tamper"), TAMPERED, ids=[name for name, _ in TAMPERED])
+def test_a_result_that_breaks_littles_law_is_refused_with_its_figures(
+    run: Execution, what: str, tamper: Callable[[Execution], None]
+) -> None:
+    tamper(run)
+    with pytest.raises(
+        InputError, match=r"result refused: it breaks Little's law .* requests in flight, .* requests/s"
+    ):
+        measure(run)
+
+
+def test_an_empty_window_is_refused(run: Execution) -> None:
+    with pytest.raises(InputError, match="nothing to measure"):
+        measure(replace(run, window_us=(9_000_000, 2_000_000)))
+
+
+def test_a_run_as_foretold_compares_equal(make_case) -> None:
+    case = make_case(batch=2, latency_us=8_000, slo_us=60_000)
+    arrivals_us = np.cumsum(np.random.default_rng(3).exponential(4_000, 600)).astype(np.int64)
+    comparison = compare(rehearse(case, arrivals_us, guard_us=3_000))
+    assert all(row.difference == pytest.approx(0) for row in comparison.rows)
+    assert {row.quantity for row in comparison.rows} == {
+        "throughput",
+        "p50 latency",
+        "p99 latency",
+        "attainment",
+        "utilisation of pipeline 0 stage 0",
+        "utilisation of pipeline 0 stage 1",
+    }
+
+
+def test_a_slower_stage_shows(make_case) -> None:
+    case = make_case(batch=1, latency_us=8_000, slo_us=60_000)
+    comparison = compare(rehearse(case, np.arange(400, dtype=np.int64) * 10_000, stretch=1.5))
+    assert comparison.row("p50 latency").difference == pytest.approx(0.25)  # 8 ms foretold, 10 ms taken
+    assert comparison.row("utilisation of pipeline 0 stage 1").difference == pytest.approx(20, abs=0.5)
+    assert comparison.row("throughput").difference == pytest.approx(0, abs=0.01)
+    axes = draw_comparison(comparison)
+    foretold, measured = (line.get_xdata() for line in axes.lines[:2])
+    assert (np.median(foretold), np.median(measured)) == pytest.approx((8.0, 10.0))
+
+
+def test_differences_have_units() -> None:
+    rows = [Compared("a", "ms", 20.0, 21.0, "relative"), Compared("b", "share", 0.99, 0.98, "points")]
+    assert [row.text for row in rows] == ["+5.0%", "-1.0 points"]
+    assert comparison_csv(rows).splitlines() == [
+        "quantity,unit,predicted,measured,difference,difference_unit",
+        "a,ms,20,21,0.05,of predicted",
+        "b,share,0.99,0.98,-1,percentage points",
+    ]

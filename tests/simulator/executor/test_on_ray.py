@@ -1,0 +1,102 @@
+"""Runs on a Ray cluster of two nodes, both on this machine."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from planner.model import InputError
+from simulator.executor import Emulation, Settings, execute
+from simulator.executor.fleet import SliceId
+from simulator.executor.measure import measure
+from simulator.executor.on_ray import RayFleet
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, of every kind
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[object]:
+    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install poolpipe[ray])")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"core": 1}})
+    cluster.add_node(num_cpus=1, resources={"core": 1})
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) -> None:
+    case = make_case(batch=2)
+    nodes: set[str] = set()
+
+    def make(*args: object, **kwargs: object) -> RayFleet:
+        return RayFleet(*args, **kwargs)  # type: ignore[arg-type]
+
+    run = execute(
+        case.problem,
+        case.plan,
+        case.dnn,
+        case.models,
+        np.arange(100, dtype=np.int64) * 15_000,
+        Settings(cluster="ray", verify=True),
+        make_fleet=make,
+        tick=lambda now_us: nodes.update(actor["NodeID"] for actor in _actors(two_nodes)) if not nodes else None,
+    )
+    assert run.records.finished.all()
+    assert run.verdict is not None
+    assert (run.verdict.compared, run.verdict.wrong) == (100, 0)
+    assert len(nodes) == 2  # one slice a node: each offers one device
+    measurement = measure(run)
+    assert measurement.little.error < 0.05
+    assert all(each.memory_bytes > 0 for each in measurement.slices)
+    assert [hop.bytes_per_request >= 64 for hop in measurement.hops] == [True] * 3
+    # Clocks were put on one: what a stage makes is not there before the stage began with it.
+    for visits in run.records.visits:
+        assert (visits.end_us >= visits.start_us).all()
+    assert (run.records.visits[1].start_us >= run.records.visits[0].start_us).all()
+
+
+def test_an_actor_that_dies_comes_back(two_nodes, make_case) -> None:
+    case = make_case(batch=1, slo_us=60_000_000)
+    fleets: list[RayFleet] = []
+    killed: list[int] = []
+
+    def make(*args: object, **kwargs: object) -> RayFleet:
+        fleets.append(RayFleet(*args, **kwargs))  # type: ignore[arg-type]
+        return fleets[0]
+
+    def kill(now_us: int) -> None:
+        if now_us > 300_000 and not killed:
+            killed.append(now_us)
+            two_nodes.kill(fleets[0].actor(SliceId(0, 1, 0)), no_restart=True)
+
+    run = execute(
+        case.problem,
+        case.plan,
+        case.dnn,
+        case.models,
+        np.arange(60, dtype=np.int64) * 15_000,
+        Settings(cluster="ray", emulation=Emulation(slowdown={"core": 20})),
+        make_fleet=make,
+        tick=kill,
+    )
+    what = [incident.what for incident in run.journal.incidents]
+    assert any(text.startswith("down") for text in what)
+    assert "up again" in what
+    assert run.records.finished.all()
+
+
+def test_a_cluster_without_the_plans_devices_is_refused(two_nodes, make_case) -> None:
+    case = make_case(slices=(2, 1))
+    with pytest.raises(InputError, match="offers 2 of resource 'core', the plan needs 3"):
+        execute(case.problem, case.plan, case.dnn, case.models, np.zeros(1, np.int64), Settings(cluster="ray"))
+    assert not _actors(two_nodes)
+
+
+def _actors(ray) -> list[dict[str, str]]:
+    """Return the actors that are alive."""
+    from ray._private.state import actors
+
+    return [{"NodeID": info["Address"]["NodeID"]} for info in actors().values() if info["State"] == "ALIVE"]
