@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
 from planner.model import Pipeline, Plan, Problem, Stage
+from simulator.results.hover import attach
 from simulator.results.style import COLOURS, HATCHES, INK, new_axes, short
 
 BOX, GAP, HEIGHT, ROW = 3.0, 1.5, 0.74, 1.0
@@ -67,7 +68,7 @@ def plan_drawing(
 
 def _box(ax: Axes, left: float, bottom: float, stage: Stage, device: int, busy: float) -> None:
     colour = COLOURS[device % 8]
-    ax.add_patch(
+    box = ax.add_patch(
         FancyBboxPatch(
             (left, bottom), BOX, HEIGHT, boxstyle="round,pad=0,rounding_size=0.06",
             facecolor=_tint(colour), edgecolor=colour, linewidth=1.2,
@@ -86,6 +87,7 @@ def _box(ax: Axes, left: float, bottom: float, stage: Stage, device: int, busy: 
             (left + 0.06, bottom + 0.06), FILL_SIDE, (HEIGHT - 0.12) * min(1.0, busy), facecolor=INK, label="_fill"
         )
     )
+    attach(box, [f"{stage.devices:g} devices sustain {stage.throughput_rps:.1f} requests/s, {busy:.1%} used"])
     share = f" 1/{stage.share}" if stage.share > 1 else ""
     text = (
         f"{stage.slices} × {stage.device}{share}   batch {stage.batch}\n"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from planner.model import InputError
+from simulator.results.hover import attach
 from simulator.results.style import (
     COLOURS,
     DASHES,
@@ -43,7 +44,7 @@ def attainment_over_load(
     rows
         With columns ``load_factor`` and ``attainment`` (shares), and those that tell the lines apart.
     lines
-        Columns whose values make a line; by default those of cluster, scheduler, policy and trace that vary. A line is
+        Columns whose values make a line; by default those of cluster, trace, policy and scheduler that vary. A line is
         the mean over its other rows (the DNNs); of up to three lines, a shade shows the least and largest of them.
     target
         Where the dotted line is drawn.
@@ -56,7 +57,7 @@ def attainment_over_load(
     """
     _need(rows, "load_factor", "attainment")
     ax = ax or new_axes()
-    keys = _varying(rows, lines or ("cluster", "scheduler", "policy", "trace"))
+    keys = _varying(rows, lines or ("cluster", "trace", "policy", "scheduler"))
     lines_drawn = _lines(rows, keys)
     orders = [in_order(rows[key]) for key in keys]
     lowest = 0.9
@@ -65,7 +66,10 @@ def attainment_over_load(
         places = [order.index(value) for order, value in zip(orders, name, strict=True)] or [0]
         style = _line_style(places[-1], sum(places[:-1]))
         label = ", ".join(short(value) for value in name)
-        ax.plot(by_load.index, by_load["mean"], label=label, **style)
+        (line,) = ax.plot(by_load.index, by_load["mean"], label=label, **style)
+        attach(
+            line, [f"{label or 'attainment'} at load {load:.2f}: {mean:.2%}" for load, mean in by_load["mean"].items()]
+        )
         shaded = len(lines_drawn) <= 3
         if shaded:
             ax.fill_between(
@@ -81,7 +85,7 @@ def attainment_over_load(
     ax.set_ylim(np.floor(lowest * 10) / 10, 1.005)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     finish(ax, x="load factor (offered rate / throughput of the pipelines plan)", y="requests within their SLO")
-    legend(ax, columns=len(orders[0]) if len(keys) > 1 else None)
+    legend(ax)
     return ax
 
 
@@ -136,6 +140,15 @@ def grouped_bars(
             label=short(name),
         )
         texts = [f"{height:.0%}" if percent else f"{height:.2f}" for _, height in at]
+        for one, (place, height) in zip(drawn, at, strict=True):
+            attach(
+                one,
+                [
+                    f"{short(name)}, {groups[place]}: {height:.1%}"
+                    if percent
+                    else f"{short(name)}, {groups[place]}: {height:.3f}"
+                ],
+            )
         ax.bar_label(
             drawn, texts, fontsize=7, color=INK, padding=1.5, rotation=90 if len(groups) * len(bars) > 14 else 0
         )
@@ -197,7 +210,9 @@ def throughput_tradeoff(
         best = part["throughput_rps"].astype(float).cummax().shift(fill_value=-np.inf)
         front, rest = part[part["throughput_rps"] > best], part[part["throughput_rps"] <= best]
         style = _line_style(number, 0)
-        ax.plot(front[against], front["throughput_rps"], label=short(name), **style)
+        (joined,) = ax.plot(front[against], front["throughput_rps"], label=short(name), **style)
+        values = zip(front[against], front["throughput_rps"], strict=True)
+        attach(joined, [f"{short(name)}: {rps:.1f} requests/s at {paid:.4g}" for paid, rps in values])
         ax.plot(rest[against], rest["throughput_rps"], **(style | {"linestyle": "none", "markerfacecolor": "white"}))
     ax.set_ylim(bottom=0)
     finish(ax, x=x, y="planned throughput (requests/s)")

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from planner.model import InputError
+from simulator.results.hover import attach
 from simulator.results.metrics import WARM_UP_US, latencies_us, latency_parts_us
 from simulator.results.records import Records
 from simulator.results.style import COLOURS, HATCHES, INK, finish, legend, new_axes
@@ -44,10 +45,11 @@ def timeline(
         raise InputError(f"no batch was worked on from {start_ms:g} to {end_ms:g} ms; choose another window")
     ax = ax or new_axes(8.0, 1.2 + 0.17 * len(rows))
     for row, pipeline, begin, length, size in bars:
-        ax.barh(
+        (bar,) = ax.barh(
             row, length, left=begin, height=0.8, color=COLOURS[pipeline % 8], hatch=HATCHES[pipeline % 8],
             edgecolor="white", linewidth=0.6,
         )  # fmt: skip
+        attach(bar, [f"{rows[row]}: batch of {size} from {begin:.3f} ms, {length:.3f} ms"])
         if length > (end_ms - start_ms) * 0.025:
             box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
             ax.text(begin + length / 2, row, str(size), ha="center", va="center", fontsize=6.5, color=INK, bbox=box)

@@ -49,16 +49,18 @@ def finish(ax: Axes, *, x: str = "", y: str = "", title: str = "") -> Axes:
     return ax
 
 
-def legend(ax: Axes, columns: int | None = None) -> None:
-    """Put the legend above the axes, where it hides nothing."""
+def legend(ax: Axes) -> None:
+    """Put the legend above the axes, where it hides nothing, in as many columns as fit."""
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
+        room = ax.get_position().width * figure_of(ax).get_size_inches()[0] * 13  # characters of 9 points
+        columns = int(room / (max(map(len, labels)) + 6))
         ax.legend(
             handles,
             labels,
             loc="lower left",
             bbox_to_anchor=(0, 1.07 if ax.get_title(loc="left") else 1.0),
-            ncols=columns or min(len(labels), 4),
+            ncols=max(1, min(len(labels), columns)),
             frameon=False,
             fontsize=9,
             borderaxespad=0.2,

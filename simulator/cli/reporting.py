@@ -1,0 +1,93 @@
+"""Commands that show results: ``report`` makes one HTML page of a folder."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from planner.cli.app import console
+from planner.files import load_any, load_problem, write_text
+from planner.model import InputError, Plan, digest
+from simulator.engine import build_system
+from simulator.results.report import Part, Report, report_html
+from simulator.results.tables import read_records
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    app.command()(report)
+
+
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of results: of run, sweep or execute, or one that holds some.")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("out/report.html"),
+    title: Annotated[str | None, typer.Option(help="Its title. [default: the folder's name]")] = None,
+) -> None:
+    """Make one self-contained HTML page: problems, plans drawn, tables, figures, versions and hashes."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of a run, a sweep or an execution")
+    found = collect(folder, title or folder.resolve().name)
+    if not found.parts and found.runs is None and found.summary is None and not found.comparisons:
+        raise InputError(
+            f"{folder}: nothing to report there; expected problem.json with plans, runs.csv, summary.csv or comparisons"
+        )
+    write_text(out, report_html(found))
+    console.print(f"report of {folder} written to {out}", highlight=False, soft_wrap=True)
+
+
+def collect(folder: Path, title: str) -> Report:
+    """Read whatever results lie in a folder and below it."""
+    runs = [path for pattern in ("runs.csv", "runs.parquet", "sweep.csv") for path in sorted(folder.glob(pattern))]
+    facts = {"poolpipe": version("poolpipe")}
+    for path in sorted(folder.rglob("run.json")):
+        facts |= _facts(json.loads(path.read_text(encoding="utf-8")), path.parent.relative_to(folder))
+    return Report(
+        title=title,
+        parts=[_part(path, folder) for path in sorted(folder.rglob("problem.json"))],
+        runs=_read(runs[0]) if runs else None,
+        largest=_first(folder, "largest.csv"),
+        summary=_first(folder, "summary.csv"),
+        comparisons={
+            path.name.removesuffix(".comparison.csv"): pd.read_csv(path)
+            for path in sorted(folder.rglob("*.comparison.csv"))
+        },
+        facts=facts,
+    )
+
+
+def _part(path: Path, folder: Path) -> Part:
+    """Read a problem, the plans beside it that were made for it, and the records of the runs of a single plan."""
+    problem = load_problem(path)
+    plans: dict[str, Plan] = {}
+    for beside in sorted(path.parent.glob("*.json")):
+        if '"schema": "plan/' in beside.read_text(encoding="utf-8")[:200]:
+            plan = load_any(beside)
+            if isinstance(plan, Plan) and plan.problem_sha256 in ("", digest(problem)):
+                plans[beside.stem] = plan
+    records = {}
+    if len(plans) == 1:
+        (plan,) = plans.values()
+        for written in sorted(path.parent.glob("*.records.*")):
+            dnn = written.name.partition(".records.")[0]
+            records[dnn] = read_records(written, build_system(problem, plan, dnn))
+    name = path.parent.relative_to(folder).as_posix()
+    return Part(folder.resolve().name if name == "." else name, problem, plans, records)
+
+
+def _facts(run: dict[str, Any], where: Path) -> dict[str, str]:
+    prefix = "" if where == Path() else f"{where.as_posix()}: "
+    versions = {f"{name}": str(number) for name, number in run.get("versions", {}).items()}
+    return versions | {f"{prefix}{key}": str(value) for key, value in run.items() if key not in ("schema", "versions")}
+
+
+def _first(folder: Path, name: str) -> pd.DataFrame | None:
+    return _read(folder / name) if (folder / name).exists() else None
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

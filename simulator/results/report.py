@@ -1,0 +1,212 @@
+"""Results as one self-contained HTML page: no network, figures as SVG with values under the pointer, sortable tables.
+
+`Report` holds what there is; `report_html` writes the sections for which there is something.
+"""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from planner.model import Plan, Problem, digest
+from simulator.results.hover import to_svg
+from simulator.results.plan_drawing import plan_drawing
+from simulator.results.plots import attainment_heat_map, attainment_over_load
+from simulator.results.records import Records
+from simulator.results.run_plots import latency_distribution, timeline
+from simulator.results.style import SCHEDULER_NAMES, figure_of
+
+MOST_ROWS = 400
+
+
+@dataclass(frozen=True)
+class Part:
+    """A problem with its plans by name, and the records of runs by name."""
+
+    name: str
+    problem: Problem
+    plans: Mapping[str, Plan]
+    records: Mapping[str, Records] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page shows; tables that are absent leave their sections out.
+
+    ``runs`` has a row per simulation of a sweep, ``largest`` a row per series, ``summary`` a row per recorded run,
+    ``comparisons`` a prediction-against-measurement table per DNN; ``facts`` are versions, hashes and settings.
+    """
+
+    title: str
+    parts: Sequence[Part] = ()
+    runs: pd.DataFrame | None = None
+    largest: pd.DataFrame | None = None
+    summary: pd.DataFrame | None = None
+    comparisons: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def report_html(report: Report) -> str:
+    """Return the page."""
+    style, script = (files("simulator.results").joinpath(f"assets/report.{kind}").read_text() for kind in ("css", "js"))
+    body = "".join(_sections(report))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(report.title)}</title><style>{style}</style></head>\n"
+        f"<body><main><h1>{_text(report.title)}</h1>{body}</main>\n<script>{script}</script></body></html>\n"
+    )
+
+
+def _sections(report: Report) -> Iterator[str]:
+    for part in report.parts:
+        yield _section(f"Problem: {part.name}", _problem(part.problem))
+        for name, plan in part.plans.items():
+            yield _section(f"Plan: {name}", _plan(f"{part.name} {name}", plan, part.problem))
+    if report.largest is not None and not report.largest.empty:
+        yield _section("Largest load factor that holds", table(report.largest))
+    if report.runs is not None and not report.runs.empty:
+        yield _section("Attainment over load", _sweep(report.runs))
+    if report.summary is not None and not report.summary.empty:
+        yield _section("Runs", table(report.summary))
+    for part in report.parts:
+        for name, records in part.records.items():
+            yield _section(f"Run: {name}", _run(f"{part.name} {name}", records))
+    for name, compared in report.comparisons.items():
+        yield _section(f"Prediction against measurement: {name}", table(compared))
+    facts = dict(report.facts)
+    for part in report.parts:
+        facts[f"problem {part.name}, SHA-256"] = digest(part.problem)
+        facts |= {f"plan {part.name} {name}, SHA-256": digest(plan) for name, plan in part.plans.items()}
+    if facts:
+        yield _section("Versions and hashes", table(pd.DataFrame({"what": list(facts), "value": list(facts.values())})))
+
+
+def _problem(problem: Problem) -> str:
+    devices = pd.DataFrame(
+        {
+            "device": device.name,
+            "kind": device.kind,
+            "count": device.count,
+            "shares": ", ".join(f"1/{share}" for share in device.shares),
+            "devices per server": device.devices_per_server,
+            "price per hour": "unknown" if device.price_per_hour is None else device.price_per_hour,
+        }
+        for device in problem.cluster.device_types
+    )
+    dnns = pd.DataFrame(
+        {
+            "DNN": dnn.name,
+            "SLO (ms)": dnn.slo_us / 1000,
+            "weight": dnn.weight,
+            "variants": len(dnn.variants),
+            "blocks": len(dnn.variants[0].blocks),
+            "parameters (MB)": sum(block.parameter_bytes for block in dnn.variants[0].blocks) / 1e6 or "unknown",
+            "latencies": ", ".join(sorted({one.provenance.kind for v in dnn.variants for one in v.tables})),
+        }
+        for dnn in problem.dnns
+    )
+    network = problem.cluster.network
+    return (
+        f"<p>Network: {network.bandwidth_gbps:g} Gbit/s per server, {network.hop_latency_us:g} µs per hop. At most "
+        f"{problem.options.max_stages} stages; {problem.options.slack_fraction:.0%} of the SLO is kept free.</p>"
+        + table(devices)
+        + table(dnns)
+    )
+
+
+def _plan(name: str, plan: Plan, problem: Problem) -> str:
+    pipelines = pd.DataFrame(
+        {
+            "DNN": pipeline.dnn,
+            "pipeline": number,
+            "stages": " → ".join(
+                f"{stage.slices} × {stage.device}{f' 1/{stage.share}' if stage.share > 1 else ''} "
+                f"[{stage.first_block}, {stage.last_block})"
+                for stage in pipeline.stages
+            ),
+            "batch": pipeline.batch,
+            "requests/s": pipeline.throughput_rps,
+            "inference (ms)": pipeline.inference_us / 1000,
+            "transfer (ms)": pipeline.transfer_us / 1000,
+            "batch building (ms)": pipeline.batch_building_us / 1000,
+            "slack (ms)": pipeline.slack_us / 1000,
+        }
+        for number, pipeline in enumerate(plan.pipelines)
+    )
+    scheduler = SCHEDULER_NAMES.get(plan.scheduler, plan.scheduler)
+    proof = (
+        f"{scheduler}, {plan.objective.replace('_', ' ')}: {plan.value:.3f}, bound {plan.bound:.3f}, gap "
+        f"{plan.gap:.2%} ({plan.status}); {plan.seconds:.2f} s with {plan.method} on {plan.backend}."
+    )
+    return f"<p>{_text(proof)}</p>" + figure(plan_drawing(plan, problem), f"plan {name}") + table(pipelines)
+
+
+def _sweep(runs: pd.DataFrame) -> str:
+    stopped = "stopped" in runs and bool(runs["stopped"].any())
+    shown = [
+        column
+        for column in runs
+        if column in ("cluster", "plan", "scheduler", "dnn", "trace", "policy", "seed", "load_factor", "rate_rps")
+        or column in ("requests", "dropped", "late", "attainment", "latency_p50_us", "latency_p99_us")
+        or str(column).startswith("utilisation_")
+    ]
+    if stopped:
+        pictures = "<p>Only the largest load that holds was asked for: runs that certainly fail were stopped.</p>"
+    else:
+        pictures = figure(attainment_over_load(runs), "attainment over load factor")
+        if len(runs.groupby([c for c in ("cluster", "plan", "dnn", "trace", "policy") if c in runs])) <= 60:
+            pictures += figure(attainment_heat_map(runs), "attainment heat map")
+    return pictures + table(runs[shown])
+
+
+def _run(name: str, records: Records) -> str:
+    middle_ms = float(records.arrival_us[-1]) / 2000
+    window_ms = max(200.0, 4 * records.system.slo_us / 1000)
+    pictures = ""
+    if records.finished.any():
+        pictures += figure(latency_distribution(records, warm_up_us=0), f"latencies of {name}")
+        pictures += figure(timeline(records, start_ms=middle_ms, end_ms=middle_ms + window_ms), f"timeline of {name}")
+    return pictures or "<p>No request was finished.</p>"
+
+
+def figure(ax: Axes, name: str) -> str:
+    """Return axes as a figure of the page, with its name below it."""
+    drawn = figure_of(ax)
+    width = drawn.get_size_inches()[0]
+    return (
+        f'<figure><div class="scroll"><div style="min-width:{min(width, 8) * 64:.0f}px;max-width:{width * 110:.0f}px">'
+        f"{to_svg(drawn, name)}</div></div><figcaption>{_text(name)}</figcaption></figure>"
+    )
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Return a table whose columns sort on a click of their heads; of long ones the first rows, which is said."""
+    head = "".join(f'<th scope="col"><button type="button">{_text(name)}</button></th>' for name in rows.columns)
+    body = "".join(
+        "<tr>" + "".join(_cell(value) for value in row) + "</tr>"
+        for row in rows.head(MOST_ROWS).itertuples(index=False)
+    )
+    more = f"<p>The first {MOST_ROWS} of {len(rows)} rows.</p>" if len(rows) > MOST_ROWS else ""
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
+
+
+def _cell(value: object) -> str:
+    """Write a value as a cell; numbers are shown short and sorted by their full value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        text = _text(value)
+        return f"<td>{text}</td>" if len(text) <= 40 else f'<td class="long" title="{text}">{text}</td>'
+    shown = f"{value:,}" if isinstance(value, int) else "" if value != value else f"{value:,.4g}"
+    shown = f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 10_000 else shown
+    return f'<td class="number" data-value="{value!r}">{shown}</td>'
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{_text(title)}</h2>{body}</section>\n"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,201 @@
+"""The HTML report: what is in it, and how it behaves in a real browser."""
+
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulator.engine import build_system, simulate
+from simulator.results import summary
+from simulator.results.hover import attach, to_svg
+from simulator.results.report import Part, Report, report_html, table
+from simulator.results.style import figure_of, new_axes
+
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+
+
+@pytest.fixture(scope="module")
+def report(two_stages):
+    problem, plan = two_stages
+    records = {
+        dnn: simulate(build_system(problem, plan, dnn), np.arange(200, dtype=np.int64) * 5_000)
+        for dnn in ("first", "second")
+    }
+    runs = pd.DataFrame(
+        {"plan": "plan.json", "scheduler": scheduler, "dnn": dnn, "trace": "t", "policy": "reservation", "seed": 0}
+        | {"load_factor": load, "rate_rps": 100.0 * load, "stopped": False, "requests": 1000, "dropped": 5, "late": 0}
+        | {"attainment": 1 - lost * load}
+        for scheduler, lost in (("pipelines", 0.01), ("np", 0.3))
+        for dnn in ("first", "second")
+        for load in (0.5, 0.75, 1.0)
+    )
+    return Report(
+        title="A <report> & its title",
+        parts=[Part("site", problem, {"pipelines": plan}, records)],
+        runs=runs,
+        largest=pd.DataFrame({"dnn": ["first", "second"], "largest_load_factor": [0.95, 0.5]}),
+        summary=pd.DataFrame([{"dnn": dnn} | summary(one) for dnn, one in records.items()]),
+        comparisons={"first": pd.DataFrame({"quantity": ["p50"], "predicted": [1.0], "measured": [1.1]})},
+        facts={"poolpipe": "0.1.0"},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return report_html(report)
+
+
+def test_everything_is_in_the_page_and_nothing_is_fetched(page):
+    for heading in (
+        "Problem: site",
+        "Plan: pipelines",
+        "Largest load factor that holds",
+        "Attainment over load",
+        "Runs",
+        "Run: first",
+        "Prediction against measurement: first",
+        "Versions and hashes",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "<title>A &lt;report&gt; &amp; its title</title>" in page
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!#|data:)|url\((?!["']?#)|@import""", page)
+    for text in (
+        "NP at load 1.00: 70.00%",
+        "4 devices sustain 400.0 requests/s, 83.3% used",
+        "0.0 GPU #0: batch of 2",
+    ):
+        assert f'data-hover="{text}' in page, text
+
+
+def test_ids_are_unique_and_tags_are_balanced(page):
+    class Tags(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open, self.ids = [], []
+
+        def handle_starttag(self, tag, attrs):
+            self.ids += [value for name, value in attrs if name == "id"]
+            if tag not in ("meta", "br"):
+                self.open.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            self.ids += [value for name, value in attrs if name == "id"]
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert len(set(tags.ids)) == len(tags.ids)
+
+
+def test_absent_parts_leave_their_sections_out(report):
+    page = report_html(Report("empty", comparisons=report.comparisons))
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Prediction against measurement: first"]
+    stopped = report_html(Report("stopped", runs=report.runs.assign(stopped=True)))
+    assert "runs that certainly fail were stopped" in stopped
+    assert "<svg" not in stopped
+
+
+def test_equal_reports_are_equal_pages(report, page):
+    assert report_html(replace(report)) == page
+
+
+def test_hover_texts_reach_their_marks():
+    ax = new_axes()
+    (line,) = ax.plot([1, 2, 3], [1, 4, 9], marker="o")
+    attach(line, ["one", "four", "nine"])
+    (bar,) = ax.bar([5], [2])
+    attach(bar, ['a "bar" < 3'])
+    svg = to_svg(figure_of(ax), "example")
+    marks = {element.get("data-hover"): element for element in ET.fromstring(svg).iter() if element.get("data-hover")}
+    assert set(marks) == {"one", "four", "nine", 'a "bar" < 3'}
+    left = [float(marks[text].get("x")) for text in ("one", "four", "nine")]
+    assert left == sorted(left)
+
+
+def test_long_tables_are_cut_and_say_so():
+    text = table(pd.DataFrame({"number": range(1000), "name": "x" * 50}))
+    assert text.count("<tr>") == 401
+    assert "The first 400 of 1000 rows." in text
+    assert 'class="long" title="xxx' in text
+
+
+# Run in the page after it has loaded. The page lies in a frame of the width wanted, for a browser's window cannot be as
+# narrow as a telephone; what the probe finds is sent to the frame's owner and read from its dumped document.
+FRAME = """<!doctype html><body style="margin:0"><script>
+window.addEventListener("message", (event) => { document.body.dataset.found = event.data; });
+</script><iframe src="report.html" style="border:0;width:WIDTHpx;height:1500px"></iframe></body>"""
+PROBE = """<script>{
+const found = {width: window.innerWidth, overflow: document.documentElement.scrollWidth - window.innerWidth};
+const outside = [...document.querySelectorAll("h1, h2, p, figure, figcaption, .scroll")].filter(
+  (element) => element.getBoundingClientRect().right > window.innerWidth + 0.5);
+found.outside = outside.map((element) => element.tagName + " " + element.className).join(";");
+const head = [...document.querySelectorAll("th")].find((one) => one.textContent === "largest_load_factor");
+const first = () => head.closest("table").tBodies[0].rows[0].cells[0].textContent;
+head.querySelector("button").click();
+found.ascending = first();
+head.querySelector("button").click();
+found.descending = first();
+const mark = document.querySelector("[data-hover]");
+mark.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: window.innerWidth - 2, clientY: 5}));
+const tip = document.getElementById("tip");
+found.tip = tip.textContent === mark.dataset.hover && !tip.hidden &&
+  tip.getBoundingClientRect().right <= window.innerWidth;
+parent.postMessage(JSON.stringify(found), "*");
+}</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (Debian: apt install chromium)")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_nothing_overflows_and_the_console_is_empty(page, tmp_path, width):
+    (tmp_path / "report.html").write_text(page.replace("</body>", PROBE + "</body>"))
+    path = tmp_path / "frame.html"
+    path.write_text(FRAME.replace("WIDTH", str(width)))
+    dumped, log = browse(path, tmp_path, width, "--dump-dom", "--virtual-time-budget=10000")
+    assert "CONSOLE" not in log, log
+    found = re.search(r'data-found="([^"]*)"', dumped)[1].replace("&quot;", '"')
+    assert f'"width":{width}' in found
+    assert '"overflow":0' in found
+    assert '"outside":""' in found
+    assert '"ascending":"second"' in found
+    assert '"descending":"first"' in found
+    assert '"tip":true' in found
+    picture = tmp_path / "report.png"
+    browse(path, tmp_path, width, f"--screenshot={picture}")
+    assert picture.stat().st_size > 20_000
+
+
+def browse(path: Path, folder: Path, width: int, *options: str) -> tuple[str, str]:
+    """Open a file in a headless browser without a network and return its output and its log."""
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--disable-dev-shm-usage",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--enable-logging=stderr",
+            f"--user-data-dir={folder / 'browser'}",
+            f"--window-size={width},1500",
+            *options,
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, done.stderr
