@@ -83,7 +83,7 @@ class Fleet(Protocol):
         """Put the inputs of a batch where workers find them."""
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Give a slice a batch; False if there is no room for its outputs now, or if a `Down` of it is about to come."""
+        """Give a slice a batch; False if there is no room for its outputs now, or a `Down` of it is about to come."""
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Return what happened; wait for it at most ``timeout_s``."""

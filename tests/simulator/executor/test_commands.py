@@ -1,0 +1,163 @@
+"""The commands `execute` and `pareto`, as a user calls them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from typer.testing import CliRunner
+
+from planner.cli.app import new_app
+from planner.files import save
+from planner.model import InputError
+from simulator.cli import executing
+
+
+@pytest.fixture
+def call() -> Callable[..., str]:
+    app = new_app("test")
+    executing.register(app)
+
+    def invoke(*arguments: str | Path) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return invoke
+
+
+@pytest.fixture
+def files(make_case, tmp_path: Path) -> list[str | Path]:
+    """Write a plan, its problem and a trace of 400 requests a second; return the arguments that name them."""
+    case = make_case(latency_us=2_000)
+    save(case.problem, tmp_path / "problem.json")
+    save(case.plan, tmp_path / "plan.json")
+    times_us = [i * 2_500 + i % 7 for i in range(1, 1_000)]
+    (tmp_path / "trace.csv").write_text("arrival_us\n" + "".join(f"{time_us}\n" for time_us in times_us))
+    return ["execute", tmp_path / "plan.json", "--models", case.folder, "--trace", tmp_path / "trace.csv"]
+
+
+def test_execute_writes_what_a_simulation_writes_and_what_it_measured(call, files, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    text = call(
+        *files, "--rate", 100, "--duration", 2, "--warm-up", 0.2, "--oversubscribe", "--verify", "--compare",
+        "--slowdown", "core=1.5", "--out", out,
+    )  # fmt: skip
+    assert {path.name for path in out.iterdir()} == {
+        "run.json", "plan.json", "problem.json", "summary.csv", "tiny.records.csv", "tiny.slices.csv", "tiny.hops.csv",
+        "tiny.incidents.csv", "tiny.execution.json", "tiny.comparison.csv", "tiny.comparison.png",
+    }  # fmt: skip
+    said = json.loads((out / "tiny.execution.json").read_text())
+    assert said["emulated"] == "core is this CPU slowed down 1.5 times"
+    assert said["verified"]["wrong"] == 0
+    assert said["verified"]["compared"] == said["outcomes"]["finished"]
+    records = rows_of(out / "tiny.records.csv")
+    assert len(records) == said["requests"] == sum(said["outcomes"].values())
+    assert "Little's law" in text
+    assert "verified" in text
+
+
+def test_pareto_writes_every_cut_and_measures_the_front(call, make_case, tmp_path: Path) -> None:
+    case = make_case()
+    profile = tmp_path / "profile.json"
+    save(case.problem.dnns[0].variants[0], profile)
+    out = tmp_path / "out"
+    call(
+        "pareto", profile, "--devices", "core,core", "--link", "0,10", "--measure", 1, "--onnx",
+        case.folder / "tiny.onnx", "--seconds", 0.05, "--oversubscribe", "--out", out,
+    )  # fmt: skip
+    rows = rows_of(out / "pareto.csv")
+    assert [row["name"] for row in rows] == ["core", "core|1|core", "core|2|core", "core|3|core"]
+    assert [bool(row["measured_latency_ms"]) for row in rows].count(True) == 1
+    assert (out / "pareto.png").stat().st_size > 10_000
+    # A model that was never profiled: every layer is a block, its times are estimated.
+    call("pareto", case.folder / "tiny.onnx", "--devices", "RaspberryPi4,T4", "--link", "1,1", "--out", out)
+    assert len(rows_of(out / "pareto.csv")) == 2 + 2 * 3
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+BAD = [
+    # arguments after the plan, models and trace; what is said
+    (["--cores", "core"], "--cores: expected TYPE=NUMBER"),
+    (["--cores", "core=1.5"], "--cores: expected an integer"),
+    (["--slowdown", "pi4=2", "--oversubscribe"], "unknown device type 'pi4'"),
+    (["--policy", "magic", "--oversubscribe"], "unknown policy 'magic'"),
+    (["--provider", "None", "--oversubscribe"], "execution provider 'None' is not installed"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[said for _, said in BAD])
+def test_bad_options_are_one_line(call, files, tmp_path: Path, arguments: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        call(*files, "--rate", 100, "--duration", 1, *arguments, "--out", tmp_path / "out")
+
+
+def test_models_that_are_missing_changed_or_none_are_one_line(call, files, tmp_path: Path) -> None:
+    model = tmp_path / "tiny.onnx"
+    content = model.read_bytes()
+    graph = ir.load(model)
+    graph.producer_name = "another"
+    ir.save(graph, model)
+    with pytest.raises(InputError, match="is not the model that was profiled"):
+        call(*files, "--rate", 100, "--out", tmp_path / "out")
+    model.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="tiny.onnx: not an ONNX model"):
+        call(*files, "--rate", 100, "--out", tmp_path / "out")
+    model.unlink()
+    with pytest.raises(InputError, match="tiny.onnx: no such file"):
+        call(*files, "--rate", 100, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("link", ["1", "a,b", "-1,1", "0,0"])
+def test_a_link_that_is_none_is_one_line(call, make_case, tmp_path: Path, link: str) -> None:
+    save(make_case().problem.dnns[0].variants[0], tmp_path / "profile.json")
+    with pytest.raises(InputError, match="link: expected"):
+        call("pareto", tmp_path / "profile.json", "--devices", "core,core", f"--link={link}", "--out", tmp_path)
+
+
+@pytest.mark.slow
+def test_ctrl_c_exits_with_130_and_leaves_the_records(files, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "simulator", *map(str, files), "--rate", "100", "--duration", "60"]
+    process = subprocess.Popen(
+        [*command, "--oversubscribe", "--out", str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _wait_until_it_serves(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "what was finished is in" in said
+    assert "Traceback" not in said
+    records = rows_of(out / "tiny.records.csv")
+    assert 0 < len(records) < 6_000
+    assert {row["outcome"] for row in records} <= {"finished", "open", "late", "hopeless"}
+
+
+def _wait_until_it_serves(process: subprocess.Popen[str]) -> None:
+    """Wait for two workers that have opened their stages, and a little longer."""
+    import psutil
+
+    for _ in range(600):
+        workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        if len(workers) == 2 and all(any("onnxruntime" in m.path for m in p.memory_maps()) for p in workers):
+            time.sleep(3.0)
+            return
+        assert process.poll() is None
+        time.sleep(0.1)
+    raise AssertionError("the workers did not start within a minute")
