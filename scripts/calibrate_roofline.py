@@ -1,11 +1,13 @@
-"""Fit the roofline's coefficients to PPipe's published block timings, and print how far estimates are off.
+"""Fit the roofline's coefficients to PPipe's published block timings, or to measured profiles; print how far it is off.
 
 For each device: the error on every model of coefficients fitted to the other models (leave one out), then the
 coefficients fitted to all, as they stand in planner/profiling/catalogue.toml.
 """
 
 import argparse
+import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +15,9 @@ import numpy as np
 from rich.table import Table
 
 from planner.cli.app import console
-from planner.files import ppipe
-from planner.profiling import build_architecture, find_device, read_graph
-from planner.profiling.calibration import Sample, align_layers, fit_coefficients, leave_one_out
+from planner.files import load_profile, ppipe, write_text
+from planner.profiling import Coefficients, block_starts, build_architecture, find_device, read_graph
+from planner.profiling.calibration import Errors, Sample, align_layers, fit_coefficients, leave_one_out
 from planner.profiling.roofline import describe
 
 # published name: (architecture, height, width), the sizes as in the published shapes
@@ -26,38 +28,76 @@ MODELS = {
     "convnext_large": ("convnext_large", 128, 448),
 }
 DEVICES = ("V100", "T4", "L4", "P4")
+SOURCE_MEASURED = "fitted to this project's measured profiles of its zoo (profiles/zoo), scripts/calibrate_roofline.py"
 SOURCE = "fitted to PPipe's block timings on {device} (ATC'25) of four models, scripts/calibrate_roofline.py"
 
 
 def main() -> None:
     """Read the timings, report the errors, print the coefficients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder laid out as PPipe's published data")
+    parser.add_argument("--data", type=Path, help="folder laid out as PPipe's published data")
+    parser.add_argument("--profiles", type=Path, nargs="*", default=[], help="measured profiles of models of the zoo")
+    parser.add_argument("--measured", default="", help="the device of --profiles to fit to")
+    parser.add_argument("--device", default="x86-core", help="the device of the catalogue that --profiles are of")
     parser.add_argument("--toml", action="store_true", help="print the coefficients as TOML")
+    parser.add_argument("--out", type=Path, help="CSV of the errors: device, model, median_whole, median_block")
     arguments = parser.parse_args()
-    samples = read_samples(arguments.data)
-    table = Table("device", "precision", *MODELS, "all", title="Leave one out: median error, whole model / block")
-    total_whole, total_block = [], []
-    for name in DEVICES:
-        device = find_device(name)
-        errors = leave_one_out(device, samples[name])
-        whole = np.concatenate([found.whole for found in errors.values()])
-        block = np.concatenate([found.block for found in errors.values()])
-        total_whole.append(whole)
-        total_block.append(block)
-        cells = [f"{found.median_whole:.1%} / {found.median_block:.1%}" for found in errors.values()]
-        table.add_row(name, device.precision, *cells, _both(whole, block))
-    table.add_row("all", "", *[""] * len(MODELS), _both(np.concatenate(total_whole), np.concatenate(total_block)))
-    console.print(table)
+    samples: dict[str, list[Sample]] = {}
+    if arguments.data is not None:
+        samples |= read_published(arguments.data)
+    if arguments.profiles:
+        samples[arguments.device] = [measured_sample(path, arguments.measured) for path in arguments.profiles]
+    rows = report(samples)
+    if arguments.out is not None:
+        lines = ["device,model,median_whole,median_block", *(",".join(map(str, row)) for row in rows)]
+        write_text(arguments.out, "\n".join(lines) + "\n")
     if arguments.toml:
-        for name in DEVICES:
-            source = SOURCE.format(device=name)
-            print(f"\n[coefficients.{name}]")
-            for key, value in asdict(fit_coefficients(find_device(name), samples[name], source)).items():
-                print(f"{key} = {value!r}" if not isinstance(value, str) else f'{key} = "{value}"')
+        for name, of_device in samples.items():
+            source = SOURCE if name in DEVICES else SOURCE_MEASURED
+            print_coefficients(name, fit_coefficients(find_device(name), of_device, source.format(device=name)))
 
 
-def read_samples(data: Path) -> dict[str, list[Sample]]:
+def report(samples: Mapping[str, Sequence[Sample]]) -> list[tuple[str, str, float, float]]:
+    """Print the leave-one-out errors of each device; return them, model by model and together ("all")."""
+    table = Table("device", "precision", "model", "whole", "block", title="Leave one out: median absolute errors")
+    rows = []
+    total = []
+    for name, of_device in samples.items():
+        device = find_device(name)
+        errors = leave_one_out(device, of_device)
+        errors["all"] = join(list(errors.values()))
+        total.append(errors["all"])
+        rows += [(name, model, found.median_whole, found.median_block) for model, found in errors.items()]
+        for model, found in errors.items():
+            table.add_row(name, device.precision, model, f"{found.median_whole:.1%}", f"{found.median_block:.1%}")
+        table.add_section()
+    every = join(total)
+    table.add_row("all", "", "all", f"{every.median_whole:.1%}", f"{every.median_block:.1%}")
+    console.print(table)
+    return [*rows, ("all", "all", every.median_whole, every.median_block)]
+
+
+def join(errors: Sequence[Errors]) -> Errors:
+    """Return all errors together."""
+    return Errors(np.concatenate([found.whole for found in errors]), np.concatenate([found.block for found in errors]))
+
+
+def print_coefficients(name: str, coefficients: Coefficients) -> None:
+    """Print coefficients as they stand in the catalogue."""
+    print(f"\n[coefficients.{name}]")
+    for key, value in asdict(coefficients).items():
+        print(f"{key} = {json.dumps(value)}")
+
+
+def measured_sample(path: Path, device: str) -> Sample:
+    """Return what a profile of a model of the zoo says of one device."""
+    profile = load_profile(path)
+    graph = read_graph(build_architecture(profile.name))
+    tables = tuple(table for table in profile.tables if table.device == device)
+    return Sample(profile.name, describe(graph), block_starts(graph, profile), tables)
+
+
+def read_published(data: Path) -> dict[str, list[Sample]]:
     """Return the published timings per device, with the published blocks found in our graphs."""
     samples: dict[str, list[Sample]] = {name: [] for name in DEVICES}
     for published, (architecture, height, width) in MODELS.items():
@@ -75,10 +115,6 @@ def read_samples(data: Path) -> dict[str, list[Sample]]:
             tables = tuple(table for table in profile.tables if table.device == name)
             samples[name].append(Sample(architecture, describe(graph), starts, tables))
     return samples
-
-
-def _both(whole: np.ndarray, block: np.ndarray) -> str:
-    return f"{np.median(np.abs(whole)):.1%} / {np.median(np.abs(block)):.1%}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ bit. A model must first give different answers to different inputs, or equality 
 
 import argparse
 import sys
+from collections.abc import Mapping
 from time import process_time
 
 import numpy as np
@@ -52,7 +53,7 @@ def verify(graph: ModelGraph, every: int, *, optimise: bool) -> int:
         console.print(f"{graph.name}: two inputs give the same output: nothing is proven")
         return 1
 
-    def run(part: Part, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(part: Part, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return run_model(open_session(part.model, optimise=optimise), given)
 
     errors = []

@@ -70,3 +70,38 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path, content):
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_model(tmp_path / "none.onnx")
+
+
+@pytest.mark.slow
+def test_a_model_of_more_than_two_gigabytes_is_read_split_and_run(tmp_path):
+    """Three embedding tables of 0.8 GB in a sparse file, of which only a few rows are not zero."""
+    rows, width = 200_000, 1_000
+    table_bytes = rows * width * 4
+    with (tmp_path / "tables.data").open("wb") as stream:
+        stream.truncate(3 * table_bytes)
+        for table in range(3):
+            stream.seek(table * table_bytes + 7 * width * 4)  # row 7
+            stream.write(np.full(width, table + 1, np.float32).tobytes())
+    made = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> tables (int64[n] ids) => (float[n, 1000] y)'
+        " <float[1] t0 = {0}, float[1] t1 = {0}, float[1] t2 = {0}> {"
+        " a = Gather(t0, ids) b = Gather(t1, ids) c = Gather(t2, ids) d = Add(a, b) y = Add(d, c) }"
+    )
+    for table in range(3):
+        value = made.graph.initializers[f"t{table}"]
+        value.shape = ir.Shape((rows, width))
+        value.const_value = ir.ExternalTensor(
+            "tables.data", table * table_bytes, table_bytes, ir.DataType.FLOAT,
+            shape=ir.Shape((rows, width)), name=f"t{table}", base_dir=tmp_path,
+        )  # fmt: skip
+    (tmp_path / "tables.onnx").write_bytes(ir.to_proto(made).SerializeToString())
+
+    graph = read_graph(load_model(tmp_path / "tables.onnx"))
+    assert graph.parameter_bytes() > 2**31
+    parts = extract_parts(graph, [0, 2, 4])
+    made_tensors = run_chain(
+        parts,
+        lambda part, given: run_model(open_session(part.model, optimise=False), given),
+        {"ids": np.array([7, 8])},
+    )
+    np.testing.assert_array_equal(made_tensors["y"][:, 0], [6, 0])
