@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 
 from planner.cli.app import console, errors
-from planner.files import load_problem, save
-from planner.model import Pipeline, Plan, Problem
+from planner.files import load_plan, load_problem, save, write_text
+from planner.model import InputError, Pipeline, Plan, Problem
 from planner.model.objective import MAXIMISED
 
 UNITS = {
@@ -26,6 +26,13 @@ class Scheduler(StrEnum):
     PIPELINES = "pipelines"
     NP = "np"
     DART_R = "dart-r"
+
+
+class Against(StrEnum):
+    """What a front weighs throughput against."""
+
+    LATENCY = "latency"
+    COST = "cost"
 
 
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
@@ -46,6 +53,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
     app.command()(plan)
     app.command()(explain)
+    app.command()(front)
 
 
 def plan(
@@ -55,15 +63,29 @@ def plan(
     backend: BackendOption = "highs",
     gap: GapOption = 1e-6,
     time_limit: TimeLimitOption = None,
+    current: Annotated[Path | None, typer.Option(help="The plan in use; needs --max-started.")] = None,
+    max_started: Annotated[int | None, typer.Option(help="Slices that may be started anew, from --current.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the plan (JSON) to this file.")] = None,
 ) -> None:
     """Make the best plan for a problem, check it, and show it with its proven gap."""
-    from planner.planning import make_plan  # solvers take a moment to import
+    from planner.planning import make_plan, slices_started  # solvers take a moment to import
 
     asked = load_problem(problem)
+    in_use = load_plan(current) if current else None
     with errors.status(f"planning {len(asked.dnns)} DNNs with {scheduler}"):
-        made = make_plan(asked, scheduler.value, method=method, backend=backend, gap=gap, time_limit_s=time_limit)
+        made = make_plan(
+            asked,
+            scheduler.value,
+            method=method,
+            backend=backend,
+            gap=gap,
+            time_limit_s=time_limit,
+            current=in_use,
+            max_started=max_started,
+        )
     show(asked, made)
+    if in_use:
+        console.print(f"slices started anew: {slices_started(in_use, made)}", highlight=False)
     if out:
         save(made, out)
         console.print(f"written to {out}", highlight=False, soft_wrap=True)
@@ -86,6 +108,45 @@ def explain(problem: ProblemFile) -> None:
     console.print(f"no plan is better than {found.bound:.3f} {unit}", highlight=False, soft_wrap=True)
     for device, worth in found.worth.items():
         console.print(f"one more {device} is worth {worth:+.3f} {unit}", highlight=False, soft_wrap=True)
+
+
+def front(
+    problem: ProblemFile,
+    against: Annotated[Against, typer.Option(help="What throughput is weighed against: latency (all SLOs) or cost.")],
+    factors: Annotated[
+        str, typer.Option(help="Against latency: what to multiply every SLO with.")
+    ] = "0.5,0.6,0.7,0.8,0.9,1,1.25,1.5,2",
+    steps: Annotated[int, typer.Option(min=1, help="Against cost: throughputs up to the largest.")] = 10,
+    backend: BackendOption = "highs",
+    gap: GapOption = 1e-6,
+    time_limit: TimeLimitOption = None,
+    out: Annotated[Path | None, typer.Option(help="Write the front (CSV) to this file.")] = None,
+) -> None:
+    """Show what more throughput costs: the Pareto front against latency or cost."""
+    from planner.planning import cost_front, latency_front
+
+    asked = load_problem(problem)
+    with errors.status(f"planning the front against {against}"):
+        options = {"backend": backend, "gap": gap, "time_limit_s": time_limit}
+        if against is Against.LATENCY:
+            points = latency_front(asked, _numbers(factors), **options)
+        else:
+            points = cost_front(asked, steps, **options)
+    price = "slo_factor" if against is Against.LATENCY else "cost_per_hour"
+    rows = [(f"{point.price:.6g}", f"{point.throughput_rps:.6f}", f"{point.plan.gap:.1e}") for point in points]
+    table = Table(price, "requests/s per weight", "gap", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if out:
+        write_text(out, "".join(",".join(row) + "\n" for row in [(price, "throughput_rps", "gap"), *rows]))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--factors: expected numbers like 0.5,1,2, got {text!r}") from None
 
 
 def show(problem: Problem, made: Plan) -> None:

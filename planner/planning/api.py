@@ -19,6 +19,7 @@ from planner.planning.baselines import (
 )
 from planner.planning.candidates import Candidate, enumerate_candidates
 from planner.planning.canonical import canonical
+from planner.planning.changes import size_from
 from planner.planning.explain import unreachable
 from planner.planning.sizing import Sizing, build_plan
 
@@ -46,6 +47,8 @@ def make_plan(
     gap: float = 1e-6,
     time_limit_s: float | None = None,
     np_plan: Plan | None = None,
+    current: Plan | None = None,
+    max_started: int | None = None,
 ) -> Plan:
     """Return the best plan of a scheduler, with a proven bound, after every constraint of it was checked.
 
@@ -66,6 +69,9 @@ def make_plan(
         After this time the best plan so far is returned with its gap.
     np_plan
         The NP plan whose devices DART-r begins with; computed where None.
+    current, max_started
+        The plan in use and how many slices may be started anew to get from it to the next one
+        (`planner.planning.changes`); by method milp, for pipelines only.
 
     Raises
     ------
@@ -84,11 +90,15 @@ def make_plan(
     (1000.0, 'optimal', [(2, 4)])
     """
     _check_options(scheduler, method, backend, gap, time_limit_s)
+    if (current is None) != (max_started is None):
+        raise InputError("a current plan and the number of slices that may be started belong together; give both")
     begin_s = perf_counter()
     limits = Limits(gap, time_limit_s)
     clock = Clock(limits)
     known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, limits)
-    if scheduler == "pipelines":
+    if current is not None and max_started is not None:
+        sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
+    elif scheduler == "pipelines":
         sizing, method = _size_pipelines(known, method, backend, clock)
     elif scheduler == "np":
         sizing, method = _size_np(known, method, backend, clock)
@@ -136,6 +146,14 @@ def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -
     return sizing, method
 
 
+def _size_changes(
+    problem: Problem, scheduler: str, method: str, current: Plan, max_started: int, backend: str, clock: Clock
+) -> Sizing:
+    if scheduler != "pipelines" or method not in ("auto", "milp"):
+        raise InputError(f"a current plan is for scheduler pipelines and method milp, got {scheduler} and {method}")
+    return size_from(problem, current, max_started, backend, clock.remaining())
+
+
 def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
     whole = unpartitioned(problem)
     candidates = all_candidates(whole)
@@ -171,5 +189,5 @@ def _refuse_nothing(problem: Problem, sizing: Sizing) -> None:
             devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)
             raise InputError(
                 f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs, which do not share "
-                "devices; add devices, plan fewer DNNs, or raise the time limit if one was given"
+                "devices; add devices, plan fewer DNNs, or raise the limits of time and of started slices"
             )

@@ -35,7 +35,7 @@ in units of 1/lcm(k), so that every coefficient is an integer.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, lcm
@@ -187,12 +187,18 @@ def keep_objective(formulation: Formulation, value: float) -> None:
         model.add_row("objective", model.objective_terms, upper=value * (1 + ROUNDING))
 
 
-def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
+def size(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    backend: str,
+    limits: Limits,
+    restrict: Callable[[Formulation], object] | None = None,
+) -> Sizing:
     """Return the best sizes of the candidates, to a gap or until the time is up.
 
     A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
     Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest
-    is solved from the first plan.
+    is solved from the first plan. ``restrict`` may add columns and rows that allow fewer plans.
 
     Raises
     ------
@@ -207,10 +213,11 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
     if len(candidates) > AT_ONCE:
         order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
         shortlist = [candidates[number] for number in order[:SHORTLIST]]
-        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), ())
+        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), (), restrict)
     if first is not None:
         kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
-    last, status = _solve(problem, kept, backend, clock.remaining(), first.pipelines if first else ())
+    begin = first.pipelines if first else ()
+    last, status = _solve(problem, kept, backend, clock.remaining(), begin, restrict)
     found = [sizing for sizing in (first, last) if sizing is not None]
     if not found:
         raise InputError(WHOLE_DEVICES if status == "infeasible" else TOO_LATE)
@@ -221,10 +228,17 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
 
 
 def _solve(
-    problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits, begin: Sequence[Sized]
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    backend: str,
+    limits: Limits,
+    begin: Sequence[Sized],
+    restrict: Callable[[Formulation], object] | None,
 ) -> tuple[Sizing | None, Status]:
     """Build, solve and extract."""
     formulation = build(problem, candidates)
+    if restrict is not None:
+        restrict(formulation)
     start = start_from(formulation, begin) if begin else None
     solution, name = solve(formulation.model, backend, limits, start)
     sizing = Sizing(extract(formulation, solution), solution.bound, name) if solution.found else None

@@ -166,7 +166,7 @@ def best_by_use(problem: Problem, dnn: Dnn) -> dict[tuple[int, ...], float]:
             use: dict[tuple[int, int], int] = {}
             for position, (device, share, count) in enumerate(zip(piece.devices, piece.shares, slices, strict=True)):
                 use[position, device] = count * UNIT // share
-            if _fits(use, counts):
+            if fits(use, counts):
                 key = tuple(sorted(use.items()))
                 rps = min(rps * count for rps, count in zip(piece.slice_rps, slices, strict=True))
                 pieces[key] = max(rps, pieces.get(key, 0.0))
@@ -179,7 +179,7 @@ def best_by_use(problem: Problem, dnn: Dnn) -> dict[tuple[int, ...], float]:
             for key, units in piece_use:
                 use[key] = use.get(key, 0) + units
             key = tuple(sorted(use.items()))
-            if _fits(use, counts) and value + rps > best.get(key, -1.0):
+            if fits(use, counts) and value + rps > best.get(key, -1.0):
                 best[key] = value + rps
                 queue.append((key, value + rps))
     whole: dict[tuple[int, ...], float] = {}
@@ -193,7 +193,7 @@ def _devices(use: dict[tuple[int, int], int], types: int) -> tuple[int, ...]:
     return tuple(sum(ceil(units / UNIT) for (_, g), units in use.items() if g == device) for device in range(types))
 
 
-def _fits(use: dict[tuple[int, int], int], counts: list[int]) -> bool:
+def fits(use: dict[tuple[int, int], int], counts: list[int]) -> bool:
     return all(used <= count for used, count in zip(_devices(use, len(counts)), counts, strict=True))
 
 

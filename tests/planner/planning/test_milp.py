@@ -59,9 +59,9 @@ def test_optimum_of_every_objective(objective: Objective, seed: int) -> None:
         assert best(problem) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_solvers_agree(seed: int) -> None:
-    problem = random_problem(seed + 100, dnns=2, counts=(2, 3))
+    problem = random_problem(seed + 100, dnns=2, counts=(2, 2))
     values = [best(problem, backend) for backend in BACKENDS]
     assert values == pytest.approx([values[0]] * len(BACKENDS), rel=1e-9)
 
@@ -95,12 +95,9 @@ def test_one_more_device_is_never_worse(seed: int, extra: int) -> None:
     assert best(more) >= before * (1 - 1e-9)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_dnns_does_not_matter(seed: int) -> None:
-    problem = random_problem(seed, dnns=2, counts=(2, 2))
-    try:
-        value = make_plan(problem, method="milp").value
-    except InputError:
-        return
-    assert make_plan(replace(problem, dnns=problem.dnns[::-1]), method="milp").value == pytest.approx(value, rel=2e-6)
+    problem = random_problem(seed, dnns=3, counts=(3, 3), shares=(1,))
+    value = make_plan(problem, method="milp").value
+    turned = replace(problem, dnns=problem.dnns[::-1])
+    assert make_plan(turned, method="milp").value == pytest.approx(value, rel=2e-6)
