@@ -144,9 +144,10 @@ def sweep(
             hosts=engine_hosts,
             progress=lambda done, _: bar.update(task, completed=done),
         )
-    _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
-    _write_table(pd.DataFrame(result.largest), out / "largest.csv")
-    _show_largest(result)
+    if result.rows:
+        _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
+        _write_table(pd.DataFrame(result.largest), out / "largest.csv")
+        _show_largest(result)
     console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
@@ -203,8 +204,6 @@ def _show_runs(rows: list[dict[str, Any]]) -> None:
 def _show_largest(result: SweepResult) -> None:
     """Print the largest loads: the mean over plans, and over DNNs too where there are many."""
     found = pd.DataFrame(result.largest)
-    if found.empty:
-        return
     varying = [key for key in ("trace", "policy", "seed") if found[key].nunique() > 1]
     keys = ["scheduler", *(["dnn"] if len(found) <= 24 else []), *varying]
     table = Table(*keys, "series", "largest load factor", box=None)

@@ -178,7 +178,7 @@ def figure(ax: Axes, name: str) -> str:
     drawn = figure_of(ax)
     width = drawn.get_size_inches()[0]
     return (
-        f'<figure><div class="scroll"><div style="min-width:{min(width, 8) * 64:.0f}px;max-width:{width * 110:.0f}px">'
+        f'<figure><div class="scroll"><div style="min-width:{min(width, 8) * 54:.0f}px;max-width:{width * 110:.0f}px">'
         f"{to_svg(drawn, name)}</div></div><figcaption>{_text(name)}</figcaption></figure>"
     )
 

@@ -5,6 +5,7 @@ compared for one DNN), so that each rate is folded once for all of them.
 """
 
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -100,12 +101,14 @@ def _run_kept(bundle: list[Item], options: SweepOptions) -> list[Done]:
 
 
 def _run_bundle(bundle: list[Item], times_s: TimesS, options: SweepOptions) -> list[Done]:
-    """Run the items of a bundle; an error becomes part of the result, so that the others go on."""
+    """Run the items of a bundle; an error, in words, becomes part of the result, so that the others go on."""
     folded: dict[int, ArrivalsUs] = {}
     results = []
     for item in bundle:
         try:
             results.append(Done(item.number, run_series(item.series, times_s, options, item.known, folded)))
-        except Exception as error:
-            results.append(Done(item.number, [], f"{type(error).__name__}: {error}"))
+        except InputError as error:
+            results.append(Done(item.number, [], str(error)))
+        except Exception:  # a defect: its traceback is what helps
+            results.append(Done(item.number, [], traceback.format_exc()))
     return results

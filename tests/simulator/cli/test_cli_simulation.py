@@ -1,0 +1,185 @@
+"""The commands run, sweep and report, from files to files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from planner.cli.app import new_app
+from planner.files import save
+from planner.model import InputError
+from simulator.cli import reporting, simulation
+from simulator.cli.inputs import full_rates, load_plans
+from simulator.workload import arrivals_text, maf_like, poisson
+from simulator.workload.texts import maf21_text
+
+
+@pytest.fixture(scope="module")
+def call():
+    app = new_app("test")
+    simulation.register(app)
+    reporting.register(app)
+
+    def invoke(*arguments, status=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == status, result.output
+        return result.output
+
+    return invoke
+
+
+@pytest.fixture
+def site(tmp_path, two_stages):
+    """Write a problem, its plan and a trace."""
+    problem, plan = two_stages
+    save(problem, tmp_path / "problem.json")
+    save(plan, tmp_path / "pipelines.json")
+    save(replace(plan, scheduler="np"), tmp_path / "np.json")
+    (tmp_path / "steady.csv").write_text(arrivals_text(poisson(50.0, 60.0, np.random.default_rng(1))))
+    (tmp_path / "calls.csv").write_text(maf21_text(maf_like(2_000, np.random.default_rng(1), applications=7)))
+    return tmp_path
+
+
+def test_run_writes_records_summary_and_what_was_run(call, site):
+    out = site / "out"
+    text = call("run", site / "pipelines.json", "--trace", site / "steady.csv", "--duration", "5", "--out", out)
+    assert "first" in text
+    summary = pd.read_csv(out / "summary.csv").set_index("dnn")
+    assert summary.loc["first", "rate_rps"] == pytest.approx(0.9 * 4 * 2 / 0.024)
+    records = pd.read_csv(out / "second.records.csv")
+    assert len(records) == pytest.approx(0.9 * 250 * 5, rel=0.15)
+    assert json.loads((out / "run.json").read_text())["policy"] == "reservation"
+    before = (out / "first.records.csv").read_bytes()
+    call("run", site / "pipelines.json", "--trace", site / "steady.csv", "--duration", "5", "--out", out)
+    assert (out / "first.records.csv").read_bytes() == before
+    call("report", out, "--out", site / "report.html")
+    page = (site / "report.html").read_text()
+    assert "<h2>Run: first</h2>" in page
+    assert "<h2>Plan: plan</h2>" in page
+
+
+def test_run_offers_a_rate_to_one_dnn(call, site):
+    out = site / "out"
+    call(
+        *("run", site / "pipelines.json", "--trace", site / "steady.csv", "--rate", "80", "--dnn", "second"),
+        *("--duration", "5", "--engine", "simpy", "--out", out),
+    )
+    summary = pd.read_csv(out / "summary.csv")
+    assert summary["dnn"].tolist() == ["second"]
+    assert summary["engine"].tolist() == ["simpy"]
+    assert summary["requests"][0] == pytest.approx(400, abs=60)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_sweep_writes_a_row_per_run_and_resumes(call, site, suffix):
+    out = site / "sweep"
+    arguments = (
+        *("sweep", site / "pipelines.json", site / "np.json", "--trace", site / "steady.csv", "--trace"),
+        *(
+            site / "calls.csv",
+            "--loads",
+            "100:50:50",
+            "--duration",
+            "2",
+            "--jobs",
+            "1",
+            "--format",
+            suffix,
+            "--out",
+            out,
+        ),
+    )
+    assert "16 runs" in call(*arguments)  # 2 plans · 2 DNNs · 2 traces · 2 loads
+    path = out / f"runs.{suffix}"
+    rows = pd.read_csv(path) if suffix == "csv" else pd.read_parquet(path)
+    assert len(rows) == 16
+    assert set(rows["scheduler"]) == {"pipelines", "np"}
+    assert len(pd.read_csv(out / "largest.csv")) == 8
+    written = (out / "runs.jsonl").stat().st_mtime_ns
+    call(*arguments)
+    assert (out / "runs.jsonl").stat().st_mtime_ns == written
+    call("report", out, "--out", site / "report.html")
+    assert "<h2>Attainment over load</h2>" in (site / "report.html").read_text()
+
+
+def test_round_robin_gives_every_dnn_functions_of_its_own(call, site):
+    out = site / "sweep"
+    call(
+        *("sweep", site / "pipelines.json", "--trace", site / "calls.csv", "--round-robin", "--loads", "50"),
+        *("--duration", "2", "--jobs", "1", "--out", out),
+    )
+    assert set(pd.read_csv(out / "runs.csv")["trace"]) == {"calls.csv for first", "calls.csv for second"}
+
+
+def test_a_failed_run_is_said_and_the_rest_finished(call, site):
+    out = site / "sweep"
+    call(
+        *("sweep", site / "pipelines.json", "--trace", site / "steady.csv", "--loads", "50", "--duration", "2"),
+        *("--policy", "reservation", "--policy", "no-such", "--jobs", "1", "--out", out),
+        status=1,
+    )
+    assert len(pd.read_csv(out / "runs.csv")) == 2
+
+
+def test_load_factor_one_is_the_pipelines_plan_of_the_same_problem(site, one_stage):
+    problem, other = one_stage()
+    save(problem, site / "other" / "problem.json")
+    save(other, site / "other" / "np.json")
+    loaded = load_plans([site / "np.json", site / "pipelines.json", site / "other" / "np.json"])
+    assert [one.name for one in loaded] == [
+        str(site / "np.json"),
+        str(site / "pipelines.json"),
+        str(site / "other" / "np.json"),
+    ]
+    rates = full_rates(loaded)
+    assert rates[str(site / "np.json")] == rates[str(site / "pipelines.json")]
+    assert rates[str(site / "other" / "np.json")] == {"net": other.throughput_rps("net")}
+
+
+BAD = [
+    (["run", "pipelines.json", "--trace", "none.csv"], "none.csv: cannot read it"),
+    (["run", "pipelines.json", "--trace", "steady.csv", "--rate", "0"], "rate: expected a number above 0"),
+    (["run", "pipelines.json", "--trace", "steady.csv", "--policy", "no-such"], "unknown policy 'no-such'"),
+    (["run", "pipelines.json", "--trace", "steady.csv", "--dnn", "third"], "unknown DNN 'third'"),
+    (["run", "pipelines.json", "--trace", "steady.csv", "--duration", "0"], "duration: expected a number above 0"),
+    (["run", "lonely/plan.json", "--trace", "steady.csv"], "problem.json: no such file; give the plan's problem"),
+    (["run", "other/plan.json", "--trace", "steady.csv"], "was made for another problem"),
+    (["sweep", "np.json", "np.json", "--trace", "steady.csv"], "given twice"),
+    (["sweep", "np.json", "--trace", "steady.csv", "--loads", "0"], "loads: expected percents above 0"),
+    (["sweep", "np.json", "--trace", "steady.csv", "--loads", "a:b"], "--loads: expected FIRST:LAST:STEP"),
+    (["report", "none"], "none: no such folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[words for _, words in BAD])
+def test_bad_input_is_one_line_and_writes_nothing(call, site, two_stages, arguments, words):
+    problem, plan = two_stages
+    save(plan, site / "lonely" / "plan.json")
+    save(plan, site / "other" / "plan.json")
+    save(replace(problem, dnns=problem.dnns[:1]), site / "other" / "problem.json")
+    files = {"pipelines.json", "np.json", "steady.csv", "none.csv", "none"}
+    placed = [site / text if text in files or "/" in text else text for text in arguments]
+    out = site / "out"
+    with pytest.raises(InputError, match=words) as caught:
+        call(*placed, "--out", out)
+    assert "\n" not in str(caught.value)
+    assert (
+        not [path for path in out.rglob("*") if path.is_file() and path.name != "sweep.json"] if out.exists() else True
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_said(call, site):
+    (site / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write there"):
+        call("run", site / "np.json", "--trace", site / "steady.csv", "--out", site / "file" / "out")
+
+
+def test_an_empty_folder_has_nothing_to_report(call, tmp_path: Path):
+    with pytest.raises(InputError, match="nothing to report"):
+        call("report", tmp_path)
