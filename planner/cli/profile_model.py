@@ -81,6 +81,6 @@ def cut_blocks(
     from planner.planning.prepartition import prepartition
     from planner.profiling import estimate_layers, measure_layers
 
-    latencies_us = [measure_layers(graph, device) for device in at_hand]
+    latencies_us = [measure_layers(graph, device).latency_us for device in at_hand]
     latencies_us += [estimate_layers(graph, device, batch=1, share=1) for device in estimated]
     return prepartition(latencies_us, graph.cut_bytes, blocks).starts

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from planner.cli.app import console, progress
 from planner.cli.profile_model import cut_blocks
-from planner.files import load_profile, save
+from planner.files import load_profile, save, write_text
 from planner.model import InputError, Profile
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(profile)
     app.command()(estimate)
     app.command("import-profile")(import_profile)
+    app.command()(layers)
     models = typer.Typer(help="List the models that are built by name, or write one as ONNX.", no_args_is_help=False)
     models.callback(invoke_without_command=True)(list_models)
     models.command("export")(export_model)
@@ -138,6 +139,44 @@ def import_profile(
     found = load_measurements(csv, cuts, name or csv.stem, date=date, batches=asked)
     save(found, out)
     _show(found, out)
+
+
+def layers(
+    model: ModelArgument,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write instead of the table.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of the latencies.")] = 1,
+    measure: Annotated[bool, typer.Option(help="Measure each layer's kernel here, on one core.")] = False,
+    device: Annotated[str, typer.Option(help="Devices of the catalogue to estimate, e.g. V100,T4.")] = "",
+    seed: SeedOption = 0,
+) -> None:
+    """Show a model's layers: work, parameters, tensors alive, the size of the cut behind each, and latencies in µs."""
+    from planner.profiling import DeviceAtHand, estimate_layers, find_device, measure_layers, read_graph
+
+    onnx_model, name, _ = _resolve(model, seed)
+    graph = read_graph(onnx_model, name)
+    latencies = {other: estimate_layers(graph, find_device(other), batch, 1) for other in _names(device)}
+    if measure:
+        times = measure_layers(graph, DeviceAtHand("here"), batch)
+        latencies["measured"] = times.latency_us
+        console.print(
+            f"the profiler adds {times.overhead:.1%} to a run; {times.between:.1%} of a run is outside kernels",
+            highlight=False,
+        )
+    header = ["layer", "operator", "MACs", "parameter_bytes", "live_bytes", "cut_bytes"]
+    rows: list[list[object]] = [
+        [layer.name, layer.operator, layer.cost.macs, layer.parameter_bytes, layer.live_bytes, cut_bytes]
+        for layer, cut_bytes in zip(graph.layers, (*graph.cut_bytes, 0), strict=True)
+    ]
+    header += [f"{key}_us" for key in latencies]
+    rows = [[*row, *(f"{us[at]:.1f}" for us in latencies.values())] for at, row in enumerate(rows)]
+    if out is not None:
+        write_text(out, "".join(",".join(map(str, row)) + "\n" for row in [header, *rows]))
+        console.print(f"wrote {out}: {len(rows)} layers", highlight=False, soft_wrap=True)
+        return
+    table = Table(*header, box=None)
+    for row in rows:
+        table.add_row(*map(str, row))
+    console.print(table)
 
 
 def list_models(context: typer.Context) -> None:

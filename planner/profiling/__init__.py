@@ -7,7 +7,7 @@ the catalogue.
 
 from planner.profiling.batching import free_batch
 from planner.profiling.catalogue import CatalogueDevice, Coefficients, device_catalogue, find_device
-from planner.profiling.layer_times import measure_layers
+from planner.profiling.layer_times import LayerTimes, measure_layers
 from planner.profiling.onnx_graph import Layer, ModelGraph, read_graph
 from planner.profiling.profiler import DeviceAtHand, measure_tables
 from planner.profiling.profiles import blank_profile, block_starts, with_tables
@@ -23,6 +23,7 @@ __all__ = [
     "DeviceAtHand",
     "Effort",
     "Layer",
+    "LayerTimes",
     "ModelGraph",
     "Part",
     "blank_profile",

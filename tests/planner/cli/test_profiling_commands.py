@@ -67,11 +67,27 @@ def test_models_are_listed_and_exported(planner, tmp_path):
     assert str(load_model(tmp_path / "m.onnx").graph.inputs[0].shape) == "[batch,3,32,64]"
 
 
+def test_layers_are_listed_with_their_latencies(planner, model, tmp_path):
+    planner("layers", model, "--measure", "--device", "V100", "--out", tmp_path / "layers.csv")
+    rows = (tmp_path / "layers.csv").read_text().splitlines()
+    assert rows[0] == "layer,operator,MACs,parameter_bytes,live_bytes,cut_bytes,V100_us,measured_us"
+    # Relu reads x and makes a, 3 × 16 × 16 floats each; a alone is alive behind it
+    assert rows[1].startswith("a,Relu,0,0,6144,3072,")
+    assert len(rows) == 5
+    assert "y" in planner("layers", model)
+
+
 def test_measurements_are_imported(planner, tmp_path):
     (tmp_path / "m.csv").write_text("device,share,batch,block,latency_us\nL4,1,1,0,10\nL4,1,1,1,20\n")
     (tmp_path / "cuts.csv").write_text("block,cut_bytes\n0,4096\n")
     planner("import-profile", tmp_path / "m.csv", "--cuts", tmp_path / "cuts.csv", "--out", tmp_path / "m.json")
     assert load_profile(tmp_path / "m.json").name == "m"
+
+
+def _model(folder, body):
+    model = ir.from_onnx_text(f'<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x) => (float[n, 4] y) {body}')
+    ir.save(model, folder / "bad.onnx")
+    return folder / "bad.onnx"
 
 
 def _write(folder, name, text):
@@ -82,6 +98,21 @@ def _write(folder, name, text):
 BAD = {
     # not an ONNX file
     "text": (lambda d: ["profile", _write(d, "x.onnx", "hello"), "--device", "h"], "not an ONNX model"),
+    # two nodes that need each other
+    "cycle": (
+        lambda d: ["profile", _model(d, "{ h = Add(x, y) y = Relu(h) }"), "--device", "h"],
+        "has a cycle",
+    ),
+    # weights that the file does not hold
+    "missing initializer": (
+        lambda d: ["profile", _model(d, "{ y = Add(x, w) }"), "--device", "h"],
+        "tensor 'w', read by node 'Add', is neither an input, an initializer",
+    ),
+    # a shape that depends on the data
+    "dynamic shape": (
+        lambda d: ["profile", _model(d, "{ i = NonZero(x) f = Cast<to = 1>(i) y = Relu(f) }"), "--device", "h"],
+        "unsupported dynamic shape",
+    ),
     # no such file, and no such model
     "nothing": (lambda d: ["profile", "resnet51", "--device", "h"], "unknown model 'resnet51'"),
     # batch sizes that are none

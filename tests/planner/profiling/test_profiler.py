@@ -83,10 +83,12 @@ def test_processor_time_tells_nothing_of_many_threads(graph):
 
 
 def test_layers_are_timed_one_by_one(graph):
-    times_us = measure_layers(graph, DeviceAtHand("here"), batch=8, repeats=3)
-    assert len(times_us) == 4
-    assert min(times_us) > 0
-    assert times_us[1] > times_us[0]  # a hyperbolic tangent costs more than a maximum
+    times = measure_layers(graph, DeviceAtHand("here"), batch=8, repeats=5)
+    assert len(times.latency_us) == 4
+    assert min(times.latency_us) > 0
+    assert times.latency_us[1] > times.latency_us[0]  # a hyperbolic tangent costs more than a maximum
+    assert times.overhead > -1
+    assert times.between < 1
 
 
 def test_runs_stop_at_the_cap():
