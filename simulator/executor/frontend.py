@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from simulator.dispatch.books import NEVER
 from simulator.dispatch.system import System
 from simulator.executor.dispatcher import Dispatcher
@@ -244,11 +246,8 @@ class Frontend:
         names = self._models[batch.pipeline].answers
         tensors = self._tensors[batch.number]
         outputs = {name: self._fleet.fetch(tensors[name], [name])[name] for name in names}
-        rows = {name: max(1, len(tensor) // batch.size) for name, tensor in outputs.items()}
         for position in range(batch.size):
-            own = {
-                name: tensor[position * rows[name] : (position + 1) * rows[name]] for name, tensor in outputs.items()
-            }
+            own = {name: _rows_of(tensor, position, batch.size) for name, tensor in outputs.items()}
             self._requester.answer(batch.first + position, own)
         nbytes = sum(tensor.nbytes for tensor in outputs.values())
         del outputs, own
@@ -327,6 +326,7 @@ class Frontend:
         if batch.failures >= FAILURES_OF_A_BATCH:
             self._lose(batch, "failed twice")
             return
+        self._dispatcher.left(batch.at, batch.number, now_us)
         pool = [slice_id for slice_id in self._slices if slice_id[:2] == batch.at[:2]]
         usable = [slice_id for slice_id in pool if self._slices[slice_id].up]
         if usable:
@@ -381,3 +381,9 @@ class Frontend:
         own.handed.remove(batch)
         own.handed_us = self.now_us()
         return batch
+
+
+def _rows_of(tensor: np.ndarray, position: int, size: int) -> np.ndarray:
+    """Return the rows of one of ``size`` requests; all of a tensor that does not grow with the batch."""
+    rows, rest = divmod(len(tensor), size) if tensor.ndim else (0, 0)
+    return tensor[position * rows : (position + 1) * rows] if rows and not rest else tensor
