@@ -163,19 +163,20 @@ def layers(
             highlight=False,
         )
     header = ["layer", "operator", "MACs", "parameter_bytes", "live_bytes", "cut_bytes"]
-    rows: list[list[object]] = [
-        [layer.name, layer.operator, layer.cost.macs, layer.parameter_bytes, layer.live_bytes, cut_bytes]
-        for layer, cut_bytes in zip(graph.layers, (*graph.cut_bytes, 0), strict=True)
+    rows = [
+        [layer.name, layer.operator, str(layer.cost.macs), str(layer.parameter_bytes), str(layer.live_bytes), str(size)]
+        for layer, size in zip(graph.layers, (*graph.cut_bytes, 0), strict=True)
     ]
     header += [f"{key}_us" for key in latencies]
-    rows = [[*row, *(f"{us[at]:.1f}" for us in latencies.values())] for at, row in enumerate(rows)]
+    for at, row in enumerate(rows):
+        row.extend(f"{us[at]:.1f}" for us in latencies.values())
     if out is not None:
-        write_text(out, "".join(",".join(map(str, row)) + "\n" for row in [header, *rows]))
+        write_text(out, "".join(",".join(row) + "\n" for row in [header, *rows]))
         console.print(f"wrote {out}: {len(rows)} layers", highlight=False, soft_wrap=True)
         return
     table = Table(*header, box=None)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*row)
     console.print(table)
 
 

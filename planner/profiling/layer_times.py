@@ -1,11 +1,13 @@
 """Latencies of single layers on a device at hand, from onnxruntime's own profiler.
 
-The model runs as one session without graph optimisations, so that every layer is a kernel of its own: a fused
-layer's time is not known otherwise. The sum is therefore above the optimised model's latency; it tells how the
-work divides, which is what cutting into blocks needs. Time between kernels is no layer's.
+onnxruntime fuses layers before it runs them, and names what it makes after the tensors or nodes that went in. So all
+of them are given names that tell their layer, and a kernel's time goes to the last layer that its name tells; the
+layers fused with it have none. Kernels that rearrange tensors for others have no such name: their time, the profiler's
+own and that between kernels is what `LayerTimes` states apart.
 """
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.profiler import DeviceAtHand
@@ -23,7 +26,10 @@ from planner.profiling.timing import Effort, pinned, time_runs
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Median kernel times (µs) of the layers of one batch size, and of whole runs with and without the profiler."""
+    """Least kernel times (µs) of the layers of one batch size, and of whole runs with and without the profiler.
+
+    The least of some runs, since whatever disturbs a kernel that takes microseconds makes it longer.
+    """
 
     latency_us: tuple[float, ...]
     profiled_us: float
@@ -40,7 +46,7 @@ class LayerTimes:
         return 1 - sum(self.latency_us) / self.plain_us
 
 
-def measure_layers(graph: ModelGraph, device: DeviceAtHand, batch: int = 1, repeats: int = 5) -> LayerTimes:
+def measure_layers(graph: ModelGraph, device: DeviceAtHand, batch: int = 1, repeats: int = 7) -> LayerTimes:
     """Return each layer's kernel time over ``repeats`` runs, after one to warm up.
 
     Raises
@@ -49,25 +55,34 @@ def measure_layers(graph: ModelGraph, device: DeviceAtHand, batch: int = 1, repe
         The execution provider is missing, or onnxruntime refuses the model.
     """
     model = extract_part(graph, 0, len(graph.layers)).model
-    layer_of = {output: index for index, layer in enumerate(graph.layers) for output in layer.outputs}
-    for node in model.graph:
-        index = next((layer_of[str(value.name)] for value in node.outputs if value.name in layer_of), None)
-        node.name = f"constant {node.name}" if index is None else f"layer {index}"
+    _name_after_layers(model, graph)
     feeds = random_feeds(model, batch, np.random.default_rng(0))
-    options: dict[str, Any] = {"threads": device.threads(1), "provider": device.provider, "optimise": False}
+    options: dict[str, Any] = {"threads": device.threads(1), "provider": device.provider}
     effort = Effort(warm_up=1, min_repeats=repeats, max_repeats=repeats)
     with pinned(device.cores), tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
         plain = time_runs(partial(run_model, open_session(model, **options), feeds), effort)
         session = open_session(model, **options, profile_prefix=str(Path(folder) / "layers"))
         profiled = time_runs(partial(run_model, session, feeds), effort)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return LayerTimes(_medians(events, len(graph.layers)), float(np.median(profiled)), float(np.median(plain)))
+    return LayerTimes(_least(events, len(graph.layers)), float(np.min(profiled)), float(np.min(plain)))
 
 
-def _medians(events: list[dict[str, Any]], layers: int) -> tuple[float, ...]:
+def _name_after_layers(model: ir.Model, graph: ModelGraph) -> None:
+    layer_of = {output: index for index, layer in enumerate(graph.layers) for output in layer.outputs}
+    answers = set(model.graph.outputs)
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in layer_of:
+                node.name = f"layer_{layer_of[value.name]}_"
+                if value not in answers:
+                    value.name = f"{node.name}{value.index()}"
+
+
+def _least(events: list[dict[str, Any]], layers: int) -> tuple[float, ...]:
     times: list[list[float]] = [[] for _ in range(layers)]
     for event in events:
-        name, _, kind = str(event.get("name")).rpartition("_kernel_")
-        if kind == "time" and name.startswith("layer "):
-            times[int(name.removeprefix("layer "))].append(event["dur"])
-    return tuple(float(np.median(runs[1:])) if len(runs) > 1 else 0.0 for runs in times)
+        name = str(event.get("name"))
+        named = re.findall(r"layer_(\d+)_", name)
+        if name.endswith("_kernel_time") and named:
+            times[int(named[-1])].append(event["dur"])
+    return tuple(min(runs, default=0.0) for runs in times)

@@ -13,6 +13,7 @@ from planner.profiling import (
     Effort,
     blank_profile,
     block_starts,
+    build_architecture,
     extract_part,
     measure_layers,
     measure_tables,
@@ -89,6 +90,15 @@ def test_layers_are_timed_one_by_one(graph):
     assert times.latency_us[1] > times.latency_us[0]  # a hyperbolic tangent costs more than a maximum
     assert times.overhead > -1
     assert times.between < 1
+
+
+def test_the_time_of_fused_layers_stands_with_one_of_them():
+    layers = read_graph(build_architecture("resnet18", height=64, width=64))
+    times = measure_layers(layers, DeviceAtHand("here"), repeats=3).latency_us
+    convolutions = [at for at, layer in enumerate(layers.layers) if layer.operator == "Conv"]
+    assert 0 < sum(time_us > 0 for time_us in times) < len(times)
+    for at in convolutions:  # its own kernel, or that of the rectifier or sum behind it
+        assert max(times[at : at + 4]) > 0
 
 
 def test_runs_stop_at_the_cap():
