@@ -16,7 +16,6 @@ import onnx_ir as ir
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
-from simulator.results.tables import write_records
 
 from planner.cli.app import console, progress
 from planner.cli.profile_model import Profiled, profile_model
@@ -27,12 +26,13 @@ from planner.profiling import DeviceAtHand, Effort, build_model, find_device, op
 from simulator.engine import build_system, simulate
 from simulator.results.plots import attainment_over_load
 from simulator.results.style import save_figure
+from simulator.results.tables import write_records
 from simulator.sweep import SweepResult, largest_load, offered_rps, run_sweep, series_of_plan
 from simulator.workload import Trace, assign, fold, read_maf21
 
 ROOT = Path(__file__).parents[1]
 TRACE = ROOT / "traces" / "maf-like.maf21.csv.gz"
-MODELS = ("resnet50-light", "inception_v1-light", "squeezenet-light")
+MODELS = ("resnet50-light", "inception_v1-light", "densenet121-light")
 AT_HAND = DeviceAtHand("this-cpu", cores=1)
 ESTIMATED = ("V100", "T4", "L4", "P4", "JetsonOrinNano", "RaspberryPi4", "RaspberryPi5")
 BATCHES = (1, 2, 4)
@@ -66,19 +66,20 @@ class Scenario:
 
 
 def scenarios() -> list[Scenario]:
-    """Return the data centre of PPipe's HC1 (25 L4, 75 P4, SLO 5 × L4), and an edge site with Raspberry Pis."""
+    """Return PPipe's HC3 (25 V100, 75 P4, SLO 5 × L4), and an edge site of small GPUs and Raspberry Pis."""
     centre = Cluster(
-        (find_device("L4").device_type(25), find_device("P4").device_type(75)), Network(bandwidth_gbps=6.0)
+        (find_device("V100").device_type(25, devices_per_server=2), find_device("P4").device_type(75)),
+        Network(bandwidth_gbps=6.0),
     )
     edge = Cluster(
         (
-            find_device("JetsonOrinNano").device_type(2),
+            find_device("JetsonOrinNano").device_type(4),
             DeviceType(AT_HAND.name, 8, kind="cpu"),
-            find_device("RaspberryPi5").device_type(40),
+            find_device("RaspberryPi5").device_type(60),
         ),
         Network(bandwidth_gbps=1.0, hop_latency_us=200.0),
     )
-    return [Scenario("datacentre", centre, "L4", 5.0), Scenario("edge", edge, "RaspberryPi5", 2.5)]
+    return [Scenario("datacentre", centre, "L4", 5.0), Scenario("edge", edge, "RaspberryPi5", 1.5)]
 
 
 def prove_batches(name: str, model: ir.Model) -> None:
