@@ -74,6 +74,9 @@ def figure_7(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         attainment_over_load(part, ax, lines=["scheduler"])
         ax.set_xlabel("load factor")
         _name_panel(ax, str(cluster))
+    lowest = min(ax.get_ylim()[0] for ax in panels)
+    for ax in panels:
+        ax.set_ylim(bottom=lowest)
     numbers = main.groupby(["cluster", "scheduler", "load_factor"])["attainment"].agg(["mean", "min", "max"])
     return figure, numbers.reset_index()
 
@@ -137,7 +140,7 @@ def _compare_main(rows: pd.DataFrame) -> list[str]:
     load = best.groupby(["cluster", "scheduler"])["load_factor"].mean().unstack()
     busy = class_utilisation(best).groupby(["cluster", "scheduler"])[["high", "low"]].mean().unstack()
     baselines = [name for name in in_order(load.columns) if name != "pipelines"]
-    gains = [load["pipelines"] / load[name] - 1 for name in baselines]
+    gains = [(load["pipelines"] / load[name] - 1)[load[name] > 0] for name in baselines]
     low = [busy["low"]["pipelines"] - busy["low"][name] for name in baselines]
     lines = ["  load factor at 99 % (mean over DNNs) | high-class busy | low-class busy"]
     for cluster in load.index:
@@ -149,19 +152,37 @@ def _compare_main(rows: pd.DataFrame) -> list[str]:
         lines.append(f"  {cluster}: {each}")
     lines.append(_range("serving throughput gain of pipelines", gains, PUBLISHED_GAIN))
     lines.append(_range("low-class utilisation higher by (points)", low, PUBLISHED_LOW_UTILISATION_GAIN))
-    return lines
+    return lines + _held_up_by_the_network(rows)
+
+
+def _held_up_by_the_network(rows: pd.DataFrame) -> list[str]:
+    """Say which pipelines finish many requests late at full load: dispatched in time, then held up on the way.
+
+    The planner counts a network card per server of the sending device type; the simulated card is shared by the
+    slices of as many devices as the larger server of a hop has. A pool that just suffices by the first count waits.
+    """
+    full = rows[(rows["study"] == "maf19") & (rows["scheduler"] == "pipelines") & (rows["load_factor"] == 1.0)]
+    slow = full[full["late"] > 0.05 * full["requests"]].sort_values("attainment")
+    if slow.empty:
+        return []
+    names = ", ".join(
+        f"{short(row['dnn'])} on {row['cluster']} ({row['attainment']:.0%})" for _, row in slow.iterrows()
+    )
+    return [
+        f"  of {len(full)} DNNs planned with pipelines, {len(slow)} finish more than 5 % late at load 1.00: transfers "
+        f"wait for network cards that the simulation shares among more slices than the planner counts: {names}"
+    ]
 
 
 def _compare_ablation(rows: pd.DataFrame) -> list[str]:
     ablation = rows[(rows["study"] == "ablation") & (rows["scheduler"] == "pipelines")]
     if ablation.empty:
         return []
-    found = at_largest_load(ablation).groupby("policy")["load_factor"].agg(["mean", "size"])
-    ours = ", ".join(f"{policy} {row['mean']:.3f}" for policy, row in found.iterrows())
+    found = at_largest_load(ablation).groupby("policy")["load_factor"].mean()
+    ours = ", ".join(f"{policy} {found[policy]:.3f}" for policy in in_order(found.index))
     theirs = ", ".join(f"{policy} {value:.2f}" for policy, value in PUBLISHED_ABLATION.items())
-    return [
-        f"  ablation, slack 0.1, mean load factor over {int(found['size'].max())} DNNs: {ours} (published: {theirs})"
-    ]
+    dnns = ablation["dnn"].nunique()
+    return [f"  ablation, slack 0.1, mean load factor over {dnns} DNNs: {ours} (published: {theirs})"]
 
 
 def _range(what: str, values: list["pd.Series[float]"], published: tuple[float, float]) -> str:

@@ -21,7 +21,7 @@ HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "--")
 INK, FAINT = "#333333", "#999999"
 
 SCHEDULER_NAMES = {"pipelines": "pipelines", "np": "NP", "dart-r": "DART-r"}
-SCHEDULER_ORDER = ("pipelines", "dart-r", "np")
+SCHEDULER_ORDER = ("pipelines", "dart-r", "np", "reservation", "reactive")
 
 
 def new_axes(width: float = 6.4, height: float = 4.0) -> Axes:

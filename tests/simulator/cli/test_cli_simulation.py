@@ -67,13 +67,13 @@ def test_run_writes_records_summary_and_what_was_run(call, site):
 def test_run_offers_a_rate_to_one_dnn(call, site):
     out = site / "out"
     call(
-        *("run", site / "pipelines.json", "--trace", site / "steady.csv", "--rate", "80", "--dnn", "second"),
+        *("run", site / "pipelines.json", "--trace", site / "steady.csv", "--rate", "200", "--dnn", "second"),
         *("--duration", "5", "--engine", "simpy", "--out", out),
     )
     summary = pd.read_csv(out / "summary.csv")
     assert summary["dnn"].tolist() == ["second"]
     assert summary["engine"].tolist() == ["simpy"]
-    assert summary["requests"][0] == pytest.approx(400, abs=60)
+    assert summary["requests"][0] == pytest.approx(1000, abs=100)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
