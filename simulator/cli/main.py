@@ -1,12 +1,13 @@
 """The command line of the simulator, put together."""
 
 from planner.cli.app import new_app, run
-from simulator.cli import executing, simulation, workload
+from simulator.cli import executing, reporting, simulation, workload
 
 app = new_app("Simulate plans under arrivals, sweep over loads, execute them on real devices, look at the results.")
 simulation.register(app)
 executing.register(app)
 workload.register(app)
+reporting.register(app)
 
 
 def main() -> None:
