@@ -6,7 +6,7 @@ With the words of DESIGN section 5, for each pipeline of DNN d with stages s on 
     profile      the plan was computed from the problem's profiles, by their hashes
     blocks       i_1 = 0, i_(s+1) = j_s, and the last j is the number of blocks
     stages       at most ``max_stages`` stages
-    batch        one batch size through all stages
+    batch        one batch size through all stages; with ``stage_batches`` parts of it, on as many slices each
     inference    L_s = sum of max(1, latency_us[g][k][b][block])
     transfer     T_s = b · t_j + hop latency; 0 after the last stage
     building     B = factor · (b - 1) / X0, where X0 is known
@@ -175,8 +175,22 @@ def _structure(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> It
         got = len(pipeline.stages)
         yield Violation("stages", where, over, f"expected at most {problem.options.max_stages}, got {got}")
     batches = [stage.batch for stage in pipeline.stages]
-    if len(set(batches)) > 1:
+    if problem.options.stage_batches:
+        yield from _parts(pipeline, where)
+    elif len(set(batches)) > 1:
         yield Violation("batch", where, max(batches) - min(batches), f"expected one size in all stages, got {batches}")
+
+
+def _parts(pipeline: Pipeline, where: str) -> Iterator[Violation]:
+    """Parts divide the batch, and the slices of a stage take whole batches at a time."""
+    for position, stage in enumerate(pipeline.stages):
+        here = f"{where}.stages[{position}]"
+        if pipeline.batch % stage.batch:
+            text = f"expected a divisor of the batch of {pipeline.batch}, got {stage.batch}"
+            yield Violation("batch", here, stage.batch, text)
+        elif stage.slices % (pipeline.batch // stage.batch):
+            text = f"expected slices in groups of {pipeline.batch // stage.batch}, got {stage.slices}"
+            yield Violation("batch", here, stage.slices, text)
 
 
 def _latency(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
@@ -225,7 +239,7 @@ def _transfer_us(problem: Problem, profile: Profile, pipeline: Pipeline, positio
         return 0.0
     stage, receiver = pipeline.stages[position], pipeline.stages[position + 1]
     hop_us = problem.cluster.network.link(stage.device, receiver.device).hop_latency_us
-    return stage.batch * _wire_us(problem, profile, pipeline, position) + hop_us
+    return pipeline.batch * _wire_us(problem, profile, pipeline, position) + hop_us
 
 
 def _memory(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:

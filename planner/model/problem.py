@@ -50,12 +50,17 @@ class Options:
     A pipeline has at most ``max_stages`` stages. ``slack_fraction`` of the SLO is kept free for queueing.
     Building a batch of b takes ``batch_building_factor`` · (b - 1) / X0.
     The objectives are told in `planner.model.objective`.
+
+    With ``stage_batches`` later stages may run a batch of b in parts: b / b_s parts of size b_s at the same time, on as
+    many slices, so that the slices of such a stage are a multiple of b / b_s. Parts of a batch arrive together and
+    leave together, which is why nothing waits: a stage takes its latency at b_s, and transfers move the whole batch.
     """
 
     objective: Objective = "max_min_throughput"
     max_stages: Positive = 2
     slack_fraction: Annotated[float, Ge(0), Lt(1)] = 0.4
     batch_building_factor: Annotated[float, Ge(0)] = 1.3
+    stage_batches: bool = False
 
 
 @record

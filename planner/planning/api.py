@@ -137,6 +137,10 @@ def _check_options(scheduler: str, method: str, backend: str, gap: float, time_l
 
 def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
     candidates = all_candidates(problem)
+    if problem.options.stage_batches:  # the other methods know one batch size per pipeline
+        if method not in ("auto", "milp"):
+            raise InputError(f"stage_batches is for method milp, got {method}")
+        method = "milp"
     if method == "auto":
         method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
     log.info("%d candidates, method %s", len(candidates), method)

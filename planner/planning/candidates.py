@@ -18,6 +18,11 @@ and the candidate is feasible if
 
 Candidates of a variant with equal devices and shares differ only in the vector (x_s): the Pareto-best are kept.
 
+With ``options.stage_batches`` a later stage may run the batch in b / b_s equal parts of b_s at the same time, on as
+many slices: L_s and the first term of x_s are then those of b_s, while T_s moves all of b. Parts leave together, so a
+stage after it may run whole batches again. The number of slices must be a multiple of b / b_s, so that candidates with
+unlike parts do not displace each other.
+
 Enumeration goes depth first over sequences of (device type, share); under each sequence all cuts and batch sizes are
 rows of arrays. Rows that cannot end within the budget, even at every block's fastest latency, are dropped on the way.
 """
@@ -55,6 +60,11 @@ class Candidate:
     shares: tuple[int, ...]
     batches: tuple[int, ...]
     slice_rps: tuple[float, ...]
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Parts in which each stage runs a batch, on as many slices at the same time: b / b_s."""
+        return tuple(self.batches[0] // batch for batch in self.batches)
 
 
 def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, pareto: bool = True) -> list[Candidate]:
@@ -190,6 +200,10 @@ class _Search:
         self.batches = np.array(planned_batches(profile))
         self.placements = placements(problem, profile)
         self.building_us = np.array([batch_building_us(problem, int(batch), x0_rps) for batch in self.batches])
+        self.divisors = [
+            np.flatnonzero(batch % self.batches[: row + 1] == 0) if problem.options.stage_batches else np.array([row])
+            for row, batch in enumerate(self.batches)
+        ]
         self.set_budget_us(dnn.slo_us * (1 + LATENCY_TOLERANCE) - problem.slack_us(dnn))
         self.rest_us = self._rest_us()
 
@@ -209,6 +223,7 @@ class _Search:
             known = place.usable.any(axis=(1, 2))
             latency_us = np.diff(place.before_us, axis=1)
             fastest_us[known] = np.minimum(fastest_us[known], latency_us[known])
+        fastest_us = np.array([fastest_us[divisors].min(axis=0) for divisors in self.divisors])
         rest_us = np.zeros((len(self.batches), self.block_count + 1))
         rest_us[:, :-1] = fastest_us[:, ::-1].cumsum(axis=1)[:, ::-1]
         return rest_us
@@ -232,36 +247,45 @@ class _Rows:
     """Pipelines, whole or begun, on one sequence of placements: a row per choice of batch size and cuts.
 
     ``cuts[row, 0..stages]``, ``slice_rps[row, 0..stages-1]``; ``latency_us`` is that of the stages so far,
-    ``batch`` an index into the search's batches.
+    ``batch`` and ``part[row, 0..stages-1]``, the parts that the stages run it in, are indices into the search's
+    batches.
     """
 
     search: _Search
     sequence: tuple[Placement, ...]
     batch: Integers
+    part: Integers
     cuts: Integers
     latency_us: Floats
     slice_rps: Floats
 
     def select(self, rows: Flags | Integers) -> "_Rows":
         return _Rows(
-            self.search, self.sequence, self.batch[rows], self.cuts[rows], self.latency_us[rows], self.slice_rps[rows]
+            self.search,
+            self.sequence,
+            self.batch[rows],
+            self.part[rows],
+            self.cuts[rows],
+            self.latency_us[rows],
+            self.slice_rps[rows],
         )
 
     def extend(self, place: Placement) -> "_Rows":
         """Return the rows with one more stage, on ``place``, that can still meet the SLO."""
         search = self.search
-        end = self.cuts[:, -1]
-        choices = search.block_count - end
-        row = np.repeat(np.arange(len(end)), choices)
-        offset = np.arange(len(row)) - np.repeat(choices.cumsum() - choices, choices)
-        batch, first = self.batch[row], end[row]
+        row, part = self._with_parts()
+        choices = search.block_count - self.cuts[row, -1]
+        chosen = np.repeat(np.arange(len(row)), choices)
+        offset = np.arange(len(chosen)) - np.repeat(choices.cumsum() - choices, choices)
+        row, part = row[chosen], part[chosen]
+        batch, first = self.batch[row], self.cuts[row, -1]
         last = first + 1 + offset
-        inference_us = place.before_us[batch, last] - place.before_us[batch, first]
+        inference_us = place.before_us[part, last] - place.before_us[part, first]
         latency_us = self.latency_us[row] + inference_us
         size = search.batches[batch]
         slice_rps = np.full((len(row), len(self.sequence) + 1), inf)
         with np.errstate(divide="ignore"):  # rows without latencies have 0 here, and go below
-            slice_rps[:, -1] = 1e6 * size / inference_us
+            slice_rps[:, -1] = 1e6 * search.batches[part] / inference_us
         if self.sequence:
             wire_us, hop_us = search.wire_us(self.sequence[-1], place)
             latency_us += size * wire_us[first] + hop_us
@@ -275,28 +299,43 @@ class _Rows:
             search,
             (*self.sequence, place),
             batch,
+            np.column_stack([self.part[row], part]),
             np.column_stack([self.cuts[row], last]),
             latency_us,
             slice_rps,
         )
-        return extended.select(in_time & place.usable[batch, first, last])
+        return extended.select(in_time & place.usable[part, first, last])
+
+    def _with_parts(self) -> tuple[Integers, Integers]:
+        """Return rows and parts in which the next stage can run them: the first stage runs whole batches."""
+        rows = np.arange(len(self.batch))
+        if not self.sequence:
+            return rows, self.batch
+        divisors = [self.search.divisors[batch] for batch in self.batch]
+        return np.repeat(rows, [len(parts) for parts in divisors]), np.concatenate([rows[:0], *divisors])
 
     def pareto_best(self) -> Integers:
-        return pareto_best(self.slice_rps, self.latency_us)
+        """Return the Pareto-best rows among those of equal parts."""
+        batches = self.search.batches
+        _, kind = np.unique(batches[self.part] * 1.0 / batches[self.batch][:, np.newaxis], axis=0, return_inverse=True)
+        best = [
+            rows[pareto_best(self.slice_rps[rows], self.latency_us[rows])]
+            for rows in (np.flatnonzero(kind.ravel() == number) for number in range(kind.max() + 1))
+        ]
+        return np.concatenate(best)
 
     def candidates(self, dnn: int, variant: int, chosen: Integers) -> Iterator[Candidate]:
         """Yield the chosen rows, which are whole pipelines."""
         devices = tuple(place.device for place in self.sequence)
         shares = tuple(place.share for place in self.sequence)
         for row in chosen:
-            batch = int(self.search.batches[self.batch[row]])
             yield Candidate(
                 dnn,
                 variant,
                 tuple(self.cuts[row].tolist()),
                 devices,
                 shares,
-                (batch,) * len(devices),
+                tuple(self.search.batches[self.part[row]].tolist()),
                 tuple(self.slice_rps[row].tolist()),
             )
 
@@ -305,7 +344,8 @@ def _sequences(search: _Search) -> Iterator[_Rows]:
     """Yield the whole pipelines of every sequence of placements."""
     batch = np.arange(len(search.batches))
     start = np.zeros((len(batch), 1), dtype=np.int64)
-    yield from _continue(_Rows(search, (), batch, start, np.zeros(len(batch)), np.zeros((len(batch), 0))))
+    none = np.zeros((len(batch), 0))
+    yield from _continue(_Rows(search, (), batch, none.astype(np.int64), start, np.zeros(len(batch)), none))
 
 
 def _continue(begun: _Rows) -> Iterator[_Rows]:

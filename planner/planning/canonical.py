@@ -105,7 +105,7 @@ def _count_pipelines(formulation: milp.Formulation, pipelines: Sequence[Sized]) 
         start[column] = float(candidate in in_use)
         opened.append((column, 1.0 + len(slices) / FAR))
         for stage, (count, device, share) in enumerate(zip(slices, candidate.devices, candidate.shares, strict=True)):
-            most = types[device].count * share
+            most = types[device].count * share  # at least as many groups of slices as fit
             model.add_row(f"{name},{stage}", [(count, 1.0), (column, -most)], upper=0.0)
     model.set_objective(opened, maximise=False)
     return start

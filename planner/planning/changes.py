@@ -96,7 +96,8 @@ def _candidates(problem: Problem, number: int) -> list[Candidate]:
     x0_rps = problem.dnns[number].np_throughput_rps or 0.0
     groups: defaultdict[tuple[object, ...], list[Candidate]] = defaultdict(list)
     for candidate in enumerate_candidates(problem, number, x0_rps, pareto=False):
-        groups[candidate.variant, candidate.cuts, candidate.devices, candidate.shares].append(candidate)
+        key = candidate.variant, candidate.cuts, candidate.devices, candidate.shares, candidate.parts
+        groups[key].append(candidate)
     if not groups:
         raise unreachable(problem, number)
     return [candidate for group in groups.values() for candidate in _best_of(group)]
@@ -110,16 +111,15 @@ def _best_of(group: Sequence[Candidate]) -> Iterator[Candidate]:
 
 def _limit_started(formulation: milp.Formulation, running: Counter[Role], most: int) -> list[int]:
     """Add the rows ``started[r]`` and ``started``; return the columns a_r."""
-    by_role: defaultdict[Role, list[int]] = defaultdict(list)
+    by_role: defaultdict[Role, list[tuple[int, float]]] = defaultdict(list)
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
-        for stage, column in enumerate(slices):
-            by_role[_role(formulation.problem, candidate, stage)].append(column)
+        for stage, (column, parts) in enumerate(zip(slices, candidate.parts, strict=True)):
+            by_role[_role(formulation.problem, candidate, stage)].append((column, float(parts)))
     model, started = formulation.model, []
-    for role, columns in by_role.items():
+    for role, terms in by_role.items():
         name = f"started[{role.dnn}/{role.variant},{role.first_block}-{role.last_block},{role.device}/{role.share}]"
         started.append(model.add_column(name))
-        terms = [*((column, 1.0) for column in columns), (started[-1], -1.0)]
-        model.add_row(name, terms, upper=float(running[role]))
+        model.add_row(name, [*terms, (started[-1], -1.0)], upper=float(running[role]))
     model.add_row("started", [(column, 1.0) for column in started], upper=float(most))
     return started
 

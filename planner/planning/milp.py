@@ -26,6 +26,9 @@ Constraints
     whole[d,p,g]      sum of n_{c,s} / k(c, s) over the stages s = p on g <= N_{d,p,g}
     devices[g]        sum of N_{d,p,g} over d and p <= U_g <= count_g
 
+A stage that runs batches in parts (``options.stage_batches``) takes its slices in groups of as many: its column
+``slices`` counts groups, and x, 1/k and count_g · k are those of a group.
+
 Deviation: PPipe's own programme holds cuts, batch sizes and shares as binaries, with one configuration per sequence of
 device types. Candidates carry those choices, so this one contains all of its plans, and plans with several
 configurations per sequence.
@@ -95,8 +98,10 @@ def _add_columns(formulation: Formulation) -> None:
         formulation.rate.append(model.add_column(f"rate[{name}]"))
         formulation.slices.append(
             tuple(
-                model.add_column(f"slices[{name},{stage}]", upper=types[device].count * share, integer=True)
-                for stage, (device, share) in enumerate(zip(candidate.devices, candidate.shares, strict=True))
+                model.add_column(f"slices[{name},{stage}]", upper=types[device].count * share // parts, integer=True)
+                for stage, (device, share, parts) in enumerate(
+                    zip(candidate.devices, candidate.shares, candidate.parts, strict=True)
+                )
             )
         )
 
@@ -117,47 +122,48 @@ def _add_capacity_rows(formulation: Formulation) -> None:
         zip(formulation.candidates, formulation.rate, formulation.slices, strict=True)
     ):
         name = f"{formulation.problem.dnns[candidate.dnn].name}/{number}"
-        for stage, (column, slice_rps) in enumerate(zip(slices, candidate.slice_rps, strict=True)):
-            formulation.model.add_row(f"capacity[{name},{stage}]", [(rate, 1.0), (column, -slice_rps)], upper=0.0)
+        group_rps = (parts * rps for parts, rps in zip(candidate.parts, candidate.slice_rps, strict=True))
+        for stage, (column, rps) in enumerate(zip(slices, group_rps, strict=True)):
+            formulation.model.add_row(f"capacity[{name},{stage}]", [(rate, 1.0), (column, -rps)], upper=0.0)
 
 
-def _add_whole_device_rows(formulation: Formulation) -> list[list[int]]:
-    """Add sum of n_{c,s} / k <= N_{d,p,g}; return per type the columns that count whole devices."""
+def _add_whole_device_rows(formulation: Formulation) -> list[list[tuple[int, float]]]:
+    """Add sum of n_{c,s} / k <= N_{d,p,g}; return per type the terms that count whole devices."""
     problem, model = formulation.problem, formulation.model
-    pools: defaultdict[tuple[int, int, int], list[tuple[int, int]]] = defaultdict(list)
+    pools: defaultdict[tuple[int, int, int], list[tuple[int, Fraction]]] = defaultdict(list)
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
-        for position, (column, device, share) in enumerate(
-            zip(slices, candidate.devices, candidate.shares, strict=True)
+        for position, (column, device, share, parts) in enumerate(
+            zip(slices, candidate.devices, candidate.shares, candidate.parts, strict=True)
         ):
-            pools[candidate.dnn, position, device].append((column, share))
-    whole: list[list[int]] = [[] for _ in problem.cluster.device_types]
+            pools[candidate.dnn, position, device].append((column, Fraction(parts, share)))
+    whole: list[list[tuple[int, float]]] = [[] for _ in problem.cluster.device_types]
     for key, members in sorted(pools.items()):
         dnn, position, device = key
-        unit = lcm(*(share for _, share in members))
+        unit = lcm(*(filled.denominator for _, filled in members))
         if unit == 1:
-            whole[device] += [column for column, _ in members]
+            whole[device] += [(column, float(filled)) for column, filled in members]
             continue
         device_type = problem.cluster.device_types[device]
         name = f"whole[{problem.dnns[dnn].name},{position},{device_type.name}]"
         formulation.whole[key] = model.add_column(name, upper=device_type.count, integer=True)
-        terms = [(column, unit / share) for column, share in members]
+        terms = [(column, float(unit * filled)) for column, filled in members]
         model.add_row(name, [*terms, (formulation.whole[key], -unit)], upper=0.0)
-        whole[device].append(formulation.whole[key])
+        whole[device].append((formulation.whole[key], 1.0))
     return whole
 
 
-def _add_device_rows(formulation: Formulation, whole: list[list[int]]) -> None:
+def _add_device_rows(formulation: Formulation, whole: list[list[tuple[int, float]]]) -> None:
     """Add sum of N_{d,p,g} <= U_g; the limit count_g is a bound of U_g."""
-    for device, columns, used in zip(formulation.problem.cluster.device_types, whole, formulation.used, strict=True):
-        terms = [*((column, 1.0) for column in columns), (used, -1.0)]
-        formulation.model.add_row(f"devices[{device.name}]", terms, upper=0.0)
+    for device, terms, used in zip(formulation.problem.cluster.device_types, whole, formulation.used, strict=True):
+        formulation.model.add_row(f"devices[{device.name}]", [*terms, (used, -1.0)], upper=0.0)
 
 
 def extract(formulation: Formulation, solution: Solution) -> tuple[Sized, ...]:
     """Return the pipelines in a solution, each trimmed to the slices that its throughput needs."""
     found = []
     for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
-        slices = tuple(round(solution.values[column]) for column in columns)
+        groups = (round(solution.values[column]) for column in columns)
+        slices = tuple(parts * count for parts, count in zip(candidate.parts, groups, strict=True))
         if min(slices) > 0:
             found.append(Sized(candidate, slices).trimmed())
     return tuple(found)
@@ -170,7 +176,8 @@ def start_from(formulation: Formulation, pipelines: Sequence[Sized]) -> Start:
     filled: defaultdict[tuple[int, int, int], Fraction] = defaultdict(Fraction)
     for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
         counts = slices.get(candidate, (0,) * len(columns))
-        start.update(zip(columns, counts, strict=True))
+        groups = (count // parts for count, parts in zip(counts, candidate.parts, strict=True))
+        start.update(zip(columns, groups, strict=True))
         for position, (device, share, count) in enumerate(
             zip(candidate.devices, candidate.shares, counts, strict=True)
         ):

@@ -33,7 +33,11 @@ class Sized:
     def trimmed(self) -> "Sized":
         """Return the same throughput on as few slices as it needs."""
         rps = self.throughput_rps * (1 - 1e-12)
-        return Sized(self.candidate, tuple(ceil(rps / slice_rps) for slice_rps in self.candidate.slice_rps))
+        slices = (
+            parts * ceil(rps / (parts * slice_rps))
+            for parts, slice_rps in zip(self.candidate.parts, self.candidate.slice_rps, strict=True)
+        )
+        return Sized(self.candidate, tuple(slices))
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def pipeline_of(problem: Problem, sized: Sized) -> Pipeline:
         if position + 1 < len(names):
             hop = network.link(name, names[position + 1])
             wire_us = network.wire_us(name, names[position + 1], profile.cut_bytes[last - 1])
-            transfer_us = batch * wire_us + hop.hop_latency_us
+            transfer_us = chosen.batches[0] * wire_us + hop.hop_latency_us
         stages.append(
             Stage(
                 first_block=first,

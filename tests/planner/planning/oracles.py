@@ -103,9 +103,19 @@ class Piece(NamedTuple):
     cuts: tuple[int, ...]
     devices: tuple[int, ...]
     shares: tuple[int, ...]
-    batch: int
+    batches: tuple[int, ...]
     slice_rps: tuple[float, ...]
     latency_us: float  # inference, transfers and batch building
+
+    def sizes(self, counts: list[int]) -> Iterator[tuple[int, ...]]:
+        """Yield every number of slices per stage that the devices have, in groups that take a whole batch."""
+        parts = [self.batches[0] // batch for batch in self.batches]
+        yield from product(
+            *(
+                range(group, counts[device] * share + 1, group)
+                for group, device, share in zip(parts, self.devices, self.shares, strict=True)
+            )
+        )
 
 
 def every_pipeline(problem: Problem, dnn: Dnn, *, any_slo: bool = False) -> Iterator[Piece]:
@@ -117,10 +127,10 @@ def every_pipeline(problem: Problem, dnn: Dnn, *, any_slo: bool = False) -> Iter
     for variant, profile in enumerate(dnn.variants):
         blocks = len(profile.blocks)
         for stages in range(1, problem.options.max_stages + 1):
-            for inner, sequence, batch in product(
-                combinations(range(1, blocks), stages - 1), product(places, repeat=stages), (1, 2)
+            for inner, sequence, batches in product(
+                combinations(range(1, blocks), stages - 1), product(places, repeat=stages), _batches(problem, stages)
             ):
-                cuts = (0, *inner, blocks)
+                cuts, batch = (0, *inner, blocks), batches[0]
                 if batch > 1 and x0_rps == 0:
                     continue
                 if any(not profile.has(types[device].name, share) for device, share in sequence):
@@ -131,13 +141,14 @@ def every_pipeline(problem: Problem, dnn: Dnn, *, any_slo: bool = False) -> Iter
                 slice_rps, memory_fits = [], True
                 for stage, (device, share) in enumerate(sequence):
                     first, last, kind = cuts[stage], cuts[stage + 1], types[device]
-                    rows = profile.table(kind.name, share).latency_us[batch - 1]
+                    part = batches[stage]
+                    rows = profile.table(kind.name, share).latency_us[part - 1]
                     inference_us = sum(max(1, value) for value in rows[first:last])
                     held = sum(block.parameter_bytes for block in profile.blocks[first:last])
-                    held += batch * max(block.activation_bytes for block in profile.blocks[first:last])
+                    held += part * max(block.activation_bytes for block in profile.blocks[first:last])
                     memory_fits &= kind.memory_bytes is None or held <= kind.memory_bytes / share
                     latency_us += inference_us
-                    limits = [batch / inference_us * 1e6]
+                    limits = [part / inference_us * 1e6]
                     for sender in (stage - 1, stage):
                         if 0 <= sender < stages - 1:
                             names = types[sequence[sender][0]].name, types[sequence[sender + 1][0]].name
@@ -151,7 +162,14 @@ def every_pipeline(problem: Problem, dnn: Dnn, *, any_slo: bool = False) -> Iter
                 if memory_fits and latency_us <= budget_us:
                     devices = tuple(device for device, _ in sequence)
                     shares = tuple(share for _, share in sequence)
-                    yield Piece(variant, cuts, devices, shares, batch, tuple(slice_rps), latency_us)
+                    yield Piece(variant, cuts, devices, shares, batches, tuple(slice_rps), latency_us)
+
+
+def _batches(problem: Problem, stages: int) -> list[tuple[int, ...]]:
+    """Return the batch sizes per stage that the rules allow, of 1 and 2."""
+    if problem.options.stage_batches:
+        return [(first, *rest) for first in (1, 2) for rest in product(range(1, first + 1), repeat=stages - 1)]
+    return [(batch,) * stages for batch in (1, 2)]
 
 
 def best_by_use(problem: Problem, dnn: Dnn) -> dict[tuple[int, ...], float]:
@@ -159,10 +177,7 @@ def best_by_use(problem: Problem, dnn: Dnn) -> dict[tuple[int, ...], float]:
     counts = [device.count for device in problem.cluster.device_types]
     pieces: dict[Use, float] = {}
     for piece in every_pipeline(problem, dnn):
-        choices = [
-            range(1, counts[device] * share + 1) for device, share in zip(piece.devices, piece.shares, strict=True)
-        ]
-        for slices in product(*choices):
+        for slices in piece.sizes(counts):
             use: dict[tuple[int, int], int] = {}
             for position, (device, share, count) in enumerate(zip(piece.devices, piece.shares, slices, strict=True)):
                 use[position, device] = count * UNIT // share

@@ -22,11 +22,16 @@ def best_vectors(pieces: list[Piece]) -> set[tuple[object, ...]]:
     """Filter by definition: no other pipeline of equal devices and shares is as fast in every stage, faster in one."""
     kept = set()
     for piece in pieces:
-        rivals = [other for other in pieces if (other.variant, other.devices, other.shares) == piece[:1] + piece[2:4]]
+        rivals = [other for other in pieces if kind(other) == kind(piece)]
         rivals = [other.slice_rps for other in rivals if other.slice_rps != piece.slice_rps]
         if not any(all(a >= b for a, b in zip(rival, piece.slice_rps, strict=True)) for rival in rivals):
-            kept.add((piece.variant, piece.devices, piece.shares, rounded(piece.slice_rps)))
+            kept.add((*kind(piece), rounded(piece.slice_rps)))
     return kept
+
+
+def kind(piece: Piece) -> tuple[object, ...]:
+    parts = tuple(piece.batches[0] // batch for batch in piece.batches)
+    return piece.variant, piece.devices, piece.shares, parts
 
 
 def rounded(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -35,14 +40,16 @@ def rounded(values: tuple[float, ...]) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("detours", [False, True])
-def test_candidates_are_the_best_of_all_pipelines(seed: int, detours: bool) -> None:
+@pytest.mark.parametrize("stage_batches", [False, True])
+def test_candidates_are_the_best_of_all_pipelines(seed: int, detours: bool, stage_batches: bool) -> None:
     counts = [(2, 2), (1, 3), (2, 1, 1), (3,)][seed % 4]
     problem = random_problem(seed, stages=1 + seed % 3, counts=counts, shares=(1, 3) if seed % 2 else (1, 2))
     problem = with_detours(problem, seed) if detours else problem
+    problem = replace(problem, options=replace(problem.options, stage_batches=stage_batches))
     dnn = problem.dnns[0]
     expected = best_vectors(list(every_pipeline(problem, dnn)))
     candidates = enumerate_candidates(problem, 0, dnn.np_throughput_rps or 0.0)
-    found = {(c.variant, c.devices, c.shares, rounded(c.slice_rps)) for c in candidates}
+    found = {(c.variant, c.devices, c.shares, c.parts, rounded(c.slice_rps)) for c in candidates}
     assert len(found) == len(candidates)
     assert found == expected
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
 import pytest
 from oracles import UNIT, Piece, every_pipeline, fits, random_problem
@@ -20,8 +19,7 @@ def every_plan(problem: Problem) -> Iterator[tuple[Roles, float]]:
     counts = [device.count for device in problem.cluster.device_types]
     sized = []
     for piece in every_pipeline(problem, problem.dnns[0]):
-        choices = [range(1, counts[device] * k + 1) for device, k in zip(piece.devices, piece.shares, strict=True)]
-        sized += [(piece, slices) for slices in product(*choices)]
+        sized += [(piece, slices) for slices in piece.sizes(counts)]
 
     def grow(begin: int, use: dict[tuple[int, int], int], roles: Roles, rps: float) -> Iterator[tuple[Roles, float]]:
         yield roles, rps

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import brute_force, random_problem, with_detours
+from oracles import MEASURED, brute_force, random_problem, with_detours
 
-from planner.model import InputError, Problem
+from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTable, Network, Problem, Profile
 from planner.model.problem import Objective
 from planner.planning import milp
 from planner.planning.api import all_candidates, make_plan
@@ -40,6 +40,36 @@ def test_optimum_of_three_stages_in_thirds(seed: int) -> None:
 def test_optimum_with_links_memory_and_missing_shares(seed: int) -> None:
     problem = with_detours(random_problem(seed + 60, counts=(2, 2)), seed)
     assert best(problem) == pytest.approx(brute_force(problem), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_optimum_of_batches_in_parts(seed: int) -> None:
+    problem = random_problem(seed + 120, counts=((2, 2), (3, 1))[seed % 2])
+    parts = replace(problem, options=replace(problem.options, stage_batches=True))
+    value = best(parts)
+    assert value == pytest.approx(brute_force(parts), rel=1e-9)
+    assert value >= best(problem) * (1 - 1e-9)
+    assert make_plan(parts).value == pytest.approx(value, rel=2e-6)
+
+
+def test_parts_pay_where_a_stage_is_slow() -> None:
+    # 12 ms are left of the SLO. The first device takes 2 ms for its block at batch 1 and at batch 2, the second one
+    # 6 ms a request. Whole batches of 2 need 2 + 12 ms, too slow, so that the first one serves 500 requests/s; in two
+    # parts they need 2 + 6 ms, and it serves 1000, as do six of the second.
+    tables = (
+        LatencyTable("first", 1, (1, 2), ((2000, 100_000), (2000, 100_000)), MEASURED),
+        LatencyTable("second", 1, (1, 2), ((100_000, 6000), (100_000, 12_000)), MEASURED),
+    )
+    profile = Profile("toy", (Block(("a",)), Block(("b",))), (0,), tables)
+    cluster = Cluster((DeviceType("first", 1), DeviceType("second", 7)), Network(10))
+    problem = Problem(cluster, (Dnn("toy", 20_000, (profile,), np_throughput_rps=1e9),))
+    assert make_plan(problem).value == pytest.approx(500.0)
+    parts = replace(problem, options=replace(problem.options, stage_batches=True))
+    plan = make_plan(parts)
+    assert plan.value == pytest.approx(1000.0)
+    assert [(stage.batch, stage.slices) for stage in plan.pipelines[0].stages] == [(2, 1), (1, 6)]
+    with pytest.raises(InputError, match="stage_batches is for method milp, got dynamic"):
+        make_plan(parts, method="dynamic")
 
 
 @pytest.mark.parametrize("objective", ["max_weighted_throughput", "least_cost", "fewest_devices"])
