@@ -39,7 +39,8 @@ class Emulation:
         >>> Emulation(slowdown={"pi4": 8}, network=True).describe()
         'pi4 is this CPU slowed down 8 times; the network is emulated'
         """
-        parts = [f"{name} is this CPU slowed down {factor:g} times" for name, factor in sorted(self.slowdown.items())]
+        slower = [(name, factor) for name, factor in sorted(self.slowdown.items()) if factor != 1]
+        parts = [f"{name} is this CPU slowed down {factor:g} times" for name, factor in slower]
         return "; ".join(parts + ["the network is emulated"] * self.network)
 
 

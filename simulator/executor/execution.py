@@ -183,8 +183,10 @@ def execute(
         finally:
             fleet.close()
     arrived = len(arrivals_us) if frontend.stopped_us is None else dispatcher.arrived
+    emulated = settings.emulation.describe()
+    engine = f"executor; {emulated}" if emulated else "executor"
     return Execution(
-        records=to_records(frontend.journal, system, arrivals_us[:arrived], dispatcher.fate[:arrived]),
+        records=to_records(frontend.journal, system, arrivals_us[:arrived], dispatcher.fate[:arrived], engine),
         journal=frontend.journal,
         system=system,
         settings=settings,
@@ -194,7 +196,7 @@ def execute(
         verdict=requester.verdict if isinstance(requester, Verifier) else None,
         load_average=(load_before, os.getloadavg()[0]),
         frontend_cpu=cpu_s / max(1e-6, frontend.now_us() / 1e6),
-        emulated=settings.emulation.describe(),
+        emulated=emulated,
     )
 
 
