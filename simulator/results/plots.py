@@ -180,11 +180,11 @@ def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: f
     ax.plot(right, down, linestyle="none", marker=".", color="black", markersize=4, label=f"attains {target:.0%}")
     ax.set_xticks(range(len(table.columns)), [f"{load:.2f}" for load in table.columns], rotation=90)
     ax.set_yticks(range(len(table)), [", ".join(short(p) for p in index) for index in labels])
-    finish(ax, x="load factor (offered rate / throughput of the pipelines plan)")
+    finish(ax, x=f"load factor (a dot: at least {target:.0%} of the requests within their SLO)")
     ax.grid(visible=False)
     ax.tick_params(labelsize=8)
     bar = figure_of(ax).colorbar(image, ax=ax, format=PercentFormatter(1.0, decimals=0), aspect=40, pad=0.02)
-    bar.set_label(f"requests within their SLO (dot: at least {target:.0%})", fontsize=9)
+    bar.set_label("within SLO", fontsize=9)
     return ax
 
 
@@ -201,14 +201,15 @@ def throughput_tradeoff(
         Label of the axis, with the unit.
 
     A point that no other of its line beats in both (less paid, at least as much throughput) is filled and joined to
-    the next; the others are hollow.
+    the next; the others, and those that serve nothing, are hollow.
     """
     _need(plans, "throughput_rps", against, line)
     ax = ax or new_axes()
     for number, name in enumerate(in_order(plans[line])):
         part = plans[plans[line] == name].sort_values([against, "throughput_rps"], ascending=[True, False])
         best = part["throughput_rps"].astype(float).cummax().shift(fill_value=-np.inf)
-        front, rest = part[part["throughput_rps"] > best], part[part["throughput_rps"] <= best]
+        ahead = (part["throughput_rps"] > best) & (part["throughput_rps"] > 0)
+        front, rest = part[ahead], part[~ahead]
         style = _line_style(number, 0)
         (joined,) = ax.plot(front[against], front["throughput_rps"], label=short(name), **style)
         values = zip(front[against], front["throughput_rps"], strict=True)
@@ -230,7 +231,11 @@ def _lines(rows: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[object, 
 
 
 def _varying(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    return [column for column in columns if column in rows and rows[column].nunique() > 1]
+    """Return the columns with several values; a trace that goes with the DNN tells nothing more than the DNN."""
+    varying = [column for column in columns if column in rows and rows[column].nunique() > 1]
+    if "trace" in varying and "dnn" in rows and rows.groupby("dnn")["trace"].nunique().max() == 1:
+        varying.remove("trace")
+    return varying
 
 
 def _need(rows: pd.DataFrame, *columns: str) -> None:

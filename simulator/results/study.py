@@ -62,6 +62,7 @@ def figure_6(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         grouped_bars(
             pd.concat([part, mean]), ax, value="load_factor", group="group", bar="scheduler", y="load factor at 99 %"
         )
+        ax.set_ylim(0, 1.15)
         _name_panel(ax, str(cluster))
     return figure, numbers
 
@@ -110,6 +111,7 @@ def figure_10(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     drawn = pd.concat([numbers, mean]).assign(dnn=lambda table: table["dnn"].map(lambda name: short(name, 20)))
     grouped_bars(drawn, ax, value="load_factor", group="dnn", bar="policy", y="load factor at 99 %")
     ax.set_xticks(ax.get_xticks(), [label.get_text() for label in ax.get_xticklabels()], rotation=50, ha="right")
+    ax.set_ylim(0, 1.15)
     return figure, numbers
 
 

@@ -53,7 +53,7 @@ def legend(ax: Axes) -> None:
     """Put the legend above the axes, where it hides nothing, in as many columns as fit."""
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 1:
-        room = ax.get_position().width * figure_of(ax).get_size_inches()[0] * 13  # characters of 9 points
+        room = ax.get_position().width * figure_of(ax).get_size_inches()[0] * 15  # characters of 9 points
         columns = int(room / (max(map(len, labels)) + 6))
         ax.legend(
             handles,

@@ -94,11 +94,11 @@ def test_heat_map_has_a_row_per_series_and_dots_where_the_target_is_met():
 
 
 def test_tradeoff_joins_the_front_only():
-    plans = pd.DataFrame({"scheduler": "np", "slo_ms": [1, 2, 3, 4], "throughput_rps": [10, 30, 20, 40]})
+    plans = pd.DataFrame({"scheduler": "np", "slo_ms": [0, 1, 2, 3, 4], "throughput_rps": [0, 10, 30, 20, 40]})
     ax = throughput_tradeoff(plans, against="slo_ms", x="SLO (ms)")
     front, rest = ax.get_lines()
     assert front.get_xdata().tolist() == [1, 2, 4]
-    assert rest.get_xdata().tolist() == [3]
+    assert rest.get_xdata().tolist() == [0, 3]
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +183,10 @@ def test_nothing_is_drawn_past_the_figure():
 def test_tables_without_what_is_drawn_are_refused(call):
     with pytest.raises(InputError, match="cannot draw"):
         call()
+
+
+def test_traces_that_go_with_the_dnn_are_not_told_apart():
+    table = rows().assign(trace=lambda one: "trace of " + one["dnn"])
+    assert labels(attainment_over_load(table)) == ["pipelines", "NP"]
+    names = [text.get_text() for text in attainment_heat_map(table).get_yticklabels()]
+    assert names == ["a, NP", "a, pipelines", "b, NP", "b, pipelines"]
