@@ -14,6 +14,7 @@ from planner.model import InputError, Profile
 from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
 from simulator.executor import Settings
 from simulator.executor.pareto import SplitPoint, WireLink, draw_split_points, split_points, split_points_csv
+from simulator.executor.stages import estimate_per_layer
 from simulator.executor.trials import Trial, try_point
 
 
@@ -80,13 +81,8 @@ def _profile_of(text: str, devices: tuple[str, str], batch: int, onnx: Path | No
     if path.suffix == ".json":
         profile = load_profile(path)
         return profile, None if onnx is None else load_profiled(onnx, profile)
-    from planner.profiling import blank_profile, estimate_tables, find_device, free_batch, read_graph, with_tables
-
     model = load_model(path)
-    graph = read_graph(free_batch(model), path.stem)
-    starts = range(len(graph.layers))
-    kinds = [find_device(name) for name in dict.fromkeys(devices)]
-    return with_tables(blank_profile(graph, starts), estimate_tables(graph, starts, kinds, [batch], [1])), model
+    return estimate_per_layer(model, path.stem, devices, batch), model
 
 
 def _measured(
@@ -130,7 +126,7 @@ def _draw(points: tuple[SplitPoint, ...], title: str, path: Path) -> None:
 def _show(points: tuple[SplitPoint, ...]) -> None:
     """Print the front and what was measured."""
     table = Table(box=None, pad_edge=False)
-    for title in ("cut", "ms", "req/s", "kB", "front", "measured ms", "req/s", "over sequential"):
+    for title in ("cut", "ms", "req/s", "kB", "front", "measured ms", "req/s", "speed-up"):
         table.add_column(title, no_wrap=True, justify="left" if title == "cut" else "right")
     for point in points:
         if point.on_front or point.measured:

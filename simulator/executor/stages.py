@@ -9,11 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from planner.model import InputError, Pipeline, Problem
-from planner.profiling.batching import free_batch
-from planner.profiling.onnx_graph import ModelGraph, read_graph
-from planner.profiling.profiles import block_starts
-from planner.profiling.split import extract_parts
+from planner.model import InputError, Pipeline, Problem, Profile
+from planner.profiling import (
+    ModelGraph,
+    blank_profile,
+    block_starts,
+    estimate_tables,
+    extract_parts,
+    find_device,
+    free_batch,
+    read_graph,
+    with_tables,
+)
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 
 
@@ -56,3 +63,11 @@ def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...
         TensorLayout(name, np.dtype(tensor.dtype.numpy()).name, tensor.shape, tensor.request_bytes, tensor.batched)
         for name, tensor in ((name, graph.tensors[name]) for name in names)
     )
+
+
+def estimate_per_layer(model: ir.Model, name: str, devices: Sequence[str], batch: int) -> Profile:
+    """Return a profile with one block per layer, estimated for devices of the catalogue; raises InputError."""
+    graph = read_graph(free_batch(model), name)
+    starts = range(len(graph.layers))
+    kinds = [find_device(device) for device in dict.fromkeys(devices)]
+    return with_tables(blank_profile(graph, starts), estimate_tables(graph, starts, kinds, [batch], [1]))
