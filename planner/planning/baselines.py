@@ -3,7 +3,9 @@
 **NP** serves every DNN whole on whole devices: one stage, share 1/1. Otherwise it is the main programme
 (`planner.planning.milp`). Its throughput planned without batch building is X0, on which every scheduler's
 batch-building time rests. NP optima are not unique, so X0 is made so: among the optima, the one with the largest sum of
-throughputs. DNNs that NP cannot serve have X0 = 0, and the others share the cluster without them.
+throughputs. DNNs that NP cannot serve have X0 = 0, and the others share the cluster without them. A plan has the fewest
+devices instead (`planner.planning.canonical`). In four of the 24 published plans a DNN that does not bind has more than
+those, by no rule: any number up to all spare devices is optimal.
 
 **NP in closed form**, the variant of the published ablation, for one DNN: on all devices of a type, the largest batch
 that meets the SLO, slack and batch building included. It knows no optimum: a smaller batch can be faster.

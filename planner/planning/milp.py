@@ -37,6 +37,7 @@ Where all stages at (d, p, g) use whole devices, their n stand in ``devices[g]``
 in units of 1/lcm(k), so that every coefficient is an integer.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -47,12 +48,14 @@ import numpy as np
 
 from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
-from planner.planning.backends import Clock, Limits, Start, solve
+from planner.planning.backends import Clock, Limits, Start, TooLarge, solve
 from planner.planning.candidates import Candidate
 from planner.planning.linear import LinearModel, Solution, Status
 from planner.planning.objectives import set_objective
 from planner.planning.relaxation import affordable, overloaded, relax, unit_losses
 from planner.planning.sizing import Sized, Sizing
+
+log = logging.getLogger(__name__)
 
 ROUNDING = 1e-9
 AT_ONCE = 320  # up to so many candidates are solved at once, more in two steps
@@ -242,11 +245,15 @@ def _solve(
     begin: Sequence[Sized],
     restrict: Callable[[Formulation], object] | None,
 ) -> tuple[Sizing | None, Status]:
-    """Build, solve and extract."""
+    """Build, solve and extract; a model that is too large for the solver's licence is solved by HiGHS."""
     formulation = build(problem, candidates)
     if restrict is not None:
         restrict(formulation)
     start = start_from(formulation, begin) if begin else None
-    solution, name = solve(formulation.model, backend, limits, start)
+    try:
+        solution, name = solve(formulation.model, backend, limits, start)
+    except TooLarge as error:
+        log.warning("%s; HiGHS solves this one", error)
+        solution, name = solve(formulation.model, "highs", limits, start)
     sizing = Sizing(extract(formulation, solution), solution.bound, name) if solution.found else None
     return sizing, solution.status

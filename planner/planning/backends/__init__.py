@@ -12,7 +12,7 @@ from time import monotonic
 from planner.model import InputError
 from planner.planning.linear import LinearModel, Solution
 
-__all__ = ["BACKENDS", "Clock", "Limits", "Start", "Unavailable", "solve", "version"]
+__all__ = ["BACKENDS", "Clock", "Limits", "Start", "TooLarge", "Unavailable", "solve", "version"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Clock:
 
 class Unavailable(InputError):
     """A solver that is not installed, or whose licence is missing or does not admit the model."""
+
+
+class TooLarge(Unavailable):
+    """A solver whose licence admits models, but not one of this size."""
 
 
 def solve(

@@ -3,7 +3,7 @@
 import gurobipy
 import numpy as np
 
-from planner.planning.backends import Limits, Start, Unavailable
+from planner.planning.backends import Limits, Start, TooLarge, Unavailable
 from planner.planning.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 INTEGER_TOLERANCE = 1e-9  # as for HiGHS
@@ -31,13 +31,15 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
             return _read(loaded, model)
     except gurobipy.GurobiError as error:
         if error.errno == TOO_LARGE:
+            kind: type[Unavailable] = TooLarge
             size = f"{len(model.column_names)} variables and {len(model.row_names)} constraints"
             reason = f"the licence found does not admit a model of {size} (the free one admits 2,000 of each)"
         elif error.errno == NO_LICENCE:
+            kind = Unavailable
             reason = f"no valid licence found ({error})"
         else:
             raise
-        raise Unavailable(f"backend gurobi: {reason}; install a full licence, or use --backend highs") from None
+        raise kind(f"backend gurobi: {reason}; install a full licence, or use --backend highs") from None
 
 
 def _load(loaded: gurobipy.Model, model: LinearModel, start: Start | None) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gurobipy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,6 +104,20 @@ def test_leaving_candidates_out_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(milp, "AT_ONCE", 5)
     monkeypatch.setattr(milp, "SHORTLIST", 5)
     assert best(problem) == pytest.approx(whole, rel=1e-9)
+
+
+def test_what_is_too_large_for_gurobi_is_left_to_highs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise gurobipy.GurobiError(10010, "Model too large for size-limited license")
+
+    monkeypatch.setattr(gurobipy, "Env", refuse)
+    problem = random_problem(1)
+    sizing = milp.size(problem, all_candidates(problem), "gurobi", Limits())
+    assert sizing.backend == "highs"
+    assert sizing.value(problem) == pytest.approx(best(problem))
+    assert [record.getMessage().endswith("HiGHS solves this one") for record in caplog.records] == [True]
 
 
 def test_names_can_be_read() -> None:
