@@ -21,6 +21,8 @@ and the names below in FACTS and NOTES. Per-pipeline entries stand in the row of
 are padded to a multiple of eight that are never free, so that a scan is vectorised and has no remainder.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,7 +47,7 @@ FIELDS = 11
 # Columns of FACTS; STAGES and MONOTONE are of the pipeline.
 SLICES, PADDED, CARD_SLICES, NET, HOP, PLANNED, LATER, STAGES, MONOTONE = range(9)
 # Columns of NOTES.
-PIPELINES, MAX_STAGES, SLO, HEAD, TAIL, SENT, WAKE, MEMORY, WALK_AT, WALK_BATCH, WALK_PIPELINE = range(11)
+PIPELINES, MAX_STAGES, SLO, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, WALK_AT, WALK_BATCH, WALK_PIPELINE = range(12)
 
 UNKNOWN = -1
 NEVER = 1 << 46  # µs, two years: later than any event, and room for a slice index in the low bits of a packed time
@@ -55,6 +57,11 @@ SLICE_MASK = (1 << SLICE_BITS) - 1
 
 def open_books(system: System) -> Books:
     """Return the books of an idle system."""
+    return _blank_books(system).copy()
+
+
+@lru_cache(maxsize=16)
+def _blank_books(system: System) -> Books:
     pipelines, stages = system.slices.shape
     width = -(-max(int(system.slices.max()), system.latency_us.shape[2], stages, 16) // 8) * 8
     books = np.zeros((FIELDS, pipelines * stages, width), np.int64)

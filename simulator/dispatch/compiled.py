@@ -8,16 +8,21 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "forceinline": True, "_nrt": False}
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
     """Compile a function on its first call in nopython mode, and keep the machine code on disk.
 
+    It must not allocate arrays: then no references need counting, which would cost more than the work. It
+    becomes part of the compiled functions that call it, for an array costs a dozen arguments to pass.
+
     numba's own cache looks at the file of a function only, though the code holds constants and functions of other
     modules as well; here a change to any module of the package makes all of its functions be compiled again.
     """
-    dispatcher = njit(function)
+    dispatcher = njit(function, **OPTIONS)
     dispatcher.enable_caching()
     dispatcher._cache._cache_file._source_stamp = _sources()
     return cast(Function, dispatcher)

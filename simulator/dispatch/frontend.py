@@ -8,13 +8,29 @@ due at the instant of an arrival goes first.
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.books import HEAD, NEVER, NOTES, SENT, SLO, TAIL, WAKE, Books, reserve
+from simulator.dispatch.books import (
+    AWAITED,
+    FACTS,
+    HEAD,
+    MONOTONE,
+    NEVER,
+    NOTES,
+    PIPELINES,
+    SENT,
+    SLO,
+    TAIL,
+    WAKE,
+    WORK,
+    Books,
+    reserve,
+)
 from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, SEND, Decision
 from simulator.dispatch.reservation import reservation
 from simulator.dispatch.system import Ints
 
 POLICIES = ("reservation",)
+RESERVATION = 0
 
 
 @compiled
@@ -50,9 +66,10 @@ def advance(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32], 
             books[NOTES, 0, SENT] += 1
             size = batch
             head += batch
-            wake = now
+            wake = now if head < arrived else NEVER
             break
         else:
+            books[NOTES, 0, AWAITED] = batch
             wake = value
             break
     books[NOTES, 0, HEAD] = head
@@ -91,3 +108,23 @@ def next_batch(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32
         size, pipeline = advance(policy, books, arrivals, fate, now)
         if size > 0:
             return now, size, pipeline
+        if policy == RESERVATION and books[NOTES, 0, WAKE] < NEVER:
+            skip_waiting(books, arrivals)
+
+
+@compiled
+def skip_waiting(books: Books, arrivals: Ints) -> None:
+    """Let all but the last of the requests that complete a batch arrive, if nothing can happen before.
+
+    With one pipeline, whose latencies grow with the batch, the batch that reservation dispatch waits for can only
+    shrink, and it does not if it still meets the head's deadline when the request that completes it comes.
+    """
+    head, batch = books[NOTES, 0, HEAD], books[NOTES, 0, AWAITED]
+    completing = head + batch - 1
+    if (
+        books[NOTES, 0, PIPELINES] == 1
+        and books[FACTS, 0, MONOTONE]
+        and completing < len(arrivals)
+        and arrivals[completing] + books[WORK, 0, batch] <= arrivals[head] + books[NOTES, 0, SLO]
+    ):
+        books[NOTES, 0, TAIL] = completing

@@ -50,6 +50,8 @@ def least_delayed(books: Books, now: int, deadline: int) -> int:
 
     A pipeline of single requests that would miss the deadline counts as one SLO worse.
     """
+    if books[NOTES, 0, PIPELINES] == 1:
+        return 0
     best = 0
     least = -1
     for pipeline in range(books[NOTES, 0, PIPELINES]):

@@ -12,98 +12,106 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dispatch.compiled import compiled
-from simulator.dispatch.system import Ints
+from simulator.dispatch.system import Ints, System
 
 Shorts = NDArray[np.int16]
 
 
-@compiled
-def play(
-    stages: Ints,
-    latency_us: Ints,
-    transfer_us: Ints,
-    hop_us: Ints,
-    slices: Ints,
-    card_slices: Ints,
-    pipeline: Shorts,
+def play(system: System, pipeline: Shorts, size: Shorts, chosen: Shorts, sent_us: Ints) -> Ints:
+    """Return when batches reached, were started by and were finished by each stage, ``[what, stage, batch]`` in µs.
+
+    Parameters
+    ----------
+    system
+        What serves them.
+    pipeline, size, sent_us
+        Per batch, in order of dispatch.
+    chosen
+        ``[stage, batch]``, the slice. A batch spends no time in stages that its pipeline lacks.
+    """
+    times_us = np.empty((3, *chosen.shape), np.int64)
+    times_us[0, 0] = sent_us
+    free_us = np.empty(int(system.slices.max()) + 1, np.int64)
+    whole = np.arange(len(sent_us))
+    for p, stages in enumerate(system.stages.tolist()):
+        order = np.flatnonzero(pipeline == p) if len(system.stages) > 1 else whole
+        for s in range(chosen.shape[0]):
+            if s >= stages:
+                times_us[:, s, order] = times_us[2, s - 1, order]
+                continue
+            if s > 0:
+                send(system, p, s, order, size, chosen[s - 1], times_us[2, s - 1], times_us[0, s], free_us)
+            reach_us, start_us, end_us = times_us[:, s]
+            serve(order, system.latency_us[p, s], size, chosen[s], reach_us, start_us, end_us, free_us)
+    return times_us
+
+
+def send(
+    system: System,
+    p: int,
+    s: int,
+    order: Ints,
     size: Shorts,
     chosen: Shorts,
-    sent_us: Ints,
-) -> tuple[Ints, Ints, Ints]:
-    """Return when each batch arrived at, was started by and was finished by each stage, ``[stage, batch]`` in µs.
-
-    The first six arguments are a System's arrays; ``pipeline``, ``size`` and ``sent_us`` are per batch, in order of
-    dispatch, ``chosen`` is ``[stage, batch]``, the slice. A batch spends no time in stages that its pipeline lacks.
-    """
-    width, sent = chosen.shape
-    arrive_us = np.empty((width, sent), np.int64)
-    start_us = np.empty((width, sent), np.int64)
-    end_us = np.empty((width, sent), np.int64)
-    for p in range(len(stages)):
-        order = np.flatnonzero(pipeline == p)
-        for s in range(width):
-            if s == 0:
-                for k in order:
-                    arrive_us[0, k] = sent_us[k]
-            elif s < stages[p]:
-                send(
-                    order,
-                    card_slices[p, s - 1],
-                    slices[p, s - 1],
-                    transfer_us[p, s],
-                    hop_us[p, s],
-                    size,
-                    chosen[s - 1],
-                    end_us[s - 1],
-                    arrive_us[s],
-                )
-            else:
-                for k in order:
-                    arrive_us[s, k] = start_us[s, k] = end_us[s, k] = end_us[s - 1, k]
-                continue
-            serve(order, slices[p, s], latency_us[p, s], size, chosen[s], arrive_us[s], start_us[s], end_us[s])
-    return arrive_us, start_us, end_us
+    ready_us: Ints,
+    reach_us: Ints,
+    free_us: Ints | None = None,
+) -> None:
+    """Send batches that stage s - 1 of pipeline p finished to stage s, and put ``order`` in their order there."""
+    if free_us is None:
+        free_us = np.empty(int(system.slices[p, s - 1]) + 1, np.int64)
+    transmit(
+        order,
+        system.card_slices[p, s - 1],
+        system.transfer_us[p, s],
+        system.hop_us[p, s],
+        size,
+        chosen,
+        ready_us,
+        reach_us,
+        free_us,
+    )
 
 
 @compiled
-def send(
+def transmit(
     order: Ints,
     card_slices: int,
-    slices: int,
     transfer_us: int,
     hop_us: int,
     size: Shorts,
     chosen: Shorts,
     ready_us: Ints,
-    arrive_us: Ints,
+    reach_us: Ints,
+    free_us: Ints,
 ) -> None:
-    """Send batches over their cards, and put ``order`` in the order of arrival at the next stage."""
+    """Send batches over the network cards of their slices; ``free_us`` is room for an entry per card."""
     sort(order, ready_us)
-    free = np.zeros(slices // card_slices + 1, np.int64)
+    free_us[:] = 0
     for k in order:
         card = chosen[k] // card_slices
-        free[card] = max(free[card], ready_us[k]) + size[k] * transfer_us
-        arrive_us[k] = free[card] + hop_us
-    sort(order, arrive_us)
+        free_us[card] = max(free_us[card], ready_us[k]) + size[k] * transfer_us
+        reach_us[k] = free_us[card] + hop_us
+    sort(order, reach_us)
 
 
 @compiled
 def serve(
     order: Ints,
-    slices: int,
     latency_us: Ints,
     size: Shorts,
     chosen: Shorts,
-    arrive_us: Ints,
+    reach_us: Ints,
     start_us: Ints,
     end_us: Ints,
+    free_us: Ints,
 ) -> None:
-    """Serve batches in ``order`` on the slices that were chosen for them."""
-    free = np.zeros(slices, np.int64)
+    """Serve batches in ``order`` on their slices; ``free_us`` is room for an entry per slice."""
+    free_us[:] = 0
     for k in order:
         w = chosen[k]
-        start_us[k] = max(free[w], arrive_us[k])
-        end_us[k] = free[w] = start_us[k] + latency_us[size[k]]
+        start_us[k] = max(free_us[w], reach_us[k])
+        end_us[k] = free_us[w] = start_us[k] + latency_us[size[k]]
 
 
 @compiled

@@ -25,19 +25,8 @@ def replay(system: System, arrivals_us: Ints, policy: int) -> Records:
     slices = np.empty((stages, requests), np.int16)
     sent = decide_all(policy, open_books(system), arrivals_us, fate, sent_us, pipeline, size, slices)
     pipeline, size, slices = pipeline[:sent], size[:sent], slices[:, :sent]
-    arrive_us, start_us, end_us = play(
-        system.stages,
-        system.latency_us,
-        system.transfer_us,
-        system.hop_us,
-        system.slices,
-        system.card_slices,
-        pipeline,
-        size,
-        slices,
-        sent_us[:sent],
-    )
-    visits = tuple(Visits(pipeline, size, slices[s], arrive_us[s], start_us[s], end_us[s]) for s in range(stages))
+    times_us = play(system, pipeline, size, slices, sent_us[:sent])
+    visits = tuple(Visits(pipeline, size, slices[s], *times_us[:, s]) for s in range(stages))
     return Records(system, "replay", arrivals_us, outcomes(fate), (fate,) * stages, visits)
 
 

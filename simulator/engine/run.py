@@ -7,6 +7,7 @@ import numpy as np
 from planner.model import InputError
 from simulator.dispatch.frontend import POLICIES as FRONTEND_POLICIES
 from simulator.dispatch.system import Ints, System
+from simulator.engine.accounts import check_accounts
 from simulator.engine.events import Run
 from simulator.engine.replay import replay
 from simulator.engine.staged import replay_stages
@@ -44,10 +45,14 @@ def simulate(system: System, arrivals_us: Ints, *, policy: str = "reservation", 
         raise InputError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
     if engine not in get_args(EngineName):
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(get_args(EngineName))}")
+    by_events = engine == "simpy"
     if policy == REACTIVE:
-        return StagedRun(system, arrivals_us).records() if engine == "simpy" else replay_stages(system, arrivals_us)
-    number = FRONTEND_POLICIES.index(policy)
-    return Run(system, arrivals_us, number).records() if engine == "simpy" else replay(system, arrivals_us, number)
+        records = StagedRun(system, arrivals_us).records() if by_events else replay_stages(system, arrivals_us)
+    else:
+        number = FRONTEND_POLICIES.index(policy)
+        records = Run(system, arrivals_us, number).records() if by_events else replay(system, arrivals_us, number)
+    check_accounts(records)
+    return records
 
 
 def _checked(arrivals_us: Ints) -> Ints:

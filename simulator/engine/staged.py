@@ -24,97 +24,86 @@ def replay_stages(system: System, arrivals_us: Ints) -> Records:
     books = open_books(system)
     outcome = np.full(requests, OPEN, np.int8)
     visit = np.full((width, requests), -1, np.int32)
-    front = np.arange(requests, dtype=np.int32), np.ones(requests, np.int16), arrivals_us
-    served = [run_queue(books, 0, *front, arrivals_us, outcome, visit[0], 0)]
-    stages = [Visits(*served[0][0])]
-    for s in range(1, width):
-        before, members = stages[-1], np.concatenate([queue[1] for queue in served])
-        served, sent = [], 0
-        for p in np.flatnonzero(system.stages > s).tolist():
-            row = p * width + s
-            order = np.flatnonzero(before.pipeline == p)
-            reach_us = np.empty(len(before.size), np.int64)
-            send(
-                order,
-                system.card_slices[p, s - 1],
-                system.slices[p, s - 1],
-                system.transfer_us[p, s],
-                system.hop_us[p, s],
-                before.size,
-                before.slice,
-                before.end_us,
-                reach_us,
+    queue, members = np.empty((2, requests), np.int32)
+    stages: list[Visits] = []
+    for s in range(width):
+        labels, times_us = np.empty((3, requests), np.int16), np.empty((3, requests), np.int64)
+        sent, before, members = 0, members, np.empty(requests, np.int32)
+        for p in np.flatnonzero(system.stages > s).tolist() if s else [0]:
+            joining = _joining(system, p, s, stages[-1], before) if s else _front(arrivals_us)
+            sent = run_queue(
+                books, p * width + s, queue, *joining, arrivals_us, outcome, visit[s], members, labels, times_us, sent
             )
-            joining = in_order(members, before.size, order)
-            served.append(
-                run_queue(
-                    books,
-                    row,
-                    joining,
-                    before.size[order],
-                    reach_us[order],
-                    arrivals_us,
-                    outcome,
-                    visit[s],
-                    sent,
-                )
-            )
-            sent += len(served[-1][0][0])
-        stages.append(Visits(*(np.concatenate([queue[0][column] for queue in served]) for column in range(6))))
+        stages.append(Visits(*labels[:, :sent], *times_us[:, :sent]))
     return Records(system, "replay", arrivals_us, outcome, tuple(visit), tuple(stages))
 
 
+def _front(arrivals_us: Ints) -> tuple[Numbers, Shorts, Ints]:
+    """Return what joins the frontend's queue: the requests one by one."""
+    return np.arange(len(arrivals_us), dtype=np.int32), np.ones(len(arrivals_us), np.int16), arrivals_us
+
+
+def _joining(system: System, p: int, s: int, before: Visits, members: Numbers) -> tuple[Numbers, Shorts, Ints]:
+    """Return what joins the queue of stage s of pipeline p: requests, and size and time of the batches they come in."""
+    order = np.flatnonzero(before.pipeline == p)
+    first = np.cumsum(before.size, dtype=np.int64) - before.size
+    reach_us = np.empty(len(before.size), np.int64)
+    send(system, p, s, order, before.size, before.slice, before.end_us, reach_us)
+    size = before.size[order]
+    joining = np.empty(int(size.sum()), np.int32)
+    in_order(members, first, before.size, order, joining)
+    return joining, size, reach_us[order]
+
+
 @compiled
-def in_order(members: Numbers, size: Shorts, order: Ints) -> Numbers:
-    """Return the requests of batches in another order; ``members`` has those of batch 0, then those of batch 1, ..."""
-    first = np.empty(len(size), np.int64)
-    total = 0
-    for k in range(len(size)):
-        first[k] = total
-        total += size[k]
-    taken = np.empty(total, np.int32)
+def in_order(members: Numbers, first: Ints, size: Shorts, order: Ints, joining: Numbers) -> None:
+    """Put the requests of batches in the batches' new order; those of batch k begin at ``members[first[k]]``."""
     place = 0
     for k in order:
         for member in range(first[k], first[k] + size[k]):
-            taken[place] = members[member]
+            joining[place] = members[member]
             place += 1
-    return taken[:place]
 
 
 @compiled
 def run_queue(
     books: Books,
     row: int,
+    queue: Numbers,
     joining: Numbers,
     size: Shorts,
     reach_us: Ints,
     arrivals: Ints,
     outcome: NDArray[np.int8],
     visit: Numbers,
-    base: int,
-) -> tuple[tuple[Shorts, Shorts, Shorts, Ints, Ints, Ints], Numbers]:
+    members: Numbers,
+    labels: Shorts,
+    times_us: Ints,
+    sent: int,
+) -> int:
     """Run one queue to its end.
 
     Parameters
     ----------
     row
         Which queue, as in `simulator.dispatch.reactive`.
+    queue
+        Room for it.
     joining, size, reach_us
         The next ``size[k]`` requests of ``joining`` join the queue at ``reach_us[k]``.
-    base
-        Number of the first batch that is sent.
+    visit, members, labels, times_us
+        Filled for every batch sent: its requests' number of batch, its requests one after the other, its pipeline,
+        size and slice, and when it was sent, started and finished.
+    sent
+        Batches that other queues of this stage position sent.
 
     Returns
     -------
-    columns, members
-        Those of Visits for the batches sent, in order, and the requests in them one after the other.
+    sent
+        With the batches of this queue.
     """
-    width = books[NOTES, 0, MAX_STAGES]
-    most = len(joining)
-    queue, members = np.empty(most, np.int32), np.empty(most, np.int32)
-    pipeline, sizes, slices = np.empty(most, np.int16), np.empty(most, np.int16), np.empty(most, np.int16)
-    sent_us, start_us, end_us = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
-    sent = placed = joined = k = 0
+    joined = k = 0
+    placed = labels[1, :sent].sum()
     while True:
         wake = books[NOTES, row, WAKE]
         if k < len(reach_us) and reach_us[k] < wake:
@@ -130,20 +119,18 @@ def run_queue(
         elif wake < NEVER:
             now = wake
         else:
-            break
+            return sent
         batch, p, w = react(books, row, queue, arrivals, outcome, now)
         if batch == 0:
             continue
-        at_row = p * width if row == 0 else row
+        at_row = p * books[NOTES, 0, MAX_STAGES] if row == 0 else row
         head = books[NOTES, row, HEAD]
         for place in range(head - batch, head):
             members[placed] = queue[place]
-            visit[queue[place]] = base + sent
+            visit[queue[place]] = sent
             outcome[queue[place]] = FINISHED  # unless a later stage drops it
             placed += 1
-        pipeline[sent], sizes[sent], slices[sent] = p, batch, w
-        sent_us[sent], end_us[sent] = now, books[FREE, at_row, w]
-        start_us[sent] = end_us[sent] - books[LATENCY, at_row, batch]
+        labels[0, sent], labels[1, sent], labels[2, sent] = p, batch, w
+        times_us[0, sent], times_us[2, sent] = now, books[FREE, at_row, w]
+        times_us[1, sent] = books[FREE, at_row, w] - books[LATENCY, at_row, batch]
         sent += 1
-    columns = pipeline[:sent], sizes[:sent], slices[:sent], sent_us[:sent], start_us[:sent], end_us[:sent]
-    return columns, members[:placed]
