@@ -15,8 +15,10 @@ largest target that fits is bisected between what plain rounding up reaches and 
 """
 
 import logging
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numba import njit
@@ -36,9 +38,14 @@ Integers = NDArray[np.int64]
 
 UNITS = 2500
 PRECISION = 5e-4  # of the target, relative
-PERTURBATIONS = 6
+PERTURBATIONS = 6  # of the prices, at least, and so many that there are about `PLANS` plans to choose from
+PLANS = 300
 SPREAD = 0.15  # of the logarithm of perturbed prices
 ROUNDS = 6  # of dual prices
+MIXTURES = 3  # rounds of plans between those that the relaxed choice mixes
+MIXED_COLUMNS = 5
+RESTARTS = 30  # of exchanges
+PAIRED = 300  # plans tried in pairs
 ITEMS_PER_SIZE = 100  # items kept per doubling of the value
 CHOICE_LIMITS = Limits(gap=0.0, time_limit_s=2.0)
 FITS = 1e-9
@@ -68,18 +75,49 @@ class Pool:
             item = int(kept[choice[left]])
             items.append(item)
             left -= int(units[item])
-        return Cover(tuple(sorted(items)), tuple(self.use[items].sum(axis=0).tolist()))
+        parts = sorted((int(self.row[item]), float(self.value[item])) for item in items)
+        return Cover(tuple(parts), tuple(self.use[items].sum(axis=0).tolist()))
+
+    def between(self, mixture: Mapping["Cover", float], device_price: Floats, target: float) -> list["Cover"]:
+        """Return plans near a mixture: each column at the next size below or above, and what is missing covered."""
+        wanted: defaultdict[int, float] = defaultdict(float)
+        for cover, share in mixture.items():
+            for row, value in cover.parts:
+                wanted[row] += share * value
+        largest = sorted(wanted, key=lambda row: -wanted[row])[:MIXED_COLUMNS]
+        found = []
+        for roundings in product((np.floor, np.ceil), repeat=len(largest)):
+            sizes = [self._whole(row, wanted[row], rounding) for row, rounding in zip(largest, roundings, strict=True)]
+            parts = [(row, value) for row, (value, _) in zip(largest, sizes, strict=True) if value > 0]
+            use = np.sum([devices for _, devices in sizes], axis=0)
+            missing = target - sum(value for _, value in parts)
+            if missing > 0:
+                rest = self.cheapest(device_price, missing)
+                if rest is None:
+                    continue
+                parts, use = parts + list(rest.parts), use + np.array(rest.use)
+            found.append(Cover(tuple(sorted(parts)), tuple(use.tolist())))
+        return found
+
+    def _whole(self, row: int, value: float, rounding: Callable[[Floats], Floats]) -> tuple[float, Integers]:
+        """Return the value and the devices of a column whose stages are rounded to whole devices."""
+        stages = slice(0, int(self.table.stages[row]))
+        per_device = self.table.value[row, stages] * self.table.share[row, stages]
+        value = float((rounding(value / per_device) * per_device).min())
+        use = np.zeros(self.use.shape[1], dtype=np.int64)
+        np.add.at(use, self.table.device[row, stages], np.ceil(value / per_device / TIE).astype(np.int64))
+        return value, use
 
     def sized(self, cover: "Cover") -> list[Sized]:
         """Return the pipelines of a plan."""
-        return [self.table.sized(int(self.row[item]), float(self.value[item])) for item in cover.items]
+        return [self.table.sized(row, value) for row, value in cover.parts]
 
 
 @dataclass(frozen=True)
 class Cover:
-    """A plan of one DNN: its items, and the devices of each type that they use."""
+    """A plan of one DNN: its parts, each a column (row) and its value, and the devices of each type that they use."""
 
-    items: tuple[int, ...]
+    parts: tuple[tuple[int, float], ...]
     use: tuple[int, ...]
 
 
@@ -190,7 +228,8 @@ def _choose(
 ) -> list[Cover] | None:
     """Return a plan of at least ``target`` per DNN, together on the cluster, if one is found."""
     floor = 0.01 * device_price.max()
-    noise = np.exp(rng.normal(0.0, SPREAD, (PERTURBATIONS + 1, len(counts))))
+    perturbations = max(PERTURBATIONS, PLANS // len(pools))
+    noise = np.exp(rng.normal(0.0, SPREAD, (perturbations + 1, len(counts))))
     noise[0] = 1.0
     known: list[dict[Cover, None]] = [{} for _ in pools]
     for price in np.maximum(device_price, floor) * noise:
@@ -200,18 +239,82 @@ def _choose(
                 return None
             own[cover] = None
     for _ in range(ROUNDS):
-        overload, price, worth = _relaxed_choice(known, counts)
-        added = False
-        for pool, own, most in zip(pools, known, worth, strict=True):
-            cover = pool.cheapest(price, target)
-            if cover is not None and cover not in own and float(price @ np.array(cover.use)) < most - FITS:
-                own[cover] = None
-                added = True
-        if not added or clock.over:
+        choice = _relaxed_choice(known, counts)
+        if not _add_cheaper(pools, known, choice, target) or clock.over:
             break
-    overload, _, _ = _relaxed_choice(known, counts)
-    log.debug("%d plans, relaxed overload %.3g", sum(map(len, known)), overload)
-    return _binary_choice(known, counts, clock) if overload <= FITS else None
+    for _ in range(MIXTURES):
+        choice = _relaxed_choice(known, counts)
+        if choice.overload > FITS or clock.over:
+            return None
+        for pool, own, taken in zip(pools, known, choice.taken, strict=True):
+            if len(taken) > 1:
+                own.update(dict.fromkeys(pool.between(taken, np.maximum(choice.device_price, floor), target)))
+    log.debug("%d plans, relaxed overload %.3g", sum(map(len, known)), choice.overload)
+    return _exchanged(known, choice, counts, rng) or _binary_choice(known, counts, clock)
+
+
+def _exchanged(
+    known: Sequence[dict[Cover, None]], choice: "Choice", counts: Integers, rng: np.random.Generator
+) -> list[Cover] | None:
+    """Return a plan per DNN that together fit, found by exchanging plans of one or two DNNs, or None.
+
+    It begins with a plan of each DNN drawn by its part in the relaxed choice, and always takes the exchange that
+    leaves the least excess of devices, relative and added up over types.
+    """
+    covers = [cover for own in known for cover in own]
+    owner = np.repeat(np.arange(len(known)), [len(own) for own in known])
+    use = np.array([cover.use for cover in covers])
+    parts = np.concatenate(
+        [[taken.get(cover, 0.0) for cover in own] for own, taken in zip(known, choice.taken, strict=True)]
+    )
+    scale = 1 / np.maximum(counts, 1)
+    for attempt in range(RESTARTS):
+        drawn = parts * rng.exponential(size=len(parts)) if attempt else parts
+        chosen = np.array(
+            [int(np.flatnonzero(owner == dnn)[drawn[owner == dnn].argmax()]) for dnn in range(len(known))]
+        )
+        while True:
+            over = use[chosen].sum(axis=0) - counts
+            excess = float((np.maximum(over, 0) * scale).sum())
+            if excess == 0:
+                return [covers[plan] for plan in chosen]
+            change = use - use[chosen[owner]]
+            single = (np.maximum(over + change, 0) * scale).sum(axis=1)
+            best = int(single.argmin())
+            pair: tuple[int, ...] = (best,)
+            if single[best] > excess / 2:  # pairs are many, and only worth it where one exchange does not go far
+                near = np.argsort(single, kind="stable")[:PAIRED]
+                both = (np.maximum(over + change[near, np.newaxis] + change[near], 0) * scale).sum(axis=2)
+                both[owner[near, np.newaxis] == owner[near]] = np.inf
+                one, other = np.unravel_index(int(both.argmin()), both.shape)
+                if both[one, other] < single[best]:
+                    pair, single[best] = (int(near[one]), int(near[other])), both[one, other]
+            if single[best] >= excess:
+                break
+            for plan in pair:
+                chosen[owner[plan]] = plan
+    return None
+
+
+def _add_cheaper(pools: Sequence[Pool], known: Sequence[dict[Cover, None]], choice: "Choice", target: float) -> bool:
+    """Add the plans that cost less than those in use; tell whether there were any."""
+    added = False
+    for pool, own, worth in zip(pools, known, choice.worth, strict=True):
+        cover = pool.cheapest(choice.device_price, target)
+        if cover is not None and cover not in own and float(choice.device_price @ np.array(cover.use)) < worth - FITS:
+            own[cover] = None
+            added = True
+    return added
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The relaxed choice of plans: overload, prices of devices, worth of a plan per DNN, and the plans in use."""
+
+    overload: float
+    device_price: Floats
+    worth: Floats
+    taken: list[dict[Cover, float]]
 
 
 def _model(known: Sequence[dict[Cover, None]], counts: Integers, *, binary: bool) -> LinearModel:
@@ -231,10 +334,13 @@ def _model(known: Sequence[dict[Cover, None]], counts: Integers, *, binary: bool
     return model
 
 
-def _relaxed_choice(known: Sequence[dict[Cover, None]], counts: Integers) -> tuple[float, Floats, Floats]:
-    """Return the least overload, the price of each device type and the worth of a plan of each DNN."""
+def _relaxed_choice(known: Sequence[dict[Cover, None]], counts: Integers) -> Choice:
+    """Return the choice of least overload, in which plans may be mixed."""
     solution, _ = solve(_model(known, counts, binary=False), "highs")
-    return solution.objective, abs(solution.row_duals[len(known) :]), solution.row_duals[: len(known)]
+    parts = iter(solution.values[1:].tolist())
+    taken = [{cover: share for cover in own if (share := next(parts)) > FITS} for own in known]
+    duals = solution.row_duals
+    return Choice(solution.objective, abs(duals[len(known) :]), duals[: len(known)], taken)
 
 
 def _binary_choice(known: Sequence[dict[Cover, None]], counts: Integers, clock: Clock) -> list[Cover] | None:
