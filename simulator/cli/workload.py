@@ -14,6 +14,7 @@ from planner.model import InputError
 from simulator import workload
 from simulator.workload import Trace
 from simulator.workload.arrivals import ArrivalsUs
+from simulator.workload.lists import recognise
 
 Rate = Annotated[float, typer.Option(help="Average rate, requests/s.")]
 Duration = Annotated[float, typer.Option(help="Length, s.")]
@@ -158,7 +159,7 @@ def info(
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A trace in any schema, plain or .gz.")],
+    files: Annotated[list[Path], typer.Argument(help="A trace in any schema, plain or .gz; of MAF'19 a file per day.")],
     out: Out,
     to: Annotated[
         str, typer.Option(help="Schema to write: maf21, maf19, or arrival-us (a plain list).")
@@ -168,27 +169,62 @@ def convert(
     app: Annotated[list[str] | None, typer.Option(help="Keep this application (repeat for several).")] = None,
     function: Annotated[list[str] | None, typer.Option(help="Keep this function (repeat for several).")] = None,
     busiest: Annotated[int | None, typer.Option(help="Then keep the functions with most requests.", min=1)] = None,
-    window: Annotated[str | None, typer.Option(help="Keep times in START,END (s).")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Keep times in START,END (s); whole minutes of a MAF'19 trace.")
+    ] = None,
+    keep: Annotated[float, typer.Option(help="Keep each request of a MAF'19 trace with this probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of where in its minute a request of a MAF'19 trace comes.")] = 0,
     rate: Annotated[float | None, typer.Option(help="Fold to this rate, requests/s (writes a plain list).")] = None,
     duration: Annotated[float, typer.Option(help="Length of the folded arrivals, s.")] = 30.0,
 ) -> None:
     """Choose from a trace, fold it to a rate where asked, and write it in another schema."""
-    start_end = _numbers("--window", window) if window else None
-    if start_end is not None and len(start_end) != 2:
-        raise InputError(f"--window: expected START,END in seconds, got {window!r}")
-    trace = workload.select(
-        _read(file, schema, sort),
-        apps=app,
-        functions=function,
-        busiest=busiest,
-        window_s=(start_end[0], start_end[1]) if start_end else None,
-    )
+    start_end = _window(window)
+    if (recognise(files[0]) if schema == "auto" else schema) == "maf19":
+        trace = _read_minutes(files, app, function, busiest, start_end, keep, seed)
+    elif len(files) > 1 or keep != 1.0:
+        raise InputError(f"{files[0]}: several files, and --keep, are for MAF'19 traces only; give one file")
+    else:
+        whole = _read(files[0], schema, sort)
+        trace = workload.select(whole, apps=app, functions=function, busiest=busiest, window_s=start_end)
     if rate is None:
         _write_trace(out, trace, to)
     elif to == "arrival-us":
         _write_arrivals(out, trace.fold(rate, duration))
     else:
         raise InputError(f"--rate: folded arrivals have no functions; write them with --to arrival-us, not {to}")
+
+
+def _window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    numbers = _numbers("--window", text)
+    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1]:
+        raise InputError(f"--window: expected START,END in seconds, 0 <= START < END, got {text!r}")
+    return numbers[0], numbers[1]
+
+
+def _read_minutes(
+    files: list[Path],
+    apps: list[str] | None,
+    functions: list[str] | None,
+    busiest: int | None,
+    window_s: tuple[float, float] | None,
+    keep: float,
+    seed: int,
+) -> Trace:
+    """Read days of counts, choosing while reading, and spread what was chosen over its minutes."""
+    minutes = None if window_s is None else (int(window_s[0] // 60), -int(-window_s[1] // 60))
+    with progress() as bar:
+        task = bar.add_task("reading, rows", total=None)
+        counts = workload.read_maf19(
+            files,
+            apps=apps,
+            functions=functions,
+            busiest=busiest,
+            minutes=minutes,
+            progress=lambda rows: bar.update(task, completed=rows),
+        )
+    return workload.spread(counts, np.random.default_rng(seed), keep=keep)
 
 
 def _read(file: Path, schema: str, sort: bool) -> Trace:

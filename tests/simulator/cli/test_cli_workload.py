@@ -59,3 +59,18 @@ def test_bad_options_are_one_line_and_write_nothing(call, tmp_path, arguments, w
     with pytest.raises(InputError, match=words):
         call(*arguments, "--out", tmp_path / "out.csv")
     assert not list(tmp_path.iterdir())
+
+
+def test_convert_chooses_from_days_of_minute_counts_while_reading(call, tmp_path):
+    day, out = tmp_path / "day.csv", tmp_path / "out.csv"
+    call("generate", "maf-like", "--requests", "5000", "--schema", "maf19", "--out", day)
+    call("trace", "convert", day, day, "--busiest", "1", "--to", "maf21", "--out", out)
+    twice = read_trace(out)
+    assert len(twice.functions) == 1
+    assert (twice.times_s >= 86_400).sum() == len(twice) / 2
+    call("trace", "convert", day, day, "--window", "86400,87000", "--keep", "0.5", "--to", "maf21", "--out", out)
+    assert 86_400 <= read_trace(out).times_s.min() < read_trace(out).times_s.max() < 87_000
+    with pytest.raises(InputError, match="for MAF'19 traces only"):
+        call("trace", "convert", out, out, "--out", tmp_path / "none.csv")
+    with pytest.raises(InputError, match="--window: expected START,END"):
+        call("trace", "convert", out, "--window", "5,1", "--out", tmp_path / "none.csv")
