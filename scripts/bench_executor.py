@@ -8,6 +8,7 @@ simulation. Prints tables; rows go to OUT/comparison.csv, and the cut to OUT/spl
 
 import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -51,8 +52,9 @@ def main(
             build_model(name), name, at_hand=[DeviceAtHand(DEVICE)], batches=(1,), effort=Effort(cap_s=1.0, clock="cpu")
         )
         save(profiled.profile, out / f"{name}.profile.json")
-        point, hop_us = _try_cut(profiled.profile, profiled.model)
-        problem, plan = _problem(point, profiled.profile, hop_us, slo_factor)
+        point = _try_cut(profiled.profile, profiled.model)
+        in_place, hop_us = _in_place(profiled.profile, profiled.model, point)
+        problem, plan = _problem(point, in_place, hop_us, slo_factor)
         for load in (float(text) for text in loads.split(",")):
             for seed in range(runs):
                 rows += _run(name, problem, plan, profiled.model, load, seconds, seed)
@@ -60,38 +62,61 @@ def main(
     write_text(out / "comparison.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
-def _try_cut(profile: Profile, model: ir.Model) -> tuple[SplitPoint, float]:
-    """Return the cut with the best predicted throughput, tried, and what passing a batch on takes in all (µs).
-
-    A batch is handed over three times: to the first stage, to the second, back to the requester. The plan's one
-    hop stands for all of them.
-    """
+def _try_cut(profile: Profile, model: ir.Model) -> SplitPoint:
+    """Return the cut with the best predicted throughput, tried."""
     points = split_points(profile, (DEVICE, DEVICE), WireLink(0, 1000))
     best = max((point for point in points if point.cut is not None), key=lambda point: point.predicted.throughput_rps)
     tried = try_point(best, profile, model, Settings(), Trial(seconds=4.0))
     assert tried.measured is not None
     assert tried.sequential is not None
-    problem, plan = plan_of_point(best, profile, None)
-    alone = execute(problem, plan, profile.name, {profile.name: model}, np.arange(40) * 200_000, Settings())
-    hops_us = [
-        median(hop.end_us - hop.start_us for hop in alone.journal.hops if hop.stage == stage) for stage in range(3)
-    ]
     ratio = tried.measured.throughput_rps / tried.sequential.throughput_rps
     console.print(
         f"{profile.name}: cut {tried.name}, predicted {tried.predicted.throughput_rps:.2f} requests/s, measured "
-        f"{tried.measured.throughput_rps:.2f}, {ratio:.2f} times the sequential; a batch is handed over in "
-        f"{sum(hops_us):.0f} µs; load average {os.getloadavg()[0]:.1f}",
+        f"{tried.measured.throughput_rps:.2f}, {ratio:.2f} times the sequential; load average {os.getloadavg()[0]:.1f}",
         highlight=False,
         soft_wrap=True,
     )
-    return tried, sum(hops_us)
+    return tried
+
+
+def _in_place(profile: Profile, model: ir.Model, point: SplitPoint) -> tuple[Profile, float]:
+    """Return the profile as the stages show it side by side, and what handing a batch over takes on top (µs).
+
+    Blocks are timed alone, on a machine that does nothing else; here two stages, and the frontend between them, share
+    two cores. A stage's time is that from one batch's begin to the next one's, while others wait. What a lone
+    batch needs beyond these times is the hand-overs, and the plan's one hop stands for them.
+    """
+    problem, plan = plan_of_point(point, profile, None)
+    requests = np.zeros(max(40, round(6 * point.predicted.throughput_rps)), np.int64)
+    settings = Settings(guard_fraction=0.0, in_flight=4)
+    visits = execute(problem, plan, profile.name, {profile.name: model}, requests, settings).journal.visits()
+    scaled = np.array(profile.table(DEVICE, 1).latency_us, float)
+    total_us = 0.0
+    for number, stage in enumerate(plan.pipelines[0].stages):
+        own = [visit for visit in visits if visit.slice.stage == number][5:]
+        cycles_us = [
+            after.start_us - visit.start_us for visit, after in pairwise(own) if after.arrive_us < visit.end_us
+        ]
+        measured_us = median(cycles_us or [visit.end_us - visit.start_us for visit in own])
+        total_us += measured_us
+        scaled[:, stage.first_block : stage.last_block] *= measured_us / stage.latency_us
+        console.print(
+            f"{profile.name}: stage {number} takes {measured_us / 1000:.2f} ms a batch beside the other, "
+            f"{stage.latency_us / 1000:.2f} ms by its blocks",
+            highlight=False,
+        )
+    latency_us = tuple(tuple(max(1, round(value)) for value in row) for row in scaled.tolist())
+    in_place = replace(profile, tables=(replace(profile.table(DEVICE, 1), latency_us=latency_us),))
+    assert point.sequential is not None
+    return in_place, max(0.0, point.sequential.latency_us - total_us)
 
 
 def _problem(point: SplitPoint, profile: Profile, hop_us: float, slo_factor: float) -> tuple[Problem, Plan]:
     """Return the cut as a plan with an SLO and with the hand-overs as measured."""
-    problem, plan = plan_of_point(point, profile, None)
+    found = next(each for each in split_points(profile, (DEVICE, DEVICE), WireLink(0, 1000)) if each.name == point.name)
+    problem, plan = plan_of_point(found, profile, None)
     network = Network(problem.cluster.network.bandwidth_gbps, hop_us)
-    slo_us = slo_factor * (point.predicted.latency_us + hop_us)
+    slo_us = slo_factor * (found.predicted.latency_us + hop_us)
     dnn = replace(problem.dnns[0], slo_us=slo_us)
     return replace(problem, cluster=replace(problem.cluster, network=network), dnns=(dnn,)), plan
 
