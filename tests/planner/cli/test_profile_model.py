@@ -1,0 +1,42 @@
+import onnx_ir as ir
+
+from planner.cli.profile_model import profile_model
+from planner.profiling import DeviceAtHand, Effort, block_starts, build_architecture, find_device
+
+
+def test_one_call_measures_estimates_and_returns_the_model_to_run():
+    pinned = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> small (float[1, 3, 16, 16] x) => (float[1, 3, 16, 16] y)'
+        " { a = Relu(x) b = Tanh(a) c = Exp(b) y = Add(c, a) }"
+    )
+    found = profile_model(
+        pinned,
+        "small",
+        at_hand=[DeviceAtHand("here")],
+        estimated=[find_device("V100"), find_device("RaspberryPi5")],
+        batches=(1, 3),
+        shares=(1, 2),
+        blocks=2,
+        effort=Effort(min_repeats=2, max_repeats=2),
+    )
+    keys = [(table.device, table.share, table.provenance.kind) for table in found.profile.tables]
+    assert keys == [
+        ("V100", 1, "estimated"),
+        ("V100", 2, "estimated"),
+        ("RaspberryPi5", 1, "estimated"),
+        ("RaspberryPi5", 2, "estimated"),
+        ("here", 1, "measured"),
+    ]
+    assert len(found.profile.blocks) == 2
+    assert str(found.model.graph.inputs[0].shape) == "[batch,3,16,16]"
+    assert block_starts(found.graph, found.profile)[0] == 0
+
+
+def test_ten_blocks_share_the_work_on_every_device():
+    devices = [find_device(name) for name in ("V100", "P4", "RaspberryPi4")]
+    profile = profile_model(build_architecture("resnet18"), "resnet18", estimated=devices, shares=(1,)).profile
+    assert len(profile.blocks) == 10
+    for table in profile.tables:
+        block_us = table.latency_us[0]
+        assert max(block_us) <= 0.4 * sum(block_us)
+        assert min(block_us) >= 0.02 * sum(block_us)
