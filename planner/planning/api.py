@@ -7,7 +7,7 @@ from time import perf_counter
 from planner.model import InputError, Plan, Problem, digest
 from planner.model.check import check
 from planner.model.plan import Scheduler
-from planner.planning import dynamic, milp
+from planner.planning import columns, dynamic, milp
 from planner.planning.backends import BACKENDS, Clock, Limits
 from planner.planning.baselines import (
     devices_of,
@@ -30,9 +30,13 @@ METHODS: dict[str, Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]
     "milp": milp.size,
     "dynamic": dynamic.size,
 }
+# ``auto`` takes columns above so many pipelines to enumerate (for two device types, where the dynamic programme is
+# exact, the second number) or so many candidates; a million pipelines take about 0.3 s.
+ENUMERABLE, ENUMERABLE_EXACT = 30_000_000, 150_000_000
+MILP_CANDIDATES = 1_500
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 SCHEDULER_METHODS = {
-    "pipelines": ("auto", *METHODS),
+    "pipelines": ("auto", *METHODS, "columns"),
     "np": ("auto", "milp", "closed-form"),
     "dart-r": ("auto",),
 }
@@ -59,8 +63,9 @@ def make_plan(
     scheduler
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
-        For pipelines ``milp`` or ``dynamic``; ``auto`` is dynamic where it admits the problem, else milp. For np
-        ``milp`` (also by ``auto``) or ``closed-form``.
+        For pipelines ``milp``, ``dynamic`` (at most two device types) or ``columns`` (large problems); ``auto`` is
+        dynamic where it admits the problem, else milp up to some size, else columns. For np ``milp`` (also by
+        ``auto``) or ``closed-form``.
     backend
         ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
     gap
@@ -136,18 +141,32 @@ def _check_options(scheduler: str, method: str, backend: str, gap: float, time_l
 
 
 def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
-    candidates = all_candidates(problem)
     if problem.options.stage_batches:  # the other methods know one batch size per pipeline
         if method not in ("auto", "milp"):
             raise InputError(f"stage_batches is for method milp, got {method}")
         method = "milp"
+    if method == "auto" and columns.admits(problem) and columns.enumeration_size(problem) > _enumerable(problem):
+        method = "columns"
+    candidates = [] if method == "columns" else all_candidates(problem)
     if method == "auto":
-        method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
+        method = _method_for(problem, candidates)
+    if method == "columns":
+        return columns.size(problem, backend, clock.remaining()), method
     log.info("%d candidates, method %s", len(candidates), method)
     sizing = METHODS[method](problem, candidates, backend, clock.remaining())
     if method not in CANONICAL_METHODS:
         sizing = canonical(problem, candidates, sizing, backend, clock.remaining())
     return sizing, method
+
+
+def _enumerable(problem: Problem) -> int:
+    return ENUMERABLE_EXACT if len(problem.cluster.device_types) <= dynamic.TYPES else ENUMERABLE
+
+
+def _method_for(problem: Problem, candidates: Sequence[Candidate]) -> str:
+    if dynamic.admits(problem, candidates):
+        return "dynamic"
+    return "columns" if columns.admits(problem) and len(candidates) > MILP_CANDIDATES else "milp"
 
 
 def _size_changes(

@@ -21,14 +21,15 @@ mixed-integer programme over them has the last word.
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import comb, inf
 
 import numpy as np
 
 from planner.model import InputError, Problem
 from planner.planning import covers, milp
 from planner.planning.backends import Clock, Limits
-from planner.planning.candidates import Candidate, enumerate_candidates
+from planner.planning.candidates import Candidate, enumerate_candidates, planned_batches
+from planner.planning.explain import unreachable
 from planner.planning.linear import Floats
 from planner.planning.pricing import Pricer, pricers
 from planner.planning.relaxation import relax
@@ -67,7 +68,7 @@ def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
     Raises
     ------
     InputError
-        The problem has another objective.
+        The problem has another objective, or a DNN no pipeline that meets its SLO.
     """
     if not admits(problem):
         raise InputError(
@@ -76,8 +77,6 @@ def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
     clock = Clock(limits)
     priced = [pricers(problem, number) for number in range(len(problem.dnns))]
     generated = generate(problem, priced)
-    if not generated.columns:
-        return Sizing((), 0.0, "none")
     log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
     columns = _enriched(problem, priced, generated)
     best = covers.size(problem, columns, generated.device_price, generated.bound, clock)
@@ -86,8 +85,35 @@ def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
     return replace(best, bound=max(generated.bound, best.value(problem)))
 
 
+def enumeration_size(problem: Problem) -> int:
+    """Return how many pipelines there are to enumerate, before any is found too slow.
+
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1,), ((4000, 4000),), Provenance("measured", "by hand"))
+    >>> profile = Profile("toy", (Block(("a",)), Block(("b",))), (1_250_000,), (table,))
+    >>> enumeration_size(Problem(Cluster((DeviceType("L4", 2),), Network(10)), (Dnn("toy", 20_000, (profile,)),)))
+    2
+    """
+    total = 0
+    for dnn in problem.dnns:
+        for profile in dnn.variants:
+            places = sum(
+                profile.has(device.name, share) for device in problem.cluster.device_types for share in device.shares
+            )
+            blocks, batches = len(profile.blocks), len(planned_batches(profile))
+            most = min(problem.options.max_stages, blocks)
+            total += batches * sum(comb(blocks - 1, count - 1) * places**count for count in range(1, most + 1))
+    return total
+
+
 def generate(problem: Problem, priced: Sequence[Sequence[Pricer]]) -> Generated:
-    """Return the columns that the relaxation needs, and its bound; no columns where a DNN has no pipeline at all."""
+    """Return the columns that the relaxation needs, and its bound.
+
+    Raises
+    ------
+    InputError
+        A DNN has no pipeline that meets its SLO.
+    """
     weights = np.array([dnn.weight for dnn in problem.dnns])
     counts = np.array([device.count for device in problem.cluster.device_types], dtype=np.float64)
     price = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
@@ -98,7 +124,7 @@ def generate(problem: Problem, priced: Sequence[Sequence[Pricer]]) -> Generated:
         skewed[device:][:1] *= 0.01
         found = [_cheapest(pricer_list, skewed) for pricer_list in priced]
         if not all(found):
-            return Generated((), 0.0, 0.0, price)
+            raise unreachable(problem, found.index([]))
         columns.update((candidate, None) for options in found for _, candidate in options)
         bound = min(bound, _bound(found, weights, counts, skewed))
     asked, smooth = price / (price @ counts), True
