@@ -28,7 +28,7 @@ MODELS = {
     "convnext_large": ("convnext_large", 128, 448),
 }
 DEVICES = ("V100", "T4", "L4", "P4")
-SOURCE_MEASURED = "fitted to this project's measured profiles of its zoo (profiles/zoo), scripts/calibrate_roofline.py"
+SOURCE_MEASURED = "fitted to measured profiles of the zoo (profiles/zoo), scripts/calibrate_roofline.py"
 SOURCE = "fitted to PPipe's block timings on {device} (ATC'25) of four models, scripts/calibrate_roofline.py"
 
 
