@@ -47,9 +47,15 @@ FIELDS = 11
 # Columns of FACTS; STAGES and MONOTONE are of the pipeline.
 SLICES, PADDED, CARD_SLICES, NET, HOP, PLANNED, LATER, STAGES, MONOTONE = range(9)
 # Columns of NOTES.
-PIPELINES, MAX_STAGES, SLO, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, WALK_AT, WALK_BATCH, WALK_PIPELINE = range(12)
+PIPELINES, MAX_STAGES, SLO, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, SLICE_RULE, WALK_AT, WALK_BATCH, WALK_PIPELINE = (
+    range(13)
+)
 
 UNKNOWN = -1
+
+# SLICE_RULE: which of the slices that would pass a batch on at the same time a reservation takes.
+LOWEST_INDEX, FIRST_TO_END = range(2)
+
 NEVER = 1 << 46  # µs, two years: later than any event, and room for a slice index in the low bits of a packed time
 SLICE_BITS = 16
 SLICE_MASK = (1 << SLICE_BITS) - 1
@@ -117,12 +123,27 @@ def pass_on(books: Books, row: int, batch: int, ready: int) -> int:
 
 
 @compiled
+def first_to_end(books: Books, row: int, batch: int, ready: int, until: int) -> int:
+    """Return ``until`` and, of the slices that pass a batch on by then, the one whose inference ends first."""
+    passage = batch * books[FACTS, row, NET] + books[FACTS, row, HOP]
+    latency = books[LATENCY, row, batch]
+    best = (NEVER << SLICE_BITS) | SLICE_MASK
+    for w in range(books[FACTS, row, SLICES]):
+        end = max(max(books[FREE, row, w], books[DOWNLINK, row, w] + passage), ready + passage) + latency
+        if max(end, books[UPLINK, row, w]) <= until:
+            best = min(best, (end << SLICE_BITS) | w)
+    return (until << SLICE_BITS) | (best & SLICE_MASK)
+
+
+@compiled
 def walk(books: Books, pipeline: int, batch: int, now: int) -> int:
     """Return when a reservation made now would complete, and note the slices it would take."""
     first = pipeline * books[NOTES, 0, MAX_STAGES]
     time = now
     for s in range(books[FACTS, first, STAGES]):
         passed = pass_on(books, first + s, batch, time)
+        if books[NOTES, 0, SLICE_RULE] == FIRST_TO_END:
+            passed = first_to_end(books, first + s, batch, time, passed >> SLICE_BITS)
         books[CHOSEN, first, s] = passed & SLICE_MASK
         time = passed >> SLICE_BITS
     books[NOTES, 0, WALK_AT] = now

@@ -26,16 +26,26 @@ from simulator.dispatch.books import (
 )
 from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, SEND, Decision
+from simulator.dispatch.orderly import orderly
+from simulator.dispatch.planned_batches import earliest_deadline, least_queued, round_robin
 from simulator.dispatch.reservation import reservation
 from simulator.dispatch.system import Ints
 
-POLICIES = ("reservation",)
-RESERVATION = 0
+POLICIES = ("reservation", "orderly", "round-robin", "least-queued", "earliest-deadline")
+RESERVATION, ORDERLY, ROUND_ROBIN, LEAST_QUEUED, EARLIEST_DEADLINE = range(5)
 
 
 @compiled
 def decide(policy: int, books: Books, now: int, head: int, queued: int, deadline: int) -> Decision:
     """Return a policy's decision about the head of the queue."""
+    if policy == ORDERLY:
+        return orderly(books, now, head, queued, deadline)
+    if policy == ROUND_ROBIN:
+        return round_robin(books, now, head, queued, deadline)
+    if policy == LEAST_QUEUED:
+        return least_queued(books, now, head, queued, deadline)
+    if policy == EARLIEST_DEADLINE:
+        return earliest_deadline(books, now, head, queued, deadline)
     return reservation(books, now, head, queued, deadline)
 
 

@@ -82,7 +82,7 @@ def assert_same(left: Records, right: Records) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(system=systems(), arrivals_us=arrivals)
 def test_engines_give_the_same_records(policy: str, system: System, arrivals_us) -> None:
     replayed = simulate(system, arrivals_us, policy=policy, engine="replay")
@@ -91,7 +91,7 @@ def test_engines_give_the_same_records(policy: str, system: System, arrivals_us)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(system=systems(), arrivals_us=arrivals)
 def test_every_request_is_accounted_for(policy: str, system: System, arrivals_us) -> None:
     records = simulate(system, arrivals_us, policy=policy)
