@@ -8,65 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.random import Generator
+from oracles import random_problem
 
 from planner.files.ppipe import read_plan, read_problem
-from planner.model import (
-    Block,
-    Cluster,
-    DeviceType,
-    Dnn,
-    InputError,
-    LatencyTable,
-    Network,
-    Options,
-    Problem,
-    Profile,
-    Provenance,
-)
+from planner.model import InputError, Problem
 from planner.planning import dynamic, labels, milp
 from planner.planning.backends import Limits
 from planner.planning.candidates import Candidate, enumerate_candidates
+from planner.planning.canonical import canonical
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
-BLOCKS = 3
-
-
-def random_profile(rng: Generator, name: str, cluster: Cluster) -> Profile:
-    """Three blocks of some milliseconds; a share is slower than a whole device by a random factor around its k."""
-    tables = []
-    base_us = rng.integers(500, 4000, BLOCKS)
-    for device in cluster.device_types:
-        speed = rng.uniform(0.5, 2.0, BLOCKS)
-        for share in device.shares:
-            slowdown = share * rng.uniform(0.6, 1.05) if share > 1 else 1.0
-            rows = [np.ceil(base_us * speed * slowdown * (0.3 + 0.7 * b)).astype(int) for b in (1, 2)]
-            latency_us = tuple(tuple(row.tolist()) for row in rows)
-            tables.append(LatencyTable(device.name, share, (1, 2), latency_us, Provenance("estimated", "random")))
-    blocks = tuple(Block((f"{name}{number}",)) for number in range(BLOCKS))
-    return Profile(name, blocks, tuple(rng.integers(1000, 200_000, BLOCKS - 1).tolist()), tuple(tables))
-
-
-def random_problem(rng: Generator, dnns: int, stages: int, counts: tuple[int, ...], shares: tuple[int, ...]) -> Problem:
-    types = tuple(
-        DeviceType(f"g{number}", count, shares=shares, devices_per_server=int(rng.integers(1, 3)))
-        for number, count in enumerate(counts)
-    )
-    cluster = Cluster(types, Network(10.0))
-    return Problem(
-        cluster,
-        tuple(
-            Dnn(
-                f"d{number}",
-                float(rng.integers(8000, 40_000)),
-                (random_profile(rng, f"d{number}", cluster),),
-                weight=float(rng.uniform(0.2, 1.0)),
-                np_throughput_rps=float(rng.uniform(200, 2000)),
-            )
-            for number in range(dnns)
-        ),
-        Options(max_stages=stages, slack_fraction=0.2),
-    )
 
 
 def candidates_of(problem: Problem) -> list[Candidate]:
@@ -116,7 +67,7 @@ def check_sizing(problem: Problem, candidates: list[Candidate], expected: float)
 @pytest.mark.parametrize("seed", range(12))
 def test_it_equals_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    problem = random_problem(rng, 1, 2, (int(rng.integers(1, 3)), int(rng.integers(1, 3))), (1, 2))
+    problem = random_problem(seed, counts=(int(rng.integers(1, 3)), int(rng.integers(1, 3))))
     everything = candidates_of(problem)
     chosen = rng.choice(len(everything), size=min(3, len(everything)), replace=False)
     candidates = [everything[number] for number in sorted(chosen)]
@@ -128,7 +79,8 @@ def test_it_equals_the_mixed_integer_programme(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
     counts = (int(rng.integers(1, 4)), int(rng.integers(1, 5)))
     dnns, stages = int(rng.integers(1, 4)), int(rng.integers(1, 4))
-    problem = random_problem(rng, dnns, stages, counts, ((1,), (1, 2), (1, 2, 3, 4), (2, 3))[seed % 4])
+    shares = ((1,), (1, 2), (1, 2, 3, 4), (2, 3))[seed % 4]
+    problem = random_problem(seed, dnns=dnns, stages=stages, counts=counts, shares=shares)
     candidates = candidates_of(problem)
     if {candidate.dnn for candidate in candidates} != set(range(dnns)):
         pytest.skip("a DNN cannot be served")
@@ -137,7 +89,7 @@ def test_it_equals_the_mixed_integer_programme(seed: int) -> None:
 
 
 def test_one_device_type_is_enough() -> None:
-    problem = random_problem(np.random.default_rng(5), 2, 2, (4,), (1, 2, 3))
+    problem = random_problem(5, dnns=2, counts=(4,), shares=(1, 2, 3))
     candidates = candidates_of(problem)
     exact = milp.solve(milp.build(problem, candidates).model, "highs", Limits(gap=1e-9))[0]
     check_sizing(problem, candidates, exact.objective)
@@ -148,8 +100,7 @@ def test_a_search_cut_short_leaves_a_bound_that_the_mixed_integer_programme_clos
 ) -> None:
     closed = 0
     for seed in range(100, 106):
-        rng = np.random.default_rng(seed)
-        problem = random_problem(rng, 2, 2, (2, 3), (1, 2, 3))
+        problem = random_problem(seed, dnns=2, counts=(2, 3), shares=(1, 2, 3))
         candidates = candidates_of(problem)
         exact = dynamic.size(problem, candidates, "highs", Limits())
         monkeypatch.setattr(dynamic, "LABEL_LIMIT", 1)
@@ -165,8 +116,7 @@ def test_a_search_cut_short_leaves_a_bound_that_the_mixed_integer_programme_clos
 
 
 def test_one_more_device_never_hurts_and_order_does_not_matter() -> None:
-    rng = np.random.default_rng(7)
-    problem = random_problem(rng, 2, 2, (2, 3), (1, 2))
+    problem = random_problem(7, dnns=2, counts=(2, 3))
     value = dynamic.size(problem, candidates_of(problem), "highs", Limits()).value(problem)
     for device in problem.cluster.device_types:
         larger = replace(problem, cluster=problem.cluster.with_counts({device.name: device.count + 1}))
@@ -175,14 +125,28 @@ def test_one_more_device_never_hurts_and_order_does_not_matter() -> None:
     assert dynamic.size(turned, candidates_of(turned), "highs", Limits()).value(turned) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("seed", range(40, 52))
+def test_the_plan_takes_no_more_devices_and_pipelines_than_programmes_find(seed: int) -> None:
+    problem = random_problem(seed, dnns=2, counts=(3, 4))
+    candidates = candidates_of(problem)
+    if {candidate.dnn for candidate in candidates} != {0, 1}:
+        pytest.skip("a DNN cannot be served")
+    found = dynamic.size(problem, candidates, "highs", Limits())
+    other = canonical(problem, candidates, milp.size(problem, candidates, "highs", Limits()), "highs", Limits())
+    devices = sum(found.devices().values())
+    assert devices <= sum(other.devices().values())
+    if found.devices() == other.devices():
+        assert len(found.pipelines) <= len(other.pipelines)
+
+
 def test_other_problems_are_refused() -> None:
-    three = random_problem(np.random.default_rng(1), 1, 1, (1, 1, 1), (1,))
+    three = random_problem(1, stages=1, counts=(1, 1, 1), shares=(1,))
     with pytest.raises(InputError, match="at most 2 device types"):
         dynamic.size(three, candidates_of(three), "highs", Limits())
 
 
 def test_a_dnn_that_nothing_can_serve_is_worth_nothing() -> None:
-    problem = random_problem(np.random.default_rng(1), 2, 1, (1, 1), (1,))
+    problem = random_problem(1, dnns=2, stages=1, counts=(1, 1), shares=(1,))
     only_first = [candidate for candidate in candidates_of(problem) if candidate.dnn == 0]
     sizing = dynamic.size(problem, only_first, "highs", Limits())
     assert (sizing.pipelines, sizing.bound) == ((), 0.0)
