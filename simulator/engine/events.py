@@ -124,15 +124,13 @@ class Run:
         self.arrive_us[s][k] = now
         self.start_us[s][k] = start
         self.end_us[s][k] = end
-        self._schedule(batch, self.on_leave, (2 * s + 1) * KIND + k, now, end)
+        if s + 1 < len(batch.pools):  # what leaves the last stage changes nothing any more
+            self._schedule(batch, self.on_leave, (2 * s + 1) * KIND + k, now, end)
 
     def _leave(self, batch: Batch) -> None:
         """Join the queue of the network card: a stage has finished a batch."""
-        s = batch.stage
-        pool = batch.pools[s]
-        s += 1
-        if s == len(batch.pools):
-            return
+        pool = batch.pools[batch.stage]
+        s = batch.stage + 1
         now = batch.now_us
         card = batch.slices[s - 1] // pool.card_slices
         end = max(pool.cards_free_us[card], now) + batch.size * pool.transfer_us

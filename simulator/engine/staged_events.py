@@ -133,21 +133,21 @@ class StagedRun:
         self._schedule_next()
 
     def _enter(self, batch: StageBatch) -> None:
-        """Join the queue of a slice."""
+        """Join the queue of a slice; the last one finishes its requests whatever else happens."""
         pool, s = self.pools[batch.row], batch.row % self.width
         start = max(pool.free_us[batch.slice], self.now_us)
         end = start + pool.latency_us[batch.size]
         pool.free_us[batch.slice] = end
         self.times_us[s].append((self.now_us, start, end))
-        self._schedule(batch, self.on_leave, LEAVE, s, batch.number, end)
+        if batch.row + 1 in self.queues:
+            self._schedule(batch, self.on_leave, LEAVE, s, batch.number, end)
+        else:
+            self.outcome[batch.requests] = FINISHED
 
     def _leave(self, batch: StageBatch) -> None:
-        """Join the queue of the network card, or be finished."""
+        """Join the queue of the network card."""
         self.now_us = batch.now_us
         pool, s = self.pools[batch.row], batch.row % self.width
-        if batch.row + 1 not in self.queues:
-            self.outcome[batch.requests] = FINISHED
-            return
         card = batch.slice // pool.card_slices
         end = max(pool.cards_free_us[card], self.now_us) + batch.size * pool.transfer_us
         pool.cards_free_us[card] = end
