@@ -48,6 +48,7 @@ import numpy as np
 
 from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
+from planner.planning import tables
 from planner.planning.backends import Clock, Limits, Start, TooLarge, solve
 from planner.planning.candidates import Candidate
 from planner.planning.linear import LinearModel, Solution, Status
@@ -208,7 +209,8 @@ def size(
 
     A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
     Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest
-    is solved from the first plan. ``restrict`` may add columns and rows that allow fewer plans.
+    is solved from the first plan. For two device types, tables (`planner.planning.tables`) give a first plan and leave
+    out more. ``restrict`` may add columns and rows that allow fewer plans.
 
     Raises
     ------
@@ -220,15 +222,17 @@ def size(
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
     first, kept = None, candidates
-    if len(candidates) > AT_ONCE:
+    if len(candidates) > AT_ONCE and restrict is None and tables.admits(problem, candidates):
+        first, kept = tables.narrowed(problem, candidates)
+    elif len(candidates) > AT_ONCE:
         order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
         shortlist = [candidates[number] for number in order[:SHORTLIST]]
         first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), (), restrict)
-    if first is not None:
+    if first is not None and kept is candidates:
         kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
     begin = first.pipelines if first else ()
     last, status = _solve(problem, kept, backend, clock.remaining(), begin, restrict)
-    found = [sizing for sizing in (first, last) if sizing is not None]
+    found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
         raise InputError(WHOLE_DEVICES if status == "infeasible" else TOO_LATE)
     maximised = MAXIMISED[problem.options.objective]

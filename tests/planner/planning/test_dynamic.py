@@ -12,10 +12,11 @@ from oracles import random_problem
 
 from planner.files.ppipe import read_plan, read_problem
 from planner.model import InputError, Problem
-from planner.planning import dynamic, labels, milp
+from planner.planning import dynamic, knapsack, labels, milp, tables
 from planner.planning.backends import Limits
 from planner.planning.candidates import Candidate, enumerate_candidates
 from planner.planning.canonical import canonical
+from planner.planning.sizes import Items
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
 
@@ -125,6 +126,20 @@ def test_one_more_device_never_hurts_and_order_does_not_matter() -> None:
     assert dynamic.size(turned, candidates_of(turned), "highs", Limits()).value(turned) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("seed", range(60, 72))
+def test_narrowing_keeps_an_optimal_plan(seed: int) -> None:
+    problem = random_problem(seed, dnns=1 + seed % 2, stages=2, counts=(2, 3), shares=(1, 2))
+    candidates = candidates_of(problem)
+    if {candidate.dnn for candidate in candidates} != set(range(len(problem.dnns))):
+        pytest.skip("a DNN cannot be served")
+    incumbent, kept = tables.narrowed(problem, candidates)
+    exact = milp.solve(milp.build(problem, candidates).model, "highs", Limits(gap=1e-9))[0].objective
+    narrow = milp.solve(milp.build(problem, kept).model, "highs", Limits(gap=1e-9))[0].objective
+    assert set(kept) <= set(candidates)
+    assert incumbent.value(problem) <= exact * (1 + 1e-9)
+    assert narrow == pytest.approx(exact, rel=1e-8)
+
+
 @pytest.mark.parametrize("seed", range(40, 52))
 def test_the_plan_takes_no_more_devices_and_pipelines_than_programmes_find(seed: int) -> None:
     problem = random_problem(seed, dnns=2, counts=(3, 4))
@@ -178,14 +193,14 @@ def test_labels_find_the_same_as_trying_everything() -> None:
         use = rng.integers(0, 3, (3, 4))
         use[:, 0] += use.sum(axis=1) == 0
         value = rng.uniform(1, 2, 3) * use.sum(axis=1)
-        items = dynamic.Items(np.arange(3), value, use)
+        items = Items(np.arange(3), value, use)
         best = 0.0
         for counts in product(range(10), repeat=3):
             total = np.array(counts) @ use
             whole = -(-total[0::2] // 2).sum(), -(-total[1::2] // 3).sum()
             if whole[0] <= 2 and whole[1] <= 1:
                 best = max(best, float(np.array(counts) @ value))
-        rest = dynamic.knapsack.fill(items.totals, value, (4, 3))[0]
+        rest = knapsack.fill(items.totals, value, (4, 3))[0]
         space = labels.Space(items, (2, 1), units, rest)
         found = labels.search(space, floor=0.0, enough=inf, label_limit=10_000)
         assert found.value == pytest.approx(best)
