@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.app import console
+from planner.cli.app import about, console
 from planner.files import load_any, load_problem, ppipe, schema_of, write_text
 from planner.files.documents import KINDS
 from planner.model import Cluster, InputError, Plan, Problem, Profile
@@ -45,7 +45,9 @@ def _describe_model(path: Path) -> str:
     from planner.files.models import load_model
     from planner.profiling import free_batch, read_graph
 
-    graph = read_graph(free_batch(load_model(path)), path.stem)
+    model = load_model(path)
+    with about(path):
+        graph = read_graph(free_batch(model), path.stem)
     megabytes = graph.parameter_bytes() / 1e6
     return f"valid ONNX model, {len(graph.layers)} layers, {megabytes:.1f} MB of parameters, batch can vary"
 

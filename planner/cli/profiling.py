@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, progress
+from planner.cli.app import about, console, progress
 from planner.cli.profile_model import cut_blocks
 from planner.files import load_profile, save, write_text
 from planner.model import InputError, Profile
@@ -24,7 +24,7 @@ OutOption = Annotated[
 ]
 BatchesOption = Annotated[str, typer.Option(help="Batch sizes, for example 1,2,4,8.")]
 BlocksOption = Annotated[int, typer.Option(min=1, help="Blocks to cut a model into.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of the random weights of a model given by name.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random weights of a model given by name.")]
 ModelOutOption = Annotated[
     Path | None, typer.Option(help="Also write the model as profiled (batch freed): what an executor runs.")
 ]
@@ -69,14 +69,15 @@ def profile(
     Latencies are medians; a profile that exists keeps its blocks and its other tables, and shares that it has
     already are not measured again, so that an interrupted run goes on where it stopped.
     """
-    from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, read_graph, with_tables
+    from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, with_tables
 
     sizes = _numbers(batches, "--batches")
+    if not device.strip():
+        raise InputError(f"--device: expected a name such as this-cpu, got {device!r}")
     if clock not in ("wall", "cpu"):
         raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
-    onnx_model, name, sha256 = _resolve(model, seed)
     at_hand = DeviceAtHand(device, cores, _numbers(shares, "--shares"), provider)
-    graph = read_graph(onnx_model, name)
+    onnx_model, graph, sha256 = _resolve(model, seed)
     if model_out is not None:
         _write_model(onnx_model, model_out)
     helpers = [find_device(other) for other in _names(balance)]
@@ -88,7 +89,7 @@ def profile(
     found = blank
     with progress() as bar:
         steps = len(missing) * len(starts) * len(sizes)
-        task = bar.add_task(f"measuring {name} on {device}", total=steps)
+        task = bar.add_task(f"measuring {graph.name} on {device}", total=steps)
         for share in missing:
             one = replace(at_hand, shares=(share,))
             effort = Effort(cap_s=cap_s, width=width, clock="cpu" if clock == "cpu" else "wall")
@@ -109,13 +110,20 @@ def estimate(
     model_out: ModelOutOption = None,
 ) -> None:
     """Estimate the blocks of a model on devices that are not at hand, from datasheet figures (a roofline per layer)."""
-    from planner.profiling import estimate_tables, find_device, read_graph, with_tables
+    from planner.profiling import estimate_tables, find_device, with_tables
 
     sizes = _numbers(batches, "--batches")
     limit = _numbers(shares, "--shares") if shares else None
     devices = [find_device(other) for other in _names(device)]
-    onnx_model, name, sha256 = _resolve(model, seed)
-    graph = read_graph(onnx_model, name)
+    if not devices:
+        raise InputError(f"--device: expected names such as T4,L4, got {device!r}")
+    for one in devices:
+        if limit and not set(limit) & set(one.shares):
+            offered = ", ".join(f"1/{k}" for k in one.shares)
+            raise InputError(
+                f"--shares: {one.name} offers {offered} and none of {shares}; leave it out, or ask for one"
+            )
+    onnx_model, graph, sha256 = _resolve(model, seed)
     if model_out is not None:
         _write_model(onnx_model, model_out)
     blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [], devices, blocks))
@@ -150,10 +158,9 @@ def layers(
     seed: SeedOption = 0,
 ) -> None:
     """Show a model's layers: work, parameters, tensors alive, the size of the cut behind each, and latencies in µs."""
-    from planner.profiling import DeviceAtHand, estimate_layers, find_device, measure_layers, read_graph
+    from planner.profiling import DeviceAtHand, estimate_layers, find_device, measure_layers
 
-    onnx_model, name, _ = _resolve(model, seed)
-    graph = read_graph(onnx_model, name)
+    _, graph, _ = _resolve(model, seed)
     latencies = {other: estimate_layers(graph, find_device(other), batch, 1) for other in _names(device)}
     if measure:
         times = measure_layers(graph, DeviceAtHand("here"), batch)
@@ -211,29 +218,32 @@ def export_model(
     _write_model(build_model(name, seed, height=height, width=width, classes=classes), out)
 
 
-def _resolve(text: str, seed: int) -> "tuple[ir.Model, str, str]":
-    """Return a model whose batch is free, its name, and its file's hash (as `models export` would write it)."""
+def _resolve(text: str, seed: int) -> "tuple[ir.Model, ModelGraph, str]":
+    """Return a model whose batch is free, its graph, and its file's hash (as `models export` would write it)."""
     import hashlib
 
     import onnx_ir as ir
 
     from planner.files.models import load_model, model_sha256
-    from planner.profiling import build_model, free_batch
+    from planner.profiling import build_model, free_batch, read_graph
 
     path = Path(text)
     if path.suffix == ".onnx" or path.exists():
         given = load_model(path)
-        model, name = free_batch(given), path.stem
+        with about(path):
+            model = free_batch(given)
+            graph = read_graph(model, path.stem)
         if model is given:
-            return model, name, model_sha256(path)
+            return model, graph, model_sha256(path)
         console.print(
             f"{path} pins its batch; profiling it with a free one (--model-out writes it)",
             highlight=False,
             soft_wrap=True,
         )
     else:
-        model, name = build_model(text, seed), text
-    return model, name, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
+        model = build_model(text, seed)
+        graph = read_graph(model, text)
+    return model, graph, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
 
 
 def _start(

@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        The folder cannot be made or written.
+        The folder cannot be made or written, or ``path`` is a folder itself.
 
     Examples
     --------
@@ -28,6 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     (Path(folder) / "a" / "b.txt").read_text()
     'whole'
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)

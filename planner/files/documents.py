@@ -140,13 +140,15 @@ def _resolve(path: Path, problem: dict[str, Any]) -> None:
 
 
 _WORDS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}
+_ITEMS = {"too_short": "item", "string_too_short": "character"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def explain(error: ValidationError) -> str:
     """Turn pydantic's first error into ``pipelines[2].stages[0].batch: expected an integer >= 1, got 0``."""
-    errors = error.errors(include_url=False)
-    first = errors[0]
+    first, *others = error.errors(include_url=False)
+    # A list that lost its bad items is then called too short: that is no error of its own.
+    more = sum(other["loc"] != first["loc"][: len(other["loc"])] for other in others)
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     got = json.dumps(first["input"], default=str)
     got = got if len(got) <= 60 else got[:57] + "..."
@@ -161,10 +163,12 @@ def explain(error: ValidationError) -> str:
         bound = context[_WORDS[kind]]
         noun = "an integer" if isinstance(bound, int) and isinstance(first["input"], int) else "a number"
         text = f"expected {noun} {_SIGNS[_WORDS[kind]]} {bound}, got {got}"
+    elif kind in _ITEMS:
+        text = f"expected at least {context['min_length']} {_ITEMS[kind]}, got {got}"
     elif kind == "literal_error":
         text = f"expected {context['expected']}, got {got}"
     else:
         text = f"{first['msg'][0].lower()}{first['msg'][1:].replace('input should be', 'expected')}, got {got}"
         text = text.replace("input should be", "expected")
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {text}{more}" if where else f"{text}{more}"
+    text += f" (and {more} more)" if more else ""
+    return f"{where}: {text}" if where else text

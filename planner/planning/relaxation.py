@@ -150,7 +150,7 @@ def _least_losses(candidates: list[Candidate], counts: np.ndarray, relaxation: R
         slices = np.ceil(rps[:, :, np.newaxis] / slice_rps[:, np.newaxis, :] * (1 - ROUNDING))
         loss = (slices * slice_price[:, np.newaxis, :]).sum(axis=2) - reward[:, np.newaxis] * rps
         loss[(slices > limit[:, np.newaxis, :]).any(axis=2)] = inf
-        least = np.minimum(least, loss.min(axis=1))
+        least = np.minimum(least, loss.min(axis=1, initial=inf))
     return least
 
 

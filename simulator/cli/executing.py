@@ -19,7 +19,7 @@ from planner.files import replacing, save, write_text
 from planner.model import InputError, digest
 from simulator.cli import splitting
 from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
-from simulator.cli.inputs import LoadedPlan, load_plans, load_trace, times_per_dnn
+from simulator.cli.inputs import LoadedPlan, load_plans, load_trace, served_dnns, times_per_dnn
 from simulator.executor import Execution, Settings, execute
 from simulator.executor.compare import Comparison, compare
 from simulator.executor.devices import CPU
@@ -71,12 +71,12 @@ def execute_plan(
     emulate_network: Annotated[
         bool, typer.Option("--emulate-network", help="Let transfers take the time of the cluster's network.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/execute"),
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
     loaded = load_plans([plan], problem)[0]
-    names = [dnn] if dnn else [one.name for one in loaded.problem.dnns if loaded.plan.of(one.name)]
+    names = served_dnns(loaded, dnn)
     settings = Settings(
         policy=policy,
         guard_fraction=guard,

@@ -58,6 +58,18 @@ def full_rates(plans: Sequence[LoadedPlan]) -> dict[str, dict[str, float]]:
     }
 
 
+def served_dnns(loaded: LoadedPlan, dnn: str | None) -> list[str]:
+    """Return the DNN asked for, else all that the plan serves; raises InputError where it serves none."""
+    served = [one.name for one in loaded.problem.dnns if loaded.plan.of(one.name)]
+    if dnn is None:
+        if not served:
+            raise InputError(f"{loaded.name}: serves no DNN; plan again")
+        return served
+    if loaded.problem.dnn(dnn).name not in served:
+        raise InputError(f"{loaded.name}: does not serve {dnn}, only {', '.join(served) or 'no DNN'}; plan again")
+    return [dnn]
+
+
 def load_trace(path: Path, schema: str = "auto", sort: bool = False, seed: int | None = None) -> Trace:
     """Read a trace under a progress bar; ``seed`` spreads counts per minute at random instead of evenly."""
     rng = None if seed is None else np.random.default_rng(seed)
@@ -73,10 +85,22 @@ def load_trace(path: Path, schema: str = "auto", sort: bool = False, seed: int |
 
 
 def times_per_dnn(trace: Trace, dnns: Sequence[str], round_robin: bool) -> dict[str, TimesS]:
-    """Return the times that each DNN is offered: all of them, or those of every so-many-th function."""
-    if not round_robin:
-        return dict.fromkeys(dnns, trace.times_s)
-    return dict(zip(dnns, assign(trace, len(dnns)), strict=True))
+    """Return the times that each DNN is offered: all of them, or those of every so-many-th function.
+
+    Raises
+    ------
+    InputError
+        A DNN is offered too few times to fold.
+    """
+    parts = assign(trace, len(dnns)) if round_robin else [trace.times_s] * len(dnns)
+    offered = dict(zip(dnns, parts, strict=True))
+    for name, times_s in offered.items():
+        if not len(times_s) or times_s[0] == times_s[-1]:
+            raise InputError(
+                f"{trace.source}: offers {name} {len(times_s)} arrival{'s' * (len(times_s) != 1)}; "
+                "expected at least two times that differ: give a longer trace, or one with more functions"
+            )
+    return offered
 
 
 def _load(path: Path, problem: Path | None) -> LoadedPlan:

@@ -1,6 +1,8 @@
 """Commands that show results: ``report`` makes one HTML page of a folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +47,8 @@ def collect(folder: Path, title: str) -> Report:
     runs = [path for pattern in ("runs.csv", "runs.parquet", "sweep.csv") for path in sorted(folder.glob(pattern))]
     facts = {"poolpipe": version("poolpipe")}
     for path in sorted(folder.rglob("run.json")):
-        facts |= _facts(json.loads(path.read_text(encoding="utf-8")), path.parent.relative_to(folder))
+        with _reading(path):
+            facts |= _facts(json.loads(path.read_text(encoding="utf-8")), path.parent.relative_to(folder))
     return Report(
         title=title,
         parts=[_part(path, folder) for path in sorted(folder.rglob("problem.json"))],
@@ -53,8 +56,7 @@ def collect(folder: Path, title: str) -> Report:
         largest=_first(folder, "largest.csv"),
         summary=_first(folder, "summary.csv"),
         comparisons={
-            path.name.removesuffix(".comparison.csv"): pd.read_csv(path)
-            for path in sorted(folder.rglob("*.comparison.csv"))
+            path.name.removesuffix(".comparison.csv"): _read(path) for path in sorted(folder.rglob("*.comparison.csv"))
         },
         facts=facts,
     )
@@ -90,4 +92,15 @@ def _first(folder: Path, name: str) -> pd.DataFrame | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    with _reading(path):
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say which file of results is broken; pandas, pyarrow and json all raise kinds of ValueError."""
+    try:
+        yield
+    except (OSError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as results ({reason}); write it again") from None

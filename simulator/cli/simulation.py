@@ -14,10 +14,11 @@ from rich.table import Table
 from planner.cli.app import console, errors, progress
 from planner.files import replacing, save, write_text
 from planner.model import InputError, digest
-from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, times_per_dnn
+from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, served_dnns, times_per_dnn
 from simulator.engine import build_system, simulate
 from simulator.engine.run import EngineName
 from simulator.results import summary
+from simulator.results.metrics import require_counted
 from simulator.results.tables import write_records
 from simulator.sweep import Hosts, Series, SweepOptions, SweepResult, run_sweep, series_of_plan
 from simulator.workload import SCHEMAS, fold
@@ -54,14 +55,15 @@ def run_plan(
     engine: EngineOption = "auto",
     schema: SchemaOption = "auto",
     sort: SortOption = False,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
     round_robin: RoundRobinOption = False,
     dnn: Annotated[str | None, typer.Option(help="Simulate this DNN only. [default: all]")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/run"),
 ) -> None:
     """Simulate one plan: every request's record, and what the records say."""
     loaded = load_plans([plan], problem, data)[0]
-    names = [dnn] if dnn else [one.name for one in loaded.problem.dnns if loaded.plan.of(one.name)]
+    names = served_dnns(loaded, dnn)
+    require_counted(duration)
     recorded = load_trace(trace, schema, sort, seed)
     offered = times_per_dnn(recorded, names, round_robin)
     rows = []
@@ -99,7 +101,7 @@ def sweep(
     problem: ProblemOption = None,
     data: DataOption = None,
     policy: Annotated[list[str], typer.Option(help="Dispatch policy (repeat for several).")] = ["reservation"],  # noqa: B006
-    seed: Annotated[list[int], typer.Option(help="Seed of what is random (repeat for several).")] = [0],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(min=0, help="Seed of what is random (repeat for several).")] = [0],  # noqa: B006
     loads: Annotated[str, typer.Option(help="Load factors in percent: FIRST:LAST:STEP, or a list.")] = "100:5:5",
     duration: DurationOption = 30.0,
     target: Annotated[float, typer.Option(help="Attainment that counts as holding, a share.")] = 0.99,
@@ -148,7 +150,7 @@ def sweep(
         _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
         _write_table(pd.DataFrame(result.largest), out / "largest.csv")
         _show_largest(result)
-    console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
+        console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
     if result.failures:

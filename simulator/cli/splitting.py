@@ -34,7 +34,10 @@ def pareto(
     ],
     batch: Annotated[int, typer.Option(help="Batch size.", min=1)] = 1,
     measure: Annotated[
-        int, typer.Option(help="Try so many points on this machine: the front first, then even steps through the rest.")
+        int,
+        typer.Option(
+            min=0, help="Try so many points on this machine: the front first, then even steps through the rest."
+        ),
     ] = 0,
     onnx: Annotated[Path | None, typer.Option(help="The model, for --measure with a profile.")] = None,
     seconds: Annotated[float, typer.Option(help="Length of each of a point's two tries, s.")] = 2.0,

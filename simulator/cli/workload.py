@@ -18,7 +18,7 @@ from simulator.workload.lists import recognise
 
 Rate = Annotated[float, typer.Option(help="Average rate, requests/s.")]
 Duration = Annotated[float, typer.Option(help="Length, s.")]
-Seed = Annotated[int, typer.Option(help="Seed: equal seeds give equal arrivals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed: equal seeds give equal arrivals.")]
 Out = Annotated[Path, typer.Option(help="File to write; a name that ends in .gz is compressed.")]
 SchemaOption = Annotated[
     str, typer.Option(help=f"Schema of the file: auto, {', '.join(workload.SCHEMAS)}.", show_default=True)
@@ -173,7 +173,9 @@ def convert(
         str | None, typer.Option(help="Keep times in START,END (s); whole minutes of a MAF'19 trace.")
     ] = None,
     keep: Annotated[float, typer.Option(help="Keep each request of a MAF'19 trace with this probability.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of where in its minute a request of a MAF'19 trace comes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of where in its minute a request of a MAF'19 trace comes.")
+    ] = 0,
     rate: Annotated[float | None, typer.Option(help="Fold to this rate, requests/s (writes a plain list).")] = None,
     duration: Annotated[float, typer.Option(help="Length of the folded arrivals, s.")] = 30.0,
 ) -> None:
@@ -252,6 +254,8 @@ def _write_trace(out: Path, trace: Trace, schema: str) -> None:
 
 
 def _write_arrivals(out: Path, arrivals_us: ArrivalsUs) -> None:
+    if not len(arrivals_us):
+        raise InputError(f"{out}: no arrival fell into the time asked for; give a longer duration or a higher rate")
     _write(out, workload.arrivals_text(arrivals_us), len(arrivals_us))
 
 

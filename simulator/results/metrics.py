@@ -12,11 +12,21 @@ from math import isnan, nan
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, OUTCOMES
 from simulator.results.records import Records
 
 WARM_UP_US = 1_000
 Floats = dict[str, float]
+
+
+def require_counted(duration_s: float, warm_up_us: int = WARM_UP_US) -> None:
+    """Raise InputError unless a run goes on after its warm-up, whose requests are not counted."""
+    if not duration_s * 1e6 > warm_up_us:
+        raise InputError(
+            f"duration: expected more than the warm-up: requests of its first {warm_up_us / 1e6:g} s are not counted, "
+            f"got {duration_s:g} s"
+        )
 
 
 def counted(records: Records, warm_up_us: int = WARM_UP_US) -> NDArray[np.bool_]:
@@ -135,9 +145,11 @@ def utilisation(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
 def batch_sizes(records: Records) -> Floats:
     """Return the mean batch size met, and planned by the pipelines of the batches sent (requests; NaN without any)."""
     first = records.visits[0]
-    if not len(first.size):
+    sent = first.size > 0  # an inference that a failure cut short is a batch of no requests
+    if not sent.any():
         return {"planned": nan, "met": nan}
-    return {"planned": float(records.system.batch[first.pipeline].mean()), "met": float(first.size.mean())}
+    planned = records.system.batch[first.pipeline[sent]]
+    return {"planned": float(planned.mean()), "met": float(first.size[sent].mean())}
 
 
 def cost_per_thousand(records: Records, warm_up_us: int = WARM_UP_US) -> float:

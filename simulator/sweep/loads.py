@@ -23,7 +23,7 @@ from simulator.dispatch.system import System
 from simulator.engine import simulate
 from simulator.engine.run import EngineName
 from simulator.results import Records, summary
-from simulator.results.metrics import WARM_UP_US
+from simulator.results.metrics import WARM_UP_US, require_counted
 from simulator.workload import fold
 from simulator.workload.arrivals import ArrivalsUs, TimesS
 
@@ -48,9 +48,10 @@ class SweepOptions:
     largest_only: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse loads of zero or below, and targets that are no shares."""
+        """Refuse loads of zero or below, runs that end in their warm-up, and targets that are no shares."""
         if not self.loads or min(self.loads) <= 0:
             raise InputError(f"loads: expected percents above 0, got {list(self.loads)}")
+        require_counted(self.duration_s)
         if not 0 < self.target <= 1:
             raise InputError(f"target: expected a share above 0 and at most 1, got {self.target}")
 

@@ -84,5 +84,11 @@ def _read_rows(path: Path) -> dict[str, Row]:
     whole, _, cut = text.rpartition("\n")
     if cut:
         write_text(path, whole + "\n" if whole else "")
-    lines = [json.loads(line) for line in whole.splitlines()]
-    return {line["key"]: line["row"] for line in lines}
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            run = json.loads(line)
+            rows[run["key"]] = run["row"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: line {number}: cannot be read as a run; remove the line") from None
+    return rows

@@ -58,10 +58,12 @@ def maf_like(
     >>> len(trace), round(float(np.bincount(trace.function).max() / len(trace)), 2)
     (10002, 0.26)
     """
+    if applications < 1:
+        raise InputError(f"applications: expected an integer >= 1, got {applications}")
+    if requests < applications:
+        raise InputError(f"requests: expected at least one for each of {applications} applications, got {requests}")
     duration_s = requests / RATE_RPS if duration_s is None else duration_s
     require_positive("duration", duration_s, "s")
-    if requests < applications or applications < 1:
-        raise InputError(f"requests: expected at least one for each of {applications} applications, got {requests}")
     level = (np.arange(applications) + 0.5) / applications
     share = 10 ** np.interp(level, LEVELS, LOG10_REQUESTS)
     number = np.maximum(1, np.rint(requests * share / share.sum())).astype(np.int64)

@@ -101,7 +101,7 @@ BAD = {
     # two nodes that need each other
     "cycle": (
         lambda d: ["profile", _model(d, "{ h = Add(x, y) y = Relu(h) }"), "--device", "h"],
-        "has a cycle",
+        r"bad\.onnx: graph 'g' has a cycle",
     ),
     # weights that the file does not hold
     "missing initializer": (
@@ -123,6 +123,14 @@ BAD = {
     ),
     # a device that the catalogue lacks
     "device": (lambda d: ["estimate", d / "small.onnx", "--device", "V200"], "the catalogue has no device 'V200'"),
+    # no device at all
+    "no device": (lambda d: ["estimate", d / "small.onnx", "--device", ","], "--device: expected names such as T4,L4"),
+    "nameless": (lambda d: ["profile", d / "small.onnx", "--device", " "], "--device: expected a name"),
+    # a share that a device does not offer
+    "share": (
+        lambda d: ["estimate", d / "small.onnx", "--device", "T4,P4", "--shares", "2"],
+        "--shares: P4 offers 1/1 and none of 2",
+    ),
     # an execution provider that is not installed
     "provider": (
         lambda d: ["profile", d / "small.onnx", "--device", "h", "--provider", "NoneProvider"],

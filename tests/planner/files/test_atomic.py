@@ -29,3 +29,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write there .*choose another output folder"):
         write_text(tmp_path / "file" / "f.txt", "x")
+
+
+def test_a_folder_in_the_file_s_place_is_named_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="out: is a folder; give the name of a file"):
+        write_text(tmp_path / "out", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -147,12 +147,20 @@ BAD = [
     (["run", "pipelines.json", "--trace", "steady.csv", "--rate", "0"], "rate: expected a number above 0"),
     (["run", "pipelines.json", "--trace", "steady.csv", "--policy", "no-such"], "unknown policy 'no-such'"),
     (["run", "pipelines.json", "--trace", "steady.csv", "--dnn", "third"], "unknown DNN 'third'"),
-    (["run", "pipelines.json", "--trace", "steady.csv", "--duration", "0"], "duration: expected a number above 0"),
+    (["run", "pipelines.json", "--trace", "steady.csv", "--duration", "0"], "duration: expected more than .*, got 0 s"),
     (["run", "lonely/plan.json", "--trace", "steady.csv"], "problem.json: no such file; give the plan's problem"),
     (["run", "other/plan.json", "--trace", "steady.csv"], "was made for another problem"),
     (["sweep", "np.json", "np.json", "--trace", "steady.csv"], "given twice"),
     (["sweep", "np.json", "--trace", "steady.csv", "--loads", "0"], "loads: expected percents above 0"),
     (["sweep", "np.json", "--trace", "steady.csv", "--loads", "a:b"], "--loads: expected FIRST:LAST:STEP"),
+    (["sweep", "np.json", "--trace", "steady.csv", "--duration", "0.001"], "requests of its first 0.001 s are not"),
+    (
+        ["run", "pipelines.json", "--trace", "steady.csv", "--duration", "0.001"],
+        "requests of its first 0.001 s are not",
+    ),
+    (["run", "pipelines.json", "--trace", "once.csv"], "once.csv: offers first 1 arrival.*two times that differ"),
+    (["run", "idle/plan.json", "--trace", "steady.csv"], "plan.json: serves no DNN"),
+    (["run", "idle/plan.json", "--trace", "steady.csv", "--dnn", "first"], "plan.json: does not serve first"),
     (["report", "none"], "none: no such folder"),
 ]
 
@@ -163,7 +171,10 @@ def test_bad_input_is_one_line_and_writes_nothing(call, site, two_stages, argume
     save(plan, site / "lonely" / "plan.json")
     save(plan, site / "other" / "plan.json")
     save(replace(problem, dnns=problem.dnns[:1]), site / "other" / "problem.json")
-    files = {"pipelines.json", "np.json", "steady.csv", "none.csv", "none"}
+    save(problem, site / "idle" / "problem.json")
+    save(replace(plan, pipelines=()), site / "idle" / "plan.json")
+    (site / "once.csv").write_text("arrival_us\n5\n")
+    files = {"pipelines.json", "np.json", "steady.csv", "once.csv", "none.csv", "none"}
     placed = [site / text if text in files or "/" in text else text for text in arguments]
     out = site / "out"
     with pytest.raises(InputError, match=words) as caught:
@@ -183,3 +194,11 @@ def test_a_folder_that_cannot_be_written_is_said(call, site):
 def test_an_empty_folder_has_nothing_to_report(call, tmp_path: Path):
     with pytest.raises(InputError, match="nothing to report"):
         call("report", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.json", "runs.csv", "summary.csv", "net.comparison.csv"])
+def test_results_that_cannot_be_read_are_named(call, tmp_path: Path, name: str):
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match=f"{name}: cannot be read as results .*; write it again"):
+        call("report", tmp_path, "--out", tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()

@@ -53,6 +53,10 @@ def test_info_and_convert(call, tmp_path):
         (["generate", "markov-modulated", "--rates", "1,x"], "--rates: expected numbers"),
         (["generate", "poisson", "--rate", "0"], "rate: expected a number above 0"),
         (["generate", "maf-like", "--schema", "maf22"], "unknown schema 'maf22'"),
+        (["generate", "poisson", "--rate", "1e-6"], "no arrival .*longer duration or a higher rate"),
+        (["generate", "markov-modulated", "--rates", "0,0"], "no arrival"),
+        (["generate", "maf-like", "--requests", "0"], "requests: expected at least one for each"),
+        (["generate", "maf-like", "--applications", "0"], "applications: expected an integer >= 1, got 0"),
     ],
 )
 def test_bad_options_are_one_line_and_write_nothing(call, tmp_path, arguments, words):

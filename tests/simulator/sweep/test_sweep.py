@@ -149,6 +149,16 @@ def test_a_folder_of_another_sweep_is_refused_and_kept(series, times_s, tmp_path
     assert json.loads(before.splitlines()[0])["row"]["load_factor"] == 0.5
 
 
+def test_rows_that_cannot_be_read_are_named_and_kept(series, times_s, tmp_path):
+    run_sweep([series()], {"t": times_s}, replace(SHORT, loads=(50,)), folder=tmp_path)
+    with (tmp_path / "runs.jsonl").open("a") as file:
+        file.write("no row\n")
+    before = (tmp_path / "runs.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"runs\.jsonl: line 2: cannot be read as a run; remove the line"):
+        run_sweep([series()], {"t": times_s}, SHORT, folder=tmp_path)
+    assert (tmp_path / "runs.jsonl").read_bytes() == before
+
+
 def test_a_failure_is_reported_and_the_rest_finished(series, times_s):
     many = [series(policy="no such policy"), series(), series(full_rps=0.5)]
     result = run_sweep(many, {"t": times_s}, replace(SHORT, loads=(100,)))
@@ -166,6 +176,8 @@ def test_a_failure_is_reported_and_the_rest_finished(series, times_s):
         ({"loads": ()}, "percents above 0"),
         ({"target": 0.0}, "target"),
         ({"target": 1.5}, "target"),
+        ({"duration_s": 0.001}, "duration: .*first 0.001 s are not counted, got 0.001"),
+        ({"duration_s": float("nan")}, "duration"),
     ],
 )
 def test_absurd_options_are_refused(changes, words):
