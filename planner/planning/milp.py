@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 ROUNDING = 1e-9
 AT_ONCE = 320  # up to so many candidates are solved at once, more in two steps
-SHORTLIST = 80  # candidates in the first, quick step
+SHORTLIST = 80  # candidates in the first, quick step; up to so many, tables are not asked either
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 
 TOO_LATE = "no plan was found in the time given; raise the time limit"
@@ -222,7 +222,7 @@ def size(
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
     first, kept = None, candidates
-    if len(candidates) > AT_ONCE and restrict is None and tables.admits(problem, candidates):
+    if len(candidates) > SHORTLIST and restrict is None and tables.admits(problem, candidates):
         first, kept = tables.narrowed(problem, candidates)
     elif len(candidates) > AT_ONCE:
         order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
