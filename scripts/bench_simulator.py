@@ -80,7 +80,7 @@ def cases(data: Path, every: int) -> list[Row]:
 
     rows: list[Row] = []
     files = sorted((data / "simulator").glob("cases_*.csv"))
-    found = [row for path in files for row in csv.DictReader(path.open(newline="", encoding="utf-8"))][::every]
+    found = [row for path in files for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())][::every]
     with progress() as bar:
         for case in bar.track(found, description="reference cases"):
             system = system_of(case["plan"], int(case["dnn_id"]))

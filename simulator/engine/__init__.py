@@ -2,5 +2,6 @@
 
 from simulator.engine.run import POLICIES, simulate
 from simulator.engine.system import System, build_system
+from simulator.engine.world import World
 
-__all__ = ["POLICIES", "System", "build_system", "simulate"]
+__all__ = ["POLICIES", "System", "World", "build_system", "simulate"]

@@ -8,10 +8,12 @@ from planner.model import InputError
 from simulator.dispatch.frontend import POLICIES as FRONTEND_POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.accounts import check_accounts
+from simulator.engine.disturbed import DisturbedRun
 from simulator.engine.events import Run
 from simulator.engine.replay import replay
 from simulator.engine.staged import replay_stages
 from simulator.engine.staged_events import StagedRun
+from simulator.engine.world import World
 from simulator.results.records import Records
 
 REACTIVE = "reactive"
@@ -20,7 +22,14 @@ POLICIES = (*FRONTEND_POLICIES, REACTIVE)
 EngineName = Literal["auto", "simpy", "replay"]
 
 
-def simulate(system: System, arrivals_us: Ints, *, policy: str = "reservation", engine: EngineName = "auto") -> Records:
+def simulate(
+    system: System,
+    arrivals_us: Ints,
+    *,
+    policy: str = "reservation",
+    engine: EngineName = "auto",
+    world: World | None = None,
+) -> Records:
     """Simulate what becomes of every arrival.
 
     Parameters
@@ -34,11 +43,13 @@ def simulate(system: System, arrivals_us: Ints, *, policy: str = "reservation", 
     engine
         ``replay`` (compiled, two passes) and ``simpy`` (event by event) give the same records; ``auto`` takes replay
         wherever it is exact. ``records.engine`` says which ran.
+    world
+        What goes differently from the plan; on the simpy engine only, and not with reactive dispatch.
 
     Raises
     ------
     InputError
-        Arrivals that are not sorted or negative, an unknown policy or engine.
+        Arrivals that are not sorted or negative, an unknown policy or engine, a world for another engine or policy.
     """
     arrivals_us = _checked(arrivals_us)
     if policy not in POLICIES:
@@ -46,7 +57,11 @@ def simulate(system: System, arrivals_us: Ints, *, policy: str = "reservation", 
     if engine not in get_args(EngineName):
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(get_args(EngineName))}")
     by_events = engine == "simpy"
-    if policy == REACTIVE:
+    if world is not None:
+        if engine == "replay" or policy == REACTIVE:
+            raise InputError(f"a world needs the simpy engine and a policy of the frontend, got {engine} and {policy}")
+        records = DisturbedRun(system, arrivals_us, FRONTEND_POLICIES.index(policy), world).records()
+    elif policy == REACTIVE:
         records = StagedRun(system, arrivals_us).records() if by_events else replay_stages(system, arrivals_us)
     else:
         number = FRONTEND_POLICIES.index(policy)

@@ -20,7 +20,7 @@ POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
 CASES = [
     row
     for path in sorted((FOLDER / "simulator").glob("cases_*.csv"))
-    for row in csv.DictReader(path.open(newline="", encoding="utf-8"))
+    for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
 ][::25]
 
 pytestmark = pytest.mark.skipif(REFERENCE is None, reason="POOLPIPE_REFERENCE is unset")
