@@ -44,7 +44,6 @@ def report(
 
 def collect(folder: Path, title: str) -> Report:
     """Read whatever results lie in a folder and below it."""
-    runs = [path for pattern in ("runs.csv", "runs.parquet", "sweep.csv") for path in sorted(folder.glob(pattern))]
     facts = {"poolpipe": version("poolpipe")}
     for path in sorted(folder.rglob("run.json")):
         with _reading(path):
@@ -52,9 +51,9 @@ def collect(folder: Path, title: str) -> Report:
     return Report(
         title=title,
         parts=[_part(path, folder) for path in sorted(folder.rglob("problem.json"))],
-        runs=_read(runs[0]) if runs else None,
-        largest=_first(folder, "largest.csv"),
-        summary=_first(folder, "summary.csv"),
+        runs=_tables(folder, "runs.csv", "runs.parquet", "sweep.csv"),
+        largest=_tables(folder, "largest.csv"),
+        summary=_tables(folder, "summary.csv"),
         comparisons={
             path.name.removesuffix(".comparison.csv"): _read(path) for path in sorted(folder.rglob("*.comparison.csv"))
         },
@@ -87,8 +86,11 @@ def _facts(run: dict[str, Any], where: Path) -> dict[str, str]:
     return versions | {f"{prefix}{key}": str(value) for key, value in run.items() if key not in ("schema", "versions")}
 
 
-def _first(folder: Path, name: str) -> pd.DataFrame | None:
-    return _read(folder / name) if (folder / name).exists() else None
+def _tables(folder: Path, *names: str) -> pd.DataFrame | None:
+    """Read the first of these tables that a folder has, else all those below it, one after the other."""
+    own = [folder / name for name in names if (folder / name).exists()][:1]
+    found = own or [path for name in names for path in sorted(folder.rglob(name))]
+    return pd.concat([_read(path) for path in found], ignore_index=True) if found else None
 
 
 def _read(path: Path) -> pd.DataFrame:

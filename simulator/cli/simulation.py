@@ -64,11 +64,11 @@ def run_plan(
     loaded = load_plans([plan], problem, data)[0]
     names = served_dnns(loaded, dnn)
     require_counted(duration)
+    systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
     recorded = load_trace(trace, schema, sort, seed)
     offered = times_per_dnn(recorded, names, round_robin)
     rows = []
-    for name in names:
-        system = build_system(loaded.problem, loaded.plan, name)
+    for name, system in systems.items():
         rate_rps = rate if rate is not None else load * loaded.plan.throughput_rps(name)
         records = simulate(system, fold(offered[name], rate_rps, duration), policy=policy, engine=engine)
         write_records(records, out / f"{name}.records.csv")

@@ -196,6 +196,27 @@ def test_an_empty_folder_has_nothing_to_report(call, tmp_path: Path):
         call("report", tmp_path)
 
 
+def test_a_report_of_a_folder_has_the_results_below_it(call, site):
+    offered = ("--trace", site / "steady.csv", "--duration", "2")
+    call("run", site / "np.json", *offered, "--out", site / "out" / "run")
+    call("sweep", site / "np.json", *offered, "--loads", "50,25", "--jobs", "1", "--out", site / "out" / "sweep")
+    call("report", site / "out", "--out", site / "report.html")
+    page = (site / "report.html").read_text()
+    for heading in ("Problem: run", "Largest load factor that holds", "Attainment over load", "Runs"):
+        assert heading in page
+
+
+def test_a_run_that_cannot_be_simulated_writes_nothing(call, site, two_stages):
+    _, plan = two_stages
+    second = plan.of("second")[0]
+    slower = replace(second, stages=(replace(second.stages[0], latency_us=9_000), *second.stages[1:]))
+    broken = replace(plan, pipelines=(*plan.of("first"), slower))
+    save(broken, site / "broken.json")
+    with pytest.raises(InputError, match="was the plan made for another profile"):
+        call("run", site / "broken.json", "--trace", site / "steady.csv", "--out", site / "out")
+    assert not (site / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["run.json", "runs.csv", "summary.csv", "net.comparison.csv"])
 def test_results_that_cannot_be_read_are_named(call, tmp_path: Path, name: str):
     (tmp_path / name).write_text("")
