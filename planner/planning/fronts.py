@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from planner.model import InputError, Plan, Problem
@@ -40,7 +41,7 @@ def latency_front(problem: Problem, factors: Sequence[float] = SLO_FACTORS, **op
     Raises
     ------
     InputError
-        No factor admits a plan, or a factor is not above 0.
+        No factor admits a plan, or a factor is not a finite number above 0.
 
     Examples
     --------
@@ -56,8 +57,8 @@ def latency_front(problem: Problem, factors: Sequence[float] = SLO_FACTORS, **op
     points: list[Point] = []
     reason = InputError("factors: expected at least one, got none")
     for factor in sorted(factors):
-        if factor <= 0:
-            raise InputError(f"factors: expected numbers above 0, got {factor:g}")
+        if not 0 < factor < inf:
+            raise InputError(f"factors: expected finite numbers above 0, got {factor:g}")
         scaled = replace(problem, dnns=tuple(replace(dnn, slo_us=dnn.slo_us * factor) for dnn in problem.dnns))
         try:
             plan = make_plan(scaled, **options)

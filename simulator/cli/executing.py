@@ -26,6 +26,7 @@ from simulator.executor.devices import CPU
 from simulator.executor.measure import Measurement, measure
 from simulator.executor.report import write_comparison, write_incidents, write_measurement
 from simulator.results import attainment, summary
+from simulator.results.metrics import require_counted
 from simulator.results.tables import write_records
 from simulator.workload import SCHEMAS, fold
 from simulator.workload.arrivals import ArrivalsUs
@@ -47,7 +48,7 @@ def execute_plan(
     rate: Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")] = None,
     load: Annotated[float, typer.Option(help="Where no rate is given: share of the planned throughput.")] = 0.5,
     duration: Annotated[float, typer.Option(help="Length of the run, s.")] = 30.0,
-    warm_up: Annotated[float, typer.Option(help="Served but not measured at the beginning, s.")] = 1.0,
+    warm_up: Annotated[float, typer.Option(min=0, help="Served but not measured at the beginning, s.")] = 1.0,
     schema: Annotated[str, typer.Option(help=f"Schema of the trace: auto, {', '.join(SCHEMAS)}.")] = "auto",
     round_robin: Annotated[
         bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all.")
@@ -77,6 +78,7 @@ def execute_plan(
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
     loaded = load_plans([plan], problem)[0]
     names = served_dnns(loaded, dnn)
+    require_counted(duration, round(1e6 * warm_up))
     settings = Settings(
         policy=policy,
         guard_fraction=guard,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from math import inf, nan
 
 import pytest
 from oracles import brute_force, random_problem
@@ -39,8 +40,11 @@ def test_points_against_cost_are_the_cheapest(seed: int) -> None:
 
 def test_bad_input() -> None:
     problem = random_problem(0)
-    with pytest.raises(InputError, match="factors: expected numbers above 0, got -1"):
+    with pytest.raises(InputError, match="factors: expected finite numbers above 0, got -1"):
         latency_front(problem, [-1.0])
+    for factor in (inf, nan):
+        with pytest.raises(InputError, match=f"factors: expected finite numbers above 0, got {factor}"):
+            latency_front(problem, [1.0, factor])
     with pytest.raises(InputError, match="at least one, got none"):
         latency_front(problem, [])
     with pytest.raises(InputError, match="meets its SLO"):

@@ -94,6 +94,7 @@ BAD = [
     (["--cores", "core=1.5"], "--cores: expected an integer"),
     (["--slowdown", "pi4=2", "--oversubscribe"], "unknown device type 'pi4'"),
     (["--policy", "magic", "--oversubscribe"], "unknown policy 'magic'"),
+    (["--warm-up", "2", "--oversubscribe"], "requests of its first 2 s are not counted, got 2 s"),
     (["--provider", "None", "--oversubscribe"], "execution provider 'None' is not installed"),
 ]
 
@@ -101,7 +102,7 @@ BAD = [
 @pytest.mark.parametrize(("arguments", "said"), BAD, ids=[said for _, said in BAD])
 def test_bad_options_are_one_line(call, files, tmp_path: Path, arguments: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        call(*files, "--rate", 100, "--duration", 1, *arguments, "--out", tmp_path / "out")
+        call(*files, "--rate", 100, "--duration", 2, *arguments, "--out", tmp_path / "out")
 
 
 def test_models_that_are_missing_changed_or_none_are_one_line(call, files, tmp_path: Path) -> None:
