@@ -174,22 +174,33 @@ def reserve(books: Books, pipeline: int, batch: int, now: int) -> None:
         or books[NOTES, 0, WALK_PIPELINE] != pipeline
     ):
         walk(books, pipeline, batch, now)
+    planned = books[FACTS, first, PLANNED]
     time = now
-    card = 0
+    sender = 0
     for s in range(books[FACTS, first, STAGES]):
         row = first + s
         w = books[CHOSEN, first, s]
-        sender, card = card, books[CARD, row, w]
+        again = books[LATENCY, row, planned]
         if s > 0:
             sent = max(time, books[DOWNLINK, row, w]) + batch * books[FACTS, row, NET]
-            _reserve_card(books, UPLINK, row - 1, sender, sent)
-            _reserve_card(books, DOWNLINK, row, card, sent)
-            refresh(books, row - 1, sender)
+            arrival = planned * books[FACTS, row, NET] + books[FACTS, row, HOP]
+            _occupy(books, UPLINK, row - 1, sender, sent, sent)
+            _occupy(books, DOWNLINK, row, w, sent, sent + arrival + again)
             time = sent + books[FACTS, row, HOP]
         books[FREE, row, w] = max(books[FREE, row, w], time) + books[LATENCY, row, batch]
+        books[READY, row, w] = max(books[READY, row, w], books[FREE, row, w] + again)
         time = max(books[FREE, row, w], books[UPLINK, row, w])
-    refresh(books, first + books[FACTS, first, STAGES] - 1, card)
+        sender = w
     forget(books, pipeline)
+
+
+@compiled
+def _occupy(books: Books, link: int, row: int, w: int, until: int, ready: int) -> None:
+    """Enter until when the card of a slice sends or receives; none of its slices is READY before ``ready``."""
+    card = books[CARD, row, w]
+    for mate in range(card, min(card + books[FACTS, row, CARD_SLICES], books[FACTS, row, SLICES])):
+        books[link, row, mate] = until
+        books[READY, row, mate] = max(books[READY, row, mate], ready)
 
 
 @compiled
@@ -199,9 +210,3 @@ def forget(books: Books, pipeline: int) -> None:
     for batch in range(books[FACTS, first, PLANNED] + 1):
         books[EARLIEST, first, batch] = UNKNOWN
     books[NOTES, 0, WALK_AT] = UNKNOWN
-
-
-@compiled
-def _reserve_card(books: Books, link: int, row: int, card: int, until: int) -> None:
-    for w in range(card, min(card + books[FACTS, row, CARD_SLICES], books[FACTS, row, SLICES])):
-        books[link, row, w] = until

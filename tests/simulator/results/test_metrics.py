@@ -15,8 +15,8 @@ from simulator.results.records import Records, Visits
 def records() -> Records:
     """Two stages (10 µs at batch 1 or 2 on 1/2 of an A, 20 µs on a B), 3 µs per request on the wire; SLO 50.
 
-    Requests 0 and 1 (at 1000 and 1002) make a batch that is sent at 1002, served until 1012, sent until 1018, waits until
-    1030 and ends at 1050: latencies 50 and 48. Request 2 (at 1010) goes alone at 1010, is served from 1012 to
+    Requests 0 and 1 (at 1000 and 1002) make a batch that is sent at 1002, served until 1012, sent until 1018, waits
+    until 1030 and ends at 1050: latencies 50 and 48. Request 2 (at 1010) goes alone at 1010, is served from 1012 to
     1022, reaches stage 1 at 1025, waits until 1050 and ends at 1070: latency 60. Request 3 (at 1100) is dropped.
     """
     one = np.array([[1, 1]])
