@@ -27,7 +27,7 @@ from simulator.workload import fold, read_maf21
 
 ENGINES = ("replay", "simpy")
 POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
-REPEATS = {"replay": 9, "simpy": 2}
+REPEATS = {"replay": 25, "simpy": 3}
 
 app = new_app("Measure the simulator's speed.")
 Row = dict[str, object]
