@@ -11,6 +11,7 @@ from planner.planning import columns, dynamic, milp
 from planner.planning.backends import BACKENDS, Clock, Limits
 from planner.planning.baselines import (
     devices_of,
+    is_large,
     size_dart_r,
     size_np_closed_form,
     unpartitioned,
@@ -37,7 +38,7 @@ MILP_CANDIDATES = 1_500
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS, "columns"),
-    "np": ("auto", "milp", "closed-form"),
+    "np": ("auto", "milp", "columns", "closed-form"),
     "dart-r": ("auto",),
 }
 
@@ -59,13 +60,16 @@ def make_plan(
     Parameters
     ----------
     problem
-        What to plan. Where a DNN's ``np_throughput_rps`` is None it is computed first.
+        What to plan. Where a DNN's ``np_throughput_rps`` is None it is computed first: exactly where NP has at most
+        64 candidates (about one per DNN variant and device type; 128 for at most two device types), else from NP's
+        relaxation (`planner.planning.baselines.with_x0`).
     scheduler
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
         For pipelines ``milp``, ``dynamic`` (at most two device types) or ``columns`` (large problems); ``auto`` is
-        dynamic where it admits the problem, else milp up to some size, else columns. For np ``milp`` (also by
-        ``auto``) or ``closed-form``.
+        dynamic where it admits the problem, else milp up to some size, else columns. For np ``milp``, ``columns`` or
+        ``closed-form``; ``auto`` is columns where X0 comes from the relaxation and the objective is
+        ``max_min_throughput``, else milp.
     backend
         ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
     gap
@@ -182,6 +186,10 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple
     candidates = all_candidates(whole)
     if method == "closed-form":
         return size_np_closed_form(problem), method
+    if method == "auto" and columns.admits(whole) and is_large(whole, candidates):
+        method = "columns"
+    if method == "columns":
+        return columns.size(whole, backend, clock.remaining()), method
     sizing = milp.size(whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
 

@@ -101,6 +101,10 @@ class LinearModel:
         """Replace the bounds of a column."""
         self._lower[column], self._upper[column] = lower, upper
 
+    def relax_integers(self) -> None:
+        """Let every integer column take fractions."""
+        self._integer = [False] * len(self.column_names)
+
     @property
     def objective_terms(self) -> list[tuple[int, float]]:
         """The columns in the objective with their coefficients."""

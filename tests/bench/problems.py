@@ -1,7 +1,6 @@
 """Problems of any size drawn from the published profiles, with seeded variations of device speeds."""
 
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,6 @@ from numpy.random import Generator
 
 from planner.files.ppipe import list_dnns, read_profile
 from planner.model import Cluster, DeviceType, Dnn, LatencyTable, Network, Options, Problem, Profile
-from planner.planning.baselines import unpartitioned
-from planner.planning.candidates import enumerate_candidates
-from planner.planning.relaxation import relax
 
 MEASURED = {"L4": (1, 2, 3, 4), "P4": (1,), "T4": (1, 2, 3, 4), "V100": (1, 2, 3, 4)}
 DEVICES_PER_SERVER = {"L4": 4, "P4": 1, "T4": 2, "V100": 4}
@@ -40,8 +36,7 @@ def make_problem(data: Path, size: Size, seed: int = 0) -> Problem:
     """Return a problem of a size; the same for the same seed.
 
     DNNs are the published ones in turn, further device types variations of the four measured: a random speed, and
-    another of each block around it. Counts are random parts of the devices, weights random. X0 is that of the
-    relaxation of NP, for exact NP is a large problem of its own.
+    another of each block around it. Counts are random parts of the devices, weights random. X0 is left to the planner.
     """
     rng = np.random.default_rng(seed)
     bases = [list(MEASURED)[number % len(MEASURED)] for number in range(size.types)]
@@ -64,14 +59,7 @@ def make_problem(data: Path, size: Size, seed: int = 0) -> Problem:
         weight = float(rng.uniform(0.2, 1.0))
         dnns.append(Dnn(name, slo_us, (replace(profile, name=name),), weight=weight))
     options = Options(max_stages=size.stages, slack_fraction=size.slack_fraction)
-    return _with_relaxed_x0(Problem(Cluster(types, Network(BANDWIDTH_GBPS)), tuple(dnns), options))
-
-
-def _with_relaxed_x0(problem: Problem) -> Problem:
-    whole = unpartitioned(problem)
-    candidates = [c for number in range(len(whole.dnns)) for c in enumerate_candidates(whole, number, inf)]
-    value = relax(whole, candidates).bound
-    return replace(problem, dnns=tuple(replace(dnn, np_throughput_rps=value * dnn.weight) for dnn in problem.dnns))
+    return Problem(Cluster(types, Network(BANDWIDTH_GBPS)), tuple(dnns), options)
 
 
 def _varied(measured: Profile, bases: dict[str, str], speeds: dict[str, float], rng: Generator) -> Profile:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ from planner.model import (
     Problem,
     Profile,
 )
+from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.baselines import devices_of, size_dart_r, unpartitioned, with_x0
 from planner.planning.candidates import enumerate_candidates
+from planner.planning.relaxation import relax
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
 DATA = Path(REFERENCE or "") / "ppipe"
@@ -81,6 +84,57 @@ def test_dnns_that_np_cannot_serve_have_no_x0_and_take_no_devices() -> None:
 def test_given_x0_stays() -> None:
     problem = random_problem(0)
     assert with_x0(problem) is problem
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_x0_of_the_relaxation_is_just_above_the_exact_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = without_x0(random_problem(seed, dnns=3, counts=(20, 30, 25)))
+    exact = least_x0(with_x0(problem))
+    monkeypatch.setattr("planner.planning.baselines.EXACT_CANDIDATES", 3)
+    relaxed = least_x0(with_x0(problem))
+    assert exact * (1 + 1e-6) < relaxed < exact * 1.02
+    # Fractions of devices for everybody: the optimum of the relaxation over NP's candidates.
+    whole = unpartitioned(problem)
+    candidates = [candidate for number in range(3) for candidate in enumerate_candidates(whole, number, inf)]
+    assert relaxed == pytest.approx(relax(whole, candidates).bound, rel=1e-7)
+
+
+def test_x0_of_the_relaxation_takes_the_largest_sum_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = profile("a", {"A": ((10_000,),)}), profile("b", {"B": ((1000,),)})
+    problem = Problem(cluster(A=1, B=3), (Dnn("a", 40_000, (slow,)), Dnn("b", 40_000, (fast,))))
+    monkeypatch.setattr("planner.planning.baselines.EXACT_CANDIDATES_OF_TWO", 0)
+    assert [dnn.np_throughput_rps for dnn in with_x0(problem).dnns] == pytest.approx([100.0, 3000.0])
+
+
+def test_large_np_plans_come_from_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = without_x0(random_problem(1, dnns=3, counts=(20, 30, 25)))
+    exact = make_plan(problem, "np")
+    by_columns = make_plan(problem, "np", method="columns")
+    assert (exact.method, by_columns.method) == ("milp", "columns")
+    assert 0.98 * exact.value <= by_columns.value <= exact.value * (1 + 2e-6)
+    assert all(len(pipeline.stages) == 1 for pipeline in by_columns.pipelines)
+    assert by_columns.bound >= exact.value * (1 - 1e-9)
+    monkeypatch.setattr("planner.planning.baselines.EXACT_CANDIDATES", 3)
+    assert make_plan(problem, "np").method == "columns"
+
+
+@pytest.mark.slow
+def test_a_large_problem_is_planned_without_x0() -> None:
+    problem = without_x0(random_problem(0, dnns=30, counts=(900, 700, 1000, 600, 800, 1000)))
+    plan = make_plan(problem, time_limit_s=60)
+    assert plan.method == "columns"
+    assert plan.gap < 0.02
+    assert check(with_x0(problem), plan) == ()
+
+
+def without_x0(problem: Problem) -> Problem:
+    """The problem with X0 to be planned, and with SLOs that NP meets."""
+    dnns = (replace(dnn, slo_us=dnn.slo_us + 20_000, np_throughput_rps=None) for dnn in problem.dnns)
+    return replace(problem, dnns=tuple(dnns))
+
+
+def least_x0(problem: Problem) -> float:
+    return min((dnn.np_throughput_rps or 0.0) / dnn.weight for dnn in problem.dnns)
 
 
 @pytest.mark.parametrize("seed", range(4))
