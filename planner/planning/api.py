@@ -35,6 +35,7 @@ METHODS: dict[str, Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]
 # exact, the second number) or so many candidates; a million pipelines take about 0.3 s.
 ENUMERABLE, ENUMERABLE_EXACT = 30_000_000, 150_000_000
 MILP_CANDIDATES = 1_500
+SCARCE = 20  # devices per DNN, below which whole devices matter too much for columns: their bound is percents off there
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS, "columns"),
@@ -67,7 +68,7 @@ def make_plan(
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
         For pipelines ``milp``, ``dynamic`` (at most two device types) or ``columns`` (large problems); ``auto`` is
-        dynamic where it admits the problem, else milp up to some size, else columns. For np ``milp``, ``columns`` or
+        dynamic where it admits the problem, else milp up to some size or for few devices per DNN, else columns. For np ``milp``, ``columns`` or
         ``closed-form``; ``auto`` is columns where X0 comes from the relaxation and the objective is
         ``max_min_throughput``, else milp.
     backend
@@ -170,7 +171,9 @@ def _enumerable(problem: Problem) -> int:
 def _method_for(problem: Problem, candidates: Sequence[Candidate]) -> str:
     if dynamic.admits(problem, candidates):
         return "dynamic"
-    return "columns" if columns.admits(problem) and len(candidates) > MILP_CANDIDATES else "milp"
+    scarce = sum(device.count for device in problem.cluster.device_types) < SCARCE * len(problem.dnns)
+    many = len(candidates) > MILP_CANDIDATES and not scarce
+    return "columns" if columns.admits(problem) and many else "milp"
 
 
 def _size_changes(
