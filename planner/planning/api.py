@@ -68,9 +68,9 @@ def make_plan(
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
         For pipelines ``milp``, ``dynamic`` (at most two device types) or ``columns`` (large problems); ``auto`` is
-        dynamic where it admits the problem, else milp up to some size or for few devices per DNN, else columns. For np ``milp``, ``columns`` or
-        ``closed-form``; ``auto`` is columns where X0 comes from the relaxation and the objective is
-        ``max_min_throughput``, else milp.
+        dynamic where it admits the problem, else milp up to some size or where devices are few, else columns. For
+        np ``milp``, ``columns`` or ``closed-form``; ``auto`` is columns where X0 comes from the relaxation and the
+        objective is ``max_min_throughput``, else milp.
     backend
         ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
     gap
