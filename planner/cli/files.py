@@ -69,7 +69,8 @@ def _describe_plan(path: Path, plan: Plan, problem: Problem | None) -> str:
         return text + " (give --problem to check its constraints)"
     violations = check(problem, plan)
     if violations:
-        raise InputError(f"{path}: breaks {len(violations)} constraints, the first: {violations[0]}; solve it again")
+        count = f"{len(violations)} constraint{'s' * (len(violations) > 1)}"
+        raise InputError(f"{path}: breaks {count}, first: {violations[0]}; plan again")
     return text + ", every constraint holds"
 
 

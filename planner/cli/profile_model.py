@@ -75,12 +75,20 @@ def profile_model(
 
 
 def cut_blocks(
-    graph: "ModelGraph", at_hand: Sequence["DeviceAtHand"], estimated: Sequence["CatalogueDevice"], blocks: int
+    graph: "ModelGraph",
+    at_hand: Sequence["DeviceAtHand"],
+    estimated: Sequence["CatalogueDevice"],
+    blocks: int,
+    *,
+    even: bool = False,
 ) -> tuple[int, ...]:
-    """Return the layers at which blocks begin, balanced on every device given, at the fewest bytes."""
-    from planner.planning.prepartition import prepartition
+    """Return the layers at which blocks begin, balanced on every device given.
+
+    Within the bounds of prepartition the fewest bytes decide; with ``even`` the most even runtime does.
+    """
+    from planner.planning.prepartition import even_runtime, prepartition
     from planner.profiling import estimate_layers, measure_layers
 
     latencies_us = [measure_layers(graph, device).latency_us for device in at_hand]
     latencies_us += [estimate_layers(graph, device, batch=1, share=1) for device in estimated]
-    return prepartition(latencies_us, graph.cut_bytes, blocks).starts
+    return (even_runtime if even else prepartition)(latencies_us, graph.cut_bytes, blocks).starts

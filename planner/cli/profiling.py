@@ -24,6 +24,9 @@ OutOption = Annotated[
 ]
 BatchesOption = Annotated[str, typer.Option(help="Batch sizes, for example 1,2,4,8.")]
 BlocksOption = Annotated[int, typer.Option(min=1, help="Blocks to cut a model into.")]
+EvenOption = Annotated[
+    bool, typer.Option("--even", help="Blocks of the most even runtime; else of the fewest bytes within bounds.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random weights of a model given by name.")]
 ModelOutOption = Annotated[
     Path | None, typer.Option(help="Also write the model as profiled (batch freed): what an executor runs.")
@@ -50,6 +53,7 @@ def profile(
     cores: Annotated[int, typer.Option(min=1, help="Cores of this machine that make up the device.")] = 1,
     shares: Annotated[str, typer.Option(help="Shares 1/k to measure, each with k workers at once: 1,2.")] = "1",
     blocks: BlocksOption = 10,
+    even: EvenOption = False,
     balance: Annotated[
         str, typer.Option(help="Devices of the catalogue on which blocks are to be balanced too, e.g. V100,T4.")
     ] = "",
@@ -81,7 +85,7 @@ def profile(
     if model_out is not None:
         _write_model(onnx_model, model_out)
     helpers = [find_device(other) for other in _names(balance)]
-    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks))
+    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
     missing = [k for k in at_hand.shares if not (blank.has(device, k) and blank.table(device, k).batches == sizes)]
     if not missing:
         console.print(f"{out} has all of it; remove it to measure again", highlight=False, soft_wrap=True)
@@ -106,6 +110,7 @@ def estimate(
     batches: BatchesOption = "1,2,4,8",
     shares: Annotated[str, typer.Option(help="Limit the shares 1/k to these; default: all that a device offers.")] = "",
     blocks: BlocksOption = 10,
+    even: EvenOption = False,
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
 ) -> None:
@@ -126,7 +131,7 @@ def estimate(
     onnx_model, graph, sha256 = _resolve(model, seed)
     if model_out is not None:
         _write_model(onnx_model, model_out)
-    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [], devices, blocks))
+    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [], devices, blocks, even=even))
     found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
     save(found, out)
     _show(found, out)

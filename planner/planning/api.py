@@ -141,7 +141,7 @@ def _check_options(scheduler: str, method: str, backend: str, gap: float, time_l
         raise InputError(f"unknown backend {backend!r}; expected one of {[*BACKENDS, 'auto']}")
     if not 0 <= gap < 1:
         raise InputError(f"gap: expected a number in [0, 1), got {gap}")
-    if time_limit_s is not None and time_limit_s <= 0:
+    if time_limit_s is not None and not time_limit_s > 0:  # NaN, too
         raise InputError(f"time limit: expected more than 0 s, got {time_limit_s}")
 
 

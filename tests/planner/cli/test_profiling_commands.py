@@ -184,3 +184,14 @@ def test_a_profile_of_another_model_is_not_added_to(planner, model, tmp_path):
         planner("estimate", other, "--device", "L4", "--out", out)
     assert out.read_text() == before
     assert json.loads(before)["schema"] == "profile/1"
+
+
+def test_even_blocks_are_at_least_as_even(planner, tmp_path):
+    largest_share = {}
+    for flag in ("fewest bytes", "--even"):
+        out = tmp_path / f"{flag}.json"
+        extra = [flag] if flag == "--even" else []
+        planner("estimate", "squeezenet-light", "--device", "RaspberryPi5", "--batches", "1", "--out", out, *extra)
+        latency_us = load_profile(out).tables[0].latency_us[0]
+        largest_share[flag] = max(latency_us) / sum(latency_us)
+    assert largest_share["--even"] < largest_share["fewest bytes"]
