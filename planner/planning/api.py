@@ -156,12 +156,19 @@ def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -
     if method == "auto":
         method = _method_for(problem, candidates)
     if method == "columns":
-        return columns.size(problem, backend, clock.remaining()), method
+        return _size_columns(problem, backend, clock), method
     log.info("%d candidates, method %s", len(candidates), method)
     sizing = METHODS[method](problem, candidates, backend, clock.remaining())
     if method not in CANONICAL_METHODS:
         sizing = canonical(problem, candidates, sizing, backend, clock.remaining())
     return sizing, method
+
+
+def _size_columns(problem: Problem, backend: str, clock: Clock) -> Sizing:
+    """Return the plan of column generation, every DNN on the fewest devices that its own pipelines need."""
+    sizing = columns.size(problem, backend, clock.remaining())
+    in_use = [sized.candidate for sized in sizing.merged().pipelines]
+    return canonical(problem, in_use, sizing, backend, clock.remaining())
 
 
 def _enumerable(problem: Problem) -> int:
@@ -192,7 +199,7 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple
     if method == "auto" and columns.admits(whole) and is_large(whole, candidates):
         method = "columns"
     if method == "columns":
-        return columns.size(whole, backend, clock.remaining()), method
+        return _size_columns(whole, backend, clock), method
     sizing = milp.size(whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
 

@@ -96,6 +96,8 @@ def test_auto_takes_columns_where_there_is_too_much_to_enumerate(monkeypatch: py
     problem = random_problem(4, dnns=2, stages=2, counts=(3, 3, 3))
     assert make_plan(problem).method == "milp"
     monkeypatch.setattr("planner.planning.api.MILP_CANDIDATES", 3)
+    assert make_plan(problem).method == "milp"  # nine devices for two DNNs: too few for the bound of columns
+    monkeypatch.setattr("planner.planning.api.SCARCE", 4)
     assert make_plan(problem).method == "columns"
     monkeypatch.setattr("planner.planning.api.ENUMERABLE", 0)
     assert make_plan(problem).method == "columns"
