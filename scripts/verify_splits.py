@@ -54,7 +54,7 @@ class Verified:
 
     @property
     def passed(self) -> bool:
-        """Tell whether all are equal to the bit, or with optimisations within the tolerance or the model's own noise."""
+        """Tell whether all are equal to the bit, or optimised as near as the tolerance or the model's own noise."""
         return self.worst <= max(TOLERANCE, self.own) if self.optimised else self.equal == self.cuts
 
 
