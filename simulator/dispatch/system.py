@@ -44,6 +44,9 @@ class System:
         ``[pipeline, stage]``, index into ``device_types``; -1 beyond a pipeline's stages.
     device_types, devices, prices_per_hour
         Per type: its name, how many the plan fills (in fractions where shares do), its price (NaN if unknown).
+    spread
+        ``[pipeline, stage]``, the standard deviation of the logarithm of service times at the planned batch, as the
+        profile measured it; 0 where it did not, None where nobody asked.
     """
 
     dnn: str
@@ -62,6 +65,7 @@ class System:
     device_types: tuple[str, ...]
     devices: tuple[float, ...]
     prices_per_hour: tuple[float, ...]
+    spread: NDArray[np.float64] | None = None
 
     @cached_property
     def work_us(self) -> Ints:

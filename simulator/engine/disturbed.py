@@ -4,6 +4,10 @@ The dispatcher still works with planned times, but its books are corrected: when
 or a slice fails, what that slice still has to do is laid out anew from there, each batch at its planned time
 after the one before, and where the next stage expects it is moved as well.
 
+A plan takes over one type of device after the other: its slices of a type load their models when all slices of that
+type have drained, that is, have done what they were promised under the earlier plans. Slices of other types go on
+meanwhile. Which device holds which slice is not modelled, so a type is the least that can drain.
+
 Order of events: time, then kind (repairs and failures, ends of inference, arrivals at stages, ends of transfers, the
 dispatcher), then the order in which they were scheduled. A batch that is interrupted is recorded as far as it
 came, as a batch of no requests, so that the records hold all that slices did.
@@ -15,6 +19,7 @@ from typing import cast
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 from simpy.events import Event, EventPriority
 
 from simulator.dispatch.books import (
@@ -27,24 +32,35 @@ from simulator.dispatch.books import (
     SENT,
     TAIL,
     WAKE,
+    Books,
 )
 from simulator.dispatch.decisions import LOST
-from simulator.dispatch.frontend import advance
 from simulator.dispatch.system import Ints, System
 from simulator.engine.stations import Batch, Card, Epoch, Interrupted, Slice
-from simulator.engine.world import Failure, World, combined, drawn_failures, slices_of
+from simulator.engine.world import (
+    Failure,
+    World,
+    combined,
+    drawn_failures,
+    require_in_charge,
+    require_same_service,
+    slices_of,
+)
 from simulator.results.records import Records, Visits, outcomes
+
+Advance = Callable[[Books, Ints, NDArray[np.int32], int], tuple[int, int]]
 
 UNIT, END, REACH, CARD_END, DISPATCH = range(5)
 
 
 class DisturbedRun:
-    """One run of a frontend policy in a world."""
+    """One run of a frontend policy in a world; ``advance`` takes the policy's next step."""
 
-    def __init__(self, system: System, arrivals_us: Ints, policy: int, world: World) -> None:
+    def __init__(self, system: System, arrivals_us: Ints, advance: Advance, world: World) -> None:
         self.env = simpy.Environment()
-        self.arrivals_us, self.policy, self.world = arrivals_us, policy, world
-        self.service_rng, failure_rng = world.generators()
+        self.arrivals_us, self.advance, self.world = arrivals_us, advance, world
+        world.check(system)
+        self.service_rng, self.failure_rng = world.generators()
         self.fate = np.full(len(arrivals_us), -1, np.int32)
         self.batches: list[Batch] = []
         self.interrupted: list[Interrupted] = []
@@ -52,14 +68,14 @@ class DisturbedRun:
         self.lost: dict[int, Batch] = {}
         self.wake_number = 0
         self.observed = 0
+        self.switched_us: list[int] = []
+        self.handing_over: set[int] = set()  # types of devices on which a plan waits for an earlier one
+        self.factors = np.array(world.factors)
         if world.load_us:
             self._load(self.epochs[0], world.load_us)
-        failures = list(world.failures)
-        if world.failure_rate is not None:
-            failures += drawn_failures(system, world.failure_rate, int(arrivals_us[-1]), failure_rng)
-        for failure in failures:
-            slices_of(system, failure.unit, failure.pipeline, failure.stage, failure.index)
+        for failure in world.failures:
             self._at(failure.at_us, UNIT, partial(self._fail, failure))
+        self._draw_failures()
         for switch in world.switches:
             self._at(switch.at_us, UNIT, partial(self._switch, switch.system))
         if world.replan is not None:
@@ -111,7 +127,7 @@ class DisturbedRun:
         """Work through the queue, and send what the policy sends."""
         epoch = self.epoch
         while True:
-            size, pipeline = advance(self.policy, epoch.books, self.arrivals_us, self.fate, self.now)
+            size, pipeline = self.advance(epoch.books, self.arrivals_us, self.fate, self.now)
             if size == 0:
                 break
             row, stages = pipeline * epoch.system.max_stages, int(epoch.system.stages[pipeline])
@@ -148,7 +164,7 @@ class DisturbedRun:
 
     def _begin(self, slice_: Slice) -> None:
         """Serve the next batch of a slice's queue; not before the slice has loaded its model."""
-        if not slice_.waiting or slice_.down:
+        if not slice_.waiting or slice_.down or slice_.held:
             return
         batch = slice_.waiting.popleft()
         planned_us = slice_.latency_us[batch.size]
@@ -162,9 +178,12 @@ class DisturbedRun:
     def _service_us(self, batch: Batch, planned_us: int) -> int:
         """Return how long an inference really takes."""
         world = self.world
-        if world.factors is not None:
-            return max(1, round(planned_us * float(self.service_rng.choice(world.factors))))
-        spread = world.spread if isinstance(world.spread, int | float) else world.spread[batch.pipeline, batch.stage]
+        if len(self.factors):
+            return max(1, round(planned_us * float(self.service_rng.choice(self.factors))))
+        spread = world.spread
+        if spread == "profile":
+            measured = self.epochs[batch.epoch].system.spread
+            spread = 0.0 if measured is None else float(measured[batch.pipeline, batch.stage])
         if not spread:
             return planned_us
         return max(1, round(planned_us * float(np.exp(spread * self.service_rng.standard_normal()))))
@@ -179,6 +198,7 @@ class DisturbedRun:
         self._keep(slice_, batch)
         self._begin(slice_)
         self._lay_out(batch.epoch, slice_)
+        self._hand_over(slice_.device)
         if batch.stage + 1 < len(batch.slices):
             following = self._slice(batch, batch.stage + 1)
             following.promised[batch.number] = self.now + self._passage_us(batch)
@@ -238,15 +258,24 @@ class DisturbedRun:
 
     # -- failures
 
+    def _draw_failures(self) -> None:
+        """Schedule what fails at a rate while the plan in charge is used."""
+        rate, plan = self.world.failure_rate, len(self.epochs) - 1
+        if rate is not None:
+            until_us = int(self.arrivals_us[-1])
+            for failure in drawn_failures(self.epoch.system, rate, plan, self.now, until_us, self.failure_rng):
+                self._at(failure.at_us, UNIT, partial(self._fail, failure))
+
     def _fail(self, failure: Failure) -> None:
-        """Stop a unit of the first system; what was on its slices is retried once or lost."""
-        epoch, first = self.epochs[0], self.epochs[0].system
-        indices = slices_of(first, failure.unit, failure.pipeline, failure.stage, failure.index)
-        row = failure.pipeline * first.max_stages + failure.stage
-        slices = [epoch.slices[row, w] for w in indices]
+        """Stop a unit of a plan; what was on its slices is retried once or lost."""
+        require_in_charge(failure, self.switched_us)
+        epoch = self.epochs[failure.plan]
+        row = failure.pipeline * epoch.system.max_stages + failure.stage
+        slices = [epoch.slices[row, w] for w in slices_of(epoch.system, failure)]
         back_us = self.now + failure.repair_us
         for slice_ in slices:
             slice_.down = True
+            slice_.back_us = max(slice_.back_us, back_us)
             slice_.until_us = max(slice_.until_us if slice_.serving is None else 0, back_us + self.world.load_us)
         for slice_ in slices:
             slice_.attempt += 1
@@ -257,19 +286,20 @@ class DisturbedRun:
                 reached_us, started_us, _ = batch.times_us[batch.stage]
                 if started_us < self.now:
                     times_us = reached_us, started_us, self.now
-                    self.interrupted.append(Interrupted(batch.pipeline, batch.stage, slice_.index, times_us))
+                    pipeline = epoch.base + batch.pipeline
+                    self.interrupted.append(Interrupted(pipeline, batch.stage, slice_.index, times_us))
                 stranded.insert(0, batch)
             for batch in stranded:
                 self._retry(batch, slice_)
-            self._lay_out(0, slice_)
-            self._at(back_us, UNIT, partial(self._repair, slice_, back_us))
+            self._lay_out(failure.plan, slice_)
+            self._at(back_us, UNIT, partial(self._repair, failure.plan, slice_))
         self._dispatch()
 
-    def _repair(self, slice_: Slice, back_us: int) -> None:
+    def _repair(self, plan: int, slice_: Slice) -> None:
         """Take a slice back, unless it failed again and longer meanwhile; it loads its model first."""
-        if slice_.until_us <= back_us + self.world.load_us:
+        if slice_.back_us <= self.now:
             slice_.down = False
-            self._lay_out(0, slice_)
+            self._lay_out(plan, slice_)
             self._begin(slice_)
 
     def _retry(self, batch: Batch, failed: Slice) -> None:
@@ -327,6 +357,8 @@ class DisturbedRun:
             following = self._slice(batch, s)
             self._keep(following, batch)
             self._lay_out(batch.epoch, following)
+            self._hand_over(following.device)
+        self._hand_over(self._slice(batch, batch.stage).device)
 
     # -- plans that take over
 
@@ -336,15 +368,39 @@ class DisturbedRun:
             epoch.set_free(slice_, until_us)
 
     def _switch(self, system: System) -> None:
-        """Put another system in charge: it begins when the old one's slices have drained and the models are loaded."""
-        old = self.epoch
-        drained_us = max(self._free_us(slice_) for slice_ in old.slices.values())
-        new = Epoch(system, old.base + len(old.system.stages))
+        """Put another system in charge; its slices begin when those of the old ones on their type have drained."""
+        require_same_service(self.epochs[0].system, system)
+        old, new = self.epoch, Epoch(system, self.epoch.base + len(self.epoch.system.stages))
         for note in (HEAD, TAIL, SENT):
             new.books[NOTES, 0, note] = old.books[NOTES, 0, note]
         self.epochs.append(new)
-        self._load(new, max(self.now, drained_us) + self.world.load_us)
+        self.switched_us.append(self.now)
+        for slice_ in new.slices.values():
+            earlier = [int(old.books[FREE, one.row, one.index]) for one in old.on_type(slice_.device)]
+            slice_.held = True
+            slice_.until_us = max([self.now, *earlier]) + self.world.load_us
+            new.set_free(slice_, slice_.until_us)
+            self.handing_over.add(slice_.device)
+        for device in sorted(self.handing_over):
+            self._hand_over(device)
+        self._draw_failures()
         self._dispatch()
+
+    def _hand_over(self, device: int) -> None:
+        """Let slices on a type of device load their models, if those of all earlier plans on it have drained."""
+        if device not in self.handing_over:
+            return
+        for number, epoch in enumerate(self.epochs):
+            slices = epoch.on_type(device)
+            for slice_ in slices:
+                if slice_.held:
+                    slice_.held = False
+                    slice_.until_us = max(self.now, slice_.back_us if slice_.down else 0) + self.world.load_us
+                    self._begin(slice_)
+                    self._lay_out(number, slice_)
+            if epoch is not self.epoch and any(slice_.promised for slice_ in slices):
+                return
+        self.handing_over.remove(device)
 
     def _replan(self) -> None:
         """Tell the callback what was observed, and let the system that it returns take over."""

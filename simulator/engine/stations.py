@@ -38,10 +38,13 @@ class Slice:
 
     row: int
     index: int
+    device: int
     latency_us: list[int]
     serving: Batch | None = None
     until_us: int = 0  # planned end of what it serves, or end of its repair
     down: bool = False
+    back_us: int = 0  # end of its repair, loading aside
+    held: bool = False  # waits until an earlier plan has left the devices of its type
     attempt: int = 0  # an end that was scheduled for an earlier attempt is void
     waiting: deque[Batch] = field(default_factory=deque)
     promised: dict[int, int] = field(default_factory=dict)
@@ -70,8 +73,12 @@ class Epoch:
             for s in range(stages):
                 row, latency_us = p * width + s, system.latency_us[p, s].tolist()
                 for w in range(int(system.slices[p, s])):
-                    self.slices[row, w] = Slice(row, w, latency_us)
+                    self.slices[row, w] = Slice(row, w, int(system.device[p, s]), latency_us)
                     self.cards.setdefault((row, int(self.books[CARD, row, w])), Card())
+
+    def on_type(self, device: int) -> list[Slice]:
+        """Return the slices on a type of device."""
+        return [slice_ for slice_ in self.slices.values() if slice_.device == device]
 
     def set_free(self, slice_: Slice, until_us: int) -> None:
         """Correct until when a slice is taken."""

@@ -1,8 +1,10 @@
 """From a problem and a plan to the system that is simulated."""
 
-from math import nan
+from collections.abc import Sequence
+from math import exp, log, nan, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.model import InputError, Pipeline, Plan, Problem, Stage
 from simulator.dispatch.system import System
@@ -71,8 +73,33 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
             for kind in kinds
         ),
         prices_per_hour=tuple(nan if kind.price_per_hour is None else kind.price_per_hour for kind in kinds),
+        spread=stage_spread(problem, pipelines),
         **ints,
     )
+
+
+def stage_spread(problem: Problem, pipelines: Sequence[Pipeline]) -> NDArray[np.float64]:
+    """Return ``[pipeline, stage]`` spreads of service times at the planned batch, from the profile's.
+
+    Blocks vary independently: with latencies l_i and spreads s_i the stage's is
+    ``sqrt(log(1 + sum(l_i² · (exp(s_i²) - 1)) / sum(l_i)²))``; 0 where the profile was not measured.
+    """
+    spread = np.zeros((len(pipelines), max(len(pipeline.stages) for pipeline in pipelines)))
+    for p, pipeline in enumerate(pipelines):
+        profile = problem.dnn(pipeline.dnn).variant(pipeline.variant)
+        for s, stage in enumerate(pipeline.stages):
+            table = profile.table(stage.device, stage.share)
+            if table.spread is None:
+                continue
+            blocks = slice(stage.first_block, stage.last_block)
+            latency_us = table.block_latency_us(stage.batch)[blocks]
+            nearest = next(i for i, batch in enumerate(table.batches) if batch >= stage.batch)
+            variance = sum(
+                mean**2 * (exp(sigma**2) - 1)
+                for mean, sigma in zip(latency_us, table.spread[nearest][blocks], strict=True)
+            )
+            spread[p, s] = sqrt(log(1 + variance / sum(latency_us) ** 2))
+    return spread
 
 
 def _latencies_us(problem: Problem, pipeline: Pipeline, stage: Stage) -> list[int]:
@@ -112,7 +139,9 @@ def _check(problem: Problem, pipeline: Pipeline, where: str) -> None:
         raise InputError(f"{where}: stages cover {ranges}; expected all {len(profile.blocks)} blocks once, in order")
     if len({stage.batch for stage in pipeline.stages}) > 1:
         got = [stage.batch for stage in pipeline.stages]
-        raise InputError(f"{where}: expected one batch size for all stages, got {got}")
+        raise InputError(
+            f"{where}: expected one batch size for all stages, got {got}; plan without stage_batches to simulate it"
+        )
     for number, stage in enumerate(pipeline.stages):
         problem.cluster.device(stage.device)
         expected_us = profile.stage_latency_us(

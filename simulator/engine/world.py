@@ -1,52 +1,59 @@
 """What goes differently from the plan: options of a simulation, all off by default, all seeded.
 
-Times are µs of simulated time. Each source of randomness has a generator of its own, spawned from ``seed``, so that
-switching one on leaves the others as they were.
+Times are µs of simulated time. Plans are numbered in the order in which they take over, the first is 0. Every source of
+randomness has a generator of its own, spawned from ``seed``, so that switching one on leaves the others as they were;
+so has every unit that may fail, so that what happens up to a time does not depend on how long a run is.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, log, sqrt
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Gt
 from numpy.typing import NDArray
 
-from planner.model import InputError, Plan, Problem
+from planner.model import InputError
+from planner.model.cluster import Count, Positive
+from planner.model.record import record
 from simulator.dispatch.system import System
 
 Unit = Literal["slice", "device", "server"]
 Replan = Callable[[float, float], System | None]
 
 
-@dataclass(frozen=True)
+@record
 class Failure:
-    """A unit of a stage's pool that stops at ``at_us`` and is back ``repair_us`` later; ``index`` counts units."""
+    """A unit of a stage's pool that stops at ``at_us`` and is back ``repair_us`` later.
+
+    ``index`` counts the units of the pool, ``pipeline`` the pipelines of the DNN, ``plan`` the plans that take over.
+    """
 
     unit: Unit
-    pipeline: int
-    stage: int
-    index: int
-    at_us: int
-    repair_us: int
+    pipeline: Count
+    stage: Count
+    index: Count
+    at_us: Count
+    repair_us: Positive
+    plan: Count = 0
 
 
-@dataclass(frozen=True)
+@record
 class FailureRate:
     """Units that fail independently: exponential times of mean ``between_us`` up and ``repair_us`` down."""
 
     unit: Unit
-    between_us: float
-    repair_us: float
+    between_us: Annotated[float, Gt(0)]
+    repair_us: Annotated[float, Gt(0)]
 
 
-@dataclass(frozen=True)
+@record
 class Degradation:
     """A time in which transfers that begin take ``factor`` times as long."""
 
-    from_us: int
-    until_us: int
-    factor: float
+    from_us: Count
+    until_us: Count
+    factor: Annotated[float, Gt(0)]
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,13 @@ class World:
     Attributes
     ----------
     spread
-        Standard deviation of the logarithm of service times around the planned ones (which are the median): for all
-        stages, or ``[pipeline, stage]`` (`stage_spread` takes it from a profile).
+        Standard deviation of the logarithm of service times around the planned ones (which are the median): one for
+        all stages, or "profile" for each stage's own as the profile measured it.
     factors
         Measured over planned service times, drawn from with replacement, in place of ``spread``.
     failures, failure_rate
-        What stops when. A batch on it is retried once where its deadline allows, else lost.
+        What stops when; a rate is for the units of every plan while the run lasts. A batch on a unit that stops is
+        retried once where its deadline allows, else lost.
     load_us
         Time to load a model: on every slice at the start, after a repair and after a switch.
     switches
@@ -82,8 +90,8 @@ class World:
     """
 
     seed: int = 0
-    spread: float | NDArray[np.float64] = 0.0
-    factors: NDArray[np.float64] | None = None
+    spread: float | Literal["profile"] = 0.0
+    factors: tuple[float, ...] = ()
     failures: tuple[Failure, ...] = ()
     failure_rate: FailureRate | None = None
     load_us: int = 0
@@ -94,51 +102,66 @@ class World:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if np.min(self.spread) < 0 or (self.factors is not None and np.min(self.factors) <= 0):
-            raise InputError("world: expected a spread of at least 0 and factors above 0")
+        if self.spread != "profile" and not 0 <= self.spread < np.inf:
+            raise InputError(f'world: spread: expected "profile" or a number >= 0, got {self.spread}')
+        if self.factors and (self.spread or not 0 < min(self.factors) <= max(self.factors) < np.inf):
+            raise InputError("world: factors: expected numbers above 0, and no spread beside them")
+        if self.load_us < 0:
+            raise InputError(f"world: load_us: expected a time >= 0 µs, got {self.load_us}")
         if self.replan is not None and self.replan_every_us <= 0:
             raise InputError(f"world: replan_every_us: expected a time above 0 µs, got {self.replan_every_us}")
-        if any(part.factor <= 0 for part in self.degradations):
-            raise InputError("world: degradations: expected factors above 0")
+        for part in self.degradations:
+            if part.factor <= 0 or part.until_us <= part.from_us:
+                raise InputError(f"world: degradations: expected from_us < until_us and a factor above 0, got {part}")
+        if [one.at_us for one in self.switches] != sorted({one.at_us for one in self.switches}):
+            raise InputError("world: switches: expected increasing times")
 
     def generators(self) -> tuple[np.random.Generator, np.random.Generator]:
         """Return the generators of service times and of failures."""
         service, failing = np.random.default_rng(self.seed).spawn(2)
         return service, failing
 
+    def check(self, system: System) -> None:
+        """Raise InputError if a plan that takes over is for another service, or has no such unit as is to fail."""
+        systems = [system, *(switch.system for switch in self.switches)]
+        for other in systems[1:]:
+            require_same_service(system, other)
+        for failure in self.failures:
+            if failure.plan < len(systems):
+                slices_of(systems[failure.plan], failure)
+            if failure.plan and self.replan is None:
+                require_in_charge(failure, [switch.at_us for switch in self.switches])
 
-def stage_spread(problem: Problem, plan: Plan, dnn_name: str) -> NDArray[np.float64]:
-    """Return ``[pipeline, stage]`` spreads of service times at the planned batch, from the profile's.
 
-    Blocks vary independently: with latencies l_i and spreads s_i the stage's is
-    ``sqrt(log(1 + sum(l_i² · (exp(s_i²) - 1)) / sum(l_i)²))``; 0 where the profile was not measured.
-    """
-    pipelines = plan.of(dnn_name)
-    spread = np.zeros((len(pipelines), max(len(pipeline.stages) for pipeline in pipelines)))
-    for p, pipeline in enumerate(pipelines):
-        profile = problem.dnn(dnn_name).variant(pipeline.variant)
-        for s, stage in enumerate(pipeline.stages):
-            table = profile.table(stage.device, stage.share)
-            if table.spread is None:
-                continue
-            blocks = slice(stage.first_block, stage.last_block)
-            latency_us = table.block_latency_us(stage.batch)[blocks]
-            nearest = next(i for i, batch in enumerate(table.batches) if batch >= stage.batch)
-            variance = sum(
-                mean**2 * (exp(sigma**2) - 1)
-                for mean, sigma in zip(latency_us, table.spread[nearest][blocks], strict=True)
+def require_same_service(system: System, other: System) -> None:
+    """Raise InputError unless two systems serve the same DNN with the same SLO on the same types of devices."""
+    for name in ("dnn", "slo_us", "device_types"):
+        if getattr(system, name) != getattr(other, name):
+            raise InputError(
+                f"world: a plan that takes over has another {name}: expected {getattr(system, name)}, "
+                f"got {getattr(other, name)}"
             )
-            spread[p, s] = sqrt(log(1 + variance / sum(latency_us) ** 2))
-    return spread
 
 
-def slices_of(system: System, unit: Unit, pipeline: int, stage: int, index: int) -> range:
-    """Return the slices of a unit; raises InputError if the pool has no such unit."""
-    slices = int(system.slices[pipeline, stage]) if pipeline < len(system.stages) and stage < system.max_stages else 0
-    width = unit_size(system, unit, pipeline, stage) if slices else 1
-    if not 0 <= index * width < slices:
-        raise InputError(f"world: stage {stage} of pipeline {pipeline} has no {unit} {index}; it has {slices} slices")
-    return range(index * width, min((index + 1) * width, slices))
+def require_in_charge(failure: Failure, switched_us: list[int]) -> None:
+    """Raise InputError unless a failure's plan has taken over by then."""
+    if sum(at_us <= failure.at_us for at_us in switched_us) < failure.plan:
+        raise InputError(
+            f"world: failures: plan {failure.plan} has not taken over at {failure.at_us} µs; plans are numbered from 0 "
+            "in the order in which they take over"
+        )
+
+
+def slices_of(system: System, failure: Failure) -> range:
+    """Return the slices of the unit that fails; raises InputError if the pool has no such unit."""
+    p, s = failure.pipeline, failure.stage
+    slices = int(system.slices[p, s]) if p < len(system.stages) and s < system.max_stages else 0
+    width = unit_size(system, failure.unit, p, s) if slices else 1
+    if not 0 <= failure.index * width < slices:
+        raise InputError(
+            f"world: failures: stage {s} of pipeline {p} has no {failure.unit} {failure.index}; it has {slices} slices"
+        )
+    return range(failure.index * width, min((failure.index + 1) * width, slices))
 
 
 def unit_size(system: System, unit: Unit, pipeline: int, stage: int) -> int:
@@ -147,17 +170,20 @@ def unit_size(system: System, unit: Unit, pipeline: int, stage: int) -> int:
     return int(sizes[unit])
 
 
-def drawn_failures(system: System, rate: FailureRate, end_us: int, rng: np.random.Generator) -> list[Failure]:
-    """Return the failures of all units up to a time."""
+def drawn_failures(
+    system: System, rate: FailureRate, plan: int, from_us: int, until_us: int, rng: np.random.Generator
+) -> list[Failure]:
+    """Return the failures of all units of a plan in a time; each unit's are drawn by a generator of its own."""
     found = []
     for p, stages in enumerate(system.stages.tolist()):
         for s in range(stages):
-            for index in range(-(-int(system.slices[p, s]) // unit_size(system, rate.unit, p, s))):
-                at_us = rng.exponential(rate.between_us)
-                while at_us < end_us:
-                    repair_us = rng.exponential(rate.repair_us)
-                    found.append(Failure(rate.unit, p, s, index, int(at_us), int(repair_us) + 1))
-                    at_us += repair_us + rng.exponential(rate.between_us)
+            units = -(-int(system.slices[p, s]) // unit_size(system, rate.unit, p, s))
+            for index, own in enumerate(rng.spawn(units)):
+                at_us = from_us + own.exponential(rate.between_us)
+                while at_us < until_us:
+                    repair_us = int(own.exponential(rate.repair_us)) + 1
+                    found.append(Failure(rate.unit, p, s, index, int(at_us), repair_us, plan))
+                    at_us += repair_us + own.exponential(rate.between_us)
     return found
 
 
@@ -189,5 +215,6 @@ def combined(systems: list[System]) -> System:
         device_types=first.device_types,
         devices=tuple(np.max([system.devices for system in systems], axis=0).tolist()),
         prices_per_hour=first.prices_per_hour,
+        spread=None,
         **{name: stacked(name) for name in tables},
     )

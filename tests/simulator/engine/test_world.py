@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.model import InputError
+from planner.model import Block, InputError
 from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.dispatch.system import System
-from simulator.engine import World, simulate
-from simulator.engine.world import Degradation, Failure, FailureRate, Switch
+from simulator.engine import World, build_system, simulate
+from simulator.engine.system import stage_spread
+from simulator.engine.world import Degradation, Failure, FailureRate, Switch, drawn_failures
 from simulator.results.metrics import attainment, late
 from simulator.results.records import Records
 
@@ -79,7 +80,7 @@ def test_service_times_vary_as_asked_and_reproducibly() -> None:
     logs = np.log((run.visits[0].end_us - run.visits[0].start_us) / 1000)
     assert logs.std() == pytest.approx(0.2, rel=0.05)  # 4,000 draws: standard error 1.1 %
     assert np.median(logs) == pytest.approx(0.0, abs=0.02)
-    drawn = simulate(system, arrivals_us, world=World(factors=np.array([0.5, 2.0]))).visits[0]
+    drawn = simulate(system, arrivals_us, world=World(factors=(0.5, 2.0))).visits[0]
     assert set((drawn.end_us - drawn.start_us).tolist()) == {500, 2000}
 
 
@@ -88,7 +89,7 @@ def test_corrected_books_know_that_a_batch_ended_early() -> None:
     system, arrivals_us = chain(120, (1, [100])), np.array([0, 60])
     assert simulate(system, arrivals_us).outcome.tolist()[0] == FINISHED
     assert simulate(system, arrivals_us).outcome.tolist()[1] != FINISHED
-    run = simulate(system, arrivals_us, world=World(factors=np.array([0.5])))
+    run = simulate(system, arrivals_us, world=World(factors=(0.5,)))
     assert run.end_us().tolist() == [50, 110]
 
 
@@ -133,6 +134,82 @@ def test_a_plan_takes_over_when_the_old_one_has_drained() -> None:
     run = simulate(old, np.array([200, 260, 300]), world=World(load_us=50, switches=(Switch(250, new),)))
     assert run.visits[0].pipeline.tolist() == [0, 1, 1]
     assert run.end_us().tolist() == [300, 390, 430]
+
+
+def on_types(system: System, devices: list[int]) -> System:
+    """Return a system whose stages are on these types of devices."""
+    types = tuple(f"type {number}" for number in range(2))
+    count = tuple(float(system.slices[0][np.array(devices) == number].sum()) for number in range(2))
+    return replace(system, device=np.array([devices]), device_types=types, devices=count, prices_per_hour=(1.0, 1.0))
+
+
+def test_only_the_types_of_devices_that_are_still_at_work_drain() -> None:
+    """At 250 the old plan serves on type 0 until 300. The new one has 40 µs there, after 30 µs on the idle type 1.
+
+    Its request of 260 waits until type 1 has loaded (300), is there until 330, and at 350 type 0 has loaded.
+    """
+    old = on_types(chain(1000, (1, [100])), [0])
+    new = on_types(chain(1000, (1, [30]), (1, [40])), [1, 0])
+    run = simulate(old, np.array([200, 260]), world=World(load_us=50, switches=(Switch(250, new),)))
+    assert [visits.start_us.tolist() for visits in run.visits] == [[200, 300], [300, 350]]
+    assert run.end_us().tolist() == [300, 390]
+
+
+def test_a_plan_takes_over_when_the_old_one_has_really_drained() -> None:
+    """Service takes twice as long as planned: the old slice works until 400, not 300; then 50 to load, 80 to serve."""
+    old, new = chain(1000, (1, [100])), chain(1000, (1, [40]))
+    world = World(load_us=50, factors=(2.0,), switches=(Switch(250, new),))
+    assert simulate(old, np.array([200, 260]), world=world).end_us().tolist() == [400, 530]
+
+
+def test_a_later_plan_fails_too() -> None:
+    """The new plan has two slices; the second one fails at 320 with the request of 310 on it, which is retried."""
+    old, new = chain(1000, (1, [100])), chain(1000, (2, [100]))
+    world = World(switches=(Switch(250, new),), failures=(Failure("slice", 0, 0, 1, 320, 1000, plan=1),))
+    run = simulate(old, np.array([100, 300, 310]), world=world)
+    assert run.end_us().tolist() == [200, 400, 500]
+    assert run.visits[0].pipeline.tolist() == [0, 1, 1, 1]  # the last one is what the failure cut short
+    assert run.visits[0].slice.tolist() == [0, 0, 0, 1]
+    rate = World(switches=(Switch(250, new),), failure_rate=FailureRate("slice", 300.0, 100.0))
+    cut = [simulate(old, np.arange(0, 5000, 90), world=replace(rate, seed=seed)).visits[0] for seed in range(3)]
+    assert all((visits.pipeline[visits.size == 0] == 1).any() for visits in cut)
+
+
+def test_a_failed_slice_of_a_plan_that_waits_is_repaired() -> None:
+    """The new plan waits for the old slice until 300; its own fails at 260, is repaired at 270, loads until 350."""
+    old, new = chain(1000, (1, [100])), chain(1000, (1, [40]))
+    failure = Failure("slice", 0, 0, 0, 260, 10, plan=1)
+    world = World(load_us=50, switches=(Switch(250, new),), failures=(failure,))
+    assert simulate(old, np.array([200, 280]), world=world).end_us().tolist() == [300, 390]
+
+
+def test_failures_up_to_a_time_do_not_depend_on_the_length_of_the_run() -> None:
+    system = chain(600, (4, [60, 90]), (3, [50, 70]))
+    rate = FailureRate("slice", 2000.0, 300.0)
+    short, long = (drawn_failures(system, rate, 0, 0, until, np.random.default_rng(1)) for until in (5_000, 50_000))
+    assert short
+    assert sorted(short, key=str) == sorted((one for one in long if one.at_us < 5_000), key=str)
+
+
+def test_stages_vary_as_their_profile_measured(one_stage) -> None:
+    """One block of 15 ms at batch 2 that varies by 0.3: so does the stage. Two of 10 ms vary less, as they average."""
+    problem, plan = one_stage()
+    (table,) = problem.dnns[0].variants[0].tables
+    measured = replace(table, spread=((0.1,), (0.3,)))
+    profile = replace(problem.dnns[0].variants[0], tables=(measured,))
+    system = build_system(replace(problem, dnns=(replace(problem.dnns[0], variants=(profile,)),)), plan, "net")
+    assert system.spread == pytest.approx(np.array([[0.3]]))
+    halves = replace(table, latency_us=((9, 9), (10, 10)), spread=((0.1, 0.1), (0.3, 0.3)))
+    two = replace(profile, blocks=(*profile.blocks, Block(("more",))), cut_bytes=(8,), tables=(halves,))
+    (pipeline,) = plan.pipelines
+    pipeline = replace(pipeline, stages=(replace(pipeline.stages[0], last_block=2, latency_us=20),))
+    again = replace(problem, dnns=(replace(problem.dnns[0], variants=(two,)),))
+    variance = (np.exp(0.3**2) - 1) / 2
+    assert stage_spread(again, [pipeline]) == pytest.approx(np.array([[np.sqrt(np.log(1 + variance))]]))
+    run = simulate(replace(system, slo_us=10**9), poisson_us(7_500, 4000), world=World(spread="profile"))
+    full = run.visits[0].size == 2
+    logs = np.log((run.visits[0].end_us - run.visits[0].start_us)[full] / 15_000)
+    assert logs.std() == pytest.approx(0.3, rel=0.1)
 
 
 def test_replanning_sees_observed_rates() -> None:
@@ -181,6 +258,11 @@ def test_nothing_disappears(seed, unit, spread) -> None:
         ({"world": World(), "engine": "replay"}, "a world needs the simpy engine"),
         ({"world": World(), "policy": "reactive"}, "a world needs the simpy engine"),
         ({"world": World(failures=(Failure("slice", 0, 0, 9, 0, 1),))}, "stage 0 of pipeline 0 has no slice 9"),
+        ({"world": World(failures=(Failure("slice", 0, 0, 0, 5, 1, plan=1),))}, "plan 1 has not taken over at 5 µs"),
+        (
+            {"world": World(switches=(Switch(9, chain(200, (1, [10]))),))},
+            "a plan that takes over has another slo_us: expected 100, got 200",
+        ),
     ],
 )
 def test_bad_worlds_are_one_line(options, message) -> None:
@@ -189,7 +271,17 @@ def test_bad_worlds_are_one_line(options, message) -> None:
 
 
 def test_worlds_that_cannot_be_are_refused() -> None:
-    for bad in ({"spread": -1.0}, {"factors": np.array([0.0])}, {"replan": lambda *_: None}):
+    now, later = (Switch(at_us, chain(100, (1, [10]))) for at_us in (5, 9))
+    for bad in (
+        {"spread": -1.0},
+        {"spread": float("nan")},
+        {"factors": (0.0,)},
+        {"factors": (1.0,), "spread": 0.1},
+        {"load_us": -1},
+        {"replan": lambda *_: None},
+        {"degradations": (Degradation(9, 9, 2.0),)},
+        {"switches": (later, now)},
+    ):
         with pytest.raises(InputError, match="world"):
             World(**bad)
     assert replace(World(), seed=3).seed == 3

@@ -1,0 +1,179 @@
+"""Policies as Python functions: a read-only view of the head of the queue in, an answer out.
+
+    def impatient(view: View) -> Answer:
+        for pipeline in range(view.pipelines):
+            if view.completion_us(pipeline, 1) <= view.deadline_us:
+                return Send(pipeline, 1)
+        return Drop()
+
+    records = simulate(system, arrivals_us, policy=impatient)
+
+The function is asked about the head on every arrival and when it is time that it asked for, and again after each
+answer that moved the queue. It runs on the simpy engine, where the books that it sees follow what happens
+(`simulator.engine.disturbed`). The policies of `simulator.dispatch` are the same thing, compiled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.model import InputError
+from simulator.dispatch.books import (
+    FACTS,
+    FREE,
+    HEAD,
+    MAX_STAGES,
+    NEVER,
+    NOTES,
+    PIPELINES,
+    PLANNED,
+    SENT,
+    SLICES,
+    SLO,
+    STAGES,
+    TAIL,
+    WAKE,
+    WORK,
+    Books,
+    completion,
+    reserve,
+)
+from simulator.dispatch.decisions import LATE
+from simulator.dispatch.system import Ints
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send the first ``batch`` requests of the queue on a pipeline, on the slices that complete them first."""
+
+    pipeline: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Drop the head."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Ask again at a time, or when a request arrives before."""
+
+    until_us: int
+
+
+Answer = Send | Drop | Wait
+
+
+class View:
+    """What a policy sees: the queue, and what the books say about pipelines and slices; times in µs."""
+
+    __slots__ = ("_arrivals_us", "_books", "_head", "_tail", "now_us")
+
+    def __init__(self, books: Books, arrivals_us: Ints, now_us: int) -> None:
+        self._books, self._arrivals_us = books, arrivals_us
+        self._head, self._tail = (int(books[NOTES, 0, note]) for note in (HEAD, TAIL))
+        self.now_us = now_us
+
+    @property
+    def queued(self) -> int:
+        """Requests in the queue."""
+        return self._tail - self._head
+
+    @property
+    def deadlines_us(self) -> Ints:
+        """``[queued request]``, in increasing order."""
+        deadlines_us: Ints = self._arrivals_us[self._head : self._tail] + self._books[NOTES, 0, SLO]
+        return deadlines_us
+
+    @property
+    def deadline_us(self) -> int:
+        """The head's deadline."""
+        return int(self._arrivals_us[self._head] + self._books[NOTES, 0, SLO])
+
+    @property
+    def pipelines(self) -> int:
+        """How many there are; they are numbered in plan order."""
+        return int(self._books[NOTES, 0, PIPELINES])
+
+    def stages(self, pipeline: int) -> int:
+        """Return how many stages a pipeline has."""
+        return int(self._books[FACTS, self._row(pipeline), STAGES])
+
+    def planned_batch(self, pipeline: int) -> int:
+        """Return the planned batch size, the largest that may be sent."""
+        return int(self._books[FACTS, self._row(pipeline), PLANNED])
+
+    def work_us(self, pipeline: int, batch: int) -> int:
+        """Return how long a batch would take if it waited nowhere."""
+        return int(self._books[WORK, self._row(pipeline), batch])
+
+    def completion_us(self, pipeline: int, batch: int) -> int:
+        """Return when a batch that is sent now would be finished."""
+        return int(completion(self._books, pipeline, batch, self.now_us))
+
+    def free_us(self, pipeline: int, stage: int) -> Ints:
+        """Return ``[slice]``, until when each slice of a stage is taken."""
+        row = self._row(pipeline) + stage
+        free_us: Ints = self._books[FREE, row, : int(self._books[FACTS, row, SLICES])].copy()
+        return free_us
+
+    def _row(self, pipeline: int) -> int:
+        return pipeline * int(self._books[NOTES, 0, MAX_STAGES])
+
+
+PythonPolicy = Callable[[View], Answer]
+
+
+def advance_by(
+    policy: PythonPolicy, books: Books, arrivals_us: Ints, fate: NDArray[np.int32], now_us: int
+) -> tuple[int, int]:
+    """Work through the queue as `simulator.dispatch.frontend.advance` does, asking a Python function.
+
+    Raises
+    ------
+    InputError
+        The function's answer cannot be followed.
+    """
+    notes = books[NOTES, 0]
+    notes[WAKE] = NEVER
+    while notes[HEAD] < notes[TAIL]:
+        view = View(books, arrivals_us, now_us)
+        answer = _checked(policy, view)
+        head = int(notes[HEAD])
+        if isinstance(answer, Wait):
+            notes[WAKE] = answer.until_us
+            break
+        if isinstance(answer, Send):
+            reserve(books, answer.pipeline, answer.batch, now_us)
+            fate[head : head + answer.batch] = notes[SENT]
+            notes[SENT] += 1
+            notes[HEAD] += answer.batch
+            notes[WAKE] = now_us if notes[HEAD] < notes[TAIL] else NEVER
+            return answer.batch, answer.pipeline
+        fate[head] = -LATE
+        notes[HEAD] += 1
+    return 0, 0
+
+
+def _checked(policy: PythonPolicy, view: View) -> Answer:
+    answer = policy(view)
+    if isinstance(answer, Drop):
+        return answer
+    if isinstance(answer, Send) and 0 <= answer.pipeline < view.pipelines:
+        largest = min(view.queued, view.planned_batch(answer.pipeline))
+        if 1 <= answer.batch <= largest:
+            return answer
+        expected = f"a batch of 1 to {largest}, the queue and the plan allow no more"
+    elif isinstance(answer, Send):
+        expected = f"a pipeline of 0 to {view.pipelines - 1}"
+    elif isinstance(answer, Wait) and answer.until_us > view.now_us:
+        return answer
+    elif isinstance(answer, Wait):
+        expected = f"a time after {view.now_us} µs"
+    else:
+        expected = "Send, Drop or Wait"
+    name = getattr(policy, "__name__", type(policy).__name__)
+    raise InputError(f"policy {name} at {view.now_us} µs: expected {expected}, got {answer}")
