@@ -8,7 +8,7 @@ folder of another sweep is refused.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
 
 from planner.files.atomic import write_text
@@ -17,6 +17,9 @@ from simulator.sweep.loads import Row, Series, SweepOptions
 from simulator.workload.arrivals import TimesS
 
 Names = Mapping[str, Iterable[str]]
+
+# The code of the simulator that a row comes from.
+CODE = ("dispatch/*.py", "engine/*.py", "workload/*.py", "results/metrics.py", "results/records.py", "sweep/loads.py")
 
 
 class Store:
@@ -34,7 +37,7 @@ class Store:
     def key(self, series: Series, options: SweepOptions) -> str:
         """Return what the runs of a series are filed under, their load aside."""
         content = series.digest(self._trace_sha256[series.trace], options)
-        return hashlib.sha256(f"{content} poolpipe {version('poolpipe')}".encode()).hexdigest()
+        return hashlib.sha256(f"{content} {code_sha256()}".encode()).hexdigest()
 
     def known(self, key: str, series: Series, loads: Iterable[int]) -> dict[int, Row]:
         """Return the finished runs of a series by load (percent), labelled as that series."""
@@ -52,6 +55,15 @@ class Store:
         if self._path and lines:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(lines))
+
+
+@cache
+def code_sha256() -> str:
+    """Return the SHA-256 of the code that makes rows, so that other code runs them again."""
+    package, found = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for pattern in CODE for path in package.glob(pattern)):
+        found.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def _claim(folder: Path, series: Iterable[Series]) -> None:

@@ -124,6 +124,15 @@ def test_a_sweep_resumes_and_grows(series, system, times_s, tmp_path, monkeypatc
     assert len(calls) == 3 + 20 + 17  # another content: everything; b.json: the loads not run before
 
 
+def test_other_code_runs_again(series, times_s, tmp_path, monkeypatch):
+    one = {"series": [series()], "traces": {"t": times_s}, "options": SHORT, "folder": tmp_path}
+    assert run_sweep(**one).failures == []
+    monkeypatch.setattr("simulator.sweep.loads.simulate", None)  # what is known needs no simulation
+    assert run_sweep(**one).failures == []
+    monkeypatch.setattr("simulator.sweep.store.code_sha256", lambda: "of another version")
+    assert "not callable" in run_sweep(**one).failures[0].error
+
+
 def test_stopped_runs_are_run_again_where_all_is_asked(series, times_s, tmp_path):
     only = replace(SHORT, largest_only=True)
     stopped = run_sweep([series()], {"t": times_s}, only, folder=tmp_path)
