@@ -84,11 +84,15 @@ def cut_blocks(
 ) -> tuple[int, ...]:
     """Return the layers at which blocks begin, balanced on every device given.
 
-    Within the bounds of prepartition the fewest bytes decide; with ``even`` the most even runtime does.
+    Within the bounds of prepartition the fewest bytes decide, and of cuts of equal size those that part no layers which
+    runtimes fuse; with ``even`` the most even runtime does.
     """
     from planner.planning.prepartition import even_runtime, prepartition
     from planner.profiling import estimate_layers, measure_layers
+    from planner.profiling.roofline import fused_layers
 
     latencies_us = [measure_layers(graph, device).latency_us for device in at_hand]
     latencies_us += [estimate_layers(graph, device, batch=1, share=1) for device in estimated]
-    return (even_runtime if even else prepartition)(latencies_us, graph.cut_bytes, blocks).starts
+    fused = fused_layers(graph)
+    sizes = [size * len(graph.layers) + (at in fused) for at, size in enumerate(graph.cut_bytes, start=1)]
+    return (even_runtime if even else prepartition)(latencies_us, sizes, blocks).starts

@@ -47,6 +47,8 @@ class LatencyTable:
 
     ``latency_us[batch][block]`` in µs; row i is for batch size ``batches[i]``. ``spread[batch][block]`` is
     the standard deviation of the logarithm of the single timings behind it, where measured.
+    ``peak_memory_bytes[batch]`` is by how much a process that runs the whole model grew at most, where measured:
+    weights, what the runtime makes of them, and activations.
     """
 
     device: Annotated[str, MinLen(1)]
@@ -55,6 +57,7 @@ class LatencyTable:
     latency_us: tuple[tuple[Count, ...], ...]
     provenance: Provenance
     spread: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
+    peak_memory_bytes: tuple[Count, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse unordered batches and ragged tables."""
@@ -68,6 +71,11 @@ class LatencyTable:
                 raise InputError(f"{where}: {name}: expected {len(self.batches)} rows, one per batch, got {len(rows)}")
             if len({len(row) for row in rows}) > 1:
                 raise InputError(f"{where}: {name}: expected rows of equal length, got {[len(r) for r in rows]}")
+        if self.peak_memory_bytes is not None and len(self.peak_memory_bytes) != len(self.batches):
+            raise InputError(
+                f"{where}: peak_memory_bytes: expected {len(self.batches)} numbers, one per batch, "
+                f"got {len(self.peak_memory_bytes)}"
+            )
 
     def block_latency_us(self, batch: int) -> tuple[int, ...]:
         """Return the latency of each block at ``batch`` requests, in µs and at least 1.

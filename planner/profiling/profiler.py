@@ -1,17 +1,25 @@
 """Latencies of devices at hand: blocks run and timed with onnxruntime.
 
-Each block is a session of its own, fed with what the blocks before it make of random requests. A share 1/k is
-measured with k workers that run the same block on the same cores at the same time, so that the interference is
-in the number. Where there are more workers than cores they take turns, a few milliseconds each: short runs are either
-not interrupted or very long. So a share's latency is the mean over many turns; a whole device's is the median.
+Each block is a session of its own. A pass runs all blocks in order, each on what the one before it made, and times
+every one: so a block finds the caches as it does inside a stage of several blocks, not warm of itself. Passes are
+repeated, in rounds on newly opened sessions.
+
+A share 1/k is measured with k - 1 neighbours that run the same model on the same cores at the same time, so that the
+interference is in the number. Where there are more workers than cores they take turns, a few milliseconds each: short
+runs are either not interrupted or very long. So a share's latency is the mean over many turns; a whole device's is the
+median.
+
+Peak memory is that of a process which does nothing else: what loading the model and running it add to its resident
+size at most.
 """
 
 import datetime
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,9 +27,9 @@ import psutil
 from planner.model import InputError, LatencyTable, Provenance
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
-from planner.profiling.split import extract_parts
-from planner.profiling.timing import Effort, pinned, time_runs
-from planner.profiling.workers import colocated
+from planner.profiling.split import Part, extract_part, extract_parts
+from planner.profiling.timing import Effort, pinned, time_passes
+from planner.profiling.workers import colocated, measure_peak_memory
 
 TURNS_S = 0.2  # how long a share is timed at least: tens of the scheduler's turns
 
@@ -52,7 +60,7 @@ def measure_tables(
 ) -> tuple[LatencyTable, ...]:
     """Return measured tables of the blocks that begin at layers ``starts``, one per share of the device.
 
-    ``progress`` is called with a short text after every block and batch size.
+    ``progress`` is called with a short text after every round of a batch size.
 
     Raises
     ------
@@ -81,36 +89,46 @@ def _measure_share(
     progress: Progress,
 ) -> LatencyTable:
     parts = extract_parts(graph, starts)
+    whole = extract_part(graph, 0, len(graph.layers)).model
     rng = np.random.default_rng(0)
-    alive = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
-    latencies = np.zeros((len(batches), len(parts)))
-    spreads = np.zeros_like(latencies)
-    repeats = []
+    feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
+    threads = device.threads(share)
     if share > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
-    with colocated(share, device.threads(share), device.cores, device.provider) as neighbours:
-        for column, part in enumerate(parts):
-            session = open_session(part.model, threads=device.threads(share), provider=device.provider)
-            neighbours.load(part.model)
-            for row, batch in enumerate(batches):
-                feeds = {name: alive[batch][name] for name in part.inputs}
-                with pinned(device.cores), neighbours.busy(feeds):
-                    timings_us = time_runs(partial(run_model, session, feeds), effort)
-                latencies[row, column] = np.median(timings_us) if share == 1 else np.mean(timings_us)
-                spreads[row, column] = np.std(np.log(timings_us))
-                repeats.append(len(timings_us))
-                alive[batch].update(zip(part.outputs, run_model(session, feeds), strict=True))
-                for name in set(alive[batch]) - set(graph.alive[part.last]):
-                    del alive[batch][name]
-                progress(f"{device.name} 1/{share}, block {column}, batch {batch}")
+    rounds: dict[int, list[np.ndarray]] = {batch: [] for batch in batches}
+    with colocated(share, threads, device.cores, device.provider) as neighbours:
+        neighbours.load(whole)
+        for number in range(effort.rounds):
+            sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
+            for batch in batches:
+                with pinned(device.cores), neighbours.busy(feeds[batch]):
+                    steps = _chain(parts, sessions, feeds[batch])
+                    rounds[batch].append(time_passes(steps, effort.of_one_round()))
+                progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
+    passes_us = [np.concatenate(rounds[batch]) for batch in batches]
+    middle = np.median if share == 1 else np.mean
     return LatencyTable(
         device.name,
         share,
         tuple(batches),
-        tuple(tuple(max(1, round(value)) for value in row) for row in latencies.tolist()),
-        _provenance(device, share, effort, min(repeats)),
-        tuple(tuple(round(value, 4) for value in row) for row in spreads.tolist()),
+        tuple(tuple(max(1, round(us)) for us in middle(times, axis=0).tolist()) for times in passes_us),
+        _provenance(device, share, effort, min(map(len, passes_us))),
+        tuple(tuple(round(value, 4) for value in np.std(np.log(times), axis=0).tolist()) for times in passes_us),
+        measure_peak_memory(whole, [feeds[batch] for batch in batches], threads, device.cores, device.provider),
     )
+
+
+def _chain(
+    parts: Sequence[Part], sessions: Sequence[Any], feeds: Mapping[str, np.ndarray]
+) -> list[Callable[[], object]]:
+    """Return a step per part, which runs it on what the parts before it made."""
+    alive = dict(feeds)
+
+    def run(part: Part, session: Any) -> None:
+        made = run_model(session, {name: alive[name] for name in part.inputs})
+        alive.update(zip(part.outputs, made, strict=True))
+
+    return [partial(run, part, session) for part, session in zip(parts, sessions, strict=True)]
 
 
 def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) -> Provenance:
@@ -120,7 +138,8 @@ def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) 
     clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
     return Provenance(
         "measured",
-        f"{'median' if share == 1 else 'mean'} of timed runs ({effort.clock} clock); {share} worker(s) of "
+        f"{'median' if share == 1 else 'mean'} of passes over all blocks in {effort.rounds} rounds ({effort.clock} "
+        f"clock); {share} worker(s) of "
         f"{device.threads(share)} thread(s) on {device.cores} core(s) of {_processor()}{clock}, "
         f"load average {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -1,4 +1,8 @@
-"""Neighbours on the same cores: processes that keep running a block while one of its kind is being timed."""
+"""Processes beside the one that measures: neighbours on the same cores, and one whose memory is watched.
+
+Neighbours keep running a model while another worker of it is being timed. Peak memory is measured in a process of its
+own, since no process can forget what it held before.
+"""
 
 import multiprocessing
 import tempfile
@@ -10,22 +14,22 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from planner.model import InputError
 from planner.profiling.runtime import open_session, run_model
 from planner.profiling.timing import pinned
 
 
 class Neighbours:
-    """Processes that load the same block and run it while told to; made by `colocated`."""
+    """Processes that load a model and run it while told to; made by `colocated`."""
 
     def __init__(self, pipes: Sequence[Connection], folder: Path) -> None:
         self._pipes = pipes
         self._folder = folder
 
     def load(self, model: ir.Model) -> None:
-        """Give all neighbours a block to run."""
+        """Give all neighbours a model to run."""
         if self._pipes:
-            path = self._folder / "block.onnx"
-            ir.save(model, path, external_data="block.data")
+            path = _save(model, self._folder)
             for pipe in self._pipes:
                 pipe.send(str(path))
             for pipe in self._pipes:
@@ -33,7 +37,7 @@ class Neighbours:
 
     @contextmanager
     def busy(self, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Keep all neighbours running the block on ``feeds``."""
+        """Keep all neighbours running the model on ``feeds``."""
         for pipe in self._pipes:
             pipe.send(dict(feeds))
         for pipe in self._pipes:
@@ -72,7 +76,7 @@ def colocated(share: int, threads: int, cores: int, provider: str) -> Iterator[N
 
 
 def _serve(pipe: Connection, threads: int, cores: int, provider: str) -> None:
-    """Run blocks until the pipe closes: a text loads a block, feeds start it, None stops it."""
+    """Run a model until the pipe closes: a text loads one, feeds start it, None stops it."""
     session = None
     with pinned(cores):
         while True:
@@ -89,3 +93,70 @@ def _serve(pipe: Connection, threads: int, cores: int, provider: str) -> None:
                 pipe.send("done")
             except (EOFError, BrokenPipeError):
                 return
+
+
+def measure_peak_memory(
+    model: ir.Model, feeds: Sequence[Mapping[str, np.ndarray]], threads: int, cores: int, provider: str
+) -> tuple[int, ...] | None:
+    """Return by how many bytes the resident size of a fresh process has grown at most, after each of some runs.
+
+    Loading the model is part of it: weights, what the runtime makes of them, and activations. None where the system
+    does not tell the peak (other than Linux).
+    """
+    if _resident_bytes("VmHWM") is None:
+        return None
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
+        path = _save(model, Path(folder))
+        process = context.Process(target=_watch_memory, args=(theirs, path, threads, cores, provider), daemon=True)
+        process.start()
+        theirs.close()
+        peaks = []
+        try:
+            for given in feeds:
+                ours.send(dict(given))
+                peaks.append(int(ours.recv()))
+        except (EOFError, BrokenPipeError):
+            raise InputError(
+                f"the process that was to measure the memory of {model.graph.name!r} ended; "
+                "profile fewer or smaller batches if the machine ran out of memory"
+            ) from None
+        finally:
+            ours.close()
+            process.join(timeout=5)
+            process.kill()
+            process.join()
+    return tuple(peaks)
+
+
+def _watch_memory(pipe: Connection, path: Path, threads: int, cores: int, provider: str) -> None:
+    """Answer each feeds with the peak of the resident size so far, over that before the model was loaded."""
+    import onnxruntime  # noqa: F401  (its own size is not the model's)
+
+    with pinned(cores):
+        try:
+            feeds = pipe.recv()
+            before = _resident_bytes("VmRSS")
+            session = open_session(path, threads=threads, provider=provider)
+            while True:
+                run_model(session, feeds)
+                pipe.send((_resident_bytes("VmHWM") or 0) - (before or 0))
+                feeds = pipe.recv()
+        except (EOFError, BrokenPipeError):
+            return
+
+
+def _resident_bytes(field: str) -> int | None:
+    """Return a field of this process's status, or None where the system has none."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+    except OSError:
+        return None
+
+
+def _save(model: ir.Model, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="model.data")
+    return path

@@ -1,7 +1,7 @@
 import onnx_ir as ir
 
-from planner.cli.profile_model import profile_model
-from planner.profiling import DeviceAtHand, Effort, block_starts, build_architecture, find_device
+from planner.cli.profile_model import cut_blocks, profile_model
+from planner.profiling import DeviceAtHand, Effort, block_starts, build_architecture, find_device, read_graph
 
 
 def test_one_call_measures_estimates_and_returns_the_model_to_run():
@@ -40,3 +40,13 @@ def test_ten_blocks_share_the_work_on_every_device():
         block_us = table.latency_us[0]
         assert max(block_us) <= 0.4 * sum(block_us)
         assert min(block_us) >= 0.02 * sum(block_us)
+
+
+def test_blocks_part_no_layers_that_runtimes_fuse_where_other_cuts_are_as_small():
+    """ResNet-18 has a rectifier behind nearly every convolution, and cuts of equal size on either side of it."""
+    graph = read_graph(build_architecture("resnet18"))
+    starts = cut_blocks(graph, [], [find_device("RaspberryPi4")], blocks=10)
+    sizes = graph.cut_bytes
+    for start in starts[1:]:
+        if graph.layers[start].operator == "Relu":
+            assert sizes[start] != sizes[start - 1]  # behind it the cut would be larger

@@ -1,4 +1,6 @@
+import itertools
 import multiprocessing
+import sys
 import time
 from dataclasses import replace
 
@@ -18,14 +20,16 @@ from planner.profiling import (
     measure_layers,
     measure_tables,
     open_session,
+    profiler,
     random_feeds,
     read_graph,
+    run_model,
     with_tables,
 )
 from planner.profiling.timing import time_runs
-from planner.profiling.workers import colocated
+from planner.profiling.workers import colocated, measure_peak_memory
 
-BRIEF = Effort(warm_up=1, min_repeats=3, max_repeats=3)
+BRIEF = Effort(warm_up=1, min_repeats=3, max_repeats=4, rounds=2)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +50,64 @@ def test_tables_have_a_row_per_batch_and_say_where_they_come_from(graph):
     assert all(len(row) == 2 and min(row) >= 1 for row in table.latency_us)
     assert sum(table.latency_us[1]) > sum(table.latency_us[0])  # four times the work
     assert table.provenance.kind == "measured"
-    assert table.provenance.repeats == 3
+    assert table.provenance.repeats == 4  # two in each round, the fewest of at least three
+    assert "2 rounds" in table.provenance.method
     assert "onnxruntime" in table.provenance.runtime
-    assert len(ticks) == 4
+    assert ticks == [f"here 1/1, round {number} of 2, batch {batch}" for number in (1, 2) for batch in (1, 4)]
 
 
 def test_shares_get_tables_of_their_own(graph):
     tables = measure_tables(graph, [0], DeviceAtHand("here", cores=1, shares=(1, 2)), [16], BRIEF)
     assert [table.share for table in tables] == [1, 2]
     assert "2 worker(s)" in tables[1].provenance.method
+
+
+def test_blocks_are_timed_in_order_on_what_the_ones_before_them_made(graph, monkeypatch):
+    """Every pass runs all blocks in order; every round opens new sessions."""
+    opened, ran = [], []
+
+    def opening(model, **options):
+        opened.append(open_session(model, **options))
+        return opened[-1]
+
+    def running(session, feeds):
+        ran.append((opened.index(session), sorted(feeds)))
+        return run_model(session, feeds)
+
+    monkeypatch.setattr(profiler, "open_session", opening)
+    monkeypatch.setattr(profiler, "run_model", running)
+    measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
+    a_pass = [["x"], ["a", "b"]]
+    assert [feeds for _, feeds in ran] == a_pass * 6  # one to warm up and two that count, in each of two rounds
+    assert [session for session, _ in ran] == [0, 1] * 3 + [2, 3] * 3
+
+
+def test_the_spread_holds_what_changes_between_rounds(graph, monkeypatch):
+    """Rounds of 100 and 200 µs, each steady: the logarithms lie log(2) / 2 from their mean."""
+    rounds = itertools.cycle([100.0, 200.0])
+    monkeypatch.setattr(profiler, "time_passes", lambda steps, _: np.full((2, len(steps)), next(rounds)))
+    (table,) = measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
+    assert table.latency_us == ((150, 150),)
+    assert table.spread[0] == pytest.approx((np.log(2) / 2,) * 2, abs=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the resident size is Linux's")
+def test_peak_memory_holds_what_a_run_needs_and_grows_with_the_batch():
+    # 67 MB of weights; of 4096 requests x and y are 17 MB each, h is 268 MB.
+    rows = 4096
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 1024] x) => (float[n, 1024] y)'
+        " <float[1024, 16384] w = {0}> { h = MatMul(x, w) y = Slice(h, b, e, a) }".replace(
+            "<float[1024, 16384] w = {0}>",
+            "<float[1024, 16384] w = {0}, int64[1] b = {0}, int64[1] e = {1024}, int64[1] a = {1}>",
+        )
+    )
+    model.graph.initializers["w"].const_value = ir.tensor(np.ones((1024, 16384), np.float32), name="w")
+    feeds = [{"x": np.ones((size, 1024), np.float32)} for size in (1, rows)]
+    small, large = measure_peak_memory(model, feeds, threads=1, cores=1, provider="CPUExecutionProvider")
+    weights, activations = 1024 * 16384 * 4, rows * (1024 + 16384 + 1024) * 4
+    assert small >= 0.9 * weights
+    assert small + 0.8 * activations < large < small + 2 * activations
 
 
 def test_neighbours_work_while_a_block_is_timed_and_rest_afterwards(graph):
