@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import process_time
+from typing import get_type_hints
 
 import numpy as np
 from rich.table import Table
@@ -124,14 +125,9 @@ def read_results(path: Path | None) -> list[Verified]:
     """Return the results in a CSV file, none where there is no such file."""
     if path is None or not path.exists():
         return []
+    kinds = get_type_hints(Verified) | {"optimised": lambda text: text == "True"}
     with path.open(encoding="utf-8", newline="") as stream:
-        return [
-            Verified(
-                row["model"], row["size"], row["optimised"] == "True", int(row["cuts"]), int(row["equal"]),
-                int(row["beyond"]), float(row["worst"]), float(row["own"]), float(row["processor_s"]),
-            )
-            for row in csv.DictReader(stream)
-        ]  # fmt: skip
+        return [Verified(**{name: kinds[name](text) for name, text in row.items()}) for row in csv.DictReader(stream)]
 
 
 def append_result(path: Path | None, found: Verified) -> None:

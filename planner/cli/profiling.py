@@ -62,16 +62,20 @@ def profile(
     width: Annotated[
         float, typer.Option(min=0.001, help="Stop when the median's 95 % confidence interval is within ± this fraction")
     ] = 0.02,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds on new sessions: the spread then holds what differs between sittings.")
+    ] = 5,
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: processor time, for one core of a machine that others use as well.")
     ] = "wall",
+    again: Annotated[bool, typer.Option("--again", help="Measure again what the profile has already.")] = False,
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
 ) -> None:
     """Measure the blocks of a model on this machine with onnxruntime.
 
     Latencies are medians; a profile that exists keeps its blocks and its other tables, and shares that it has
-    already are not measured again, so that an interrupted run goes on where it stopped.
+    already are not measured again unless asked for, so that an interrupted run goes on where it stopped.
     """
     from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, with_tables
 
@@ -86,17 +90,18 @@ def profile(
         _write_model(onnx_model, model_out)
     helpers = [find_device(other) for other in _names(balance)]
     blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
-    missing = [k for k in at_hand.shares if not (blank.has(device, k) and blank.table(device, k).batches == sizes)]
+    known = [k for k in at_hand.shares if blank.has(device, k) and blank.table(device, k).batches == sizes]
+    missing = [k for k in at_hand.shares if again or k not in known]
     if not missing:
-        console.print(f"{out} has all of it; remove it to measure again", highlight=False, soft_wrap=True)
+        console.print(f"{out} has all of it; --again measures it again", highlight=False, soft_wrap=True)
         return
     found = blank
     with progress() as bar:
-        steps = len(missing) * len(starts) * len(sizes)
+        steps = len(missing) * rounds * len(sizes)
         task = bar.add_task(f"measuring {graph.name} on {device}", total=steps)
         for share in missing:
             one = replace(at_hand, shares=(share,))
-            effort = Effort(cap_s=cap_s, width=width, clock="cpu" if clock == "cpu" else "wall")
+            effort = Effort(cap_s=cap_s, width=width, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
             tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task))
             found = with_tables(found, tables)
             save(found, out)
@@ -284,6 +289,17 @@ def _show(profile: Profile, out: Path) -> None:
         first, last = (f"{sum(row.latency_us[at]) / 1000:.2f} (batch {row.batches[at]})" for at in (0, -1))
         table.add_row(row.device, f"1/{row.share}", first, last, row.provenance.kind)
     console.print(table)
+    for row in profile.tables:
+        if row.peak_memory_bytes is not None:
+            batch = row.batches[-1]
+            measured_mb = row.peak_memory_bytes[-1] / 1e6
+            computed_mb = profile.memory_bytes(batch, 0, len(profile.blocks)) / 1e6
+            console.print(
+                f"peak memory on {row.device} 1/{row.share}, batch {batch}: measured {measured_mb:.0f} MB, "
+                f"computed {computed_mb:.0f} MB (parameters and live tensors)",
+                highlight=False,
+                soft_wrap=True,
+            )
     console.print(f"wrote {out}: {len(profile.blocks)} blocks", highlight=False, soft_wrap=True)
 
 

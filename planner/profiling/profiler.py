@@ -29,7 +29,7 @@ from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
 from planner.profiling.split import Part, extract_part, extract_parts
 from planner.profiling.timing import Effort, pinned, time_passes
-from planner.profiling.workers import colocated, measure_peak_memory
+from planner.profiling.workers import Neighbours, colocated, measure_peak_memory
 
 TURNS_S = 0.2  # how long a share is timed at least: tens of the scheduler's turns
 
@@ -88,34 +88,52 @@ def _measure_share(
     effort: Effort,
     progress: Progress,
 ) -> LatencyTable:
-    parts = extract_parts(graph, starts)
     whole = extract_part(graph, 0, len(graph.layers)).model
     rng = np.random.default_rng(0)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
-    threads = device.threads(share)
     if share > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
-    rounds: dict[int, list[np.ndarray]] = {batch: [] for batch in batches}
+    threads = device.threads(share)
     with colocated(share, threads, device.cores, device.provider) as neighbours:
         neighbours.load(whole)
-        for number in range(effort.rounds):
-            sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
-            for batch in batches:
-                with pinned(device.cores), neighbours.busy(feeds[batch]):
-                    steps = _chain(parts, sessions, feeds[batch])
-                    rounds[batch].append(time_passes(steps, effort.of_one_round()))
-                progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
-    passes_us = [np.concatenate(rounds[batch]) for batch in batches]
+        passes_us = time_parts(extract_parts(graph, starts), device, share, feeds, effort, neighbours, progress)
     middle = np.median if share == 1 else np.mean
     return LatencyTable(
         device.name,
         share,
         tuple(batches),
-        tuple(tuple(max(1, round(us)) for us in middle(times, axis=0).tolist()) for times in passes_us),
-        _provenance(device, share, effort, min(map(len, passes_us))),
-        tuple(tuple(round(value, 4) for value in np.std(np.log(times), axis=0).tolist()) for times in passes_us),
-        measure_peak_memory(whole, [feeds[batch] for batch in batches], threads, device.cores, device.provider),
+        tuple(tuple(max(1, round(us)) for us in middle(times, axis=0).tolist()) for times in passes_us.values()),
+        _provenance(device, share, effort, min(map(len, passes_us.values()))),
+        tuple(tuple(round(value, 4) for value in log_spread(times).tolist()) for times in passes_us.values()),
+        measure_peak_memory(whole, list(feeds.values()), threads, device.cores, device.provider),
     )
+
+
+def time_parts(
+    parts: Sequence[Part],
+    device: DeviceAtHand,
+    share: int,
+    feeds: Mapping[int, Mapping[str, np.ndarray]],
+    effort: Effort,
+    neighbours: Neighbours,
+    progress: Progress = lambda _: None,
+) -> dict[int, np.ndarray]:
+    """Return by batch size the times (µs) ``[pass, part]`` of parts run in order; ``feeds[batch]`` start the first."""
+    rounds: dict[int, list[np.ndarray]] = {batch: [] for batch in feeds}
+    for number in range(effort.rounds):
+        threads = device.threads(share)
+        sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
+        for batch, given in feeds.items():
+            with pinned(device.cores), neighbours.busy(given):
+                rounds[batch].append(time_passes(_chain(parts, sessions, given), effort.of_one_round()))
+            progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
+    return {batch: np.concatenate(passes) for batch, passes in rounds.items()}
+
+
+def log_spread(passes_us: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of the logarithms of each column."""
+    spread: np.ndarray = np.std(np.log(passes_us), axis=0)
+    return spread
 
 
 def _chain(

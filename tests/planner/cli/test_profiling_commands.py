@@ -1,4 +1,5 @@
 import json
+import sys
 
 import onnx_ir as ir
 import pytest
@@ -50,6 +51,21 @@ def test_measuring_estimating_and_measuring_again_add_up(planner, model, tmp_pat
     output = planner("profile", model, "--device", "here", "--out", out, "--batches", "1,2", "--cap-s", "0.01")
     assert "has all of it" in output
     assert load_profile(out) == first
+    planner("profile", model, "--device", "here", "--out", out, "--batches", "1,2", "--rounds", "2", "--again")
+    second = load_profile(out)
+    assert "2 rounds" in second.table("here", 1).provenance.method
+    assert second.blocks == first.blocks
+    assert second.tables[1:] == first.tables[1:]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the resident size is Linux's")
+def test_measured_peak_memory_stands_beside_the_computed(planner, model, tmp_path):
+    out = tmp_path / "small.json"
+    output = planner("profile", model, "--device", "here", "--out", out, "--batches", "1,256", "--cap-s", "0.01")
+    # x and a have 3 kB a request each; at batch 256 some of the three or four tensors of 0.8 MB are alive at once
+    small, large = load_profile(out).table("here", 1).peak_memory_bytes
+    assert large > small
+    assert "peak memory on here 1/1, batch 256: measured" in output
 
 
 def test_a_pinned_batch_is_freed_and_the_model_written(planner, tmp_path):
