@@ -8,6 +8,7 @@ from planner.files.documents import (
     load_plan,
     load_problem,
     load_profile,
+    load_record,
     save,
     schema_of,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "load_plan",
     "load_problem",
     "load_profile",
+    "load_record",
     "replacing",
     "save",
     "schema_of",

@@ -18,6 +18,7 @@ from planner.files.atomic import write_text
 from planner.model import Cluster, InputError, Plan, Problem, Profile
 
 T = TypeVar("T", Cluster, Profile, Problem, Plan)
+R = TypeVar("R")
 
 KINDS: dict[str, type[Any]] = {"cluster": Cluster, "profile": Profile, "problem": Problem, "plan": Plan}
 VERSION = 1
@@ -85,12 +86,18 @@ def load_any(path: Path) -> Cluster | Profile | Problem | Plan:
         raise InputError(
             f"{path}: schema: expected one of {[f'{name}/{VERSION}' for name in KINDS]}, got {document.get('schema')!r}"
         )
-    found: Cluster | Profile | Problem | Plan = _validate(path, document, KINDS[kind])
+    found: Cluster | Profile | Problem | Plan = _validate(path, document, kind, KINDS[kind])
     return found
 
 
+def load_record(path: Path, kind: str, cls: type[R]) -> R:
+    """Read a document (JSON or TOML) of a kind that another package defines, as a record; raises InputError."""
+    return _validate(path, _read(path), kind, cls)
+
+
 def _load(path: Path, cls: type[T]) -> T:
-    return _validate(path, _read(path), cls)
+    kind = next(name for name, known in KINDS.items() if known is cls)
+    return _validate(path, _read(path), kind, cls)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -108,8 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _validate(path: Path, document: dict[str, Any], cls: type[T]) -> T:
-    kind = next(name for name, known in KINDS.items() if known is cls)
+def _validate(path: Path, document: dict[str, Any], kind: str, cls: type[R]) -> R:
     body = dict(document)
     schema = body.pop("schema", None)
     if schema != f"{kind}/{VERSION}":
@@ -117,7 +123,7 @@ def _validate(path: Path, document: dict[str, Any], cls: type[T]) -> T:
     if kind == "problem":
         _resolve(path, body)
     try:
-        validated: T = TypeAdapter(cls).validate_json(json.dumps(body))
+        validated: R = TypeAdapter(cls).validate_json(json.dumps(body))
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from None
     return validated

@@ -71,13 +71,22 @@ def _part(path: Path, folder: Path) -> Part:
             if isinstance(plan, Plan) and plan.problem_sha256 in ("", digest(problem)):
                 plans[beside.stem] = plan
     records = {}
-    if len(plans) == 1:
+    if len(plans) == 1 and not _took_over(path.with_name("run.json")):
         (plan,) = plans.values()
         for written in sorted(path.parent.glob("*.records.*")):
             dnn = written.name.partition(".records.")[0]
             records[dnn] = read_records(written, build_system(problem, plan, dnn))
     name = path.parent.relative_to(folder).as_posix()
     return Part(folder.resolve().name if name == "." else name, problem, plans, records)
+
+
+def _took_over(path: Path) -> bool:
+    """Say whether other plans took over in a run: its records then are not of the plan beside them alone."""
+    if not path.exists():
+        return False
+    with _reading(path):
+        world = json.loads(path.read_text(encoding="utf-8")).get("world")
+        return bool(world and world["switches"])
 
 
 def _facts(run: dict[str, Any], where: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +16,9 @@ from planner.cli.app import console, errors, progress
 from planner.files import replacing, save, write_text
 from planner.model import InputError, digest
 from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, served_dnns, times_per_dnn
-from simulator.engine import build_system, simulate
-from simulator.engine.run import EngineName
+from simulator.cli.worlds import LoadedWorld, load_world, load_worlds
+from simulator.engine import POLICIES, build_system, simulate
+from simulator.engine.run import EngineName, require_runnable
 from simulator.results import summary
 from simulator.results.metrics import require_counted
 from simulator.results.tables import write_records
@@ -32,6 +34,8 @@ SchemaOption = Annotated[str, typer.Option(help=f"Schema of the traces: auto, {'
 SortOption = Annotated[bool, typer.Option("--sort", help="Sort plain arrival lists instead of refusing disorder.")]
 DurationOption = Annotated[float, typer.Option(help="Simulated time, s.")]
 EngineOption = Annotated[EngineName, typer.Option(help="auto (replay where it is exact), replay or simpy.")]
+POLICY_HELP = f"Dispatch policy: {', '.join(POLICIES)}"
+WORLD_HELP = "File of what goes differently from the plan: jitter, failures, loading, switches"
 RoundRobinOption = Annotated[
     bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all of it.")
 ]
@@ -51,7 +55,8 @@ def run_plan(
     rate: Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")] = None,
     load: Annotated[float, typer.Option(help="Where no rate is given: share of the planned throughput.")] = 0.9,
     duration: DurationOption = 30.0,
-    policy: Annotated[str, typer.Option(help="Dispatch policy.")] = "reservation",
+    policy: Annotated[str, typer.Option(help=f"{POLICY_HELP}.")] = "reservation",
+    world: Annotated[Path | None, typer.Option(help=f"{WORLD_HELP}. [default: all as planned]")] = None,
     engine: EngineOption = "auto",
     schema: SchemaOption = "auto",
     sort: SortOption = False,
@@ -61,16 +66,22 @@ def run_plan(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/run"),
 ) -> None:
     """Simulate one plan: every request's record, and what the records say."""
+    require_runnable(policy, engine)
     loaded = load_plans([plan], problem, data)[0]
     names = served_dnns(loaded, dnn)
     require_counted(duration)
     systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
+    different = load_world(world, problem, data) if world else None
+    worlds = {name: different.of(systems[name], seed, served_dnns(loaded, None)) for name in names if different}
+    for each in worlds.values():
+        require_runnable(policy, engine, each)
     recorded = load_trace(trace, schema, sort, seed)
     offered = times_per_dnn(recorded, names, round_robin)
     rows = []
     for name, system in systems.items():
         rate_rps = rate if rate is not None else load * loaded.plan.throughput_rps(name)
-        records = simulate(system, fold(offered[name], rate_rps, duration), policy=policy, engine=engine)
+        arrivals_us = fold(offered[name], rate_rps, duration)
+        records = simulate(system, arrivals_us, policy=policy, engine=engine, world=worlds.get(name))
         write_records(records, out / f"{name}.records.csv")
         rows.append({"dnn": name, "rate_rps": rate_rps, "policy": policy, "engine": records.engine} | summary(records))
     _write_table(pd.DataFrame(rows), out / "summary.csv")
@@ -84,6 +95,7 @@ def run_plan(
         "policy": policy,
         "seed": seed,
         "round_robin": round_robin,
+        "world": different.record if different else None,
         "plan_sha256": digest(loaded.plan),
         "problem_sha256": digest(loaded.problem),
         "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
@@ -100,7 +112,10 @@ def sweep(
     trace: Annotated[list[Path], typer.Option(help="Arrivals, in any schema (repeat for several).")],
     problem: ProblemOption = None,
     data: DataOption = None,
-    policy: Annotated[list[str], typer.Option(help="Dispatch policy (repeat for several).")] = ["reservation"],  # noqa: B006
+    policy: Annotated[list[str], typer.Option(help=f"{POLICY_HELP} (repeat for several).")] = ["reservation"],  # noqa: B006
+    world: Annotated[
+        list[Path] | None, typer.Option(help=f"{WORLD_HELP} (repeat for several). [default: all as planned]")
+    ] = None,
     seed: Annotated[list[int], typer.Option(min=0, help="Seed of what is random (repeat for several).")] = [0],  # noqa: B006
     loads: Annotated[str, typer.Option(help="Load factors in percent: FIRST:LAST:STEP, or a list.")] = "100:5:5",
     duration: DurationOption = 30.0,
@@ -123,7 +138,10 @@ def sweep(
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds; one row per run, and each largest load that holds."""
     options = SweepOptions(_percents(loads), duration, engine, target, largest_only)
+    for one_policy in policy:
+        require_runnable(one_policy, engine)
     loaded = load_plans(plans, problem, data)
+    worlds = load_worlds(world or [], problem, data)
     traces: dict[str, TimesS] = {}
     series: list[Series] = []
     for path in trace:
@@ -134,7 +152,7 @@ def sweep(
                 offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.dnns], round_robin)
                 names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}
                 traces |= {names[dnn]: times_s for dnn, times_s in offered.items()}
-                series += _series(one, names, full_rates(loaded)[one.name], policy, one_seed)
+                series += _series(one, names, full_rates(loaded)[one.name], policy, one_seed, worlds)
     with progress() as bar:
         task = bar.add_task("simulating, series", total=len(series))
         result = run_sweep(
@@ -158,10 +176,24 @@ def sweep(
 
 
 def _series(
-    one: LoadedPlan, traces: Mapping[str, str], full_rps: Mapping[str, float], policies: list[str], seed: int
+    one: LoadedPlan,
+    traces: Mapping[str, str],
+    full_rps: Mapping[str, float],
+    policies: list[str],
+    seed: int,
+    worlds: Mapping[str, LoadedWorld],
 ) -> list[Series]:
-    by_dnn = {dnn: [name] for dnn, name in traces.items()}
-    return series_of_plan(one.name, one.problem, one.plan, by_dnn, full_rps=full_rps, policies=policies, seeds=[seed])
+    served = [dnn.name for dnn in one.problem.dnns if one.plan.of(dnn.name)]
+    return series_of_plan(
+        one.name,
+        one.problem,
+        one.plan,
+        {dnn: [name] for dnn, name in traces.items()},
+        full_rps=full_rps,
+        policies=policies,
+        seeds=[seed],
+        worlds={name: partial(world.of, dnns=served) for name, world in worlds.items()},
+    )
 
 
 def _percents(text: str) -> tuple[int, ...]:
@@ -206,7 +238,7 @@ def _show_runs(rows: list[dict[str, Any]]) -> None:
 def _show_largest(result: SweepResult) -> None:
     """Print the largest loads: the mean over plans, and over DNNs too where there are many."""
     found = pd.DataFrame(result.largest)
-    varying = [key for key in ("trace", "policy", "seed") if found[key].nunique() > 1]
+    varying = [key for key in ("trace", "policy", "seed", "world") if found[key].nunique() > 1]
     keys = ["scheduler", *(["dnn"] if len(found) <= 24 else []), *varying]
     table = Table(*keys, "series", "largest load factor", box=None)
     for names, part in found.groupby(keys, sort=False)["largest_load_factor"]:

@@ -180,10 +180,11 @@ class DisturbedRun:
         world = self.world
         if len(self.factors):
             return max(1, round(planned_us * float(self.service_rng.choice(self.factors))))
-        spread = world.spread
-        if spread == "profile":
+        if isinstance(world.spread, str):
             measured = self.epochs[batch.epoch].system.spread
             spread = 0.0 if measured is None else float(measured[batch.pipeline, batch.stage])
+        else:
+            spread = world.spread
         if not spread:
             return planned_us
         return max(1, round(planned_us * float(np.exp(spread * self.service_rng.standard_normal()))))

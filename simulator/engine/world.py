@@ -90,7 +90,7 @@ class World:
     """
 
     seed: int = 0
-    spread: float | Literal["profile"] = 0.0
+    spread: float | str = 0.0
     factors: tuple[float, ...] = ()
     failures: tuple[Failure, ...] = ()
     failure_rate: FailureRate | None = None
@@ -102,8 +102,8 @@ class World:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if self.spread != "profile" and not 0 <= self.spread < np.inf:
-            raise InputError(f'world: spread: expected "profile" or a number >= 0, got {self.spread}')
+        if self.spread != "profile" and (isinstance(self.spread, str) or not 0 <= self.spread < np.inf):
+            raise InputError(f'world: spread: expected "profile" or a number >= 0, got {self.spread!r}')
         if self.factors and (self.spread or not 0 < min(self.factors) <= max(self.factors) < np.inf):
             raise InputError("world: factors: expected numbers above 0, and no spread beside them")
         if self.load_us < 0:
@@ -112,7 +112,8 @@ class World:
             raise InputError(f"world: replan_every_us: expected a time above 0 µs, got {self.replan_every_us}")
         for part in self.degradations:
             if part.factor <= 0 or part.until_us <= part.from_us:
-                raise InputError(f"world: degradations: expected from_us < until_us and a factor above 0, got {part}")
+                got = f"{part.from_us}, {part.until_us} and {part.factor:g}"
+                raise InputError(f"world: degradations: expected from_us < until_us and a factor above 0, got {got}")
         if [one.at_us for one in self.switches] != sorted({one.at_us for one in self.switches}):
             raise InputError("world: switches: expected increasing times")
 

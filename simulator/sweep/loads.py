@@ -12,7 +12,7 @@ than the whole run may lose, the rest does not matter.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from math import floor
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from planner.model import InputError
 from simulator.dispatch.system import System
-from simulator.engine import simulate
+from simulator.engine import World, simulate
 from simulator.engine.run import EngineName
 from simulator.results import Records, summary
 from simulator.results.metrics import WARM_UP_US, require_counted
@@ -28,6 +28,7 @@ from simulator.workload import fold
 from simulator.workload.arrivals import ArrivalsUs, TimesS
 
 LOADS = tuple(range(100, 0, -5))  # percent, as published: 1.00, 0.95, ..., 0.05
+AS_PLANNED = "as planned"  # the name of no world
 PREFIXES = (0.1, 0.3)  # shares of the arrivals after which a run that certainly fails is stopped
 
 Row = dict[str, Any]
@@ -58,7 +59,9 @@ class SweepOptions:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """A DNN of a plan (its ``system``) under one trace and policy.
+    """A DNN of a plan (its ``system``) under one trace and policy, in a world where not all goes to plan or in none.
+
+    ``seed`` is what the trace was read with, and the world's.
 
     ``full_rps`` is what load factor 1 means: the throughput of the pipelines plan for this DNN, whichever
     scheduler's plan is simulated.
@@ -72,20 +75,39 @@ class Series:
     seed: int
     full_rps: float
     system: System
+    world_name: str = AS_PLANNED
+    world: World | None = None
 
     @property
     def label(self) -> Row:
         """The columns that say which series a row belongs to."""
-        return {name: getattr(self, name) for name in ("plan", "scheduler", "dnn", "trace", "policy", "seed")}
+        names = ("plan", "scheduler", "dnn", "trace", "policy", "seed")
+        return {name: getattr(self, name) for name in names} | {"world": self.world_name}
 
     def digest(self, times_sha256: str, options: SweepOptions) -> str:
         """Return the SHA-256 of everything that determines its rows, the loads aside."""
         found = hashlib.sha256(f"{times_sha256} {self.policy} {self.seed} {options.duration_s!r}".encode())
-        for field in fields(self.system):
-            value = getattr(self.system, field.name)
-            found.update(f"{field.name} {getattr(value, 'shape', '')} ".encode())
-            found.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+        _update(found, self.system)
+        if self.world is not None:
+            _update(found, self.world)
         return found.hexdigest()
+
+
+def _update(found: "hashlib._Hash", value: Any) -> None:
+    """Take a value, and all that it holds, into a digest."""
+    if is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            found.update(f"{field.name} ".encode())
+            _update(found, getattr(value, field.name))
+    elif isinstance(value, np.ndarray):
+        found.update(f"{value.shape} ".encode())
+        found.update(value.tobytes())
+    elif isinstance(value, tuple):
+        found.update(f"{len(value)} ".encode())
+        for part in value:
+            _update(found, part)
+    else:
+        found.update(repr(value).encode())
 
 
 def offered_rps(full_rps: float, percent: int) -> int:
@@ -169,7 +191,7 @@ def run_load(
         if lost:
             requests = int((arrivals_us >= WARM_UP_US).sum())
             return series.label | offered | {"stopped": True, "requests": requests, "dropped": lost, "late": 0}
-    records = simulate(series.system, arrivals_us, policy=series.policy, engine=options.engine)
+    records = _simulated(series, arrivals_us, options)
     filled = {f"devices_{name}": n for name, n in zip(series.system.device_types, series.system.devices, strict=True)}
     return series.label | offered | {"stopped": False, "engine": records.engine} | filled | summary(records)
 
@@ -193,6 +215,10 @@ def _may_lose(requests: int, target: float) -> int:
     return floor((1 - target) * requests * (1 + 1e-12) + 1e-12)
 
 
+def _simulated(series: Series, arrivals_us: ArrivalsUs, options: SweepOptions) -> Records:
+    return simulate(series.system, arrivals_us, policy=series.policy, engine=options.engine, world=series.world)
+
+
 def _certainly_lost(series: Series, arrivals_us: ArrivalsUs, options: SweepOptions) -> int:
     """Return how many requests a prefix of the arrivals shows to be lost, where it is too many; else 0."""
     may_lose = _may_lose(int((arrivals_us >= WARM_UP_US).sum()), options.target)
@@ -200,7 +226,7 @@ def _certainly_lost(series: Series, arrivals_us: ArrivalsUs, options: SweepOptio
         part_us = arrivals_us[: int(share * len(arrivals_us))]
         if len(part_us) <= may_lose:
             continue
-        lost = _lost_before(simulate(series.system, part_us, policy=series.policy, engine=options.engine))
+        lost = _lost_before(_simulated(series, part_us, options))
         if lost > may_lose:
             return lost
     return 0

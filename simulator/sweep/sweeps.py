@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from planner.model import InputError, Plan, Problem
-from simulator.engine import build_system
+from simulator.engine import System, World, build_system
+from simulator.engine.run import require_runnable
 from simulator.sweep.hosts import Item, run_here, run_in_processes, run_on_ray
-from simulator.sweep.loads import Row, Series, SweepOptions, is_finished, largest_load
+from simulator.sweep.loads import AS_PLANNED, Row, Series, SweepOptions, is_finished, largest_load
 from simulator.sweep.store import Store
 from simulator.workload.arrivals import TimesS
 
 Hosts = Literal["local", "ray"]
+MakeWorld = Callable[[System, int], World | None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def series_of_plan(
     full_rps: Mapping[str, float] | None = None,
     policies: Sequence[str] = ("reservation",),
     seeds: Sequence[int] = (0,),
+    worlds: Mapping[str, MakeWorld] | None = None,
 ) -> list[Series]:
     """Return the series of every DNN of a plan.
 
@@ -53,6 +56,8 @@ def series_of_plan(
         DNN -> the names of the traces that it is offered.
     full_rps
         DNN -> what load factor 1 means; by default the plan's own throughput.
+    worlds
+        Name -> a function of system and seed that returns what goes differently; by default all goes as planned.
 
     Raises
     ------
@@ -61,13 +66,14 @@ def series_of_plan(
     """
     full = full_rps or {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
     return [
-        Series(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system)
+        Series(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system, world, make(system, seed))
         for dnn in problem.dnns
         if plan.of(dnn.name)
         for system in (build_system(problem, plan, dnn.name),)
         for trace in traces[dnn.name]
         for policy in policies
         for seed in seeds
+        for world, make in (worlds or {AS_PLANNED: lambda *_: None}).items()
     ]
 
 
@@ -99,11 +105,16 @@ def run_sweep(
     Raises
     ------
     InputError
-        The folder belongs to another sweep, there is nothing to run, or Ray is not installed.
+        The folder belongs to another sweep, there is nothing to run, a policy is unknown, a world asks for another
+        engine or policy, or Ray is not installed.
     """
     options = options or SweepOptions()
     if not series:
         raise InputError("nothing to simulate: no plan serves any DNN")
+    for one in series:
+        require_runnable(one.policy, options.engine, one.world)
+        if one.world is not None and one.world.replan is not None:
+            raise InputError("runs are filed by their content, which a function has not: simulate a replan by itself")
     store = Store(folder, series, traces)
     keys = [store.key(one, options) for one in series]
     known = [store.known(key, one, options.loads) for key, one in zip(keys, series, strict=True)]

@@ -117,14 +117,17 @@ def test_round_robin_gives_every_dnn_functions_of_its_own(call, site):
     assert set(pd.read_csv(out / "runs.csv")["trace"]) == {"calls.csv for first", "calls.csv for second"}
 
 
-def test_a_failed_run_is_said_and_the_rest_finished(call, site):
+def test_a_failed_run_is_said_and_the_rest_finished(call, site, two_stages):
+    _, plan = two_stages
+    slow = replace(plan.of("second")[0], throughput_rps=0.5)  # no rate of at least 1 to offer
+    save(replace(plan, pipelines=(*plan.of("first"), slow)), site / "slow.json")
     out = site / "sweep"
     call(
-        *("sweep", site / "pipelines.json", "--trace", site / "steady.csv", "--loads", "50", "--duration", "2"),
-        *("--policy", "reservation", "--policy", "no-such", "--jobs", "1", "--out", out),
+        *("sweep", site / "slow.json", "--trace", site / "steady.csv", "--loads", "50", "--duration", "2"),
+        *("--jobs", "1", "--out", out),
         status=1,
     )
-    assert len(pd.read_csv(out / "runs.csv")) == 2
+    assert pd.read_csv(out / "runs.csv")["dnn"].tolist() == ["first"]
 
 
 def test_load_factor_one_is_the_pipelines_plan_of_the_same_problem(site, one_stage):
@@ -151,6 +154,7 @@ BAD = [
     (["run", "lonely/plan.json", "--trace", "steady.csv"], "problem.json: no such file; give the plan's problem"),
     (["run", "other/plan.json", "--trace", "steady.csv"], "was made for another problem"),
     (["sweep", "np.json", "np.json", "--trace", "steady.csv"], "given twice"),
+    (["sweep", "np.json", "--trace", "steady.csv", "--policy", "no-such"], "unknown policy 'no-such'; choose one of"),
     (["sweep", "np.json", "--trace", "steady.csv", "--loads", "0"], "loads: expected percents above 0"),
     (["sweep", "np.json", "--trace", "steady.csv", "--loads", "a:b"], "--loads: expected FIRST:LAST:STEP"),
     (["sweep", "np.json", "--trace", "steady.csv", "--duration", "0.001"], "requests of its first 0.001 s are not"),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.model import InputError
-from simulator.engine import build_system, simulate
+from simulator.engine import World, build_system, simulate
+from simulator.engine.world import Failure, FailureRate, Switch
 from simulator.results.metrics import attainment
 from simulator.sweep import (
     LOADS,
@@ -168,13 +169,61 @@ def test_rows_that_cannot_be_read_are_named_and_kept(series, times_s, tmp_path):
     assert (tmp_path / "runs.jsonl").read_bytes() == before
 
 
-def test_a_failure_is_reported_and_the_rest_finished(series, times_s):
-    many = [series(policy="no such policy"), series(), series(full_rps=0.5)]
+def test_a_failure_is_reported_and_the_rest_finished(series, system, times_s):
+    broken = replace(system(), latency_us=np.zeros((1, 1, 0), np.int64))
+    many = [series(broken), series(), series(full_rps=0.5)]
     result = run_sweep(many, {"t": times_s}, replace(SHORT, loads=(100,)))
-    assert [failure.series.policy for failure in result.failures] == ["no such policy", "reservation"]
-    assert "unknown policy" in result.failures[0].error
+    assert [failure.series for failure in result.failures] == [many[0], many[2]]
+    assert "Traceback" in result.failures[0].error
     assert "a rate below 1" in result.failures[1].error
     assert len(result.rows) == len(result.largest) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy": "fifo"}, "unknown policy 'fifo'; choose one of reservation, "),
+        ({"policy": "reactive", "world": World()}, "a world needs the simpy engine"),
+        ({"world": World(replan=lambda *_: None, replan_every_us=1)}, "content, which a function has not"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused_before_there_is_a_folder(series, times_s, tmp_path, changes, words):
+    with pytest.raises(InputError, match=words):
+        run_sweep([series(), series(**changes)], {"t": times_s}, SHORT, folder=tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_runs_are_filed_by_what_the_world_is_like(series, system, times_s, tmp_path, monkeypatch):
+    calls = []
+    original = simulate
+    monkeypatch.setattr("simulator.sweep.loads.simulate", lambda *a, **k: calls.append(1) or original(*a, **k))
+
+    def swept(**world):
+        one = series(world_name="rough", world=World(**world))
+        return run_sweep([one], {"t": times_s}, replace(SHORT, loads=(50,)), folder=tmp_path).rows[0]
+
+    failure = Failure("slice", 0, 0, 0, 1_000_000, 2_000_000)
+    first = swept(spread=0.2, seed=1)
+    assert (first["world"], first["engine"]) == ("rough", "simpy")
+    assert swept(spread=0.2, seed=1) == first
+    assert len(calls) == 1
+    assert swept(spread=0.2, seed=2)["latency_mean_us"] != first["latency_mean_us"]
+    assert swept(spread=0.2, seed=1, failures=(failure,))["attainment"] < first["attainment"]
+    to = tuple(Switch(1_000_000, system(slices=slices)) for slices in (1, 3))
+    assert swept(switches=to[:1])["attainment"] < swept(switches=to[1:])["attainment"]
+    assert len(calls) == 5
+    assert run_sweep([series()], {"t": times_s}, replace(SHORT, loads=(50,))).rows[0]["world"] == "as planned"
+
+
+def test_the_early_stop_holds_in_a_world(series, times_s):
+    rate = FailureRate("slice", 1e6, 2e5)
+    one = series(world=World(spread=0.2, failure_rate=rate, load_us=50_000), world_name="rough")
+    options = replace(SHORT, target=0.9)
+    every, some = run_series(one, times_s, options), run_series(one, times_s, replace(options, largest_only=True))
+    assert largest_load(every, 0.9) == largest_load(some, 0.9)
+    assert some[0]["stopped"]
+    for stopped, full in zip(some, every, strict=False):
+        assert stopped["dropped"] + stopped["late"] <= full["dropped"] + full["late"]
 
 
 @pytest.mark.parametrize(

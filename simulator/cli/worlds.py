@@ -1,0 +1,124 @@
+"""Worlds as files: what goes differently from the plan, for ``--world``. Times are µs.
+
+    schema = "world/1"
+    spread = "profile"       # service times vary as the profile measured; or a number, the same for all stages
+    load_us = 300_000        # to load a model: at the start, after repairs and switches
+
+    [failure_rate]           # or [[failures]] with dnn, unit, pipeline, stage, index, at_us, repair_us, plan
+    unit = "device"          # what fails together: slice, device or server
+    between_us = 60e6        # mean times, exponential
+    repair_us = 5e6
+
+    [[switches]]
+    at_us = 15_000_000
+    plan = "np.json"         # beside this file
+
+`simulator.engine.world.World` says what each means; the seed is the run's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Gt, MinLen
+
+from planner.cli.app import about
+from planner.files import load_record
+from planner.model import InputError, digest
+from planner.model.cluster import Count
+from planner.model.record import record
+from simulator.cli.inputs import LoadedPlan, load_plans
+from simulator.engine import System, World, build_system
+from simulator.engine.world import Degradation, Failure, FailureRate, Switch
+
+
+@record
+class FailureOf(Failure):
+    """A failure in the plan of a DNN, which may be left out where there is one."""
+
+    dnn: str = ""
+
+
+@record
+class PlanSwitch:
+    """A plan file that takes over."""
+
+    at_us: Count
+    plan: Annotated[str, MinLen(1)]
+
+
+@record
+class WorldDocument:
+    """What a world file holds."""
+
+    spread: float | str = 0.0
+    factors: tuple[Annotated[float, Gt(0)], ...] = ()
+    failures: tuple[FailureOf, ...] = ()
+    failure_rate: FailureRate | None = None
+    load_us: Count = 0
+    switches: tuple[PlanSwitch, ...] = ()
+    degradations: tuple[Degradation, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedWorld:
+    """A world file, with the plans that take over."""
+
+    path: Path
+    document: WorldDocument
+    plans: tuple[LoadedPlan, ...]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the record of a run says about it."""
+        found = {"name": self.path.name} | asdict(self.document)
+        for switch, one in zip(found["switches"], self.plans, strict=True):
+            switch["plan_sha256"] = digest(one.plan)
+        return found
+
+    def of(self, system: System, seed: int, dnns: Sequence[str]) -> World:
+        """Return the world of a DNN, one of those that are served; raises InputError where it cannot be."""
+        document = self.document
+        switched = [build_system(one.problem, one.plan, system.dnn) for one in self.plans]
+        with about(self.path):
+            world = World(
+                seed=seed,
+                spread=document.spread,
+                factors=document.factors,
+                failures=tuple(_of_dnn(document.failures, system.dnn, dnns)),
+                failure_rate=document.failure_rate,
+                load_us=document.load_us,
+                switches=tuple(Switch(one.at_us, to) for one, to in zip(document.switches, switched, strict=True)),
+                degradations=document.degradations,
+            )
+            world.check(system)
+        return world
+
+
+def load_world(path: Path, problem: Path | None = None, data: Path | None = None) -> LoadedWorld:
+    """Read a world file and the plans in it, as `load_plans` does; raises InputError."""
+    document = load_record(path, "world", WorldDocument)
+    names = list(dict.fromkeys(one.plan for one in document.switches))
+    with about(path):
+        plans = dict(zip(names, load_plans([path.parent / name for name in names], problem, data), strict=True))
+    return LoadedWorld(path, document, tuple(plans[one.plan] for one in document.switches))
+
+
+def load_worlds(paths: Sequence[Path], problem: Path | None = None, data: Path | None = None) -> dict[str, LoadedWorld]:
+    """Read world files, by name; raises InputError where two have the same."""
+    loaded = {path.name: load_world(path, problem, data) for path in paths}
+    if len(loaded) < len(paths):
+        raise InputError("--world: expected files of different names, which tell their runs apart")
+    return loaded
+
+
+def _of_dnn(failures: Sequence[FailureOf], dnn: str, dnns: Sequence[str]) -> list[Failure]:
+    """Return the failures in the plan of a DNN."""
+    found = []
+    for failure in failures:
+        if failure.dnn not in dnns and (failure.dnn or len(dnns) > 1):
+            raise InputError(f"world: failures: dnn: expected one of {', '.join(dnns)}, got {failure.dnn!r}")
+        if failure.dnn in ("", dnn):
+            found.append(Failure(**{name: value for name, value in asdict(failure).items() if name != "dnn"}))
+    return found
