@@ -9,8 +9,9 @@ exact latencies:
   deadlines that are a *guard* time earlier than the requests' own.
 """
 
-from collections import OrderedDict
+from bisect import bisect_right
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,18 +38,17 @@ from simulator.executor.fleet import SliceId
 PACE_WEIGHT = 0.1  # of the latest batch in a slice's pace
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(NamedTuple):
     """A batch that the policy sends: requests [first, first + size), and a slice per stage."""
 
     number: int
     pipeline: int
     first: int
     size: int
-    slices: tuple[int, ...]
+    slices: tuple[SliceId, ...]
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     """A batch that a slice has to do: when it can begin with it (as far as is known), and how long it takes."""
 
@@ -59,7 +59,12 @@ class _Entry:
 class Dispatcher:
     """A policy, its books, and the queue of all requests.
 
-    ``fate[request]`` is the number of its batch, or the negative of its outcome.
+    ``fate[request]`` is the number of its batch, or the negative of its outcome. ``arrived`` is how many requests
+    have arrived, ``queued`` how many of them wait in the queue; ``wake_us`` is when the policy wants to be asked again
+    even if no request arrives.
+
+    What slices still have to do changes with every event, but matters only when the policy is asked: it is entered into
+    the books then.
     """
 
     def __init__(self, system: System, arrivals_us: Ints, policy: str, guard_us: int) -> None:
@@ -69,11 +74,18 @@ class Dispatcher:
         self._books = open_books(with_guard(system, guard_us))
         self._books[NOTES, 0, WAKE] = NEVER
         self.fate = np.full(len(arrivals_us), -1, np.int32)
-        self._entries: dict[SliceId, OrderedDict[int, _Entry]] = {s: OrderedDict() for s in slices_of(system)}
+        self.arrived, self.queued, self.wake_us = 0, 0, NEVER
+        self._entries: dict[SliceId, dict[int, _Entry]] = {slice_id: {} for slice_id in slices_of(system)}
         self._pace = dict.fromkeys(self._entries, 1.0)  # how long batches take, in planned times
         self._down: dict[SliceId, int] = {}  # until when
+        self._free_us = dict.fromkeys(self._entries, 0)
+        self._changed: set[SliceId] = set()  # since their reservations were entered into the books
         # Plain numbers: an element of an array costs ten times as much, and these are read for every batch.
+        self._times_us: list[int] = [*arrivals_us.tolist(), NEVER]
         self._rows = {s: s.pipeline * system.max_stages + s.stage for s in self._entries}
+        self._cards = {s: int(self._books[CARD, row, s.slice]) for s, row in self._rows.items()}
+        self._stages: list[int] = system.stages.tolist()
+        self._first_rows = range(0, len(system.stages) * system.max_stages, system.max_stages)
         self._latency_us: list[list[list[int]]] = system.latency_us.tolist()
         self._transfer_us: list[list[int]] = system.transfer_us.tolist()
         self._hop_us: list[list[int]] = system.hop_us.tolist()
@@ -84,51 +96,41 @@ class Dispatcher:
         return tuple(self._entries)
 
     @property
-    def arrived(self) -> int:
-        """How many requests have arrived."""
-        return int(self._books[NOTES, 0, TAIL])
-
-    @property
-    def queued(self) -> int:
-        """How many requests wait in the queue."""
-        return self.arrived - int(self._books[NOTES, 0, HEAD])
-
-    @property
-    def wake_us(self) -> int:
-        """When the policy wants to be asked again even if no request arrives."""
-        return int(self._books[NOTES, 0, WAKE])
-
-    @property
     def next_arrival_us(self) -> int:
         """When the next request arrives."""
-        arrived = self.arrived
-        return int(self._arrivals_us[arrived]) if arrived < len(self._arrivals_us) else NEVER
+        return self._times_us[self.arrived]
 
     def arrive(self, now_us: int) -> None:
         """Let the requests in that have arrived by now."""
-        self._books[NOTES, 0, TAIL] = np.searchsorted(self._arrivals_us, now_us, side="right")
+        arrived = bisect_right(self._times_us, now_us, self.arrived)
+        self.queued += arrived - self.arrived
+        self.arrived = self._books[NOTES, 0, TAIL] = arrived
 
     def next_batch(self, now_us: int) -> Sent | None:
         """Ask the policy for a batch to send now."""
-        self._lay_out_overdue(now_us)
+        if not self.queued:
+            return None
+        self._enter_reservations(now_us)
         size, pipeline = advance(self._policy, self._books, self._arrivals_us, self.fate, now_us)
+        self.wake_us, head = int(self._books[NOTES, 0, WAKE]), int(self._books[NOTES, 0, HEAD])
+        self.queued = self.arrived - head
         if size == 0:
             return None
-        stages = int(self._system.stages[pipeline])
-        slices = tuple(self._books[CHOSEN, self._rows[SliceId(pipeline, 0, 0)], :stages].tolist())
-        number, head = int(self._books[NOTES, 0, SENT]) - 1, int(self._books[NOTES, 0, HEAD])
+        chosen = self._books[CHOSEN, self._first_rows[pipeline], : self._stages[pipeline]].tolist()
+        slices = tuple([SliceId(pipeline, stage, w) for stage, w in enumerate(chosen)])
+        number = int(self._books[NOTES, 0, SENT]) - 1
         ready_us = now_us
-        for stage, w in enumerate(slices):
-            slice_id = SliceId(pipeline, stage, w)
+        for slice_id in slices:
             ready_us += self._travel_us(slice_id, size)
-            self._entries[slice_id][number] = _Entry(ready_us, self.latency_us(slice_id, size))
-            self._lay_out(slice_id, now_us)
-            ready_us = self.free_us(slice_id)
+            latency_us = self.latency_us(slice_id, size)
+            self._entries[slice_id][number] = _Entry(ready_us, latency_us)
+            ready_us = max(ready_us, self._free_us[slice_id]) + round(self._pace[slice_id] * latency_us)
+            self._changed.add(slice_id)
         return Sent(number, pipeline, head - size, size, slices)
 
     def deadline_us(self, request: int) -> int:
         """Return by when a request must be answered (without the guard time)."""
-        return int(self._arrivals_us[request]) + self._system.slo_us
+        return self._times_us[request] + self._system.slo_us
 
     def latency_us(self, slice_id: SliceId, size: int) -> int:
         """Return how long a batch is planned to take on a slice."""
@@ -137,25 +139,27 @@ class Dispatcher:
     def remaining_us(self, slice_id: SliceId, size: int) -> int:
         """Return how long a batch is planned to take from a slice to the end of its pipeline, without waiting."""
         p = slice_id.pipeline
-        stages = range(slice_id.stage, int(self._system.stages[p]))
+        stages = range(slice_id.stage, self._stages[p])
         inference = sum(self._latency_us[p][s][size] for s in stages)
         return inference + sum(self._travel_us(SliceId(p, s, 0), size) for s in stages[1:])
 
-    def free_us(self, slice_id: SliceId) -> int:
+    def free_us(self, slice_id: SliceId, now_us: int) -> int:
         """Return when a slice is expected to have done all that it has to do."""
-        return int(self._books[FREE, self._rows[slice_id], slice_id.slice])
+        return self._lay_out(slice_id, now_us)
 
     def reached(self, slice_id: SliceId, batch: int, size: int, now_us: int) -> None:
         """Note that a batch is at a slice now (not necessarily the one that was reserved for it)."""
-        entry = self._entries[slice_id].setdefault(batch, _Entry(now_us, self.latency_us(slice_id, size)))
-        entry.ready_us = now_us
-        self._lay_out(slice_id, now_us)
+        entries = self._entries[slice_id]
+        if batch in entries:
+            entries[batch].ready_us = now_us
+        else:
+            entries[batch] = _Entry(now_us, self.latency_us(slice_id, size))
+        self._changed.add(slice_id)
 
     def served(self, slice_id: SliceId, batch: int, size: int, start_us: int, end_us: int) -> None:
         """Note that a slice is done with a batch, and how long it took."""
-        self._pace[slice_id] += PACE_WEIGHT * (
-            (end_us - start_us) / self.latency_us(slice_id, size) - self._pace[slice_id]
-        )
+        pace = self._pace[slice_id]
+        self._pace[slice_id] = pace + PACE_WEIGHT * ((end_us - start_us) / self.latency_us(slice_id, size) - pace)
         self.left(slice_id, batch, end_us)
 
     def left(self, slice_id: SliceId, batch: int, now_us: int) -> None:
@@ -165,18 +169,18 @@ class Dispatcher:
             if entries:
                 following = next(iter(entries.values()))
                 following.ready_us = max(following.ready_us, now_us)
-            self._lay_out(slice_id, now_us)
+            self._changed.add(slice_id)
 
     def take_out(self, slice_id: SliceId, until_us: int = NEVER) -> None:
         """Forget what a slice had to do, and reserve nothing on it that would begin before ``until_us``."""
         self._down[slice_id] = until_us
         self._entries[slice_id].clear()
-        self._lay_out(slice_id, 0)
+        self._changed.add(slice_id)
 
-    def bring_back(self, slice_id: SliceId, now_us: int) -> None:
+    def bring_back(self, slice_id: SliceId) -> None:
         """Use a slice again."""
         del self._down[slice_id]
-        self._lay_out(slice_id, now_us)
+        self._changed.add(slice_id)
 
     def lose(self, first: int, size: int) -> None:
         """Note that requests are lost."""
@@ -186,24 +190,31 @@ class Dispatcher:
         p, s, _ = slice_id
         return size * self._transfer_us[p][s] + self._hop_us[p][s]
 
-    def _lay_out(self, slice_id: SliceId, now_us: int) -> None:
-        """Set until when a slice is reserved, from what it has to do and the time now."""
+    def _lay_out(self, slice_id: SliceId, now_us: int) -> int:
+        """Return until when a slice is reserved, from what it has to do and the time now."""
         free_us = self._down.get(slice_id, 0)
+        pace = self._pace[slice_id]
         for entry in self._entries[slice_id].values():
-            free_us = max(now_us, max(free_us, entry.ready_us) + round(self._pace[slice_id] * entry.latency_us))
-        self._set_free(slice_id, max(now_us, free_us))
+            if free_us < entry.ready_us:
+                free_us = entry.ready_us
+            free_us += round(pace * entry.latency_us)
+            if free_us < now_us:  # it should have ended by now
+                free_us = now_us
+        return max(now_us, free_us)
 
-    def _lay_out_overdue(self, now_us: int) -> None:
-        """Move what waits behind a batch that should have ended by now, or for a slice that should be back."""
+    def _enter_reservations(self, now_us: int) -> None:
+        """Enter into the books what has changed, and what is overdue: a batch that should have ended by now."""
         for slice_id, entries in self._entries.items():
-            if (entries or slice_id in self._down) and self.free_us(slice_id) <= now_us:
-                self._lay_out(slice_id, now_us)
-
-    def _set_free(self, slice_id: SliceId, free_us: int) -> None:
-        row = self._rows[slice_id]
-        self._books[FREE, row, slice_id.slice] = free_us
-        refresh(self._books, row, self._books[CARD, row, slice_id.slice])
-        forget(self._books, slice_id.pipeline)
+            if (entries or slice_id in self._down) and self._free_us[slice_id] <= now_us:
+                self._changed.add(slice_id)
+        for slice_id in self._changed:
+            row = self._rows[slice_id]
+            free_us = self._free_us[slice_id] = self._lay_out(slice_id, now_us)
+            self._books[FREE, row, slice_id.slice] = free_us
+            refresh(self._books, row, self._cards[slice_id])
+        for pipeline in {slice_id.pipeline for slice_id in self._changed}:
+            forget(self._books, pipeline)
+        self._changed.clear()
 
 
 def compile_policy(system: System, policy: str) -> None:
@@ -213,7 +224,7 @@ def compile_policy(system: System, policy: str) -> None:
     rehearsal.arrive(0)
     rehearsal.next_batch(0)
     rehearsal.take_out(slice_id)
-    rehearsal.bring_back(slice_id, 0)
+    rehearsal.next_batch(0)
 
 
 def with_guard(system: System, guard_us: int) -> System:

@@ -21,7 +21,7 @@ from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
 from simulator.executor.devices import CPU, Emulation, assign_cores, check_emulation, device_of, slices_of
 from simulator.executor.dispatcher import Dispatcher, compile_policy
-from simulator.executor.fleet import Fleet, SliceId
+from simulator.executor.fleet import Fleet, SliceId, Tensors
 from simulator.executor.frontend import Frontend, Patience
 from simulator.executor.journal import Journal, to_records
 from simulator.executor.layouts import PipelineModels
@@ -114,8 +114,8 @@ class MakeFleet(Protocol):
         models: tuple[PipelineModels, ...],
         batches: list[int],
         tasks: Mapping[SliceId, WorkerTask],
+        inputs: Tensors,
         *,
-        in_flight: int,
         queue: int,
     ) -> Fleet:
         """Return a fleet that is not started yet."""
@@ -167,7 +167,7 @@ def execute(
         stages = prepare_stages(problem, plan.of(dnn), graphs, Path(folder))
         tasks = worker_tasks(system, stages, settings)
         make_fleet = make_fleet or FLEETS[settings.cluster]
-        fleet = make_fleet(stages, system.batch.tolist(), tasks, in_flight=in_flight, queue=settings.queue)
+        fleet = make_fleet(stages, system.batch.tolist(), tasks, requester.inputs, queue=settings.queue)
         links = Links(system if settings.emulation.network else None)
         try:
             started_s = time.monotonic()
@@ -227,7 +227,7 @@ def _check(settings: Settings, system: System, arrivals_us: Ints) -> None:
     if not len(arrivals_us):
         raise InputError("no request arrives; expected at least one arrival")
     if settings.policy not in POLICIES:
-        raise InputError(f"unknown policy {settings.policy!r}; expected one of {', '.join(POLICIES)}")
+        raise InputError(f"unknown policy {settings.policy!r}; choose one of {', '.join(POLICIES)}")
     if not 0 <= settings.guard_fraction < 1:
         raise InputError(f"guard: expected a fraction of the SLO in [0, 1), got {settings.guard_fraction}")
     for name, number in (("in-flight", settings.in_flight), ("queue", settings.queue)):
@@ -266,13 +266,14 @@ def _stopping_on_interrupt(frontend: Frontend) -> Iterator[None]:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Keep the garbage collector from pausing the loop for what exists already."""
-    gc.collect()
-    gc.freeze()
+    """Keep the garbage collector from pausing the loop, which makes no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

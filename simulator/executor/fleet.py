@@ -25,8 +25,7 @@ class SliceId(NamedTuple):
         return f"pipeline {self.pipeline} stage {self.stage} slice {self.slice}"
 
 
-@dataclass(frozen=True, eq=False)
-class Parcel:
+class Parcel(NamedTuple):
     """The tensors that one stage (or a requester) made for one batch; ``held`` is the fleet's business."""
 
     maker: SliceId | None
@@ -49,8 +48,7 @@ class Down:
     reason: str
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A slice finished a batch: took it in hand, had computed its outputs, had put them where others find them."""
 
     slice: SliceId
@@ -79,11 +77,14 @@ class Fleet(Protocol):
     def start(self) -> None:
         """Start all workers and wait until they are ready; raises InputError, with none left behind, if one is not."""
 
-    def place(self, pipeline: int, requests: Sequence[Tensors]) -> Parcel:
-        """Put the inputs of a batch where workers find them."""
+    def place(self, pipeline: int, first: int, size: int) -> Parcel:
+        """Return the inputs of requests [first, first + size), where workers find them."""
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Give a slice a batch; False if there is no room for its outputs now, or a `Down` of it is about to come."""
+        """Give a slice a batch: its stage's inputs, in order.
+
+        False if there is no room for its outputs now, or a `Down` of it is about to come.
+        """
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Return what happened; wait for it at most ``timeout_s``."""

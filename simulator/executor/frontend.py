@@ -15,20 +15,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from simulator.dispatch.books import NEVER
 from simulator.dispatch.system import System
 from simulator.executor.dispatcher import Dispatcher
 from simulator.executor.fleet import Down, Event, Finished, Fleet, Parcel, Refused, SliceId, Up
 from simulator.executor.journal import Batch, Hop, Incident, Journal, Usage, Visit
-from simulator.executor.layouts import PipelineModels, StageModel
+from simulator.executor.layouts import PipelineModels
 from simulator.executor.links import Links
 from simulator.executor.requesters import Requester
 
 HANDED_TO_A_WORKER = 2  # batches: the one it works on, and the next
-LOOK_EVERY_US = 50_000  # at Ctrl-C, at workers that hang
-SAMPLE_EVERY_US = 250_000
+LOOK_EVERY_US = 100_000  # at Ctrl-C, at workers that hang
+SAMPLE_EVERY_US = 1_000_000
 FAILURES_OF_A_BATCH = 2  # a batch that broke two workers is lost
 FAILURES_OF_A_SLICE = 3  # a slice that breaks so often without finishing anything stays down
 
@@ -42,7 +40,7 @@ class Patience:
     drain_s: float = 10.0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Slice:
     """What the frontend knows of a slice: its batches in the order in which they came, those handed over first."""
 
@@ -79,7 +77,10 @@ class Frontend:
     ) -> None:
         self.journal = Journal()
         self._system, self._dispatcher, self._fleet = system, dispatcher, fleet
-        self._models, self._requester, self._links = models, requester, links
+        self._requester, self._links = requester, links
+        self._answers = [model.answers for model in models]
+        self._inputs = [[[layout.name for layout in stage.inputs] for stage in model.stages] for model in models]
+        self._needed = [[model.needed_after(stage) for stage in range(len(model.stages))] for model in models]
         self._limit, self._restart_us, self._patience = in_flight, restart_us, patience or Patience()
         self._tick = tick or (lambda now_us: None)
         self._slices = {slice_id: _Slice() for slice_id in dispatcher.slices}
@@ -89,7 +90,7 @@ class Frontend:
         self._held_back = False
         self._stopped_us: int | None = None
         self._drain_until_us: int | None = None
-        self._sample_us = 0
+        self._look_us = self._sample_us = 0  # when to look and sample again
         self._origin_ns = 0
 
     def run(self) -> None:
@@ -99,10 +100,12 @@ class Frontend:
             now_us = self.now_us()
             self._come_off_the_wire(now_us)
             self._dispatch(now_us)
-            self._look_after_workers(now_us)
+            if now_us >= self._look_us:
+                self._look_us = now_us + LOOK_EVERY_US
+                self._look_after_workers(now_us)
+                self._tick(now_us)
             for event in self._fleet.poll(self._timeout_s()):
                 self._take(event)
-            self._tick(now_us)
         for batch in list(self._under_way.values()):
             self._lose(batch, "not finished in time after the last arrival")
 
@@ -128,13 +131,12 @@ class Frontend:
 
     def _timeout_s(self) -> float:
         """Return how long nothing will have to be done unless a worker speaks."""
-        now_us = self.now_us()
-        next_us = now_us + LOOK_EVERY_US
+        next_us = self._look_us
         if self._on_the_wire:
             next_us = min(next_us, self._on_the_wire[0][0])
         if self._stopped_us is None and not self._held_back:
             next_us = min(next_us, self._dispatcher.next_arrival_us, self._dispatcher.wake_us)
-        return (next_us - now_us) / 1e6
+        return (next_us - self.now_us()) / 1e6
 
     # Requests become batches.
 
@@ -158,12 +160,11 @@ class Frontend:
         self._held_back = True
 
     def _send(self, batch: Batch) -> None:
-        """Put the requests of a batch together and bring them to the first stage."""
+        """Bring the requests of a batch to the first stage."""
         self._under_way[batch.number] = batch
         self.journal.batches.append(batch)
         self.journal.count_in_flight(batch.sent_us, batch.size)
-        requests = [self._requester.request(number) for number in range(batch.first, batch.first + batch.size)]
-        parcel = self._fleet.place(batch.pipeline, requests)
+        parcel = self._fleet.place(batch.pipeline, batch.first, batch.size)
         self._tensors[batch.number] = dict.fromkeys(parcel.bytes_of, parcel)
         now_us = self.now_us()
         self._note_hop(batch, 0, sum(parcel.bytes_of.values()), batch.sent_us, now_us)
@@ -187,15 +188,12 @@ class Frontend:
         while own.up and own.waiting and len(own.handed) < HANDED_TO_A_WORKER:
             batch = own.waiting[0]
             tensors = self._tensors[batch.number]
-            inputs = {layout.name: tensors[layout.name] for layout in self._stage(batch).inputs}
+            inputs = {name: tensors[name] for name in self._inputs[batch.pipeline][batch.stage]}
             if not self._fleet.submit(slice_id, batch.number, inputs):
                 return
             if not own.handed:
                 own.handed_us = self.now_us()
             own.handed.append(own.waiting.popleft())
-
-    def _stage(self, batch: Batch) -> StageModel:
-        return self._models[batch.pipeline].stages[batch.stage]
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Finished):
@@ -221,7 +219,7 @@ class Frontend:
         if batch.stage == len(batch.slices) - 1:
             self._answer(batch, visit)
         else:
-            self._forget_tensors(batch, keep=self._models[batch.pipeline].needed_after(batch.stage))
+            self._keep_tensors(batch, self._needed[batch.pipeline][batch.stage])
             batch.stage += 1
             self._pass_on(batch, visit)
 
@@ -243,14 +241,11 @@ class Frontend:
 
     def _answer(self, batch: Batch, visit: Visit) -> None:
         """Give every requester its rows of the outputs."""
-        names = self._models[batch.pipeline].answers
         tensors = self._tensors[batch.number]
-        outputs = {name: self._fleet.fetch(tensors[name], [name])[name] for name in names}
-        for position in range(batch.size):
-            own = {name: _rows_of(tensor, position, batch.size) for name, tensor in outputs.items()}
-            self._requester.answer(batch.first + position, own)
+        outputs = {name: self._fleet.fetch(tensors[name], [name])[name] for name in self._answers[batch.pipeline]}
+        self._requester.answer(batch.first, batch.size, outputs)
         nbytes = sum(tensor.nbytes for tensor in outputs.values())
-        del outputs, own
+        del outputs
         now_us = self.now_us()
         self._note_hop(batch, len(batch.slices), nbytes, visit.computed_us, now_us)
         batch.answered_us = now_us
@@ -258,22 +253,19 @@ class Frontend:
 
     def _end(self, batch: Batch, now_us: int) -> None:
         del self._under_way[batch.number]
-        self._forget_tensors(batch, keep=frozenset())
+        self._keep_tensors(batch, frozenset())
         del self._tensors[batch.number]
         self.journal.count_in_flight(now_us, -batch.size)
 
-    def _forget_tensors(self, batch: Batch, keep: frozenset[str]) -> None:
-        """Free the parcels of which nothing is needed any more; slices that waited for room go on."""
+    def _keep_tensors(self, batch: Batch, names: frozenset[str]) -> None:
+        """Free the parcels of which nothing else is needed; slices that waited for room go on."""
         tensors = self._tensors[batch.number]
-        needed = {id(parcel) for name, parcel in tensors.items() if name in keep}
-        released: dict[int, Parcel] = {}
-        for name, parcel in list(tensors.items()):
-            if id(parcel) not in needed:
-                released[id(parcel)] = tensors.pop(name)
+        needed = {id(parcel) for name, parcel in tensors.items() if name in names}
+        released = {id(parcel): parcel for parcel in tensors.values() if id(parcel) not in needed}
+        self._tensors[batch.number] = {name: parcel for name, parcel in tensors.items() if id(parcel) in needed}
         for parcel in released.values():
             self._fleet.release(parcel)
-        for parcel in released.values():
-            if parcel.maker is not None:
+            if parcel.maker is not None and self._slices[parcel.maker].waiting:
                 self._hand_over(parcel.maker)
 
     def _note_hop(self, batch: Batch, stage: int, nbytes: int, start_us: int, end_us: int, waited_us: int = 0) -> None:
@@ -316,7 +308,7 @@ class Frontend:
         own.up = True
         now_us = self.now_us()
         self._note(event.slice, "up again")
-        self._dispatcher.bring_back(event.slice, now_us)
+        self._dispatcher.bring_back(event.slice)
         for batch in own.waiting:
             self._dispatcher.reached(event.slice, batch.number, batch.size, now_us)
         self._hand_over(event.slice)
@@ -331,19 +323,20 @@ class Frontend:
         usable = [slice_id for slice_id in pool if self._slices[slice_id].up]
         if usable:
             best = min(
-                usable, key=lambda slice_id: (slice_id == batch.at, self._dispatcher.free_us(slice_id), slice_id)
+                usable,
+                key=lambda slice_id: (slice_id == batch.at, self._dispatcher.free_us(slice_id, now_us), slice_id),
             )
-            end_us = max(now_us, self._dispatcher.free_us(best)) + self._dispatcher.remaining_us(best, batch.size)
+            end_us = self._dispatcher.free_us(best, now_us) + self._dispatcher.remaining_us(best, batch.size)
             if end_us > batch.deadline_us:
                 self._lose(batch, "no slice could finish it before its deadline")
                 return
-            batch.slices[batch.stage] = best.slice
+            batch.slices[batch.stage] = best
             self._reach(batch, now_us)
         elif all(self._slices[slice_id].given_up for slice_id in pool):
             self._lose(batch, "no slice of its stage is left")
         else:  # some slice is being started again: wait for it as long as the deadline allows
             waiting_for = next(slice_id for slice_id in pool if not self._slices[slice_id].given_up)
-            batch.slices[batch.stage] = waiting_for.slice
+            batch.slices[batch.stage] = waiting_for
             batch.arrived_us = now_us
             self._slices[waiting_for].waiting.append(batch)
 
@@ -351,8 +344,8 @@ class Frontend:
         """Report the requests of a batch as lost."""
         self._note(batch.at, f"batch {batch.number} lost: {why}", batch.size)
         self._dispatcher.lose(batch.first, batch.size)
-        for stage, w in enumerate(batch.slices[batch.stage :], batch.stage):
-            self._dispatcher.left(SliceId(batch.pipeline, stage, w), batch.number, self.now_us())
+        for slice_id in batch.slices[batch.stage :]:
+            self._dispatcher.left(slice_id, batch.number, self.now_us())
         batch.lost_us = self.now_us()
         self._end(batch, batch.lost_us)
 
@@ -381,9 +374,3 @@ class Frontend:
         own.handed.remove(batch)
         own.handed_us = self.now_us()
         return batch
-
-
-def _rows_of(tensor: np.ndarray, position: int, size: int) -> np.ndarray:
-    """Return the rows of one of ``size`` requests; all of a tensor that does not grow with the batch."""
-    rows, rest = divmod(len(tensor), size) if tensor.ndim else (0, 0)
-    return tensor[position * rows : (position + 1) * rows] if rows and not rest else tensor

@@ -5,6 +5,7 @@ A batch that failed on a slice leaves no visit there: its requests either visit 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from simulator.executor.fleet import SliceId
 from simulator.results.records import Records, Visits, outcomes
 
 
-@dataclass
+@dataclass(slots=True)
 class Batch:
     """A batch under way: requests [first, first + size), the slice that each stage's work is meant for.
 
@@ -28,7 +29,7 @@ class Batch:
     size: int
     sent_us: int
     deadline_us: int
-    slices: list[int]
+    slices: list[SliceId]
     stage: int = 0
     arrived_us: int = 0
     failures: int = 0
@@ -39,11 +40,10 @@ class Batch:
     @property
     def at(self) -> SliceId:
         """The slice that works on it, or will next."""
-        return SliceId(self.pipeline, self.stage, self.slices[self.stage])
+        return self.slices[self.stage]
 
 
-@dataclass(frozen=True)
-class Visit:
+class Visit(NamedTuple):
     """A batch served by a slice: when it reached it, was begun, was computed, and had its outputs in place (µs)."""
 
     slice: SliceId
@@ -55,8 +55,7 @@ class Visit:
     end_us: int
 
 
-@dataclass(frozen=True)
-class Hop:
+class Hop(NamedTuple):
     """A batch's way into a stage, or (``stage`` = number of stages) back to the requesters.
 
     It begins when the sender has computed its outputs (or the batch is sent), and ends when the batch is in
@@ -74,8 +73,7 @@ class Hop:
     waited_us: int = 0
 
 
-@dataclass(frozen=True)
-class Incident:
+class Incident(NamedTuple):
     """Something that went wrong and was dealt with: ``what`` happened to a slice, and to how many requests."""
 
     time_us: int
@@ -84,8 +82,7 @@ class Incident:
     requests: int = 0
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """A sample of a worker: CPU seconds used so far, resident bytes."""
 
     time_us: int

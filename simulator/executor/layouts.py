@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 
@@ -19,6 +20,14 @@ class TensorLayout:
         """Return the bytes of a batch."""
         return self.request_bytes * (batch if self.batched else 1)
 
+    def batch_shape(self, batch: int) -> tuple[int, ...]:
+        """Return the shape of a batch.
+
+        >>> TensorLayout("x", "float32", (1, 3), 12, True).batch_shape(4)
+        (4, 3)
+        """
+        return (self.shape[0] * batch, *self.shape[1:]) if self.batched else self.shape
+
 
 @dataclass(frozen=True)
 class StageModel:
@@ -27,10 +36,6 @@ class StageModel:
     path: Path
     inputs: tuple[TensorLayout, ...]
     outputs: tuple[TensorLayout, ...]
-
-    def output_bytes(self, batch: int) -> int:
-        """Return the bytes that a batch's outputs take, each tensor at a multiple of `ALIGNMENT`."""
-        return packed_bytes(self.outputs, batch)
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,20 @@ class PipelineModels:
 ALIGNMENT = 64  # bytes: a cache line, and enough for any vector instruction
 
 
-def packed_bytes(layouts: Sequence[TensorLayout], batch: int) -> int:
-    """Return the bytes that tensors of a batch take one after the other.
+def aligned(nbytes: int) -> int:
+    """Return the next multiple of `ALIGNMENT`.
 
-    >>> packed_bytes([TensorLayout("x", "float32", (3,), 12, True)] * 2, batch=10)
-    256
+    >>> aligned(1), aligned(64)
+    (64, 64)
     """
-    return sum(-(-layout.nbytes(batch) // ALIGNMENT) * ALIGNMENT for layout in layouts)
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def packed(layouts: Sequence[TensorLayout], batch: int) -> tuple[tuple[int, ...], int]:
+    """Return where the tensors of a batch begin that lie one after the other, and the bytes that they take.
+
+    >>> packed([TensorLayout("x", "float32", (3,), 12, True)] * 2, batch=10)
+    ((0, 128), 256)
+    """
+    *offsets, end = accumulate((aligned(layout.nbytes(batch)) for layout in layouts), initial=0)
+    return tuple(offsets), end

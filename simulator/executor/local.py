@@ -1,22 +1,28 @@
-"""A fleet on this machine: a process per slice, tensors in shared memory, short messages over pipes."""
+"""A fleet on this machine: a process per slice, tensors in shared memory, small packets over sockets.
+
+Segment 0 holds the requests' inputs: samples in turn, as many again as a batch may need to run over the end, so that
+every batch is a run of rows that is there already. The other segments are the slices' outboxes.
+"""
 
 import multiprocessing
 import select
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import NamedTuple
 
+import numpy as np
 import psutil
 
 from planner.model import InputError
 from simulator.executor.fleet import Down, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
-from simulator.executor.layouts import PipelineModels, packed_bytes
-from simulator.executor.messages import Done, Failed, Places, Ready, Work, pack, unpack
-from simulator.executor.transport import Segment, read, write_rows
-from simulator.executor.workers import WorkerTask, work
+from simulator.executor.layouts import PipelineModels, TensorLayout, packed
+from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Spot, Work, pack, unpack
+from simulator.executor.transport import Segment, read, write
+from simulator.executor.workers import WorkerTask, run_worker
 
 READY_WITHIN_S = 120.0  # opening a model of gigabytes takes long, a worker that is stuck takes for ever
 STOP_WITHIN_S = 3.0
@@ -24,23 +30,37 @@ STOP_WITHIN_S = 3.0
 
 @dataclass
 class _Worker:
-    """A worker's process and our end of its pipe; ``slots`` are the output slots of the batches that it holds."""
+    """A worker's process and our end of its channel; ``holds`` is the work that it is not through with."""
 
-    task: WorkerTask
-    outbox: Segment
     process: BaseProcess
-    pipe: Connection
+    channel: socket.socket
     usage: psutil.Process | None = None
-    slots: dict[int, int] = field(default_factory=dict)
+    holds: dict[int, Work] = field(default_factory=dict)
+
+
+class _Outbox(NamedTuple):
+    """Where a slice's outputs go: a segment, and its number in the list that workers get."""
+
+    number: int
+    segment: Segment
 
 
 @dataclass(frozen=True)
-class _Slot:
-    """What a parcel of this fleet is: a slot of a segment, and the tensors' places in it."""
+class _Form:
+    """What batches of one size are like: by name the tensors' layouts and bytes, and where they begin in a slot."""
 
-    segment: Segment
-    offset: int
-    places: Places
+    size: int
+    layouts: Mapping[str, TensorLayout]
+    nbytes: Mapping[str, int]
+    offsets: tuple[int, ...]
+
+
+class _Held(NamedTuple):
+    """What a parcel of this fleet is: where its tensors begin, by name, and in which slot if it has one of its own."""
+
+    form: _Form
+    spots: Mapping[str, Spot]
+    slot: int | None
 
 
 class LocalFleet:
@@ -52,8 +72,8 @@ class LocalFleet:
         Per pipeline: its stage models, its largest batch.
     tasks
         What the worker of each slice is to be.
-    in_flight
-        Batches of a pipeline that are under way at most: room for so many is made for their inputs.
+    inputs
+        What requests bring, ``[sample, ...]`` of every input: request number n brings sample n modulo their number.
     queue
         Batches that a worker has made and the next stage has not finished with, at most; a worker whose
         outputs find no room waits.
@@ -64,22 +84,24 @@ class LocalFleet:
         models: Sequence[PipelineModels],
         batches: Sequence[int],
         tasks: Mapping[SliceId, WorkerTask],
+        inputs: Tensors,
         *,
-        in_flight: int,
         queue: int,
     ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._tasks = dict(tasks)
         self._workers: dict[SliceId, _Worker] = {}
-        self._pipes: dict[int, SliceId] = {}
+        self._channels: dict[int, SliceId] = {}
         self._segments: list[Segment] = []
+        self._requests = [_forms(model.requests, batch) for model, batch in zip(models, batches, strict=True)]
+        self._made = {
+            slice_id: _forms(task.stage.outputs, batches[slice_id.pipeline]) for slice_id, task in tasks.items()
+        }
+        self._samples = len(next(iter(inputs.values())))
         try:
-            self._inboxes = [
-                self._segment(in_flight, packed_bytes(model.requests, batch))
-                for model, batch in zip(models, batches, strict=True)
-            ]
+            self._first = self._share(models[0].requests, inputs, self._samples + max(batches) - 1)
             self._outboxes = {
-                slice_id: self._segment(queue, task.stage.output_bytes(batches[slice_id.pipeline]))
+                slice_id: self._outbox(queue, packed(task.stage.outputs, batches[slice_id.pipeline])[1])
                 for slice_id, task in self._tasks.items()
             }
         except BaseException:
@@ -90,49 +112,45 @@ class LocalFleet:
         """Start all workers and wait until they are ready."""
         try:
             for slice_id in self._tasks:
-                self._start_worker(slice_id)
+                self.restart(slice_id)
             self._await_ready()
         except BaseException:
             self.close()
             raise
 
-    def place(self, pipeline: int, requests: Sequence[Tensors]) -> Parcel:
-        """Put the inputs of a batch into shared memory; the in-flight limit sees to it that there is room."""
-        inbox = self._inboxes[pipeline]
-        offset = inbox.take()
-        assert offset is not None, "more batches in flight than the limit allows"
-        try:
-            places = write_rows(inbox.memory, offset, inbox.slot_bytes, requests)
-        except BaseException:
-            inbox.give_back(offset)
-            raise
-        return _parcel(None, inbox, offset, places)
+    def place(self, pipeline: int, first: int, size: int) -> Parcel:
+        """Return the rows of the inputs that requests bring; they are in shared memory since before the run."""
+        form, row = self._requests[pipeline][size], first % self._samples
+        spots = {name: Spot(0, self._first[name] + row * layout.request_bytes) for name, layout in form.layouts.items()}
+        return Parcel(None, form.nbytes, _Held(form, spots, None))
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
         """Send a worker its next batch; False if its outbox is full, or if it was found dead a moment ago."""
-        worker = self._workers.get(slice_id)
-        offset = worker.outbox.take() if worker is not None else None
+        worker, outbox = self._workers.get(slice_id), self._outboxes[slice_id]
+        offset = outbox.segment.take() if worker is not None else None
         if worker is None or offset is None:
             return False
-        inputs = {name: parcel.held.places[name] for name, parcel in parcels.items()}
-        worker.slots[batch] = offset
+        inputs = tuple([parcel.held.spots[name] for name, parcel in parcels.items()])
+        size = next(iter(parcels.values())).held.form.size
+        work = worker.holds[batch] = Work(batch, size, Spot(outbox.number, offset), inputs)
         with suppress(OSError):  # it died just now: poll will tell
-            worker.pipe.send_bytes(pack(Work(batch, inputs, worker.outbox.name, offset, worker.outbox.slot_bytes)))
+            worker.channel.send(pack(work))
         return True
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Read what workers said; ``select`` because it wakes to the microsecond, where poll and epoll round to ms."""
-        readable, _, _ = select.select(self._pipes, [], [], max(0.0, timeout_s))
-        return [self._hear(self._pipes[handle]) for handle in readable]
+        readable, _, _ = select.select(self._channels, [], [], max(0.0, timeout_s))
+        return [self._hear(self._channels[handle]) for handle in readable]
 
     def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
         """Return views into shared memory."""
-        slot: _Slot = parcel.held
-        return {name: read(slot.segment.memory, slot.places[name]) for name in names}
+        held: _Held = parcel.held
+        return {name: self._view(held.spots[name], held.form.layouts[name], held.form.size) for name in names}
 
     def release(self, parcel: Parcel) -> None:
         """Free a parcel's slot."""
-        parcel.held.segment.give_back(parcel.held.offset)
+        if parcel.maker is not None:
+            self._outboxes[parcel.maker].segment.give_back(parcel.held.slot)
 
     def dismiss(self, slice_id: SliceId) -> None:
         """Kill a worker; its segment, with outputs that others still read, belongs to this process and stays."""
@@ -142,7 +160,13 @@ class LocalFleet:
 
     def restart(self, slice_id: SliceId) -> None:
         """Start a worker without waiting for it."""
-        self._start_worker(slice_id)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        arguments = theirs, self._tasks[slice_id], [segment.name for segment in self._segments]
+        process = self._context.Process(target=run_worker, args=arguments, name=f"poolpipe {slice_id}", daemon=True)
+        process.start()
+        theirs.close()  # so that the worker's end is the only one, and closes when it dies
+        self._workers[slice_id] = _Worker(process, ours)
+        self._channels[ours.fileno()] = slice_id
 
     def usage(self) -> Mapping[SliceId, tuple[float, int]]:
         """Ask the operating system about every worker."""
@@ -159,9 +183,9 @@ class LocalFleet:
         return self._workers[slice_id].process.pid if slice_id in self._workers else None
 
     def close(self) -> None:
-        """Stop all workers (their pipes close) and free all segments."""
+        """Stop all workers (their channels close) and free all segments."""
         for worker in self._workers.values():
-            worker.pipe.close()
+            worker.channel.close()
         until_s = time.monotonic() + STOP_WITHIN_S
         for worker in self._workers.values():
             worker.process.join(max(0.0, until_s - time.monotonic()))
@@ -169,23 +193,28 @@ class LocalFleet:
                 worker.process.kill()
                 worker.process.join()
         self._workers.clear()
-        self._pipes.clear()
+        self._channels.clear()
         for segment in self._segments:
             segment.close()
         self._segments.clear()
+
+    def _share(self, layouts: Sequence[TensorLayout], samples: Tensors, rows: int) -> dict[str, int]:
+        """Put samples into a segment, again and again until there are ``rows``; returns where each input begins."""
+        offsets, nbytes = packed(layouts, rows)
+        memory = self._segment(1, nbytes).memory
+        turns = np.arange(rows) % self._samples
+        write(memory, 0, layouts, rows, [samples[layout.name][turns] for layout in layouts])
+        return {layout.name: offset for layout, offset in zip(layouts, offsets, strict=True)}
+
+    def _outbox(self, slots: int, slot_bytes: int) -> _Outbox:
+        return _Outbox(len(self._segments), self._segment(slots, slot_bytes))
 
     def _segment(self, slots: int, slot_bytes: int) -> Segment:
         self._segments.append(Segment(slots, slot_bytes))
         return self._segments[-1]
 
-    def _start_worker(self, slice_id: SliceId) -> None:
-        ours, theirs = self._context.Pipe()
-        task = self._tasks[slice_id]
-        process = self._context.Process(target=work, args=(theirs, task), name=f"poolpipe {slice_id}", daemon=True)
-        process.start()
-        theirs.close()  # so that the worker's end is the only one, and closes when it dies
-        self._workers[slice_id] = _Worker(task, self._outboxes[slice_id], process, ours)
-        self._pipes[ours.fileno()] = slice_id
+    def _view(self, spot: Spot, layout: TensorLayout, size: int) -> np.ndarray:
+        return read(self._segments[spot.segment].memory, spot.offset, layout, size)
 
     def _await_ready(self) -> None:
         """Wait for every worker's first word."""
@@ -205,38 +234,50 @@ class LocalFleet:
     def _hear(self, slice_id: SliceId) -> Event:
         worker = self._workers[slice_id]
         try:
-            message = unpack(worker.pipe.recv_bytes())
-        except (EOFError, OSError):
+            packet = worker.channel.recv(PACKET_BYTES)
+        except OSError:
+            packet = b""
+        if not packet:
             code = self._bury(slice_id)
             return Down(slice_id, f"its process ended (exit code {code})")
+        message = unpack(packet)
+        if isinstance(message, Done):
+            return self._finished(slice_id, worker.holds.pop(message.ticket), message)
         if isinstance(message, Ready):
             worker.usage = psutil.Process(message.pid)
             return Up(slice_id)
-        if isinstance(message, Failed) and message.ticket < 0:
+        assert isinstance(message, Failed)
+        if message.ticket < 0:
             self._bury(slice_id)
             return Down(slice_id, message.reason)
-        offset = worker.slots.pop(message.ticket)
-        if isinstance(message, Failed):
-            worker.outbox.give_back(offset)
-            return Refused(slice_id, message.ticket, message.reason)
-        assert isinstance(message, Done)
-        parcel = _parcel(slice_id, worker.outbox, offset, message.outputs)
-        return Finished(slice_id, message.ticket, parcel, message.start_ns, message.computed_ns, message.end_ns)
+        self._outboxes[slice_id].segment.give_back(worker.holds.pop(message.ticket).outputs.offset)
+        return Refused(slice_id, message.ticket, message.reason)
+
+    def _finished(self, slice_id: SliceId, work: Work, done: Done) -> Finished:
+        """Return the event with the outputs: they lie one after the other in the slot."""
+        form, (segment, slot) = self._made[slice_id][work.size], work.outputs
+        spots = {name: Spot(segment, slot + offset) for name, offset in zip(form.layouts, form.offsets, strict=True)}
+        parcel = Parcel(slice_id, form.nbytes, _Held(form, spots, slot))
+        return Finished(slice_id, done.ticket, parcel, done.start_ns, done.computed_ns, done.end_ns)
 
     def _bury(self, slice_id: SliceId) -> int | None:
         """Wait for the end of a worker that is dying, take back the slots that it held, and return its exit code."""
         worker = self._workers.pop(slice_id)
-        del self._pipes[worker.pipe.fileno()]
-        worker.pipe.close()
+        del self._channels[worker.channel.fileno()]
+        worker.channel.close()
         worker.process.join(0.2)
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
-        for offset in worker.slots.values():
-            worker.outbox.give_back(offset)
+        for work in worker.holds.values():
+            self._outboxes[slice_id].segment.give_back(work.outputs.offset)
         return worker.process.exitcode
 
 
-def _parcel(maker: SliceId | None, segment: Segment, offset: int, places: Places) -> Parcel:
-    sizes = {name: place.nbytes for name, place in places.items()}
-    return Parcel(maker, sizes, _Slot(segment, offset, places))
+def _forms(layouts: Sequence[TensorLayout], largest: int) -> tuple[_Form, ...]:
+    """Return the forms of batches of all sizes from 0 up, made once because they are looked up for every batch."""
+    by_name = {layout.name: layout for layout in layouts}
+    return tuple(
+        _Form(size, by_name, {layout.name: layout.nbytes(size) for layout in layouts}, packed(layouts, size)[0])
+        for size in range(largest + 1)
+    )

@@ -61,7 +61,7 @@ class SliceActor:
         outputs = self._stage(dict(zip(self._inputs, tensors, strict=True)))
         times = self._process.cpu_times()
         stamp = Stamp(start_ns, time.monotonic_ns(), times.user + times.system, self._process.memory_info().rss)
-        return (stamp, *outputs.values())
+        return (stamp, *outputs)
 
 
 @dataclass
@@ -91,12 +91,13 @@ class RayFleet:
         models: Sequence[PipelineModels],
         batches: Sequence[int],
         tasks: Mapping[SliceId, WorkerTask],
+        inputs: Tensors,
         *,
-        in_flight: int,
         queue: int,
     ) -> None:
         self._ray = _import_ray()
         self._tasks = dict(tasks)
+        self._inputs = inputs
         self._queue = queue
         self._made: defaultdict[SliceId, int] = defaultdict(int)
         self._actors: dict[SliceId, _Actor] = {}
@@ -131,9 +132,10 @@ class RayFleet:
             self.close()
             raise
 
-    def place(self, pipeline: int, requests: Sequence[Tensors]) -> Parcel:
+    def place(self, pipeline: int, first: int, size: int) -> Parcel:
         """Put the inputs of a batch into the object store."""
-        tensors = {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
+        numbers = range(first, first + size)
+        tensors = {name: tensor.take(numbers, axis=0, mode="wrap") for name, tensor in self._inputs.items()}
         sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
         return Parcel(None, sizes, {name: self._ray.put(tensor) for name, tensor in tensors.items()})
 

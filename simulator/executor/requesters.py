@@ -1,4 +1,8 @@
-"""Who sends requests and gets the answers."""
+"""Who sends requests and gets the answers.
+
+Inputs are made before a run, a few samples that requests bring in turn, and lie where workers read them when a run
+begins, as if requesters had written them there themselves. So sending a request costs the frontend nothing.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,30 +19,23 @@ SAMPLES = 16
 
 
 class Requester(Protocol):
-    """Sends requests and gets the answers; both are called in the frontend's loop, so they must be quick."""
+    """Gets the answers, in the frontend's loop, so it must be quick."""
 
-    def request(self, number: int) -> Tensors:
-        """Return the inputs of a request, with a batch dimension of 1."""
-
-    def answer(self, number: int, outputs: Tensors) -> None:
-        """Take the outputs of a request; they are valid during the call."""
+    def answer(self, first: int, size: int, outputs: Tensors) -> None:
+        """Take the outputs of requests [first, first + size), a batch; they are valid during the call."""
 
 
 class Samples:
-    """Requests with random inputs, from a few samples in turn; counts the answers."""
+    """Requests with random inputs, ``inputs[name][number % samples]``; counts the answers."""
 
     def __init__(self, graph: ModelGraph, seed: int = 0, samples: int = SAMPLES) -> None:
-        rng = np.random.default_rng(seed)
-        self.samples: list[Tensors] = [random_feeds(graph.model, 1, rng) for _ in range(samples)]
+        self.inputs: Tensors = random_feeds(graph.model, samples, np.random.default_rng(seed))
+        self.samples = samples
         self.answered = 0
 
-    def request(self, number: int) -> Tensors:
-        """Return a sample."""
-        return self.samples[number % len(self.samples)]
-
-    def answer(self, number: int, outputs: Tensors) -> None:
-        """Count an answer."""
-        self.answered += 1
+    def answer(self, first: int, size: int, outputs: Tensors) -> None:
+        """Count answers."""
+        self.answered += size
 
 
 @dataclass(frozen=True)
@@ -76,16 +73,23 @@ class Verifier(Samples):
     def __init__(self, graph: ModelGraph, seed: int = 0, samples: int = SAMPLES, tolerance: float = 1e-5) -> None:
         super().__init__(graph, seed, samples)
         session = open_session(graph.model)
-        self._expected = [dict(zip(graph.outputs, run_model(session, feeds), strict=True)) for feeds in self.samples]
+        self._expected: list[Tensors] = []
+        for sample in range(samples):
+            feeds = {name: tensor[sample : sample + 1] for name, tensor in self.inputs.items()}
+            self._expected.append(dict(zip(graph.outputs, run_model(session, feeds), strict=True)))
         _require_differences(self._expected, graph.name)
         self._tolerance = tolerance
         self._bit_equal = self._wrong = 0
         self._worst = 0.0
 
-    def answer(self, number: int, outputs: Tensors) -> None:
-        """Compare an answer."""
-        super().answer(number, outputs)
-        expected = self._expected[number % len(self._expected)]
+    def answer(self, first: int, size: int, outputs: Tensors) -> None:
+        """Compare the answers."""
+        super().answer(first, size, outputs)
+        for position in range(size):
+            own = {name: _rows_of(tensor, position, size) for name, tensor in outputs.items()}
+            self._compare(own, self._expected[(first + position) % self.samples])
+
+    def _compare(self, outputs: Tensors, expected: Tensors) -> None:
         if all(np.array_equal(outputs[name], tensor) for name, tensor in expected.items()):
             self._bit_equal += 1
             return
@@ -97,6 +101,12 @@ class Verifier(Samples):
     def verdict(self) -> Verdict:
         """What was found so far."""
         return Verdict(self.answered, self._bit_equal, self._wrong, self._worst, self._tolerance)
+
+
+def _rows_of(tensor: np.ndarray, position: int, size: int) -> np.ndarray:
+    """Return the rows of one of ``size`` requests; all of a tensor that does not grow with the batch."""
+    rows, rest = divmod(len(tensor), size) if tensor.ndim else (0, 0)
+    return tensor[position * rows : (position + 1) * rows] if rows and not rest else tensor
 
 
 def _difference(got: np.ndarray, expected: np.ndarray) -> float:

@@ -2,36 +2,25 @@
 
 A *segment* is a piece of shared memory, divided into equal slots. All segments are made, and all slots are given
 out and taken back, by one process (the frontend's), so there is nothing to lock. A slot holds what one
-stage made for one batch, tensor after tensor. What travels between processes is a tensor's *place*: segment,
-offset, element type, shape. Nothing is pickled.
+stage made for one batch, tensor after tensor. What travels between processes is where a tensor begins; its element
+type and shape follow from the model. Nothing is pickled.
 """
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from planner.model import InputError
-from simulator.executor.layouts import ALIGNMENT
+from simulator.executor.layouts import TensorLayout, aligned, packed
 
 # One try almost always does; the others are for names that another program took.
 _NAMES_TRIED = 20
 _SHARED_MEMORY = Path("/dev/shm")
-
-
-class Place(NamedTuple):
-    """Where a tensor lies: ``nbytes`` from byte ``offset`` of a segment."""
-
-    segment: str
-    offset: int
-    nbytes: int
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def new_name() -> str:
@@ -44,16 +33,17 @@ class Segment:
 
     Examples
     --------
+    >>> layouts = [TensorLayout("x", "float32", (1,), 4, True)]
     >>> segment = Segment(slots=2, slot_bytes=64)
     >>> first = segment.take()
-    >>> places = write(segment.memory, first, 64, {"x": np.arange(3)})
-    >>> read(segment.memory, places["x"]).tolist(), segment.take(), segment.take()
-    ([0, 1, 2], 64, None)
+    >>> write(segment.memory, first, layouts, 3, [np.arange(3, dtype=np.float32)])
+    >>> read(segment.memory, first, layouts[0], 3).tolist(), segment.take(), segment.take()
+    ([0.0, 1.0, 2.0], 64, None)
     >>> segment.close()
     """
 
     def __init__(self, slots: int, slot_bytes: int, name: Callable[[], str] = new_name) -> None:
-        self.slot_bytes = max(ALIGNMENT, -(-slot_bytes // ALIGNMENT) * ALIGNMENT)
+        self.slot_bytes = aligned(max(1, slot_bytes))
         self.memory = _create(slots * self.slot_bytes, name)
         self._free = [slot * self.slot_bytes for slot in reversed(range(slots))]
 
@@ -84,7 +74,7 @@ def _create(size: int, name: Callable[[], str]) -> SharedMemory:
     if size > free:  # it would be given, and end the process when it is written to
         raise InputError(
             f"shared memory: {size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free in {_SHARED_MEMORY}; "
-            "lower --in-flight or --queue, or enlarge it"
+            "lower --queue, or enlarge it"
         )
     for _ in range(_NAMES_TRIED):
         try:
@@ -94,58 +84,27 @@ def _create(size: int, name: Callable[[], str]) -> SharedMemory:
     raise InputError(f"shared memory: {_NAMES_TRIED} names were taken; remove what other runs left there")
 
 
-class Attached:
-    """The segments of other processes that this one has opened, by name."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, SharedMemory] = {}
-
-    def __getitem__(self, name: str) -> SharedMemory:
-        """Return a segment, opened on first use."""
-        if name not in self._open:
-            self._open[name] = SharedMemory(name)
-        return self._open[name]
+def read(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int) -> np.ndarray:
+    """Return a tensor in place, without a copy."""
+    return np.ndarray(layout.batch_shape(batch), layout.dtype, memory.buf, offset)
 
 
-def write(memory: SharedMemory, offset: int, capacity: int, tensors: Mapping[str, np.ndarray]) -> dict[str, Place]:
-    """Copy tensors into a slot, one after the other, and return their places.
+def write(
+    memory: SharedMemory, offset: int, layouts: Sequence[TensorLayout], batch: int, tensors: Sequence[np.ndarray]
+) -> None:
+    """Copy the tensors of a batch into a slot, one after the other.
 
     Raises
     ------
     ValueError
-        They do not fit: a tensor is larger than its model's shapes promised.
+        A tensor is not what its model's shapes promised.
     """
-    places = {}
-    end = offset + capacity
-    for name, tensor in tensors.items():
-        if offset + tensor.nbytes > end:
-            raise ValueError(f"tensor {name!r} of shape {list(tensor.shape)} does not fit into its slot")
-        place = Place(memory.name, offset, tensor.nbytes, tensor.dtype.name, tensor.shape)
-        read(memory, place)[...] = tensor
-        places[name] = place
-        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-    return places
-
-
-def write_rows(
-    memory: SharedMemory, offset: int, capacity: int, requests: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, Place]:
-    """Put the tensors of several requests together as one batch, straight into a slot; returns their places."""
-    rows = list(requests)
-    places = {}
-    end = offset + capacity
-    for name, first in rows[0].items():
-        shape = (sum(row[name].shape[0] for row in rows), *first.shape[1:])
-        nbytes = sum(row[name].nbytes for row in rows)
-        place = Place(memory.name, offset, nbytes, first.dtype.name, shape)
-        if offset + place.nbytes > end:
-            raise ValueError(f"input {name!r} of shape {list(shape)} does not fit into its slot")
-        np.concatenate([row[name] for row in rows], out=read(memory, place))
-        places[name] = place
-        offset += -(-place.nbytes // ALIGNMENT) * ALIGNMENT
-    return places
-
-
-def read(memory: SharedMemory, place: Place) -> np.ndarray:
-    """Return a tensor in place, without a copy."""
-    return np.ndarray(place.shape, place.dtype, memory.buf, place.offset)
+    offsets, _ = packed(layouts, batch)
+    for layout, begin, tensor in zip(layouts, offsets, tensors, strict=True):
+        shape = layout.batch_shape(batch)
+        if tensor.shape != shape or tensor.dtype != layout.dtype:
+            raise ValueError(
+                f"tensor {layout.name!r} is {tensor.dtype.name} {list(tensor.shape)}, its model promised "
+                f"{layout.dtype} {list(shape)}"
+            )
+        read(memory, offset + begin, layout, batch)[...] = tensor

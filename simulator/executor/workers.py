@@ -1,7 +1,7 @@
 """A worker: one process that runs one stage on one slice.
 
 It is started afresh (spawn), takes its share of the cores, opens its stage's session, runs it a few times, and
-says that it is ready. Then it answers one message after the other. It ends when its pipe closes, so it never
+says that it is ready. Then it answers one message after the other. It ends when its channel closes, so it never
 outlives the frontend, whatever becomes of that.
 """
 
@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from socket import socket
 from typing import Any
 
 import numpy as np
 
-from simulator.executor.layouts import StageModel, TensorLayout
-from simulator.executor.messages import Done, Failed, Ready, Work, pack, unpack
-from simulator.executor.transport import Attached, read, write
+from simulator.executor.layouts import StageModel
+from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Work, pack, unpack
+from simulator.executor.transport import read, write
 
 
 @dataclass(frozen=True)
@@ -40,50 +41,57 @@ class WorkerTask:
     slowdown: float = 1.0
 
 
-def work(pipe: Connection, task: WorkerTask) -> None:
-    """Run a worker until its pipe closes (the process's main function)."""
+def run_worker(channel: socket, task: WorkerTask, segments: Sequence[str]) -> None:
+    """Run a worker until its channel closes (the process's main function); ``segments`` are what messages number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the frontend, which drains
     try:
-        run = open_stage(task)
+        stage = open_stage(task)
     except Exception as error:
         with suppress(OSError):
-            pipe.send_bytes(pack(Failed(-1, _one_line(error))))
+            channel.send(pack(Failed(-1, _one_line(error))))
         return
-    attached = Attached()
-    with suppress(EOFError, OSError):
-        pipe.send_bytes(pack(Ready(os.getpid())))
-        while True:
-            pipe.send_bytes(pack(_answer(unpack(pipe.recv_bytes()), run, attached)))
+    memories = [SharedMemory(name) for name in segments]
+    with suppress(OSError):
+        channel.send(pack(Ready(os.getpid())))
+        while packet := channel.recv(PACKET_BYTES):
+            message = unpack(packet)
+            assert isinstance(message, Work)
+            channel.send(pack(_answer(message, stage, memories)))
     os._exit(0)  # without the interpreter's farewell to views into shared memory
 
 
-def _answer(message: Work, run: "Stage", attached: Attached) -> Done | Failed:
+def _answer(message: Work, stage: "Stage", memories: Sequence[SharedMemory]) -> Done | Failed:
     start_ns = time.monotonic_ns()
     try:
-        feeds = {name: read(attached[place.segment], place) for name, place in message.inputs.items()}
-        outputs = run(feeds)
+        feeds = {
+            layout.name: read(memories[spot.segment], spot.offset, layout, message.size)
+            for layout, spot in zip(stage.model.inputs, message.inputs, strict=True)
+        }
+        outputs = stage(feeds)
         computed_ns = time.monotonic_ns()
-        places = write(attached[message.segment], message.offset, message.capacity, outputs)
+        into = message.outputs
+        write(memories[into.segment], into.offset, stage.model.outputs, message.size, outputs)
     except Exception as error:  # whatever is wrong with a batch must not take the others with it
         return Failed(message.ticket, _one_line(error))
-    return Done(message.ticket, places, start_ns, computed_ns, time.monotonic_ns())
+    return Done(message.ticket, start_ns, computed_ns, time.monotonic_ns())
 
 
 class Stage:
-    """A stage's session, called with tensors by name."""
+    """A stage's session, called with tensors by name; returns the outputs of ``model``, in order."""
 
     def __init__(self, session: Any, task: WorkerTask) -> None:
+        self.model = task.stage
         self._session = session
         self._outputs = [layout.name for layout in task.stage.outputs]
         self._slowdown = task.slowdown
 
-    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return the stage's outputs."""
         start_s = time.monotonic()
-        outputs = self._session.run(self._outputs, feeds)
+        outputs: list[np.ndarray] = self._session.run(self._outputs, feeds)
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.monotonic() - start_s))
-        return dict(zip(self._outputs, outputs, strict=True))
+        return outputs
 
 
 def open_stage(task: WorkerTask) -> Stage:
@@ -95,18 +103,8 @@ def open_stage(task: WorkerTask) -> Stage:
     stage = Stage(open_session(task.stage.path, threads=task.threads, provider=task.provider), task)
     for batch in task.warm_batches:
         for _ in range(2):
-            stage(_ones(task.stage.inputs, batch))
+            stage({layout.name: np.ones(layout.batch_shape(batch), layout.dtype) for layout in task.stage.inputs})
     return stage
-
-
-def _ones(layouts: Sequence[TensorLayout], batch: int) -> dict[str, np.ndarray]:
-    """Return inputs of the right form for a warm-up."""
-    return {
-        layout.name: np.ones(
-            (layout.shape[0] * batch, *layout.shape[1:]) if layout.batched else layout.shape, layout.dtype
-        )
-        for layout in layouts
-    }
 
 
 def _one_line(error: Exception) -> str:

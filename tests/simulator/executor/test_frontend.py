@@ -42,7 +42,7 @@ MODELS = (
 
 
 class Scripted:
-    """A fleet in this process: every tensor is the number of its batch's first request."""
+    """A fleet in this process: every tensor is the numbers of its batch's requests."""
 
     def __init__(self, behave: Callable[[SliceId, int], Behaviour]) -> None:
         self.behave = behave
@@ -51,8 +51,8 @@ class Scripted:
         self.parcels: set[int] = set()
         self.handed: list[tuple[SliceId, int, frozenset[str]]] = []
 
-    def place(self, pipeline: int, requests: Sequence[Tensors]) -> Parcel:
-        return self._parcel(None, ("x",), np.concatenate([request["x"] for request in requests]))
+    def place(self, pipeline: int, first: int, size: int) -> Parcel:
+        return self._parcel(None, ("x",), np.arange(first, first + size, dtype=np.float32))
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
         for name, parcel in parcels.items():
@@ -118,12 +118,10 @@ class Numbers:
     def __init__(self) -> None:
         self.answers: dict[int, float] = {}
 
-    def request(self, number: int) -> Tensors:
-        return {"x": np.array([[number]], np.float32)}
-
-    def answer(self, number: int, outputs: Tensors) -> None:
-        assert number not in self.answers, "answered twice"
-        self.answers[number] = float(outputs["y"][0, 0])
+    def answer(self, first: int, size: int, outputs: Tensors) -> None:
+        for number, answer in zip(range(first, first + size), outputs["y"].tolist(), strict=True):
+            assert number not in self.answers, "answered twice"
+            self.answers[number] = answer
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def rehearse(case, arrivals_us: np.ndarray, guard_us: int = 0, *, stretch: float
     stages = range(int(system.stages[0]))
     for number, size in enumerate(records.visits[0].size.tolist()):
         first = int(np.flatnonzero(records.visit[0] == number)[0])
-        slices = [int(records.visits[s].slice[number]) for s in stages]
+        slices = [SliceId(0, s, int(records.visits[s].slice[number])) for s in stages]
         batch = Batch(number, 0, first, size, int(records.visits[0].arrive_us[number]), 0, slices)
         for s in stages:
             visits = records.visits[s]
@@ -34,7 +34,7 @@ def rehearse(case, arrivals_us: np.ndarray, guard_us: int = 0, *, stretch: float
             )
             if s == stages[-1]:
                 end_us = start_us + round((end_us - start_us) * stretch)
-            batch.visits.append(Visit(SliceId(0, s, slices[s]), number, size, arrive_us, start_us, end_us, end_us))
+            batch.visits.append(Visit(slices[s], number, size, arrive_us, start_us, end_us, end_us))
             journal.hops.append(Hop(0, s, number, size, 64 * size, start_us - 250, start_us, 100))
         batch.answered_us = batch.visits[-1].end_us
         journal.batches.append(batch)

@@ -1,45 +1,59 @@
+from multiprocessing.shared_memory import SharedMemory
+
 import numpy as np
 import pytest
 
 from planner.model import InputError
-from simulator.executor.transport import Attached, Segment, read, write, write_rows
+from simulator.executor.layouts import TensorLayout
+from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Spot, Work, pack, unpack
+from simulator.executor.transport import Segment, read, write
+
+ROWS = TensorLayout("x", "float32", (1, 3), 12, True)
+FLAG = TensorLayout("flag", "bool", (2,), 2, False)
 
 
 def test_tensors_are_read_in_place_through_another_handle() -> None:
     segment = Segment(slots=1, slot_bytes=200)
     offset = segment.take()
     assert offset is not None
-    tensors = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "flag": np.array([True, False])}
-    places = write(segment.memory, offset, segment.slot_bytes, tensors)
-    attached = Attached()
-    for name, place in places.items():
-        got = read(attached[place.segment], place)
-        np.testing.assert_array_equal(got, tensors[name])
-        assert got.dtype == tensors[name].dtype
-    read(segment.memory, places["x"])[...] = 7
-    assert (read(attached[segment.name], places["x"]) == 7).all()
-    attached[segment.name].close()
+    tensors = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([True, False])]
+    write(segment.memory, offset, [ROWS, FLAG], 2, tensors)
+    attached = SharedMemory(segment.name)
+    np.testing.assert_array_equal(read(attached, offset, ROWS, 2), tensors[0])
+    np.testing.assert_array_equal(read(attached, offset + 64, FLAG, 2), tensors[1])
+    read(segment.memory, offset, ROWS, 2)[...] = 7
+    assert (read(attached, offset, ROWS, 2) == 7).all()
+    attached.close()
     segment.close()
 
 
-def test_requests_become_one_batch_without_a_detour() -> None:
-    segment = Segment(slots=1, slot_bytes=1000)
-    rows = [{"x": np.full((1, 4), i, np.float32), "n": np.array([[i]], np.int64)} for i in range(3)]
-    places = write_rows(segment.memory, 0, segment.slot_bytes, rows)
-    np.testing.assert_array_equal(read(segment.memory, places["x"])[:, 0], [0, 1, 2])
-    assert places["n"].shape == (3, 1)
-    assert places["x"].nbytes == 48
+@pytest.mark.parametrize(
+    "tensor",
+    [np.zeros((3, 3), np.float32), np.zeros((2, 3), np.float64), np.zeros(6, np.float32)],
+    ids=["rows", "type", "shape"],
+)
+def test_a_tensor_that_is_not_as_its_model_promised_is_refused(tensor: np.ndarray) -> None:
+    segment = Segment(slots=1, slot_bytes=64)
+    with pytest.raises(ValueError, match=r"tensor 'x' is .*, its model promised float32 \[2, 3\]"):
+        write(segment.memory, 0, [ROWS], 2, [tensor])
     segment.close()
 
 
-def test_what_does_not_fit_is_refused_before_it_is_written() -> None:
-    segment = Segment(slots=2, slot_bytes=64)
-    beyond = np.zeros(17, np.float32)
-    with pytest.raises(ValueError, match="does not fit into its slot"):
-        write(segment.memory, 0, 64, {"x": beyond})
-    with pytest.raises(ValueError, match="does not fit into its slot"):
-        write_rows(segment.memory, 0, 64, [{"x": beyond}])
-    segment.close()
+MESSAGES = [
+    Work(3, 8, Spot(1, 640), (Spot(0, 0), Spot(2, 128))),
+    Work(0, 1, Spot(1, 0), ()),
+    Ready(4321),
+    Done(1 << 40, 1, 2, 3),
+    Failed(-1, "no such file: «modèle»"),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_messages_arrive_as_they_were_sent(message: Work | Ready | Done | Failed) -> None:
+    packet = pack(message)
+    assert len(packet) <= PACKET_BYTES
+    assert unpack(packet) == message
+    assert type(unpack(packet)) is type(message)
 
 
 def test_slots_come_back_and_never_twice() -> None:
