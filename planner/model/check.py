@@ -99,11 +99,12 @@ def slice_rps(problem: Problem, dnn: Dnn, pipeline: Pipeline, position: int) -> 
     """Return x_s, what one slice of a stage sustains (requests/s).
 
     Inference limits it, and so do the transfers from and to its neighbours, for the slices of a server share its
-    network card: x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)).
+    network card: x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)), with G of `Problem.card_devices`.
     """
     profile = dnn.variant(pipeline.variant)
     stage = pipeline.stages[position]
-    sharing = stage.share * problem.cluster.device(stage.device).devices_per_server
+    following = pipeline.stages[position + 1].device if position + 1 < len(pipeline.stages) else None
+    sharing = stage.share * problem.card_devices(stage.device, following)
     limits = [stage.batch / _inference_us(profile, stage)]
     for sender in range(max(0, position - 1), min(position + 1, len(pipeline.stages) - 1)):
         wire_us = _wire_us(problem, profile, pipeline, sender)

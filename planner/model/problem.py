@@ -11,6 +11,8 @@ from planner.model.record import record
 
 Objective = Literal["max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices"]
 
+CardSharing = Literal["own", "larger"]
+
 
 @record
 class Dnn:
@@ -54,6 +56,8 @@ class Options:
     With ``stage_batches`` later stages may run a batch of b in parts: b / b_s parts of size b_s at the same time, on as
     many slices, so that the slices of such a stage are a multiple of b / b_s. Parts of a batch arrive together and
     leave together, which is why nothing waits: a stage takes its latency at b_s, and transfers move the whole batch.
+
+    ``card_sharing`` tells how many devices of a stage the planner lets share a network card (`Problem.card_devices`).
     """
 
     objective: Objective = "max_min_throughput"
@@ -61,6 +65,7 @@ class Options:
     slack_fraction: Annotated[float, Ge(0), Lt(1)] = 0.4
     batch_building_factor: Annotated[float, Ge(0)] = 1.3
     stage_batches: bool = False
+    card_sharing: CardSharing = "own"
 
 
 @record
@@ -87,3 +92,20 @@ class Problem:
     def slack_us(self, dnn: Dnn) -> int:
         """Return the part of the SLO (µs) that is kept free: round(fraction · SLO)."""
         return round(self.options.slack_fraction * dnn.slo_us)
+
+    def card_devices(self, device: str, next_device: str | None) -> int:
+        """Return G, how many devices of a stage share a network card, as planned.
+
+        Under ``card_sharing`` "own" these are the devices of a server of the stage's own type, the published formula.
+        Under "larger" a stage that sends has as many as a server of its own or of the next stage's type, whichever is
+        larger: what PPipe's simulator lets share a card, and ours (`simulator.engine.system`).
+
+        Parameters
+        ----------
+        next_device
+            The type that the next stage runs on; None for the last stage.
+        """
+        own = self.cluster.device(device).devices_per_server
+        if next_device is None or self.options.card_sharing == "own":
+            return own
+        return max(own, self.cluster.device(next_device).devices_per_server)

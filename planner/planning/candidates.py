@@ -6,8 +6,8 @@ For its stage s on blocks [i, j)
     inference    L_s = sum over the blocks of max(1, latency_us[g][k][b][block])
     transfer     T_s = b · t_j + hop latency to the next stage's servers, with t_j = cut bytes · 8 / bandwidth;
                  0 for the last stage
-    one slice    x_s = min(b / L_s, 1 / (t_in · k · G_g), 1 / (t_out · k · G_g)), where G_g is the number of devices
-                 in a server, whose slices share its network card; an absent transfer does not limit
+    one slice    x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)), where G is the number of devices whose
+                 slices share a network card (`Problem.card_devices`); an absent transfer does not limit
     building     B = factor · (b - 1) / X0, where X0 is NP's throughput for the DNN
 
 and the candidate is feasible if
@@ -148,7 +148,6 @@ class Placement:
 
     device: int
     share: int
-    slices_per_server: int
     before_us: Integers
     usable: Flags
 
@@ -173,7 +172,6 @@ def placements(problem: Problem, profile: Profile) -> list[Placement]:
                 Placement(
                     index,
                     share,
-                    share * device.devices_per_server,
                     latency_us.cumsum(axis=1),
                     fits & known[:, np.newaxis, np.newaxis],
                 )
@@ -235,6 +233,12 @@ class _Search:
         wire_us = [0.0, *(network.wire_us(*names, size) for size in self.profile.cut_bytes), 0.0]
         return np.array(wire_us), network.link(*names).hop_latency_us
 
+    def card_slices(self, place: Placement, following: Placement | None) -> int:
+        """Return how many slices of a stage share a network card, given where the next stage is."""
+        types = self.problem.cluster.device_types
+        next_name = None if following is None else types[following.device].name
+        return place.share * self.problem.card_devices(types[place.device].name, next_name)
+
     def fits(self, sequence: tuple[Placement, ...]) -> bool:
         """Tell whether the cluster has a device of its own for every position."""
         types = self.problem.cluster.device_types
@@ -292,8 +296,10 @@ class _Rows:
             slice_rps[:, :-1] = self.slice_rps[row]
             with np.errstate(divide="ignore"):  # an empty transfer limits nothing
                 card_rps = 1e6 / wire_us[first]
-            slice_rps[:, -2] = np.minimum(slice_rps[:, -2], card_rps / self.sequence[-1].slices_per_server)
-            slice_rps[:, -1] = np.minimum(slice_rps[:, -1], card_rps / place.slices_per_server)
+                received_rps = 1e6 / self._received_us()[row]
+            sender_rps = np.minimum(card_rps, received_rps) / search.card_slices(self.sequence[-1], place)
+            slice_rps[:, -2] = np.minimum(slice_rps[:, -2], sender_rps)
+            slice_rps[:, -1] = np.minimum(slice_rps[:, -1], card_rps / search.card_slices(place, None))
         in_time = latency_us + search.rest_us[batch, last] <= search.budget_us[batch]
         extended = _Rows(
             search,
@@ -305,6 +311,13 @@ class _Rows:
             slice_rps,
         )
         return extended.select(in_time & place.usable[part, first, last])
+
+    def _received_us(self) -> Floats:
+        """Return the wire time (µs per request) into the last stage, 0 where it is the first."""
+        if len(self.sequence) == 1:
+            return np.zeros(len(self.batch))
+        wire_us, _ = self.search.wire_us(*self.sequence[-2:])
+        return wire_us[self.cuts[:, -2]]
 
     def _with_parts(self) -> tuple[Integers, Integers]:
         """Return rows and parts in which the next stage can run them: the first stage runs whole batches."""

@@ -2,10 +2,11 @@
 
 On blocks [i, j), a stage on 1/k of type g with price lambda_g per device costs, at batch b and per request/s,
 
-    lambda_g / (x_s · k) = lambda_g / k · max(L_s / b, t_in · k · G_g, t_out · k · G_g)
+    lambda_g / (x_s · k) = lambda_g / k · max(L_s / b, t_in · k · G, t_out · k · G)
 
 and takes L_s + T_s of the latency budget (`planner.planning.candidates`). Both depend on the neighbours only through
-the links to them, so types of equal links form a *class*, one class where all links are equal. Then per batch size
+the links to them, and G through the servers of the next stage where these count (``card_sharing``). So types of equal
+links, and then of equal servers, form a *class*, one class where all are equal. Then per batch size
 
 1. for every range of blocks and classes of the stage and its neighbours, the Pareto front of (latency, cost) over all
    places (type, share) of the class;
@@ -15,6 +16,7 @@ the links to them, so types of equal links form a *class*, one class where all l
 The search is exact, which the bound of column generation (`planner.planning.columns`) rests on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -26,6 +28,7 @@ from planner.model import Cluster, Dnn, Problem, Profile
 from planner.planning.candidates import (
     LATENCY_TOLERANCE,
     Candidate,
+    Placement,
     batch_building_us,
     placements,
     planned_batches,
@@ -43,7 +46,8 @@ class Pricer:
     """What the search for one variant of a DNN rests on, whatever the prices.
 
     Arrays over places (type, share), batches, blocks and classes: ``latency_us[place, batch, first, last]``, infinite
-    where the place cannot run these blocks; ``wire_us[class, class, cut]`` per request; ``budget_us[batch]``.
+    where the place cannot run these blocks; ``wire_us[class, class, cut]`` per request; ``budget_us[batch]``;
+    ``card_slices[place, class after]``, k · G, the last column for the last stage.
     """
 
     dnn: int
@@ -52,7 +56,7 @@ class Pricer:
     max_stages: int
     device: Integers
     share: Integers
-    slices_per_server: Integers
+    card_slices: Integers
     link_class: Integers
     latency_us: Floats
     wire_us: Floats
@@ -70,7 +74,7 @@ class Pricer:
                 self.latency_us[:, batch],
                 float(size),
                 device_price[self.device] / self.share * 1e-6,
-                self.slices_per_server,
+                self.card_slices,
                 self.link_class,
                 self.wire_us,
                 self.hop_us,
@@ -91,12 +95,13 @@ class Pricer:
         cuts = cuts[: len(places) + 1]
         classes = self.link_class[places]
         slice_rps = []
+        after = [*classes[1:], self.card_slices.shape[1] - 1]
         for stage, place in enumerate(places):
             inference_us = self.latency_us[place, self.batches.index(batch), cuts[stage], cuts[stage + 1]]
             slowest_us = inference_us / batch
             for sender in range(max(0, stage - 1), min(stage + 1, len(places) - 1)):
                 wire_us = self.wire_us[classes[sender], classes[sender + 1], cuts[sender + 1]]
-                slowest_us = max(slowest_us, wire_us * self.slices_per_server[place])
+                slowest_us = max(slowest_us, wire_us * self.card_slices[place, after[stage]])
             slice_rps.append(float(1e6 / slowest_us))
         return Candidate(
             self.dnn,
@@ -116,8 +121,8 @@ def pricers(problem: Problem, dnn_index: int) -> list[Pricer]:
     return [pricer for pricer in found if len(pricer.device)]
 
 
-def link_classes(cluster: Cluster) -> list[int]:
-    """Return a class per device type, equal for types that no link tells apart.
+def link_classes(cluster: Cluster, *, by_server: bool = False) -> list[int]:
+    """Return a class per device type, equal for types that no link (nor devices per server) tells apart.
 
     >>> from planner.model import DeviceType, Link, Network
     >>> types = tuple(DeviceType(name, 1) for name in ("L4", "Pi5", "T4"))
@@ -132,6 +137,8 @@ def link_classes(cluster: Cluster) -> list[int]:
         return link.bandwidth_gbps, link.hop_latency_us
 
     def alike(one: str, other: str) -> bool:
+        if by_server and cluster.device(one).devices_per_server != cluster.device(other).devices_per_server:
+            return False
         inside = {rates(a, b) for a in (one, other) for b in (one, other)}
         others = [name for name in names if name not in (one, other)]
         return len(inside) == 1 and all(
@@ -153,7 +160,7 @@ def _pricer(problem: Problem, dnn: Dnn, dnn_index: int, variant: int) -> Pricer:
     profile = dnn.variants[variant]
     batches = planned_batches(profile)
     places = placements(problem, profile)
-    classes = np.array(link_classes(problem.cluster))
+    classes = np.array(link_classes(problem.cluster, by_server=problem.options.card_sharing == "larger"))
     device = np.array([place.device for place in places], dtype=np.int64)
     building_us = [batch_building_us(problem, batch, dnn.np_throughput_rps or 0.0) for batch in batches]
     latency_us = np.array(
@@ -170,7 +177,7 @@ def _pricer(problem: Problem, dnn: Dnn, dnn_index: int, variant: int) -> Pricer:
         min(problem.options.max_stages, len(profile.blocks)),
         device,
         np.array([place.share for place in places], dtype=np.int64),
-        np.array([place.slices_per_server for place in places], dtype=np.int64),
+        _card_slices(problem, places, classes),
         classes[device] if len(places) else classes[:0],
         latency_us,
         wire_us,
@@ -181,9 +188,8 @@ def _pricer(problem: Problem, dnn: Dnn, dnn_index: int, variant: int) -> Pricer:
 
 def _links(problem: Problem, profile: Profile, classes: Integers) -> tuple[Floats, Floats]:
     """Return ``wire_us[class, class, cut]`` per request, 0 at both ends of the model, and ``hop_us[class, class]``."""
-    count = int(classes.max()) + 1
-    names = [problem.cluster.device_types[int(np.flatnonzero(classes == c)[0])].name for c in range(count)]
-    network = problem.cluster.network
+    names = _a_type_of_each(problem, classes)
+    count, network = len(names), problem.cluster.network
     wire_us = np.zeros((count, count, len(profile.blocks) + 1))
     hop_us = np.zeros((count, count))
     for sender, name in enumerate(names):
@@ -193,12 +199,31 @@ def _links(problem: Problem, profile: Profile, classes: Integers) -> tuple[Float
     return wire_us, hop_us
 
 
+def _card_slices(problem: Problem, places: Sequence[Placement], classes: Integers) -> Integers:
+    """Return ``[place, class after]``, how many slices of a stage share a network card; the last column, of a last."""
+    following = [*_a_type_of_each(problem, classes), None]
+    types = problem.cluster.device_types
+    return np.array(
+        [
+            [place.share * problem.card_devices(types[place.device].name, name) for name in following]
+            for place in places
+        ],
+        dtype=np.int64,
+    ).reshape(len(places), len(following))
+
+
+def _a_type_of_each(problem: Problem, classes: Integers) -> list[str]:
+    """Return the name of the first device type of every class."""
+    _, first = np.unique(classes, return_index=True)
+    return [problem.cluster.device_types[index].name for index in first.tolist()]
+
+
 @njit(cache=True)
 def _search_batch(
     latency_us: Floats,
     size: float,
     price: Floats,
-    slices_per_server: Integers,
+    card_slices: Integers,
     link_class: Integers,
     wire_us: Floats,
     hop_us: Floats,
@@ -225,14 +250,13 @@ def _search_batch(
                     continue
                 own = link_class[p]
                 for before in range(classes if i == 0 else 0, classes + (i == 0)):
-                    slowest = inference / size
-                    if i > 0:
-                        slowest = max(slowest, wire_us[before, own, i] * slices_per_server[p])
                     for after in range(classes if j == blocks else 0, classes + (j == blocks)):
-                        spent, limit = inference, slowest
+                        spent, limit = inference, inference / size
+                        if i > 0:
+                            limit = max(limit, wire_us[before, own, i] * card_slices[p, after])
                         if j < blocks:
                             spent += size * wire_us[own, after, j] + hop_us[own, after]
-                            limit = max(limit, wire_us[own, after, j] * slices_per_server[p])
+                            limit = max(limit, wire_us[own, after, j] * card_slices[p, after])
                         key = (before, own, after, i, j)
                         length[key] = _insert(time[key], cost[key], place[key], length[key], spent, price[p] * limit, p)
                         fastest[i] = min(fastest[i], spent + fastest[j])

@@ -9,12 +9,13 @@ utilisation of a device class is the busy time of its slices, weighted by share,
 time of *all* the cluster's devices of that type, planned for or not; every scheduler at its own largest loads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from simulator.dispatch.system import System
 from simulator.results.plots import attainment_over_load, grouped_bars
 from simulator.results.style import SCHEDULER_NAMES, in_order, short
 
@@ -24,6 +25,24 @@ KEYS = ["study", "cluster", "group", "dnn", "scheduler", "policy", "trace"]
 PUBLISHED_GAIN = (0.322, 0.751)
 PUBLISHED_LOW_UTILISATION_GAIN = (0.411, 0.655)
 PUBLISHED_ABLATION = {"reservation": 0.91, "reactive": 0.71}
+
+
+def card_use(system: System, throughput_rps: Sequence[float]) -> float:
+    """Return the share of time in which network cards send while every pipeline serves what is planned for it.
+
+    Of the pool whose cards are busiest; above 1 they cannot keep up. 0 where nothing is sent.
+
+    Parameters
+    ----------
+    throughput_rps
+        Per pipeline of the system.
+    """
+    use = 0.0
+    for p, rps in enumerate(throughput_rps):
+        for s in range(int(system.stages[p]) - 1):
+            cards = -(-int(system.slices[p, s]) // int(system.card_slices[p, s]))
+            use = max(use, rps * int(system.transfer_us[p, s + 1]) / 1e6 / cards)
+    return use
 
 
 def at_largest_load(rows: pd.DataFrame, target: float = 0.99) -> pd.DataFrame:

@@ -95,6 +95,23 @@ def test_a_sound_plan_breaks_nothing() -> None:
     assert slice_rps(problem, problem.dnns[0], plan.pipelines[0], 0) == pytest.approx(500)
 
 
+def test_cards_are_shared_as_the_problem_says() -> None:
+    # Ten T4 in a server: T4 slices receive 1 / (200 µs · 10) = 500 rps, which is no limit, and where as many L4 share a
+    # card on the way to them, an L4 half sends 1 / (200 µs · 2 · 10) = 250 rps: the pool of two 500, not 1,000.
+    problem, plan = toy()
+    l4, t4 = problem.cluster.device_types
+    cluster = replace(problem.cluster, device_types=(l4, replace(t4, devices_per_server=10)))
+    problem = replace(problem, cluster=cluster)
+    assert check(problem, plan) == ()
+    larger = replace(problem, options=replace(problem.options, card_sharing="larger"))
+    assert slice_rps(larger, larger.dnns[0], plan.pipelines[0], 0) == pytest.approx(250)
+    broken = check(larger, plan)
+    assert [(one.constraint, one.where, one.amount) for one in broken] == [
+        ("capacity", "toy.pipelines[0].stages[0]", pytest.approx(1.0)),  # the pool is said to sustain 1,000
+        ("capacity", "toy.pipelines[0].stages[0]", pytest.approx(0.6)),  # and the pipeline 800
+    ]
+
+
 # What is changed, then the constraint, its place and the amount that the checker must report first.
 BROKEN: list[tuple[Callable[[Plan], Plan], str, str, float]] = [
     (lambda plan: with_stage(plan, 0, device="A100"), "names", "pipelines[0].stages[0]", 1),

@@ -81,6 +81,16 @@ def random_problem(
     )
 
 
+def with_larger_cards(problem: Problem, seed: int) -> Problem:
+    """Let cards be shared as in the larger server of a hop, servers hold 1 to 4 devices, and transfers matter."""
+    rng = np.random.default_rng(seed)
+    types = tuple(
+        replace(device, devices_per_server=int(rng.integers(1, 5))) for device in problem.cluster.device_types
+    )
+    cluster = replace(problem.cluster, device_types=types, network=Network(1.0))
+    return replace(problem, cluster=cluster, options=replace(problem.options, card_sharing="larger"))
+
+
 def with_detours(problem: Problem, seed: int) -> Problem:
     """Add what real clusters have: links that differ, hop latencies, small memories, a share without latencies."""
     rng = np.random.default_rng(seed)
@@ -149,13 +159,16 @@ def every_pipeline(problem: Problem, dnn: Dnn, *, any_slo: bool = False) -> Iter
                     memory_fits &= kind.memory_bytes is None or held <= kind.memory_bytes / share
                     latency_us += inference_us
                     limits = [part / inference_us * 1e6]
+                    on_card = kind.devices_per_server
+                    if problem.options.card_sharing == "larger" and stage < stages - 1:
+                        on_card = max(on_card, types[sequence[stage + 1][0]].devices_per_server)
                     for sender in (stage - 1, stage):
                         if 0 <= sender < stages - 1:
                             names = types[sequence[sender][0]].name, types[sequence[sender + 1][0]].name
                             wire_us = (
                                 profile.cut_bytes[cuts[sender + 1] - 1] * 8e-3 / network.link(*names).bandwidth_gbps
                             )
-                            limits.append(1e6 / (wire_us * share * kind.devices_per_server))
+                            limits.append(1e6 / (wire_us * share * on_card))
                             if sender == stage:
                                 latency_us += batch * wire_us + network.link(*names).hop_latency_us
                     slice_rps.append(min(limits))

@@ -1,6 +1,7 @@
 """Candidates against plain loops over every pipeline, and against the counts on published problems."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import MEASURED, Piece, every_pipeline, random_problem, with_detours
+from oracles import MEASURED, Piece, every_pipeline, random_problem, with_detours, with_larger_cards
 
 from planner.files.ppipe import read_problem
 from planner.model import Block, Cluster, DeviceType, Dnn, LatencyTable, Network, Options, Problem, Profile
@@ -39,12 +40,14 @@ def rounded(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("detours", [False, True])
+@pytest.mark.parametrize("change", [None, with_detours, with_larger_cards])
 @pytest.mark.parametrize("stage_batches", [False, True])
-def test_candidates_are_the_best_of_all_pipelines(seed: int, detours: bool, stage_batches: bool) -> None:
+def test_candidates_are_the_best_of_all_pipelines(
+    seed: int, change: Callable[[Problem, int], Problem] | None, stage_batches: bool
+) -> None:
     counts = [(2, 2), (1, 3), (2, 1, 1), (3,)][seed % 4]
     problem = random_problem(seed, stages=1 + seed % 3, counts=counts, shares=(1, 3) if seed % 2 else (1, 2))
-    problem = with_detours(problem, seed) if detours else problem
+    problem = change(problem, seed) if change else problem
     problem = replace(problem, options=replace(problem.options, stage_batches=stage_batches))
     dnn = problem.dnns[0]
     expected = best_vectors(list(every_pipeline(problem, dnn)))
@@ -100,6 +103,23 @@ def test_slices_of_a_server_share_its_card() -> None:
     problem = Problem(cluster, (Dnn("toy", 20_000, (profile,)),), Options(max_stages=2))
     by_stages = {len(c.devices): c.slice_rps for c in enumerate_candidates(problem, 0, 0.0)}
     assert by_stages == {1: (500.0,), 2: (125.0, 125.0)}
+
+
+def test_cards_are_shared_as_in_the_larger_server_where_asked() -> None:
+    # One block of 1 ms on an A (a device per server), one on a B (four): 2 ms on the wire from A to B. An A has a card
+    # of its own by the published formula, and sends 500 requests/s; where four A share one, it sends 125. A B receives
+    # 125 either way, and an A behind a B as many as its own card takes.
+    tables = tuple(LatencyTable(name, 1, (1,), ((1000, 1000),), MEASURED) for name in "AB")
+    profile = Profile("toy", (Block(("a",)), Block(("b",))), (2_500_000,), tables)
+    cluster = Cluster((DeviceType("A", 8), DeviceType("B", 8, devices_per_server=4)), Network(10))
+    problem = Problem(cluster, (Dnn("toy", 20_000, (profile,)),))
+    larger = replace(problem, options=replace(problem.options, card_sharing="larger"))
+    own, changed = (
+        {c.devices: c.slice_rps for c in enumerate_candidates(one, 0, 0.0) if len(c.devices) == 2}
+        for one in (problem, larger)
+    )
+    assert own == {(0, 0): (500.0, 500.0), (0, 1): (500.0, 125.0), (1, 0): (125.0, 500.0), (1, 1): (125.0, 125.0)}
+    assert changed == own | {(0, 1): (125.0, 125.0)}
 
 
 def test_devices_of_no_count_and_variants() -> None:

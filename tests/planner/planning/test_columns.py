@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oracles import random_problem
+from oracles import random_problem, with_larger_cards
 
 from planner.model import InputError, Link, Network, Problem
 from planner.planning import columns, make_plan, milp
@@ -29,10 +29,13 @@ def every_candidate(problem: Problem) -> list[Candidate]:
     ]
 
 
+@pytest.mark.parametrize("cards", ["own", "larger"])
 @pytest.mark.parametrize("links", [False, True])
 @pytest.mark.parametrize("seed", range(10))
-def test_the_cheapest_pipeline_is_that_of_enumeration(seed: int, links: bool) -> None:
+def test_the_cheapest_pipeline_is_that_of_enumeration(seed: int, links: bool, cards: str) -> None:
     problem = random_problem(seed, stages=3, counts=(9, 9, 9), shares=(1, 2, 3))
+    if cards == "larger":
+        problem = with_larger_cards(problem, seed)
     if links:
         problem = with_links(problem)
     if seed % 2:  # a slice of half a device then holds some of the stages only
@@ -52,10 +55,17 @@ def test_the_cheapest_pipeline_is_that_of_enumeration(seed: int, links: bool) ->
             assert cost == pytest.approx(sum(price[g] * use for g, use in device_use(candidate).items()))
 
 
-def test_types_are_told_apart_by_their_links_only() -> None:
+def test_types_are_told_apart_by_their_links_and_where_asked_by_their_servers() -> None:
     problem = random_problem(1, counts=(1, 1, 1))
     assert link_classes(problem.cluster) == [0, 0, 0]
     assert link_classes(with_links(problem).cluster) == [0, 1, 2]
+    types = tuple(
+        replace(device, devices_per_server=count)
+        for device, count in zip(problem.cluster.device_types, (1, 4, 1), strict=True)
+    )
+    cluster = replace(problem.cluster, device_types=types)
+    assert link_classes(cluster) == [0, 0, 0]
+    assert link_classes(cluster, by_server=True) == [0, 1, 0]
 
 
 @pytest.mark.parametrize("links", [False, True])
