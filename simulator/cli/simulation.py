@@ -19,7 +19,7 @@ from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace,
 from simulator.cli.worlds import LoadedWorld, load_world, load_worlds
 from simulator.engine import POLICIES, build_system, simulate
 from simulator.engine.run import EngineName, require_runnable
-from simulator.results import summary
+from simulator.results import ppipe_layout, summary
 from simulator.results.metrics import require_counted
 from simulator.results.tables import write_records
 from simulator.sweep import Hosts, Series, SweepOptions, SweepResult, run_sweep, series_of_plan
@@ -63,6 +63,10 @@ def run_plan(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
     round_robin: RoundRobinOption = False,
     dnn: Annotated[str | None, typer.Option(help="Simulate this DNN only. [default: all]")] = None,
+    layout: Annotated[
+        Literal["native", "ppipe"],
+        typer.Option(help="Of the records: native, or ppipe: OUT/<DNN>/master.csv and i-j.csv for its scripts."),
+    ] = "native",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/run"),
 ) -> None:
     """Simulate one plan: every request's record, and what the records say."""
@@ -82,7 +86,10 @@ def run_plan(
         rate_rps = rate if rate is not None else load * loaded.plan.throughput_rps(name)
         arrivals_us = fold(offered[name], rate_rps, duration)
         records = simulate(system, arrivals_us, policy=policy, engine=engine, world=worlds.get(name))
-        write_records(records, out / f"{name}.records.csv")
+        if layout == "ppipe":
+            ppipe_layout.write_run(records, out / name)
+        else:
+            write_records(records, out / f"{name}.records.csv")
         rows.append({"dnn": name, "rate_rps": rate_rps, "policy": policy, "engine": records.engine} | summary(records))
     _write_table(pd.DataFrame(rows), out / "summary.csv")
     save(loaded.problem, out / "problem.json")
@@ -132,6 +139,9 @@ def sweep(
     table: Annotated[
         Literal["csv", "parquet"], typer.Option("--format", help="Of the table of runs: csv or parquet.")
     ] = "csv",
+    layout: Annotated[
+        Literal["native", "ppipe"], typer.Option(help="ppipe: write logs.csv for its scripts as well.")
+    ] = "native",
     out: Annotated[Path, typer.Option(help="Folder for the results; finished runs in it are not run again.")] = Path(
         "out/sweep"
     ),
@@ -167,6 +177,10 @@ def sweep(
     if result.rows:
         _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
         _write_table(pd.DataFrame(result.largest), out / "largest.csv")
+        if layout == "ppipe":
+            plans_by_name = {one.name: (one.problem, one.plan) for one in loaded}
+            logs = ppipe_layout.log_rows(result.rows, plans_by_name, full_rates(loaded))
+            _write_table(pd.DataFrame(logs), out / "logs.csv")
         _show_largest(result)
         console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
     for failure in result.failures:

@@ -2,8 +2,9 @@
 
 Columns: request, arrival_us, deadline_us, outcome, pipeline, then for every stage position s the batch (number,
 size, slice) and its times: ``stage0_batch, stage0_size, stage0_slice, stage0_arrive_us, stage0_start_us,
-stage0_end_us, stage1_batch, ...``; empty where the request got no further. Written in pieces of `PIECE` rows, so
-that memory stays flat.
+stage0_end_us, stage1_batch, ...``; empty where the request got no further. Inferences that a failure cut short, which
+no request belongs to any more, follow as rows without a request, outcome *interrupted*, size 0. Written in pieces of
+`PIECE` rows, so that memory stays flat.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from simulator.dispatch.system import System
 from simulator.results.records import Records, Visits
 
 PIECE = 250_000
+INTERRUPTED = "interrupted"
 VISIT_COLUMNS = ("size", "slice", "arrive_us", "start_us", "end_us")
 
 
@@ -33,7 +35,7 @@ def write_records(records: Records, path: Path) -> None:
     InputError
         Another suffix, or the folder cannot be written.
     """
-    schema = _schema(len(records.visits))
+    schema = _schema(len(records.visits), answered=records.answered_us is not None)
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
             with pa.parquet.ParquetWriter(temporary, schema) as parquet:
@@ -48,7 +50,7 @@ def write_records(records: Records, path: Path) -> None:
 
 
 def read_records(path: Path, system: System) -> Records:
-    """Read what `write_records` wrote about a run of ``system``; batches in which no request ended are not in it.
+    """Read what `write_records` wrote about a run of ``system``, exactly as it was.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def read_records(path: Path, system: System) -> Records:
         table = pa.parquet.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: cannot read records there ({error}); expected a .csv or .parquet file") from None
-    expected = _schema(system.max_stages).names
+    answered = "answered_us" in table.column_names
+    expected = _schema(system.max_stages, answered).names
     if table.column_names != expected:
         raise InputError(f"{path}: expected the columns {expected}, got {table.column_names}")
 
@@ -69,6 +72,7 @@ def read_records(path: Path, system: System) -> Records:
 
     codes = {outcome: code for code, outcome in enumerate(OUTCOMES)}
     pipeline = column("pipeline")
+    requests = table.num_rows - table["request"].null_count
     visit, visits = [], []
     for s in range(system.max_stages):
         batch = column(f"stage{s}_batch")
@@ -77,25 +81,29 @@ def read_records(path: Path, system: System) -> Records:
         first = first[place]
         dense = np.full(int(batch.max(initial=-1)) + 2, -1)
         dense[numbers] = np.arange(len(numbers))
-        visit.append(dense[batch].astype(np.int32))
+        visit.append(dense[batch[:requests]].astype(np.int32))
         size, slices, arrive_us, start_us, end_us = (column(f"stage{s}_{name}")[first] for name in VISIT_COLUMNS)
         pipelines = pipeline[first].astype(np.int16)
         visits.append(Visits(pipelines, size.astype(np.int16), slices.astype(np.int16), arrive_us, start_us, end_us))
-    outcome = np.array([codes[text] for text in table["outcome"].to_pylist()], np.int8)
-    return Records(system, "file", column("arrival_us"), outcome, tuple(visit), tuple(visits))
+    outcome = np.array([codes[text] for text in table["outcome"].slice(0, requests).to_pylist()], np.int8)
+    answered_us = column("answered_us")[:requests] if answered else None
+    return Records(system, "file", column("arrival_us")[:requests], outcome, tuple(visit), tuple(visits), answered_us)
 
 
-def _schema(stages: int) -> pa.Schema:
+def _schema(stages: int, answered: bool = False) -> pa.Schema:
+    """Return the columns; real runs have one more, when requesters had their answers."""
     times = {"request": pa.int64(), "arrival_us": pa.int64(), "deadline_us": pa.int64()}
     fields = {**times, "outcome": pa.string(), "pipeline": pa.int16()}
     for s in range(stages):
         fields[f"stage{s}_batch"] = pa.int32()
         fields |= {f"stage{s}_{name}": pa.int64() if name.endswith("_us") else pa.int16() for name in VISIT_COLUMNS}
+    if answered:
+        fields["answered_us"] = pa.int64()
     return pa.schema(fields)
 
 
 def _pieces(records: Records, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows, `PIECE` requests at a time."""
+    """Yield the rows, `PIECE` requests at a time, then the inferences that were cut short."""
     names = np.array(OUTCOMES)
     for first in range(0, len(records), PIECE):
         here = slice(first, min(first + PIECE, len(records)))
@@ -113,6 +121,17 @@ def _pieces(records: Records, schema: pa.Schema) -> Iterator[pa.Table]:
             reached = batch >= 0
             columns.append(pa.array(batch, mask=~reached))
             columns += [_masked(getattr(visits, name), batch, reached) for name in VISIT_COLUMNS]
+        if records.answered_us is not None:
+            answered_us = records.answered_us[here]
+            columns.append(pa.array(answered_us, mask=answered_us < 0))
+        yield pa.Table.from_arrays(columns, schema=schema)
+    cut = np.flatnonzero(records.visits[0].size == 0).astype(np.int32)
+    if len(cut):
+        there = np.ones(len(cut), np.bool_)
+        columns = [pa.nulls(len(cut), pa.int64())] * 3 + [pa.array([INTERRUPTED] * len(cut))]
+        columns.append(_masked(records.visits[0].pipeline, cut, there))
+        for visits in records.visits:
+            columns += [pa.array(cut), *(_masked(getattr(visits, name), cut, there) for name in VISIT_COLUMNS)]
         yield pa.Table.from_arrays(columns, schema=schema)
 
 
