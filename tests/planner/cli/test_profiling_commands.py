@@ -2,9 +2,11 @@ import json
 import sys
 
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
+from planner import profiling
 from planner.cli.app import new_app
 from planner.cli.profiling import register
 from planner.files import load_profile
@@ -15,6 +17,8 @@ SMALL = (
     '<ir_version: 8, opset_import: ["" : 17]> small (float[n, 3, 16, 16] x) => (float[n, 3, 16, 16] y)'
     " { a = Relu(x) b = Tanh(a) c = Exp(b) y = Add(c, a) }"
 )
+
+BRIEFLY = ("--batches", "1", "--cap-s", "0.01", "--rounds", "1")
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def model(tmp_path):
 
 def test_measuring_estimating_and_measuring_again_add_up(planner, model, tmp_path):
     out = tmp_path / "small.json"
-    planner("profile", model, "--device", "here", "--out", out, "--batches", "1,2", "--cap-s", "0.01")
+    planner("profile", model, "--device", "here", "--out", out, "--batches", "1,2", "--rounds", "1")
     planner("estimate", model, "--device", "V100,RaspberryPi5", "--out", out, "--batches", "1,2", "--shares", "1")
     first = load_profile(out)
     assert first.devices == ("here", "V100", "RaspberryPi5")
@@ -66,6 +70,38 @@ def test_measured_peak_memory_stands_beside_the_computed(planner, model, tmp_pat
     small, large = load_profile(out).table("here", 1).peak_memory_bytes
     assert large > small
     assert "peak memory on here 1/1, batch 256: measured" in output
+
+
+def test_an_interrupted_profile_goes_on_where_it_stopped(planner, model, tmp_path, monkeypatch):
+    out = tmp_path / "small.json"
+    arguments = ["profile", model, "--device", "here", "--out", out, *BRIEFLY]
+    measured, measure = [], profiling.measure_tables
+
+    def measuring(graph, starts, device, *rest):
+        if device.shares == (2,) and not measured[1:]:
+            measured.append("interrupted")
+            raise KeyboardInterrupt
+        measured.append(device.shares)
+        return measure(graph, starts, device, *rest)
+
+    monkeypatch.setattr(profiling, "measure_tables", measuring)
+    with pytest.raises(AssertionError, match="130"):  # the exit status of Ctrl-C
+        planner(*arguments, "--shares", "1,2")
+    first = load_profile(out)
+    assert [table.share for table in first.tables] == [1]
+    planner(*arguments, "--shares", "1,2")
+    assert measured == [(1,), "interrupted", (2,)]
+    assert load_profile(out).table("here", 1) == first.table("here", 1)
+
+
+def test_execution_providers_are_chosen_by_name(planner, model, tmp_path):
+    others = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+    if not others:
+        pytest.skip("onnxruntime has no other execution provider here")
+    out = tmp_path / "small.json"
+    arguments = ["profile", model, "--device", "here", "--out", out, *BRIEFLY]
+    planner(*arguments, "--provider", others[0])
+    assert others[0] in load_profile(out).table("here", 1).provenance.runtime
 
 
 def test_a_pinned_batch_is_freed_and_the_model_written(planner, tmp_path):
@@ -101,7 +137,18 @@ def test_measurements_are_imported(planner, tmp_path):
 
 
 def _model(folder, body):
-    model = ir.from_onnx_text(f'<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x) => (float[n, 4] y) {body}')
+    return _save(folder, "float[n, 4] x", "float[n, 4] y", body)
+
+
+def _save(folder, given, made, body):
+    text = f'<ir_version: 8, opset_import: ["" : 17, "mine" : 1]> g ({given}) => ({made}) {body}'
+    ir.save(ir.from_onnx_text(text), folder / "bad.onnx")
+    return folder / "bad.onnx"
+
+
+def _without_rank(folder):
+    model = ir.from_onnx_text(SMALL)
+    model.graph.inputs[0].shape = None
     ir.save(model, folder / "bad.onnx")
     return folder / "bad.onnx"
 
@@ -128,6 +175,26 @@ BAD = {
     "dynamic shape": (
         lambda d: ["profile", _model(d, "{ i = NonZero(x) f = Cast<to = 1>(i) y = Relu(f) }"), "--device", "h"],
         "unsupported dynamic shape",
+    ),
+    # a scalar has no dimension to batch along
+    "no batch dimension": (
+        lambda d: ["profile", _save(d, "float x", "float y", "{ y = Relu(x) }"), "--device", "h"],
+        r"bad\.onnx: input 'x' has no batch dimension",
+    ),
+    # an input without a shape
+    "unknown rank": (
+        lambda d: ["profile", _without_rank(d), "--device", "h"],
+        r"bad\.onnx: unsupported dynamic shape: input 'x' has no shape",
+    ),
+    # an operator that nobody knows
+    "unknown operator": (
+        lambda d: ["profile", _model(d, "{ h = mine.Odd(x) y = Relu(h) }"), "--device", "h"],
+        "the operator is unknown",
+    ),
+    # an operator of ONNX that onnxruntime has for other types only
+    "operator that onnxruntime lacks": (
+        lambda d: ["profile", _save(d, "int64[n, 4] x", "int64[n, 4] y", "{ y = Relu(x) }"), "--device", "h"],
+        "onnxruntime cannot run 'g': .*Could not find an implementation for Relu",
     ),
     # no such file, and no such model
     "nothing": (lambda d: ["profile", "resnet51", "--device", "h"], "unknown model 'resnet51'"),

@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from planner.profiling import (
     build_model,
@@ -114,3 +116,102 @@ def test_a_tensor_alive_across_a_part_is_carried_past_it():
     assert (parts[1].inputs, parts[1].outputs) == (("b",), ("c",))
     made = run_chain(parts, run_part, {"x": np.array([[1, -1]], np.float32)})
     np.testing.assert_allclose(made["y"], [[2, -1]], rtol=1e-6)
+
+
+OPSETS = '<ir_version: 8, opset_import: ["" : 17, "mine" : 1]>'
+
+# Every kind of graph that has more to a cut than one tensor, or more to a part than its nodes.
+GRAPHS = {
+    # a is alive past b and c
+    "skip connection": (
+        f"{OPSETS} g (float[n, 4] x) => (float[n, 4] y) {{ a = Exp(x) b = Sin(a) c = Cos(b) y = Add(c, a) }}"
+    ),
+    # three branches, up to four tensors alive at once
+    "branches": (
+        f"{OPSETS} g (float[n, 4] x) => (float[n, 12] y)"
+        " { a = Sin(x) b = Cos(x) c = Exp(x) d = Mul(a, b) e = Sub(b, c) y = Concat<axis = 1>(d, e, a) }"
+    ),
+    # both inputs are read late again, and an output is made early
+    "inputs and outputs": (
+        f"{OPSETS} g (float[n, 4] x, float[n, 4] z) => (float[n, 4] early, float[n, 4] y)"
+        " { early = Sin(z) a = Exp(x) b = Add(a, z) c = Cos(b) y = Mul(c, x) }"
+    ),
+    # w is read on both sides of every cut, as it is and reshaped by a constant node
+    "shared initializer": (
+        f"{OPSETS} g (float[n, 4] x) => (float[n, 4] y) <float[4] w = {{1, 2, 3, 4}}, int64[2] s = {{1, 4}}>"
+        " { v = Reshape(w, s) a = Mul(x, w) b = Sin(a) c = Add(b, v) y = Mul(c, w) }"
+    ),
+    # two calls of a function of two nodes, which cuts may part
+    "local function": (
+        f"{OPSETS} g (float[n, 4] x) => (float[n, 4] y) {{ a = mine.wave(x) y = mine.wave(a) }}"
+        ' <domain: "mine", opset_import: ["" : 17]> wave (u) => (w) { v = Sin(u) w = Add(v, u) }'
+    ),
+    # MaxPool's indices are read, Dropout's mask is not; the second input of Clip is left out
+    "optional inputs and outputs": (
+        f"{OPSETS} g (float[n, 4, 8] x) => (float[n, 4, 4] y) <float six = {{0.5}}> {{"
+        " p, i = MaxPool<kernel_shape = [2], strides = [2]>(x) q, mask = Dropout(p) r = Clip(q, , six)"
+        " f = Cast<to = 1>(i) y = Add(r, f) }"
+    ),
+    # the branches of If read tensors of the graph around them
+    "captured by a subgraph": (
+        f"{OPSETS} g (float[n, 4] x) => (float[n, 4] y) {{"
+        " h = Sin(x) s = Size(x) b = Cast<to = 9>(s) k = Cos(h)"
+        " i = If(b) <then_branch = t () => (float[n, 4] p) { p = Tanh(h) },"
+        " else_branch = e () => (float[n, 4] q) { q = Identity(x) }> y = Add(i, k) }"
+    ),
+    # as models of 2018 are: initializers are inputs too
+    "initializers among the inputs": (
+        '<ir_version: 3, opset_import: ["" : 9]> g (float[n, 4] x, float[4, 4] w, float[4] b) => (float[n, 4] y)'
+        " <float[4, 4] w = {1, 2, 0, 0, 0, 1, 2, 0, 0, 0, 1, 2, 2, 0, 0, 1}, float[4] b = {1, 2, 3, 4}>"
+        " { h = MatMul(x, w) a = Add(h, b) c = Relu(a) d = MatMul(c, w) y = Add(d, a) }"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_graphs_of_every_kind_are_split_anywhere(kind):
+    graph = read_graph(ir.from_onnx_text(GRAPHS[kind]))
+    assert_split_anywhere(graph)
+
+
+def assert_split_anywhere(graph):
+    """All halves, and all layers alone, are valid models of the whole's versions and reproduce it to the bit."""
+    feeds = random_feeds(graph.model, 3, np.random.default_rng(5))
+    whole = run_model(open_session(graph.model, optimise=False), feeds)
+    assert not np.array_equal(whole[-1][0], whole[-1][1])
+    layers = len(graph.layers)
+    for starts in ([0], *([0, cut] for cut in range(1, layers)), range(layers)):
+        parts = extract_parts(graph, starts)
+        for part in parts:
+            assert (part.model.ir_version, part.model.opset_imports) == (
+                graph.model.ir_version,
+                graph.model.opset_imports,
+            )
+            onnx.checker.check_model(ir.to_proto(part.model))
+        made = run_chain(parts, run_part, feeds)
+        for output, expected in zip(graph.outputs, whole, strict=True):
+            np.testing.assert_array_equal(made[output], expected, err_msg=f"parts begin at {list(starts)}")
+
+
+@st.composite
+def random_graphs(draw):
+    """Up to eight layers, each reading any of the tensors before it; some of them answer."""
+    names, nodes = ["x"], []
+    for index in range(draw(st.integers(2, 8))):
+        first, second = draw(st.sampled_from(names)), draw(st.sampled_from([*names, "w"]))
+        made = f"t{index}"
+        operator = draw(st.sampled_from(["Sin", "Cos", "Add", "Mul"]))
+        nodes.append(
+            f"{made} = {operator}({first})" if operator in ("Sin", "Cos") else f"{made} = {operator}({first}, {second})"
+        )
+        names.append(made)
+    outputs = draw(st.lists(st.sampled_from(names[1:]), max_size=2, unique=True))
+    outputs = [*(name for name in outputs if name != names[-1]), names[-1]]
+    answers = ", ".join(f"float[n, 3] {name}" for name in outputs)
+    return f"{OPSETS} g (float[n, 3] x) => ({answers}) <float[3] w = {{1, 2, 3}}> {{ {' '.join(nodes)} }}"
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(random_graphs())
+def test_random_graphs_are_split_anywhere(text):
+    assert_split_anywhere(read_graph(ir.from_onnx_text(text)))
