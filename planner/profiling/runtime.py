@@ -35,10 +35,7 @@ def open_session(
     """
     import onnxruntime as ort
 
-    if provider not in ort.get_available_providers():
-        raise InputError(
-            f"execution provider {provider!r} is not installed; this onnxruntime has {ort.get_available_providers()}"
-        )
+    require_provider(provider)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -66,6 +63,16 @@ def open_session(
         raise InputError(f"onnxruntime cannot run {name!r}: {one_line(error)}") from None
     session.weights_in_use = values, weights  # onnxruntime reads them in place: they must live as long as it
     return session
+
+
+def require_provider(provider: str) -> None:
+    """Raise InputError unless an execution provider of onnxruntime is installed."""
+    import onnxruntime as ort
+
+    if provider not in ort.get_available_providers():
+        raise InputError(
+            f"execution provider {provider!r} is not installed; this onnxruntime has {ort.get_available_providers()}"
+        )
 
 
 def _take_weights_out(model: ir.Model) -> tuple[ir.Model, dict[str, np.ndarray]]:

@@ -14,13 +14,14 @@ import pandas as pd
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, errors, progress
+from planner.cli.app import INTERRUPTED, console, errors
 from planner.files import replacing, save, write_text
 from planner.model import InputError, digest
 from simulator.cli import splitting
 from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
 from simulator.cli.inputs import LoadedPlan, load_plans, load_trace, served_dnns, times_per_dnn
-from simulator.executor import Execution, Settings, execute
+from simulator.engine import build_system
+from simulator.executor import Execution, Settings, check_settings, execute
 from simulator.executor.compare import Comparison, compare
 from simulator.executor.devices import CPU
 from simulator.executor.measure import Measurement, measure
@@ -66,6 +67,9 @@ def execute_plan(
     cluster: Annotated[
         Literal["local", "ray"], typer.Option(help="local: this machine; ray: the cluster at RAY_ADDRESS.")
     ] = "local",
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Frontend at real-time priority, ahead of workers (Linux, as root).")
+    ] = False,
     oversubscribe: OversubscribeOption = False,
     cores: CoresOption = None,
     slowdown: SlowdownOption = None,
@@ -88,27 +92,24 @@ def execute_plan(
         verify=verify,
         provider=provider,
         cluster=cluster,
+        realtime=realtime,
         oversubscribe=oversubscribe,
         emulation=emulation_of(cores, slowdown, emulate_network),
         seed=seed,
     )
+    for name in names:
+        check_settings(settings, build_system(loaded.problem, loaded.plan, name))
     given = _models(loaded, names, models)
     offered = times_per_dnn(load_trace(trace, schema, seed=seed), names, round_robin)
-    _write_inputs(loaded, settings, trace, duration, out)
+    rates_rps = {name: load * loaded.plan.throughput_rps(name) if rate is None else rate for name in names}
+    arrivals_us = {name: fold(offered[name], rates_rps[name], duration) for name in names}
     rows: list[dict[str, Any]] = []
     for name in names:
-        rate_rps = rate if rate is not None else load * loaded.plan.throughput_rps(name)
-        run = _run(loaded, name, given, fold(offered[name], rate_rps, duration), settings)
-        write_records(run.records, out / f"{name}.records.csv")
-        write_incidents(run, out)
-        rows.append(
-            {"dnn": name, "rate_rps": rate_rps, "policy": policy, "engine": run.records.engine}
-            | summary(run.records, round(1e6 * warm_up))
-        )
+        run = _run(loaded, name, given, arrivals_us[name], settings)
+        if not rows:  # nothing is written before a run came about
+            _write_inputs(loaded, settings, trace, duration, out)
+        rows.append({"dnn": name, "rate_rps": rates_rps[name]} | _write_run(run, out))
         _write_summary(rows, out / "summary.csv")
-        if run.interrupted:
-            errors.print(f"stopped; what was finished is in {out}")
-            sys.exit(130)
         _measure(run, out, with_comparison)
     console.print(f"records and measurements written to {out}", highlight=False, soft_wrap=True)
 
@@ -127,14 +128,30 @@ def _models(loaded: LoadedPlan, names: list[str], folder: Path) -> dict[str, ir.
 def _run(
     loaded: LoadedPlan, name: str, models: dict[str, ir.Model], arrivals_us: ArrivalsUs, settings: Settings
 ) -> Execution:
-    with progress() as bar:
-        task = bar.add_task(f"{name}: starting workers", total=None)
+    """Run one DNN, and tell how far it is.
 
-        def tick(now_us: int) -> None:
-            done = int(arrivals_us.searchsorted(now_us, side="right"))
-            bar.update(task, completed=done, total=len(arrivals_us), description=f"{name}: requests")
+    A line of text once a second: a progress bar would take milliseconds of the frontend's time to draw.
+    """
+    next_us = 0
 
+    def tell(text: str) -> None:
+        if errors.is_terminal:
+            errors.file.write(f"\r\x1b[K{text}")
+            errors.file.flush()
+
+    def tick(now_us: int) -> None:
+        nonlocal next_us
+        if now_us >= next_us:
+            next_us = now_us + 1_000_000
+            tell(
+                f"{name}: {arrivals_us.searchsorted(now_us, side='right')} of {len(arrivals_us)} requests have arrived"
+            )
+
+    tell(f"{name}: starting workers")
+    try:
         return execute(loaded.problem, loaded.plan, name, models, arrivals_us, settings, tick=tick)
+    finally:
+        tell("")
 
 
 def _write_inputs(loaded: LoadedPlan, settings: Settings, trace: Path, duration_s: float, out: Path) -> None:
@@ -156,6 +173,14 @@ def _write_inputs(loaded: LoadedPlan, settings: Settings, trace: Path, duration_
     write_text(out / "run.json", json.dumps(what, indent=2) + "\n")
 
 
+def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
+    """Write what happened in a run, and return what its records say."""
+    write_records(run.records, folder / f"{run.system.dnn}.records.csv")
+    write_incidents(run, folder)
+    said = {"policy": run.settings.policy, "engine": run.records.engine}
+    return said | summary(run.records, round(1e6 * run.settings.warmup_s))
+
+
 def _write_summary(rows: list[dict[str, Any]], path: Path) -> None:
     with replacing(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
@@ -164,6 +189,9 @@ def _write_summary(rows: list[dict[str, Any]], path: Path) -> None:
 def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
     """Write and show what a run measured; raises InputError if its figures or its answers cannot be right."""
     name = run.system.dnn
+    if run.interrupted:
+        errors.print(f"stopped; what was finished is in {folder}")
+        sys.exit(INTERRUPTED)
     measurement = measure(run)
     write_measurement(run, measurement, folder)
     _show(run, measurement)

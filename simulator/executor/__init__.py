@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simulator.executor.devices import Emulation
-    from simulator.executor.execution import Execution, Settings, execute
+    from simulator.executor.execution import Execution, Settings, check_settings, execute
     from simulator.executor.frontend import Patience
     from simulator.executor.requesters import Verdict
 
-__all__ = ["Emulation", "Execution", "Patience", "Settings", "Verdict", "execute"]
+__all__ = ["Emulation", "Execution", "Patience", "Settings", "Verdict", "check_settings", "execute"]
 
 _HOMES = {
     "Emulation": "devices",
@@ -22,6 +22,7 @@ _HOMES = {
     "Patience": "frontend",
     "Settings": "execution",
     "Verdict": "requesters",
+    "check_settings": "execution",
     "execute": "execution",
 }
 

@@ -89,8 +89,8 @@ def compare(execution: Execution) -> Comparison:
                 Compared(
                     f"utilisation of pipeline {pipeline} stage {stage}",
                     "share",
-                    _predicted_utilisation(predicted, pipeline, stage, window_us),
-                    _measured_utilisation(execution, pipeline, stage),
+                    _utilisation(predicted, pipeline, stage, window_us),
+                    _utilisation(records, pipeline, stage, window_us),
                     "points",
                 )
             )
@@ -144,17 +144,9 @@ def _quantiles_ms(predicted: Records, measured: Records, warm_up_us: int, percen
     return low / 1000, high / 1000
 
 
-def _predicted_utilisation(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
+def _utilisation(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
     visits = records.visits[stage]
     own = visits.pipeline == pipeline
     inside_us = np.minimum(visits.end_us[own], window_us[1]) - np.maximum(visits.start_us[own], window_us[0])
     slices = int(records.system.slices[pipeline, stage])
     return float(np.maximum(inside_us, 0).sum()) / ((window_us[1] - window_us[0]) * slices)
-
-
-def _measured_utilisation(execution: Execution, pipeline: int, stage: int) -> float:
-    """Return the same from the workers' own times: in the records the last stage ends with the answer."""
-    first_us, last_us = execution.window_us
-    visits = [visit for visit in execution.journal.visits() if visit.slice[:2] == (pipeline, stage)]
-    inside_us = sum(max(0, min(visit.end_us, last_us) - max(visit.start_us, first_us)) for visit in visits)
-    return inside_us / ((last_us - first_us) * int(execution.system.slices[pipeline, stage]))

@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import onnx_ir as ir
 
 from planner.model import InputError, Plan, Problem
 from planner.profiling.onnx_graph import ModelGraph
+from planner.profiling.runtime import require_provider
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
 from simulator.executor.devices import CPU, Emulation, assign_cores, check_emulation, device_of, slices_of
 from simulator.executor.dispatcher import Dispatcher, compile_policy
-from simulator.executor.fleet import Fleet, SliceId, Tensors
+from simulator.executor.fleet import Equipment, Fleet, SliceId, start
 from simulator.executor.frontend import Frontend, Patience
 from simulator.executor.journal import Journal, to_records
 from simulator.executor.layouts import PipelineModels
@@ -61,6 +62,9 @@ class Settings:
         Run even if the devices need more cores than there are.
     cluster
         ``local``: processes of this machine; ``ray``: actors on a Ray cluster.
+    realtime
+        Let the frontend run before all else on its core (Linux, SCHED_RR 1, as root). It needs a core for some
+        hundred microseconds per batch; where workers use all cores, it may otherwise have to wait for one of them.
     seed
         Of the requests' inputs.
     """
@@ -73,6 +77,7 @@ class Settings:
     verify: bool = False
     provider: str = CPU
     cluster: Literal["local", "ray"] = "local"
+    realtime: bool = False
     oversubscribe: bool = False
     emulation: Emulation = field(default_factory=Emulation)
     patience: Patience = field(default_factory=Patience)
@@ -106,22 +111,7 @@ class Execution:
         return slices_of(self.system)
 
 
-class MakeFleet(Protocol):
-    """Makes the fleet of a run."""
-
-    def __call__(
-        self,
-        models: tuple[PipelineModels, ...],
-        batches: list[int],
-        tasks: Mapping[SliceId, WorkerTask],
-        inputs: Tensors,
-        *,
-        queue: int,
-    ) -> Fleet:
-        """Return a fleet that is not started yet."""
-
-
-FLEETS: Mapping[str, MakeFleet] = {"local": LocalFleet, "ray": RayFleet}
+FLEETS: Mapping[str, Callable[[Equipment], Fleet]] = {"local": LocalFleet, "ray": RayFleet}
 
 
 def execute(
@@ -132,7 +122,7 @@ def execute(
     arrivals_us: Ints,
     settings: Settings | None = None,
     *,
-    make_fleet: MakeFleet | None = None,
+    make_fleet: Callable[[Equipment], Fleet] | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> Execution:
     """Serve ``arrivals_us`` with a plan's pipelines for ``dnn``, and return what happened.
@@ -156,32 +146,61 @@ def execute(
     """
     settings = settings or Settings()
     system = build_system(problem, plan, dnn)
-    _check(settings, system, arrivals_us)
-    compile_policy(system, settings.policy)
-    guard_us = round(settings.guard_fraction * system.slo_us)
-    dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us)
-    in_flight = settings.in_flight or IN_FLIGHT_PER_SLICE * len(dispatcher.slices)
+    check_settings(settings, system)
+    if not len(arrivals_us):
+        raise InputError("no request arrives; expected at least one arrival")
     graphs = read_graphs(plan.of(dnn), models)
     requester = _requester(dnn, graphs, settings)
+    compile_policy(system, settings.policy)
+    dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us(settings, system))
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
         stages = prepare_stages(problem, plan.of(dnn), graphs, Path(folder))
         tasks = worker_tasks(system, stages, settings)
-        make_fleet = make_fleet or FLEETS[settings.cluster]
-        fleet = make_fleet(stages, system.batch.tolist(), tasks, requester.inputs, queue=settings.queue)
-        links = Links(system if settings.emulation.network else None)
+        fleet = (make_fleet or FLEETS[settings.cluster])(
+            Equipment(stages, system.batch.tolist(), tasks, requester.inputs, settings.queue)
+        )
         try:
-            started_s = time.monotonic()
-            fleet.start()
-            restart_us = round(1e6 * (time.monotonic() - started_s))
+            began_s = time.monotonic()
+            start(fleet, dispatcher.slices)
+            restart_us = round(1e6 * (time.monotonic() - began_s))
+            links = Links(system if settings.emulation.network else None)
+            limit = settings.in_flight or IN_FLIGHT_PER_SLICE * len(tasks)
             frontend = Frontend(
-                system, dispatcher, fleet, stages, requester, links, in_flight, restart_us, settings.patience, tick
+                system, dispatcher, fleet, stages, requester, links, limit, restart_us, settings.patience, tick
             )
-            load_before, cpu_before_s = os.getloadavg()[0], time.process_time()
-            with _stopping_on_interrupt(frontend), _without_collection(), _ahead_of_workers():
-                frontend.run()
-            cpu_s = time.process_time() - cpu_before_s
+            effort = _run(frontend, settings.realtime)
         finally:
             fleet.close()
+    return _execution(settings, system, arrivals_us, dispatcher, frontend, requester, effort)
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """What a run took of this machine: see `Execution`."""
+
+    load_average: tuple[float, float]
+    frontend_cpu: float
+
+
+def _run(frontend: Frontend, realtime: bool) -> _Effort:
+    """Run a frontend so that little disturbs it."""
+    load_before, cpu_before_s = os.getloadavg()[0], time.process_time()
+    with _stopping_on_interrupt(frontend), _without_collection(), _ahead_of_workers(realtime):
+        frontend.run()
+    cpu_s = time.process_time() - cpu_before_s
+    return _Effort((load_before, os.getloadavg()[0]), cpu_s / max(1e-6, frontend.now_us() / 1e6))
+
+
+def _execution(
+    settings: Settings,
+    system: System,
+    arrivals_us: Ints,
+    dispatcher: Dispatcher,
+    frontend: Frontend,
+    requester: Samples,
+    effort: _Effort,
+) -> Execution:
+    """Return what came of a run."""
     arrived = len(arrivals_us) if frontend.stopped_us is None else dispatcher.arrived
     emulated = settings.emulation.describe()
     engine = f"executor; {emulated}" if emulated else "executor"
@@ -190,22 +209,26 @@ def execute(
         journal=frontend.journal,
         system=system,
         settings=settings,
-        guard_us=guard_us,
+        guard_us=guard_us(settings, system),
         window_us=(round(settings.warmup_s * 1e6), frontend.stopped_us or int(arrivals_us[-1])),
         interrupted=frontend.stopped_us is not None,
         verdict=requester.verdict if isinstance(requester, Verifier) else None,
-        load_average=(load_before, os.getloadavg()[0]),
-        frontend_cpu=cpu_s / max(1e-6, frontend.now_us() / 1e6),
+        load_average=effort.load_average,
+        frontend_cpu=effort.frontend_cpu,
         emulated=emulated,
     )
+
+
+def guard_us(settings: Settings, system: System) -> int:
+    """Return how much earlier than the requests' deadlines the policy's are (µs)."""
+    return round(settings.guard_fraction * system.slo_us)
 
 
 def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: Settings) -> dict[SliceId, WorkerTask]:
     """Return what the worker of each slice is to be; raises InputError where there are too few cores."""
     emulation = settings.emulation
     slices = slices_of(system)
-    here = settings.cluster == "local"
-    pinned = assign_cores(system, slices, emulation.cores, oversubscribe=settings.oversubscribe) if here else {}
+    pinned = cores_of_slices(system, settings) if settings.cluster == "local" else {}
     tasks = {}
     for slice_id in slices:
         device, batch = device_of(system, slice_id), int(system.batch[slice_id.pipeline])
@@ -223,11 +246,10 @@ def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: S
     return tasks
 
 
-def _check(settings: Settings, system: System, arrivals_us: Ints) -> None:
-    if not len(arrivals_us):
-        raise InputError("no request arrives; expected at least one arrival")
+def check_settings(settings: Settings, system: System) -> None:
+    """Raise InputError where a system cannot be run with these settings, on this machine if it is to run here."""
     if settings.policy not in POLICIES:
-        raise InputError(f"unknown policy {settings.policy!r}; choose one of {', '.join(POLICIES)}")
+        raise InputError(f"unknown policy {settings.policy!r}; expected one of {', '.join(POLICIES)}")
     if not 0 <= settings.guard_fraction < 1:
         raise InputError(f"guard: expected a fraction of the SLO in [0, 1), got {settings.guard_fraction}")
     for name, number in (("in-flight", settings.in_flight), ("queue", settings.queue)):
@@ -236,6 +258,16 @@ def _check(settings: Settings, system: System, arrivals_us: Ints) -> None:
     if settings.cluster not in FLEETS:
         raise InputError(f"unknown cluster {settings.cluster!r}; expected one of {', '.join(FLEETS)}")
     check_emulation(settings.emulation, system)
+    if settings.cluster == "local":
+        cores_of_slices(system, settings)
+        require_provider(settings.provider)
+    with _ahead_of_workers(settings.realtime):
+        pass
+
+
+def cores_of_slices(system: System, settings: Settings) -> dict[SliceId, tuple[int, ...]]:
+    """Return the cores of each slice on this machine; raises InputError where there are too few."""
+    return assign_cores(system, slices_of(system), settings.emulation.cores, oversubscribe=settings.oversubscribe)
 
 
 def _requester(dnn: str, graphs: Mapping[str, ModelGraph], settings: Settings) -> Samples:
@@ -277,22 +309,20 @@ def _without_collection() -> Iterator[None]:
 
 
 @contextmanager
-def _ahead_of_workers() -> Iterator[None]:
-    """Run the frontend before anything else on its core, where the system allows it (Linux, as root).
-
-    It needs a core for a few hundred microseconds per batch. Where workers use all cores it would otherwise wait until
-    one of them is interrupted, for as long as a small inference takes, with every batch.
-    """
-    if not hasattr(os, "sched_setscheduler"):
+def _ahead_of_workers(realtime: bool) -> Iterator[None]:
+    """Run the frontend before anything else on its core, if asked to (see `Settings.realtime`)."""
+    if not realtime:
         yield
         return
-    before, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
+        before, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
         # Workers that are started meanwhile are not to inherit it.
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except PermissionError:
-        yield
-        return
+    except (AttributeError, PermissionError):
+        raise InputError(
+            "realtime: this system does not let the frontend run at real-time priority; run as root or allow it "
+            "(`ulimit -r 1`), or leave out --realtime"
+        ) from None
     try:
         yield
     finally:

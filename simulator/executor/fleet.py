@@ -1,14 +1,21 @@
 """What the frontend needs of the workers of a run, wherever they are: here, or on other machines.
 
-The frontend decides, a fleet does. It never blocks except in ``start`` and ``poll``. Times in its events are
+The frontend decides, a fleet does. It never blocks except in ``poll`` and ``close``. Times in its events are
 nanoseconds of the frontend's monotonic clock.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from planner.model import InputError
+from simulator.executor.layouts import PipelineModels
+from simulator.executor.workers import WorkerTask
+
+READY_WITHIN_S = 120.0  # opening a model of gigabytes takes long, a worker that is stuck takes for ever
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -23,6 +30,30 @@ class SliceId(NamedTuple):
     def __str__(self) -> str:
         """Return a name for messages, such as ``pipeline 0 stage 1 slice 2``."""
         return f"pipeline {self.pipeline} stage {self.stage} slice {self.slice}"
+
+
+@dataclass(frozen=True, eq=False)
+class Equipment:
+    """What a fleet is to be made of.
+
+    Attributes
+    ----------
+    models, batches
+        Per pipeline: its stage models, its largest batch.
+    tasks
+        What the worker of each slice is to be.
+    inputs
+        What requests bring, ``[sample, ...]`` of every input; request number n brings sample n modulo their number.
+    queue
+        Batches that a worker has made and the next stage has not finished with, at most; a worker whose
+        outputs find no room waits.
+    """
+
+    models: Sequence[PipelineModels]
+    batches: Sequence[int]
+    tasks: Mapping[SliceId, WorkerTask]
+    inputs: Tensors
+    queue: int
 
 
 class Parcel(NamedTuple):
@@ -74,9 +105,6 @@ Event = Up | Down | Finished | Refused
 class Fleet(Protocol):
     """The workers of a run, one per slice."""
 
-    def start(self) -> None:
-        """Start all workers and wait until they are ready; raises InputError, with none left behind, if one is not."""
-
     def place(self, pipeline: int, first: int, size: int) -> Parcel:
         """Return the inputs of requests [first, first + size), where workers find them."""
 
@@ -106,3 +134,26 @@ class Fleet(Protocol):
 
     def close(self) -> None:
         """Stop all workers and free what the run took."""
+
+
+def start(fleet: Fleet, slices: Sequence[SliceId]) -> None:
+    """Start the workers of all slices and wait until they are ready.
+
+    Raises
+    ------
+    InputError
+        One does not start, or not in time; the fleet is then to be closed.
+    """
+    for slice_id in slices:
+        fleet.restart(slice_id)
+    missing = set(slices)
+    until_s = time.monotonic() + READY_WITHIN_S
+    while missing:
+        for event in fleet.poll(1.0):
+            if isinstance(event, Down | Refused):
+                raise InputError(f"{event.slice}: its worker did not start: {event.reason}")
+            missing.discard(event.slice)
+        if missing and time.monotonic() > until_s:
+            raise InputError(
+                f"{min(missing)}: its worker was not ready after {READY_WITHIN_S:.0f} s; is the machine busy?"
+            )

@@ -116,16 +116,24 @@ class Journal:
 def to_records(
     journal: Journal, system: System, arrivals_us: Ints, fate: NDArray[np.int32], engine: str = "executor"
 ) -> Records:
-    """Return the same table that a simulation makes.
-
-    In a batch's last stage the end is when its requesters had their answers, so that latencies are theirs.
-    """
+    """Return the same table that a simulation makes, and when requesters had their answers."""
     tables = [_stage_table(journal.batches, system, stage, len(arrivals_us)) for stage in range(system.max_stages)]
     visit = [table[0] for table in tables]
     for stage in range(1, len(visit)):
         if np.array_equal(visit[stage], visit[0]):
             visit[stage] = visit[0]  # batches stayed together: one map for all stages
-    return Records(system, engine, arrivals_us, outcomes(fate), tuple(visit), tuple(table[1] for table in tables))
+    visits = tuple(table[1] for table in tables)
+    answered_us = _answered_us(journal.batches, len(arrivals_us))
+    return Records(system, engine, arrivals_us, outcomes(fate), tuple(visit), visits, answered_us)
+
+
+def _answered_us(batches: Sequence[Batch], requests: int) -> Ints:
+    """Return ``[request]`` when its requester had the answer, -1 where there was none."""
+    answered_us = np.full(requests, -1, np.int64)
+    for batch in batches:
+        if batch.answered_us is not None:
+            answered_us[batch.first : batch.first + batch.size] = batch.answered_us
+    return answered_us
 
 
 def _stage_table(
@@ -142,16 +150,10 @@ def _stage_table(
         if stage < stages:
             own = batch.visits[stage]
             reached_us = batch.sent_us if stage == 0 else own.arrive_us
-            end_us = own.end_us if stage < stages - 1 or batch.answered_us is None else batch.answered_us
-            rows.append((batch.pipeline, batch.size, own.slice.slice, reached_us, own.start_us, end_us))
+            rows.append((batch.pipeline, batch.size, own.slice.slice, reached_us, own.start_us, own.end_us))
         else:  # a stage that this pipeline lacks
-            end_us = _end_us(batch)
+            end_us = batch.visits[-1].end_us
             rows.append((batch.pipeline, batch.size, -1, end_us, end_us, end_us))
     columns = np.array(rows, np.int64).reshape(-1, 6).T
     small = [column.astype(np.int16) for column in columns[:3]]
     return visit, Visits(small[0], small[1], small[2], columns[3], columns[4], columns[5])
-
-
-def _end_us(batch: Batch) -> int:
-    """Return when a batch was through with its pipeline."""
-    return batch.visits[-1].end_us if batch.answered_us is None else batch.answered_us

@@ -17,14 +17,12 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from planner.model import InputError
-from simulator.executor.fleet import Down, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
-from simulator.executor.layouts import PipelineModels, TensorLayout, packed
+from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
+from simulator.executor.layouts import TensorLayout, packed
 from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Spot, Work, pack, unpack
 from simulator.executor.transport import Segment, read, write
-from simulator.executor.workers import WorkerTask, run_worker
+from simulator.executor.workers import run_worker
 
-READY_WITHIN_S = 120.0  # opening a model of gigabytes takes long, a worker that is stuck takes for ever
 STOP_WITHIN_S = 3.0
 
 
@@ -64,56 +62,26 @@ class _Held(NamedTuple):
 
 
 class LocalFleet:
-    """Workers on this machine (see `fleet.Fleet`).
+    """Workers on this machine (see `fleet.Fleet`)."""
 
-    Parameters
-    ----------
-    models, batches
-        Per pipeline: its stage models, its largest batch.
-    tasks
-        What the worker of each slice is to be.
-    inputs
-        What requests bring, ``[sample, ...]`` of every input: request number n brings sample n modulo their number.
-    queue
-        Batches that a worker has made and the next stage has not finished with, at most; a worker whose
-        outputs find no room waits.
-    """
-
-    def __init__(
-        self,
-        models: Sequence[PipelineModels],
-        batches: Sequence[int],
-        tasks: Mapping[SliceId, WorkerTask],
-        inputs: Tensors,
-        *,
-        queue: int,
-    ) -> None:
+    def __init__(self, equipment: Equipment) -> None:
+        models, batches, inputs = equipment.models, equipment.batches, equipment.inputs
         self._context = multiprocessing.get_context("spawn")
-        self._tasks = dict(tasks)
+        self._tasks = equipment.tasks
         self._workers: dict[SliceId, _Worker] = {}
         self._channels: dict[int, SliceId] = {}
         self._segments: list[Segment] = []
         self._requests = [_forms(model.requests, batch) for model, batch in zip(models, batches, strict=True)]
         self._made = {
-            slice_id: _forms(task.stage.outputs, batches[slice_id.pipeline]) for slice_id, task in tasks.items()
+            slice_id: _forms(task.stage.outputs, batches[slice_id.pipeline]) for slice_id, task in self._tasks.items()
         }
         self._samples = len(next(iter(inputs.values())))
         try:
             self._first = self._share(models[0].requests, inputs, self._samples + max(batches) - 1)
             self._outboxes = {
-                slice_id: self._outbox(queue, packed(task.stage.outputs, batches[slice_id.pipeline])[1])
+                slice_id: self._outbox(equipment.queue, packed(task.stage.outputs, batches[slice_id.pipeline])[1])
                 for slice_id, task in self._tasks.items()
             }
-        except BaseException:
-            self.close()
-            raise
-
-    def start(self) -> None:
-        """Start all workers and wait until they are ready."""
-        try:
-            for slice_id in self._tasks:
-                self.restart(slice_id)
-            self._await_ready()
         except BaseException:
             self.close()
             raise
@@ -215,21 +183,6 @@ class LocalFleet:
 
     def _view(self, spot: Spot, layout: TensorLayout, size: int) -> np.ndarray:
         return read(self._segments[spot.segment].memory, spot.offset, layout, size)
-
-    def _await_ready(self) -> None:
-        """Wait for every worker's first word."""
-        until_s = time.monotonic() + READY_WITHIN_S
-        missing = set(self._tasks)
-        while missing:
-            events = self.poll(until_s - time.monotonic())
-            if not events:
-                raise InputError(
-                    f"{min(missing)}: its worker was not ready after {READY_WITHIN_S:.0f} s; is the machine busy?"
-                )
-            for event in events:
-                if isinstance(event, Down | Refused):
-                    raise InputError(f"{event.slice}: its worker did not start: {event.reason}")
-                missing.discard(event.slice)
 
     def _hear(self, slice_id: SliceId) -> Event:
         worker = self._workers[slice_id]

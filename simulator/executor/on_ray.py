@@ -21,12 +21,10 @@ import numpy as np
 import psutil
 
 from planner.model import InputError
-from simulator.executor.fleet import Down, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
-from simulator.executor.layouts import PipelineModels
+from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
 from simulator.executor.workers import WorkerTask, open_stage
 
 PINGS = 10
-READY_WITHIN_S = 120.0
 
 
 class Stamp(NamedTuple):
@@ -86,19 +84,9 @@ class RayFleet:
         Ray is not installed, or the cluster lacks a resource that the plan names.
     """
 
-    def __init__(
-        self,
-        models: Sequence[PipelineModels],
-        batches: Sequence[int],
-        tasks: Mapping[SliceId, WorkerTask],
-        inputs: Tensors,
-        *,
-        queue: int,
-    ) -> None:
+    def __init__(self, equipment: Equipment) -> None:
         self._ray = _import_ray()
-        self._tasks = dict(tasks)
-        self._inputs = inputs
-        self._queue = queue
+        self._tasks, self._inputs, self._queue = equipment.tasks, equipment.inputs, equipment.queue
         self._made: defaultdict[SliceId, int] = defaultdict(int)
         self._actors: dict[SliceId, _Actor] = {}
         self._joined = not self._ray.is_initialized()
@@ -108,26 +96,8 @@ class RayFleet:
             self._require_resources()
             self._files = {
                 path: self._ray.put({file.name: file.read_bytes() for file in path.parent.glob(f"{path.stem}.*")})
-                for path in {task.stage.path for task in tasks.values()}
+                for path in {task.stage.path for task in self._tasks.values()}
             }
-        except BaseException:
-            self.close()
-            raise
-
-    def start(self) -> None:
-        """Start all actors and wait until they are ready."""
-        try:
-            for slice_id in self._tasks:
-                self.restart(slice_id)
-            missing = set(self._tasks)
-            until_s = time.monotonic() + READY_WITHIN_S
-            while missing:
-                for event in self.poll(1.0):
-                    if isinstance(event, Down):
-                        raise InputError(f"{event.slice}: its actor did not start: {event.reason}")
-                    missing.discard(event.slice)
-                if time.monotonic() > until_s:
-                    raise InputError(f"{min(missing)}: its actor was not ready after {READY_WITHIN_S:.0f} s")
         except BaseException:
             self.close()
             raise

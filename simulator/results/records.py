@@ -44,7 +44,8 @@ def outcomes(fate: NDArray[np.int32]) -> NDArray[np.int8]:
 class Records:
     """A run of one DNN: columns ``[request]`` in order of arrival, and the batches per stage position.
 
-    ``outcome`` is a code of `simulator.dispatch.decisions`; ``engine`` says which engine ran.
+    ``outcome`` is a code of `simulator.dispatch.decisions`; ``engine`` says which engine ran. ``answered_us`` is
+    when requesters had their answers, -1 where they had none; None where answers take no time, as in simulations.
     """
 
     system: System
@@ -53,6 +54,7 @@ class Records:
     outcome: NDArray[np.int8]
     visit: tuple[NDArray[np.int32], ...]
     visits: tuple[Visits, ...]
+    answered_us: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Count requests."""
@@ -65,7 +67,7 @@ class Records:
         return finished
 
     def end_us(self) -> NDArray[np.int64]:
-        """Return ``[request]``, when it left the last stage that it reached; -1 where it was never sent."""
+        """Return ``[request]``, when it was answered, else left the last stage that it reached; -1 if never sent."""
         end_us = np.full(len(self), -1, np.int64)
         done: NDArray[np.int32] | None = None
         for visit, visits in zip(reversed(self.visit), reversed(self.visits), strict=True):
@@ -74,7 +76,7 @@ class Records:
             done = visit
             here = (visit >= 0) & (end_us < 0)
             end_us[here] = visits.end_us[visit[here]]
-        return end_us
+        return end_us if self.answered_us is None else np.where(self.answered_us >= 0, self.answered_us, end_us)
 
     def sent_us(self, stage: int) -> NDArray[np.int64]:
         """Return ``[request]``, when it reached a stage (was sent, for the first); -1 where it never did."""

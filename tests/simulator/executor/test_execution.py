@@ -14,7 +14,7 @@ import pytest
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.executor import Emulation, Execution, Patience, Settings, execute
-from simulator.executor.fleet import SliceId
+from simulator.executor.fleet import Equipment, SliceId
 from simulator.executor.local import LocalFleet
 
 
@@ -34,8 +34,8 @@ class Meddling:
         self.at_us, self.act = at_us, act
         self.fleet: LocalFleet | None = None
 
-    def make(self, *args: object, **kwargs: object) -> LocalFleet:
-        self.fleet = LocalFleet(*args, **kwargs)  # type: ignore[arg-type]
+    def make(self, equipment: Equipment) -> LocalFleet:
+        self.fleet = LocalFleet(equipment)
         return self.fleet
 
     def tick(self, now_us: int) -> None:
@@ -186,17 +186,12 @@ def test_emulated_links_take_their_time(make_case) -> None:
 
 def test_the_frontend_dies_and_its_workers_follow(make_case) -> None:
     case = make_case()
-    run_fleet: list[LocalFleet] = []
-
-    def make(*args: object, **kwargs: object) -> LocalFleet:
-        run_fleet.append(LocalFleet(*args, **kwargs))  # type: ignore[arg-type]
-        return run_fleet[0]
 
     def act(now_us: int) -> None:
         raise RuntimeError("a requester's mistake")
 
     with pytest.raises(RuntimeError, match="mistake"):
-        execute(case.problem, case.plan, case.dnn, case.models, arrivals(5, 0), slowed(1), make_fleet=make, tick=act)
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(5, 0), slowed(1), tick=act)
     assert_nothing_left()
 
 

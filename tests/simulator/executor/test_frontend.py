@@ -101,8 +101,6 @@ class Scripted:
     def usage(self) -> dict[SliceId, tuple[float, int]]:
         return {}
 
-    def start(self) -> None: ...
-
     def close(self) -> None: ...
 
     def _parcel(self, maker: SliceId | None, names: Sequence[str], value: np.ndarray) -> Parcel:

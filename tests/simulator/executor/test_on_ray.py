@@ -7,7 +7,7 @@ import pytest
 
 from planner.model import InputError
 from simulator.executor import Emulation, Settings, execute
-from simulator.executor.fleet import SliceId
+from simulator.executor.fleet import Equipment, SliceId
 from simulator.executor.measure import measure
 from simulator.executor.on_ray import RayFleet
 
@@ -31,9 +31,6 @@ def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) ->
     case = make_case(batch=2)
     nodes: set[str] = set()
 
-    def make(*args: object, **kwargs: object) -> RayFleet:
-        return RayFleet(*args, **kwargs)  # type: ignore[arg-type]
-
     run = execute(
         case.problem,
         case.plan,
@@ -41,7 +38,6 @@ def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) ->
         case.models,
         np.arange(100, dtype=np.int64) * 15_000,
         Settings(cluster="ray", verify=True),
-        make_fleet=make,
         tick=lambda now_us: nodes.update(actor["NodeID"] for actor in _actors(two_nodes)) if not nodes else None,
     )
     assert run.records.finished.all()
@@ -63,8 +59,8 @@ def test_an_actor_that_dies_comes_back(two_nodes, make_case) -> None:
     fleets: list[RayFleet] = []
     killed: list[int] = []
 
-    def make(*args: object, **kwargs: object) -> RayFleet:
-        fleets.append(RayFleet(*args, **kwargs))  # type: ignore[arg-type]
+    def make(equipment: Equipment) -> RayFleet:
+        fleets.append(RayFleet(equipment))
         return fleets[0]
 
     def kill(now_us: int) -> None:
