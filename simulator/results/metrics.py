@@ -41,7 +41,7 @@ def span_s(records: Records, warm_up_us: int = WARM_UP_US) -> float:
 
 def latencies_us(records: Records, warm_up_us: int = WARM_UP_US) -> NDArray[np.int64]:
     """Return end - arrival (µs) of every finished request, in order of arrival."""
-    chosen = records.finished & counted(records, warm_up_us)
+    chosen = np.flatnonzero(records.finished & counted(records, warm_up_us))
     return records.end_us()[chosen] - records.arrival_us[chosen]
 
 
@@ -105,28 +105,22 @@ def _quantiles(values: NDArray[np.int64], *shares: float) -> list[float]:
 def latency_parts_us(records: Records, warm_up_us: int = WARM_UP_US) -> dict[str, NDArray[np.int64]]:
     """Return what the latencies consist of, ``[finished request]`` in µs; the parts add up to `latencies_us`.
 
-    - building: arrival to the sending of its first batch, and the waits in later stages' queues;
+    - building: arrival to the sending of its first batch;
     - transfer: size · wire time per request + hop latency, summed over hops;
     - inference: the time that slices worked on its batches;
-    - queueing: all the rest, the waits for slices and network cards.
+    - queueing: all the rest, the waits for slices, network cards, and a batch in front of a later stage.
     """
     chosen = np.flatnonzero(records.finished & counted(records, warm_up_us))
     system = records.system
-    total = latencies_us(records, warm_up_us)
-    parts = {name: np.zeros(len(chosen), np.int64) for name in ("building", "queueing", "transfer", "inference")}
-    parts["building"] += records.sent_us(0)[chosen] - records.arrival_us[chosen]
-    for s, (visit, visits) in enumerate(zip(records.visit, records.visits, strict=True)):
-        row = visit[chosen]
-        there = row >= 0
-        row = row[there]
-        parts["inference"][there] += visits.end_us[row] - visits.start_us[row]
-        if s > 0:
-            before = records.visits[s - 1].size[records.visit[s - 1][chosen][there]]
-            pipeline = visits.pipeline[row]
-            on_way = before * system.transfer_us[pipeline, s] + system.hop_us[pipeline, s]
-            parts["transfer"][there] += np.where(visits.slice[row] >= 0, on_way, 0)
-    parts["queueing"] = total - parts["building"] - parts["transfer"] - parts["inference"]
-    return parts
+    transfer, inference = np.zeros((2, len(chosen)), np.int64)
+    for s, visits in enumerate(records.visits):
+        inference += records.of_requests(s, visits.end_us - visits.start_us, chosen)
+        if s + 1 < len(records.visits):
+            wire_us, hop_us = system.transfer_us[visits.pipeline, s + 1], system.hop_us[visits.pipeline, s + 1]
+            transfer += records.of_requests(s, visits.size * wire_us + hop_us, chosen)
+    building = records.of_requests(0, records.visits[0].arrive_us, chosen) - records.arrival_us[chosen]
+    queueing = latencies_us(records, warm_up_us) - building - transfer - inference
+    return {"building": building, "queueing": queueing, "transfer": transfer, "inference": inference}
 
 
 def utilisation(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
@@ -138,19 +132,23 @@ def utilisation(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
     first_us, last_us = warm_up_us, int(records.arrival_us[-1]) if len(records) else warm_up_us
     busy = np.zeros(len(system.device_types))
     for s, visits in enumerate(records.visits):
-        at = visits.slice >= 0
-        pipeline = visits.pipeline[at]
-        inside = np.minimum(visits.end_us[at], last_us) - np.maximum(visits.start_us[at], first_us)
-        weighted = np.maximum(inside, 0) / system.share[pipeline, s]
-        busy += np.bincount(system.device[pipeline, s], weighted, minlength=len(busy))
+        inside = np.minimum(visits.end_us, last_us) - np.maximum(visits.start_us, first_us)
+        of_pipeline = np.bincount(visits.pipeline, np.maximum(inside, 0), len(system.stages))
+        used = system.stages > s
+        weighted = of_pipeline[used] / system.share[used, s]
+        busy += np.bincount(system.device[used, s], weighted, len(busy))
     capacity = np.array(system.devices) * max(1, last_us - first_us)
     return {name: float(busy[i] / capacity[i]) if capacity[i] else nan for i, name in enumerate(system.device_types)}
 
 
-def batch_sizes(records: Records) -> Floats:
-    """Return the mean batch size met, and planned by the pipelines of the batches sent (requests; NaN without any)."""
+def batch_sizes(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
+    """Return sum(sizes) / batches over the batches sent after the warm-up: as met, and as their pipelines planned.
+
+    In requests; NaN without batches.
+    """
     first = records.visits[0]
-    sent = first.size > 0  # an inference that a failure cut short is a batch of no requests
+    # An inference that a failure cut short is a batch of no requests.
+    sent = (first.size > 0) & (first.arrive_us >= warm_up_us)
     if not sent.any():
         return {"planned": nan, "met": nan}
     planned = records.system.batch[first.pipeline[sent]]
@@ -186,5 +184,5 @@ def summary(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
     for part, values in latency_parts_us(records, warm_up_us).items():
         row |= {f"{part}_{name}_us": x for name, x in distribution(values).items()}
     row |= {f"utilisation_{device}": share for device, share in utilisation(records, warm_up_us).items()}
-    row |= {f"batch_{name}": x for name, x in batch_sizes(records).items()}
+    row |= {f"batch_{name}": x for name, x in batch_sizes(records, warm_up_us).items()}
     return row

@@ -18,6 +18,7 @@ Where theirs leaves room, or we differ:
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,19 +154,20 @@ def _write(path: Path, records: Records, stage: int, requests: Ints) -> None:
 def _columns(records: Records, stage: int, requests: Ints) -> dict[str, Any]:
     """Return the columns of some rows of one log, the length of the queue aside."""
     system, visits = records.system, records.visits[stage]
+    of_requests = partial(records.of_requests, stage, requests=requests)
     batch = records.visit[stage][requests]
-    served = (batch >= 0) & (_taken(visits.slice, batch) >= 0)
+    served = (batch >= 0) & (of_requests(visits.slice) >= 0)
     if stage == 0:
-        pipeline = np.where(batch >= 0, _taken(visits.pipeline, batch), -1)
+        pipeline = np.where(batch >= 0, of_requests(visits.pipeline), -1)
     else:
-        pipeline = _taken(records.visits[stage - 1].pipeline, records.visit[stage - 1][requests])
+        pipeline = records.of_requests(stage - 1, records.visits[stage - 1].pipeline, requests)
     of_batch = {
         "batchId": batch + sum(len(earlier.size) for earlier in records.visits[:stage]),
-        "workerId": _first_workers(system)[pipeline, stage] + _taken(visits.slice, batch),
-        "timeArriveWorker": _taken(visits.arrive_us, batch),
-        "timeStartInference": _taken(visits.start_us, batch),
-        "timeComplete": _taken(visits.end_us, batch),
-        "bs": _taken(visits.size, batch),
+        "workerId": _first_workers(system)[pipeline, stage] + of_requests(visits.slice),
+        "timeArriveWorker": of_requests(visits.arrive_us),
+        "timeStartInference": of_requests(visits.start_us),
+        "timeComplete": of_requests(visits.end_us),
+        "bs": of_requests(visits.size),
     }
     arrival_us = records.arrival_us[requests]
     left_us = np.zeros(len(requests), np.int64)  # the stage before
@@ -189,13 +191,6 @@ def _first_workers(system: System) -> Ints:
     """Return ``[pipeline, stage]``, the number of the pool's first slice; all slices are numbered in plan order."""
     first: Ints = (np.cumsum(system.slices) - system.slices.ravel()).reshape(system.slices.shape)
     return first
-
-
-def _taken(values: NDArray[np.integer], rows: NDArray[np.int32]) -> Ints:
-    """Return the values of those rows that are there (not negative), 0 for the others."""
-    taken = np.zeros(len(rows), np.int64)
-    taken[rows >= 0] = values[rows[rows >= 0]]
-    return taken
 
 
 def queue_lengths(records: Records) -> Ints:

@@ -7,6 +7,7 @@ batch's pipeline lacks its slice is -1 and it spends no time.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,14 +69,19 @@ class Records:
 
     def end_us(self) -> NDArray[np.int64]:
         """Return ``[request]``, when it was answered, else left the last stage that it reached; -1 if never sent."""
+        return self._end_us
+
+    @cached_property
+    def _end_us(self) -> NDArray[np.int64]:
         end_us = np.full(len(self), -1, np.int64)
         done: NDArray[np.int32] | None = None
         for visit, visits in zip(reversed(self.visit), reversed(self.visits), strict=True):
             if visit is done:
                 continue  # batches stay together: the last stage has the last end
             done = visit
-            here = (visit >= 0) & (end_us < 0)
+            here = np.flatnonzero((visit >= 0) & (end_us < 0))
             end_us[here] = visits.end_us[visit[here]]
+        end_us.flags.writeable = False
         return end_us if self.answered_us is None else np.where(self.answered_us >= 0, self.answered_us, end_us)
 
     def sent_us(self, stage: int) -> NDArray[np.int64]:
@@ -84,3 +90,12 @@ class Records:
         times = np.full(len(self), -1, np.int64)
         times[row >= 0] = self.visits[stage].arrive_us[row[row >= 0]]
         return times
+
+    def of_requests(self, stage: int, values: NDArray[np.integer], requests: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return, for some requests, what ``values`` says about their batches in a stage; 0 where they had none."""
+        row = self.visit[stage][requests]
+        if row.min(initial=0) >= 0:
+            return values[row].astype(np.int64, copy=False)
+        found = np.zeros(len(row), np.int64)
+        found[row >= 0] = values[row[row >= 0]]
+        return found

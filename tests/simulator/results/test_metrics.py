@@ -1,9 +1,12 @@
 """Metrics on a run small enough to work out by hand."""
 
+from dataclasses import replace
 from math import isnan
 
+import numpy as np
 import pytest
 
+from simulator.dispatch.decisions import LOST
 from simulator.results import metrics
 from simulator.results.records import Records
 
@@ -27,6 +30,26 @@ def test_parts_of_latency(records: Records) -> None:
     assert parts == {"building": [2, 0, 0], "queueing": [12, 12, 27], "transfer": [6, 6, 3], "inference": [30, 30, 30]}
 
 
+def test_distributions_of_latency_and_its_parts(records: Records) -> None:
+    """Of three values, p50, p95 and p99 are all rank floor(q · 2) = 1."""
+    found = metrics.summary(records)
+    assert [found[f"latency_{name}_us"] for name in ("mean", "p50", "p95", "p99")] == [158 / 3, 50, 50, 50]
+    assert [found[f"building_{name}_us"] for name in ("mean", "p50", "p95", "p99")] == [2 / 3, 0, 0, 0]
+    assert [found[f"queueing_{name}_us"] for name in ("mean", "p50", "p95", "p99")] == [17, 12, 12, 12]
+    assert [found[f"transfer_{name}_us"] for name in ("mean", "p50", "p95", "p99")] == [5, 6, 6, 6]
+    assert [found[f"inference_{name}_us"] for name in ("mean", "p50", "p95", "p99")] == [30, 30, 30, 30]
+    hundred_and_one = np.random.default_rng(1).permutation(101)
+    assert metrics.distribution(hundred_and_one) == {"mean": 50.0, "p50": 50.0, "p95": 95.0, "p99": 99.0}
+
+
+def test_without_finished_requests_there_is_no_latency(records: Records) -> None:
+    lost = replace(records, outcome=np.full(4, LOST, np.int8))
+    found = metrics.summary(lost)
+    assert (found["attainment"], found["dropped"], found["unserved_lost"]) == (0.0, 4, 1.0)
+    assert isnan(found["latency_p99_us"])
+    assert isnan(found["cost_per_thousand"])
+
+
 def test_utilisation_weighs_shares(records: Records) -> None:
     """A: two batches of 10 µs on half a device, over 0.5 devices · 100 µs; B: two of 20 µs over 100 µs; C: none."""
     used = metrics.utilisation(records)
@@ -37,6 +60,7 @@ def test_utilisation_weighs_shares(records: Records) -> None:
 
 def test_batch_sizes(records: Records) -> None:
     assert metrics.batch_sizes(records) == {"planned": 2.0, "met": 1.5}
+    assert metrics.batch_sizes(records, 1005) == {"planned": 2.0, "met": 1.0}  # the second batch alone
 
 
 def test_warm_up_is_left_out(records: Records) -> None:
