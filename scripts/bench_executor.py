@@ -3,11 +3,15 @@
 
 Profiles each model's blocks on one core, cuts it where the predicted throughput is best, tries that cut (pipelined over
 one batch at a time), then runs the plan under Poisson arrivals at several loads and compares every run with its
-simulation. Prints tables; rows go to OUT/comparison.csv, and the cut to OUT/split.csv.
+simulation. Right before the runs of a load the stages are timed side by side, as they will run: the prediction rests
+on that, and on nothing that comes after it. Two models, two loads and five runs of 10 s take about seven minutes.
+
+Rows go to OUT/comparison.csv, the differences are drawn in OUT/comparison.png.
 """
 
 import os
-from dataclasses import replace
+import platform
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -17,14 +21,17 @@ import numpy as np
 import onnx_ir as ir
 import pandas as pd
 import typer
+from rich.table import Table
 
 from planner.cli.app import console, new_app, run
 from planner.cli.profile_model import profile_model
-from planner.files import save, write_text
-from planner.model import Network, Plan, Problem, Profile
+from planner.files import replacing, save, write_text
+from planner.model import InputError, Network, Plan, Problem, Profile
 from planner.profiling import DeviceAtHand, Effort, build_model
-from simulator.executor import Settings, execute
+from simulator.engine import build_system
+from simulator.executor import Settings, check_settings, execute
 from simulator.executor.compare import compare
+from simulator.executor.journal import Journal
 from simulator.executor.measure import measure
 from simulator.executor.pareto import SplitPoint, WireLink, split_points
 from simulator.executor.trials import Trial, plan_of_point, try_point
@@ -35,6 +42,17 @@ BARS = {"throughput": 5.0, "p50 latency": 10.0, "p99 latency": 25.0, "attainment
 app = new_app("Prediction against measurement.")
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model cut in two: how its blocks were timed, the cut as tried, and how to run it."""
+
+    name: str
+    profile: Profile
+    model: ir.Model
+    point: SplitPoint
+    settings: Settings
+
+
 @app.command()
 def main(
     models: Annotated[list[str], typer.Argument(help="Models by name.")] = ["resnet50", "mobilenet_v2"],  # noqa: B006
@@ -42,54 +60,86 @@ def main(
     runs: Annotated[int, typer.Option(help="Runs per load, each with a seed of its own.")] = 5,
     seconds: Annotated[float, typer.Option(help="Length of a run, s.")] = 10.0,
     slo_factor: Annotated[float, typer.Option(help="The SLO, in planned latencies.")] = 5.0,
+    realtime: Annotated[
+        bool, typer.Option(help="Frontend at real-time priority; where the system allows it unless --no-realtime.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/bench_executor"),
 ) -> None:
     """Profile, cut, run, compare."""
+    settings = Settings(warmup_s=1.0, realtime=realtime)
     rows: list[dict[str, Any]] = []
     for name in models:
-        console.print(f"{name}: profiling on one core", highlight=False)
-        profiled = profile_model(
-            build_model(name), name, at_hand=[DeviceAtHand(DEVICE)], batches=(1,), effort=Effort(cap_s=1.0, clock="cpu")
-        )
-        save(profiled.profile, out / f"{name}.profile.json")
-        point = _try_cut(profiled.profile, profiled.model)
-        in_place, hop_us = _in_place(profiled.profile, profiled.model, point)
-        problem, plan = _problem(point, in_place, hop_us, slo_factor)
+        subject = _prepare(name, settings, out)
         for load in (float(text) for text in loads.split(",")):
+            problem, plan = _plan(subject, slo_factor)
             for seed in range(runs):
-                rows += _run(name, problem, plan, profiled.model, load, seconds, seed)
-            _show([row for row in rows if row["model"] == name and row["load"] == load], name, load)
-    write_text(out / "comparison.csv", pd.DataFrame(rows).to_csv(index=False))
+                rows += _run(subject, problem, plan, load, seconds, seed)
+                _say(f"{name} at load {load:g}: run {seed + 1} of {runs} done")
+            write_text(out / "comparison.csv", pd.DataFrame(rows).to_csv(index=False))
+    table = pd.DataFrame(rows)
+    _show(table)
+    _draw(table, out / "comparison.png")
+    _say(f"written to {out}: comparison.csv, comparison.png")
 
 
-def _try_cut(profile: Profile, model: ir.Model) -> SplitPoint:
-    """Return the cut with the best predicted throughput, tried."""
+def _prepare(name: str, settings: Settings, out: Path) -> Subject:
+    """Profile a model, and try the cut with the best predicted throughput."""
+    _say(f"{name}: profiling on one core of {_machine()}")
+    effort = Effort(cap_s=1.0, clock="cpu")
+    profiled = profile_model(build_model(name), name, at_hand=[DeviceAtHand(DEVICE)], batches=(1,), effort=effort)
+    profile, model = profiled.profile, profiled.model
+    save(profile, out / f"{name}.profile.json")
     points = split_points(profile, (DEVICE, DEVICE), WireLink(0, 1000))
     best = max((point for point in points if point.cut is not None), key=lambda point: point.predicted.throughput_rps)
-    tried = try_point(best, profile, model, Settings(), Trial(seconds=4.0))
+    settings = _permitted(settings, best, profile)
+    tried = try_point(best, profile, model, settings, Trial(seconds=4.0))
     assert tried.measured is not None
     assert tried.sequential is not None
     ratio = tried.measured.throughput_rps / tried.sequential.throughput_rps
-    console.print(
-        f"{profile.name}: cut {tried.name}, predicted {tried.predicted.throughput_rps:.2f} requests/s, measured "
-        f"{tried.measured.throughput_rps:.2f}, {ratio:.2f} times the sequential; load average {os.getloadavg()[0]:.1f}",
-        highlight=False,
-        soft_wrap=True,
+    _say(
+        f"{name}: cut {tried.name}, predicted {tried.predicted.throughput_rps:.2f} requests/s, measured "
+        f"{tried.measured.throughput_rps:.2f}, {ratio:.2f} times the sequential (bar: 1.7)"
     )
-    return tried
+    return Subject(name, profile, model, tried, settings)
 
 
-def _in_place(profile: Profile, model: ir.Model, point: SplitPoint) -> tuple[Profile, float]:
+def _permitted(settings: Settings, point: SplitPoint, profile: Profile) -> Settings:
+    """Return the settings, without real-time priority where the system does not allow it."""
+    problem, plan = plan_of_point(point, profile, None)
+    try:
+        check_settings(settings, build_system(problem, plan, profile.name))
+    except InputError as error:
+        if not settings.realtime:
+            raise
+        _say(f"note: {error}")
+        return _permitted(replace(settings, realtime=False), point, profile)
+    _say(f"{profile.name}: the frontend runs at {'real-time' if settings.realtime else 'normal'} priority")
+    return settings
+
+
+def _plan(subject: Subject, slo_factor: float) -> tuple[Problem, Plan]:
+    """Return the cut as a plan, timed in place, with an SLO."""
+    profile, hop_us = _in_place(subject)
+    points = split_points(profile, (DEVICE, DEVICE), WireLink(0, 1000))
+    found = next(point for point in points if point.name == subject.point.name)
+    problem, plan = plan_of_point(found, profile, None)
+    network = Network(problem.cluster.network.bandwidth_gbps, hop_us)
+    dnn = replace(problem.dnns[0], slo_us=slo_factor * (found.predicted.latency_us + hop_us))
+    return replace(problem, cluster=replace(problem.cluster, network=network), dnns=(dnn,)), plan
+
+
+def _in_place(subject: Subject) -> tuple[Profile, float]:
     """Return the profile as the stages show it side by side, and what handing a batch over takes on top (µs).
 
     Blocks are timed alone, on a machine that does nothing else; here two stages, and the frontend between them, share
     two cores. A stage's time is that from one batch's begin to the next one's, while others wait. What a lone
     batch needs beyond these times is the hand-overs, and the plan's one hop stands for them.
     """
-    problem, plan = plan_of_point(point, profile, None)
-    requests = np.zeros(max(40, round(6 * point.predicted.throughput_rps)), np.int64)
-    settings = Settings(guard_fraction=0.0, in_flight=4)
-    visits = execute(problem, plan, profile.name, {profile.name: model}, requests, settings).journal.visits()
+    profile, point = subject.profile, subject.point
+    _, plan = plan_of_point(point, profile, None)
+    lone = _crowd(subject, in_flight=1, requests=max(40, round(2 * point.predicted.throughput_rps)))
+    lone_us = median(batch.answered_us - batch.sent_us for batch in lone.batches[5:] if batch.answered_us is not None)
+    visits = _crowd(subject, in_flight=4, requests=max(80, round(5 * point.predicted.throughput_rps))).visits()
     scaled = np.array(profile.table(DEVICE, 1).latency_us, float)
     total_us = 0.0
     for number, stage in enumerate(plan.pipelines[0].stages):
@@ -97,42 +147,50 @@ def _in_place(profile: Profile, model: ir.Model, point: SplitPoint) -> tuple[Pro
         cycles_us = [
             after.start_us - visit.start_us for visit, after in pairwise(own) if after.arrive_us < visit.end_us
         ]
-        measured_us = median(cycles_us or [visit.end_us - visit.start_us for visit in own])
+        measured_us = _trimmed_mean(cycles_us or [visit.end_us - visit.start_us for visit in own])
         total_us += measured_us
         scaled[:, stage.first_block : stage.last_block] *= measured_us / stage.latency_us
-        console.print(
+        _say(
             f"{profile.name}: stage {number} takes {measured_us / 1000:.2f} ms a batch beside the other, "
-            f"{stage.latency_us / 1000:.2f} ms by its blocks",
-            highlight=False,
+            f"{stage.latency_us / 1000:.2f} ms by its blocks"
         )
     latency_us = tuple(tuple(max(1, round(value)) for value in row) for row in scaled.tolist())
     in_place = replace(profile, tables=(replace(profile.table(DEVICE, 1), latency_us=latency_us),))
-    assert point.sequential is not None
-    return in_place, max(0.0, point.sequential.latency_us - total_us)
+    hop_us = max(0.0, lone_us - total_us)
+    _say(f"{profile.name}: a lone batch takes {lone_us / 1000:.2f} ms, so its hand-overs {hop_us / 1000:.2f} ms")
+    return in_place, hop_us
 
 
-def _problem(point: SplitPoint, profile: Profile, hop_us: float, slo_factor: float) -> tuple[Problem, Plan]:
-    """Return the cut as a plan with an SLO and with the hand-overs as measured."""
-    found = next(each for each in split_points(profile, (DEVICE, DEVICE), WireLink(0, 1000)) if each.name == point.name)
-    problem, plan = plan_of_point(found, profile, None)
-    network = Network(problem.cluster.network.bandwidth_gbps, hop_us)
-    slo_us = slo_factor * (found.predicted.latency_us + hop_us)
-    dnn = replace(problem.dnns[0], slo_us=slo_us)
-    return replace(problem, cluster=replace(problem.cluster, network=network), dnns=(dnn,)), plan
+def _crowd(subject: Subject, in_flight: int, requests: int) -> Journal:
+    """Serve requests that are all there from the start, with no deadline near."""
+    problem, plan = plan_of_point(subject.point, subject.profile, None)
+    settings = replace(subject.settings, guard_fraction=0.0, in_flight=in_flight)
+    models = {subject.name: subject.model}
+    return execute(problem, plan, subject.name, models, np.zeros(requests, np.int64), settings).journal
+
+
+def _trimmed_mean(times_us: list[int]) -> float:
+    """Return the mean without the 5 % at either end: rates follow means, and other programs make rare long times."""
+    ordered = np.sort(times_us)
+    cut = len(ordered) // 20
+    return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def _run(
-    name: str, problem: Problem, plan: Plan, model: ir.Model, load: float, seconds: float, seed: int
+    subject: Subject, problem: Problem, plan: Plan, load: float, seconds: float, seed: int
 ) -> list[dict[str, Any]]:
     """Run once; return a row per quantity."""
-    arrivals_us = poisson(load * plan.throughput_rps(name), seconds, np.random.default_rng(seed))
-    done = execute(problem, plan, name, {name: model}, arrivals_us, Settings(warmup_s=1.0))
+    arrivals_us = poisson(load * plan.throughput_rps(subject.name), seconds, np.random.default_rng(seed))
+    done = execute(problem, plan, subject.name, {subject.name: subject.model}, arrivals_us, subject.settings)
     measurement, comparison = measure(done), compare(done)
     common = {
-        "model": name,
+        "machine": _machine(),
+        "realtime": subject.settings.realtime,
+        "model": subject.name,
         "load": load,
         "seed": seed,
         "requests": len(arrivals_us),
+        "frontend_us_per_batch": done.frontend_us_per_batch,
         "cpu_per_busy": min(each.cpu / each.busy for each in measurement.slices),
         "load_average": done.load_average[1],
     }
@@ -144,17 +202,65 @@ def _run(
     ]
 
 
-def _show(rows: list[dict[str, Any]], name: str, load: float) -> None:
+def _show(rows: pd.DataFrame) -> None:
     """Print the differences of all runs, and whether every one is within its bar."""
-    table = pd.DataFrame(rows)
-    workers = table.groupby("seed").cpu_per_busy.first()
-    console.print(
-        f"{name} at load {load:g}; workers had their cores {workers.min():.0%} of their time", highlight=False
-    )
-    for quantity, own in table.groupby("quantity", sort=False):
-        bar = BARS.get(str(quantity))
-        verdict = "" if bar is None else f"  bar {bar:g}: {(own.difference.abs() <= bar).sum()} of {len(own)} within"
-        console.print(f"  {quantity}: {', '.join(own.text)}{verdict}", highlight=False, soft_wrap=True)
+    for (name, load), own in rows.groupby(["model", "load"], sort=False):
+        _say(
+            f"\n{name} at load {load:g}: the frontend took {own.frontend_us_per_batch.median():.0f} µs of CPU time a "
+            f"batch, workers had their cores for {own.cpu_per_busy.min():.0%} of their busy time"
+        )
+        table = Table("", "predicted", "measured", "differences", "bar", "within", "", box=None, pad_edge=False)
+        for quantity, each in own.groupby("quantity", sort=False):
+            bar = BARS.get(str(quantity))
+            within = 0 if bar is None else int((each.difference.abs() <= bar).sum())
+            table.add_row(
+                str(quantity),
+                *(f"{each[column].median():.4g}" for column in ("predicted", "measured")),
+                ", ".join(each.text),
+                "" if bar is None else f"{bar:g}",
+                "" if bar is None else f"{within} of {len(each)}",
+                "" if bar is None else "pass" if within == len(each) else "FAIL",
+            )
+        console.print(table)
+
+
+def _draw(rows: pd.DataFrame, path: Path) -> None:
+    """Draw the differences of all runs against their bars."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(BARS), figsize=(11, 3.4), layout="constrained")
+    cases = list(dict.fromkeys(zip(rows.model, rows.load, strict=True)))
+    for ax, (quantity, bar) in zip(axes, BARS.items(), strict=True):
+        ax.axhspan(-bar, bar, color="#009e73", alpha=0.15, linewidth=0, label="bar")
+        ax.axhline(0, color="0.4", linewidth=0.8)
+        for place, (name, load) in enumerate(cases):
+            own = rows[(rows.model == name) & (rows.load == load) & (rows.quantity == quantity)]
+            offsets = np.linspace(-0.15, 0.15, len(own)) if len(own) > 1 else np.zeros(1)
+            ax.plot(place + offsets, own.difference, "o", color="#0072b2", markersize=4, alpha=0.8)
+        ax.set_xticks(range(len(cases)), [f"{name}\n{load:g}" for name, load in cases], fontsize=7)
+        ax.set_xlim(-0.5, len(cases) - 0.5)
+        ax.set_ylim(*(side * max(1.3 * bar, 1.1 * np.abs(ax.get_ylim()).max()) for side in (-1, 1)))
+        ax.set(title=quantity, ylabel="points" if quantity == "attainment" else "% of predicted")
+        ax.grid(axis="y", alpha=0.3)
+    figure.suptitle("Measured less predicted (shaded: the bar)")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def _machine() -> str:
+    """Return what this machine is, and how busy."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.machine()}, {cores} cores, load average {os.getloadavg()[0]:.1f}"
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

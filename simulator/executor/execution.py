@@ -89,8 +89,8 @@ class Execution:
     """A run on real devices: the records, and what a simulation has not.
 
     ``window_us`` is the measured part of the run, without warm-up and drain. ``load_average`` is the machine's
-    over the last minute, before the run and after it; ``frontend_cpu`` is the CPU time that the frontend itself
-    used per second. ``emulated`` says what was not real, empty for nothing.
+    over the last minute, before the run and after it; ``frontend_cpu_s`` is the CPU time that the frontend itself
+    used. ``emulated`` says what was not real, empty for nothing.
     """
 
     records: Records
@@ -102,8 +102,13 @@ class Execution:
     interrupted: bool
     verdict: Verdict | None
     load_average: tuple[float, float]
-    frontend_cpu: float
+    frontend_cpu_s: float
     emulated: str
+
+    @property
+    def frontend_us_per_batch(self) -> float:
+        """The CPU time that the frontend used per batch that was sent (µs); 0 if none was."""
+        return 1e6 * self.frontend_cpu_s / len(self.journal.batches) if self.journal.batches else 0.0
 
     @property
     def slices(self) -> tuple[SliceId, ...]:
@@ -179,7 +184,7 @@ class _Effort:
     """What a run took of this machine: see `Execution`."""
 
     load_average: tuple[float, float]
-    frontend_cpu: float
+    frontend_cpu_s: float
 
 
 def _run(frontend: Frontend, realtime: bool) -> _Effort:
@@ -187,8 +192,7 @@ def _run(frontend: Frontend, realtime: bool) -> _Effort:
     load_before, cpu_before_s = os.getloadavg()[0], time.process_time()
     with _stopping_on_interrupt(frontend), _without_collection(), _ahead_of_workers(realtime):
         frontend.run()
-    cpu_s = time.process_time() - cpu_before_s
-    return _Effort((load_before, os.getloadavg()[0]), cpu_s / max(1e-6, frontend.now_us() / 1e6))
+    return _Effort((load_before, os.getloadavg()[0]), time.process_time() - cpu_before_s)
 
 
 def _execution(
@@ -214,7 +218,7 @@ def _execution(
         interrupted=frontend.stopped_us is not None,
         verdict=requester.verdict if isinstance(requester, Verifier) else None,
         load_average=effort.load_average,
-        frontend_cpu=effort.frontend_cpu,
+        frontend_cpu_s=effort.frontend_cpu_s,
         emulated=emulated,
     )
 

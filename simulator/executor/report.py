@@ -83,7 +83,8 @@ def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:
         "window_s": measurement.window_s,
         "verified": None if execution.verdict is None else asdict(execution.verdict),
         "load_average": execution.load_average,
-        "frontend_cpu": execution.frontend_cpu,
+        "frontend_cpu_s": execution.frontend_cpu_s,
+        "frontend_us_per_batch": execution.frontend_us_per_batch,
         "disturbed": list(measurement.disturbed),
         "machine": {
             "platform": platform.platform(),

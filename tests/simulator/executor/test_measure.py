@@ -59,7 +59,7 @@ def rehearse(
         interrupted=False,
         verdict=None,
         load_average=(0.0, 0.0),
-        frontend_cpu=0.0,
+        frontend_cpu_s=0.0,
         emulated="",
     )
 
