@@ -35,12 +35,13 @@ from planner.files.ppipe import (
     read_problem,
     read_seconds,
 )
-from planner.model import InputError, Plan, Problem
+from planner.model import InputError, Plan, Problem, digest
+from planner.model.problem import CardSharing
 from planner.planning.api import make_plan
 from planner.planning.prepartition import prepartition
 from simulator.engine import System, build_system, simulate
 from simulator.results.metrics import counted, dropped, late, latencies_us, quantile
-from simulator.results.study import FIGURES, comparison
+from simulator.results.study import FIGURES, card_use, comparison
 from simulator.results.style import save_with_numbers
 from simulator.sweep import run_sweep, series_of_plan
 from simulator.workload import Trace, fold, read_maf21
@@ -281,13 +282,19 @@ def all_command(
     jobs: Annotated[int, typer.Option(help="Processes. [default: all cores]", min=0)] = 0,
     gap: Annotated[float, typer.Option(help="Relative gap to plan to.")] = 1e-6,
     time_limit: Annotated[float, typer.Option(help="Seconds per plan.")] = 120.0,
+    card_sharing: Annotated[
+        CardSharing, typer.Option(help="How plans count network cards: own as published, larger as is simulated.")
+    ] = "own",
+    arrivals: Annotated[
+        str, typer.Option(help="What kind of arrivals the traces hold; said in every comparison.")
+    ] = "synthetic",
 ) -> None:
     """Run the whole study: blocks, plans, simulations at twenty loads, figures, and ours beside the published."""
     processes = jobs or os.cpu_count() or 1
     if not (out / "prepartition.csv").exists():
         prepartition_command(data, out / "prepartition.csv")
     options = {"method": "auto", "backend": "highs", "gap": gap, "time_limit_s": time_limit}
-    plans = plan_study(data, out / "plans", options, processes)
+    plans = plan_study(data, out / "plans", options, processes, card_sharing)
     times_s = {path.name.removesuffix(".gz").removesuffix(".csv"): read_maf21(path).times_s for path in _traces(traces)}
     rows = simulate_study(plans, times_s, out / "sweep", processes)
     with replacing(out / "runs.csv") as temporary:
@@ -295,8 +302,9 @@ def all_command(
     for trace, part in rows.groupby("trace"):
         for name, draw in FIGURES.items():
             save_with_numbers(*draw(part), out / "figures" / f"{name}-{trace}")
-    write_text(out / "summary.txt", comparison(rows))
-    console.print(comparison(rows), highlight=False, soft_wrap=True)
+    text = comparison(rows, arrivals)
+    write_text(out / "summary.txt", text)
+    console.print(text, highlight=False, soft_wrap=True)
     console.print(f"plans, runs.csv, figures and summary.txt are in {out}")
 
 
@@ -310,47 +318,67 @@ class StudyPlan:
     plan: Plan
 
     @property
-    def columns(self) -> dict[str, object]:
-        """What `simulator.results.study` wants to know of every run."""
-        return {
+    def label(self) -> str:
+        """What it is called in the results."""
+        return f"{self.study}/{self.name}"
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Under which it is simulated: the published one, and the one that pipelines are compared under."""
+        if self.plan.scheduler != "pipelines":
+            return ("reservation",)
+        return ("reservation", "reactive" if self.study == "ablation" else "orderly")
+
+    @property
+    def columns(self) -> list[dict[str, object]]:
+        """What `simulator.results.study` wants to know of the runs of each DNN."""
+        common = {
+            "plan": self.label,
             "study": self.study,
             "cluster": CLUSTERS["+".join(self.name.device_types)],
             "group": ", ".join(self.name.dnns),
             **dict(zip(("high", "low"), self.name.device_types, strict=True)),
             **dict(zip(("high_count", "low_count"), self.name.counts, strict=True)),
         }
+        return [{**common, "dnn": dnn.name, **self._promise(dnn.name)} for dnn in self.problem.dnns]
+
+    def _promise(self, dnn: str) -> dict[str, float]:
+        rps = [pipeline.throughput_rps for pipeline in self.plan.of(dnn)]
+        return {
+            "planned_rps": sum(rps),
+            "card_use": card_use(build_system(self.problem, self.plan, dnn), rps) if rps else 0.0,
+        }
 
 
-def plan_study(data: Path, out: Path, options: Mapping[str, Any], processes: int) -> list[StudyPlan]:
-    """Plan every published problem again; plans that lie in ``out`` already are read."""
+def plan_study(
+    data: Path, out: Path, options: Mapping[str, Any], processes: int, card_sharing: CardSharing
+) -> list[StudyPlan]:
+    """Plan every published problem again; plans of the same problems that lie in ``out`` already are read."""
     files = sorted((data / "plans").glob("*/*.json"))
     if not files:
         raise InputError(f"{data / 'plans'}: no published plans there; expected maf19/*.json and ablation/*.json")
-    missing = [path for path in files if not (out / path.parent.name / path.name).exists()]
+    work = partial(plan_file, data=data, out=out, options=options, card_sharing=card_sharing)
     with progress() as bar, ProcessPoolExecutor(processes) as pool:
-        work = partial(plan_file, data=data, out=out, options=options)
-        for _ in bar.track(pool.map(work, missing), total=len(missing), description="planning"):
-            pass
-    return [study_plan(path, data, out) for path in files]
+        return list(bar.track(pool.map(work, files), total=len(files), description="planning"))
 
 
-def plan_file(path: Path, data: Path, out: Path, options: Mapping[str, Any]) -> None:
-    """Plan the problem of a published plan and write the result under the same name."""
+def plan_file(path: Path, data: Path, out: Path, options: Mapping[str, Any], card_sharing: CardSharing) -> StudyPlan:
+    """Return our plan of a published plan's problem: as it lies in ``out`` under the same name, else made and kept."""
     problem = read_problem(path, data)
-    save(plan_again(problem, read_plan(path, problem), path, data, options), out / path.parent.name / path.name)
-
-
-def study_plan(path: Path, data: Path, out: Path) -> StudyPlan:
-    """Read our plan of a published problem."""
-    problem = read_problem(path, data)
+    problem = replace(problem, options=replace(problem.options, card_sharing=card_sharing))
+    ours = out / path.parent.name / path.name
+    plan = load_plan(ours) if ours.exists() else None
+    if plan is None or plan.problem_sha256 != digest(problem):
+        plan = plan_again(problem, read_plan(path, problem), path, data, options)
+        save(plan, ours)
     name = FileName.parse(path.name, tuple(dnn.name for dnn in problem.dnns))
-    return StudyPlan(path.parent.name, name, problem, load_plan(out / path.parent.name / path.name))
+    return StudyPlan(path.parent.name, name, problem, plan)
 
 
 def simulate_study(
     plans: Sequence[StudyPlan], times_s: Mapping[str, TimesS], folder: Path, processes: int
 ) -> pd.DataFrame:
-    """Simulate every plan at twenty loads of every trace; the ablation under both policies."""
+    """Simulate every plan at twenty loads of every trace, pipelines under a second policy, too."""
     full: dict[str, dict[str, float]] = {}
     for one in plans:
         if one.plan.scheduler == "pipelines":
@@ -359,12 +387,12 @@ def simulate_study(
         each
         for one in plans
         for each in series_of_plan(
-            f"{one.study}/{one.name}",
+            one.label,
             one.problem,
             one.plan,
             {dnn: list(times_s) for dnn in one.name.dnns},
             full_rps=full[_problem_name(one)],
-            policies=("reservation", "reactive") if one.study == "ablation" else ("reservation",),
+            policies=one.policies,
         )
     ]
     with progress() as bar:
@@ -378,8 +406,8 @@ def simulate_study(
         )
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}: {failure.error}")
-    columns = pd.DataFrame([{"plan": f"{one.study}/{one.name}", **one.columns} for one in plans])
-    return pd.DataFrame(result.rows).merge(columns, on="plan", validate="many_to_one")
+    columns = pd.DataFrame([row for one in plans for row in one.columns])
+    return pd.DataFrame(result.rows).merge(columns, on=["plan", "dnn"], validate="many_to_one")
 
 
 def _problem_name(one: StudyPlan) -> str:

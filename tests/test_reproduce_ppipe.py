@@ -74,3 +74,43 @@ def test_bad_input_is_one_line_and_leaves_no_file(tmp_path: Path, options: tuple
     assert text in finished.stderr
     assert len(finished.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_whole_study_runs_and_resumes(tmp_path: Path) -> None:
+    """One group of DNNs on one cluster, and one DNN of the ablation, from plans to the summary."""
+    data, out = tmp_path / "data", tmp_path / "study"
+    data.mkdir()
+    for name in ("models", "model_list.txt", "prepartition_mappings"):
+        (data / name).symlink_to(DATA / name)
+    for pattern in ("maf19/apcnet*L4-T4*.json", "ablation/repvgg*.json"):
+        for path in (DATA / "plans").glob(pattern):
+            link = data / "plans" / path.parent.name / path.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    (traces / "steady.csv.gz").symlink_to(DATA / "simulator" / "poisson_a.csv.gz")
+
+    def study(*options: str) -> str:
+        arguments = ["all", "--data", str(data), "--traces", str(traces), "--out", str(out), "--jobs", "1", *options]
+        subprocess.run([sys.executable, str(SCRIPT), *arguments], check=True, capture_output=True, text=True)
+        return (out / "summary.txt").read_text()
+
+    text = study()
+    assert "steady (synthetic arrivals)" in text
+    assert "1 where the plan sends more than the network cards carry" in text  # gcnet on HC2
+    figures = {path.name for path in (out / "figures").glob("*.pdf")}
+    assert figures == {f"fig{number}-steady.pdf" for number in (6, 7, 8, 10)}
+    with (out / "runs.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == (3 * 3 + 3 + 2 + 1) * 20  # schedulers · DNNs, orderly too; two policies and NP of the ablation
+
+    kept = [out / "sweep" / "runs.jsonl", *out.glob("plans/*/*.json")]
+    before = [path.read_bytes() for path in kept]
+    assert study() == text
+    assert [path.read_bytes() for path in kept] == before
+
+    larger = study("--card-sharing", "larger", "--arrivals", "Poisson")
+    assert "steady (Poisson arrivals)" in larger
+    assert "more than the network cards carry" not in larger

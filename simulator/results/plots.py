@@ -153,6 +153,7 @@ def grouped_bars(
             drawn, texts, fontsize=7, color=INK, padding=1.5, rotation=90 if len(groups) * len(bars) > 14 else 0
         )
     ax.set_xticks(range(len(groups)), groups)
+    ax.set_xlim(-0.6, len(groups) - 0.4)
     if percent:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.margins(y=0.12)
