@@ -21,7 +21,9 @@ from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.profiler import DeviceAtHand
 from planner.profiling.runtime import open_session, random_feeds, run_model
 from planner.profiling.split import extract_part
-from planner.profiling.timing import Effort, pinned, time_runs
+from planner.profiling.timing import Effort, pinned, time_passes
+
+LEAST_S = 0.2  # how long a model is run at least with the profiler, and without it
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class LayerTimes:
 
 
 def measure_layers(graph: ModelGraph, device: DeviceAtHand, batch: int = 1, repeats: int = 7) -> LayerTimes:
-    """Return each layer's kernel time over ``repeats`` runs, after one to warm up.
+    """Return each layer's kernel time over ``repeats`` runs or more, after one to warm up.
+
+    Runs with and without the profiler take turns, so that what else the machine does meets both alike.
 
     Raises
     ------
@@ -58,13 +62,14 @@ def measure_layers(graph: ModelGraph, device: DeviceAtHand, batch: int = 1, repe
     _name_after_layers(model, graph)
     feeds = random_feeds(model, batch, np.random.default_rng(0))
     options: dict[str, Any] = {"threads": device.threads(1), "provider": device.provider}
-    effort = Effort(warm_up=1, min_repeats=repeats, max_repeats=repeats)
+    effort = Effort(warm_up=1, min_repeats=repeats, max_repeats=repeats, least_s=LEAST_S)
     with pinned(device.cores), tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
-        plain = time_runs(partial(run_model, open_session(model, **options), feeds), effort)
-        session = open_session(model, **options, profile_prefix=str(Path(folder) / "layers"))
-        profiled = time_runs(partial(run_model, session, feeds), effort)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return LayerTimes(_least(events, len(graph.layers)), float(np.min(profiled)), float(np.min(plain)))
+        plain = open_session(model, **options)
+        profiled = open_session(model, **options, profile_prefix=str(Path(folder) / "layers"))
+        passes_us = time_passes([partial(run_model, session, feeds) for session in (plain, profiled)], effort)
+        events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
+    plain_us, profiled_us = passes_us.min(axis=0).tolist()
+    return LayerTimes(_least(events, len(graph.layers)), profiled_us, plain_us)
 
 
 def _name_after_layers(model: ir.Model, graph: ModelGraph) -> None:

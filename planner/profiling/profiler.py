@@ -131,8 +131,8 @@ def time_parts(
 
 
 def log_spread(passes_us: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the logarithms of each column."""
-    spread: np.ndarray = np.std(np.log(passes_us), axis=0)
+    """Return the standard deviation of the logarithms of each column (0 where there is one row)."""
+    spread: np.ndarray = np.std(np.log(passes_us), axis=0, ddof=min(1, len(passes_us) - 1))
     return spread
 
 
