@@ -16,7 +16,7 @@ from rich.table import Table
 
 from planner.cli.app import INTERRUPTED, console, errors
 from planner.files import replacing, save, write_text
-from planner.model import InputError, digest
+from planner.model import InputError, Profile, digest
 from simulator.cli import splitting
 from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
 from simulator.cli.inputs import LoadedPlan, load_plans, load_trace, served_dnns, times_per_dnn
@@ -83,6 +83,7 @@ def execute_plan(
     loaded = load_plans([plan], problem)[0]
     names = served_dnns(loaded, dnn)
     require_counted(duration, round(1e6 * warm_up))
+    profiles = _profiles(loaded, names)
     settings = Settings(
         policy=policy,
         guard_fraction=guard,
@@ -94,12 +95,12 @@ def execute_plan(
         cluster=cluster,
         realtime=realtime,
         oversubscribe=oversubscribe,
-        emulation=emulation_of(cores, slowdown, emulate_network),
+        emulation=emulation_of(cores, slowdown, emulate_network, list(profiles.values())),
         seed=seed,
     )
     for name in names:
         check_settings(settings, build_system(loaded.problem, loaded.plan, name))
-    given = _models(loaded, names, models)
+    given = {variant: load_profiled(models / f"{variant}.onnx", profile) for variant, profile in profiles.items()}
     offered = times_per_dnn(load_trace(trace, schema, seed=seed), names, round_robin)
     rates_rps = {name: load * loaded.plan.throughput_rps(name) if rate is None else rate for name in names}
     arrivals_us = {name: fold(offered[name], rates_rps[name], duration) for name in names}
@@ -114,15 +115,10 @@ def execute_plan(
     console.print(f"records and measurements written to {out}", highlight=False, soft_wrap=True)
 
 
-def _models(loaded: LoadedPlan, names: list[str], folder: Path) -> dict[str, ir.Model]:
-    """Read the models that DNNs are served with."""
+def _profiles(loaded: LoadedPlan, names: list[str]) -> dict[str, Profile]:
+    """Return the profiles of the variants that DNNs are served with."""
     pipelines = [pipeline for name in names for pipeline in loaded.plan.of(name)]
-    return {
-        pipeline.variant: load_profiled(
-            folder / f"{pipeline.variant}.onnx", loaded.problem.dnn(pipeline.dnn).variant(pipeline.variant)
-        )
-        for pipeline in pipelines
-    }
+    return {pipeline.variant: loaded.problem.dnn(pipeline.dnn).variant(pipeline.variant) for pipeline in pipelines}
 
 
 def _run(

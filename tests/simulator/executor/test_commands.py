@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from planner.cli.app import new_app
 from planner.files import save
 from planner.model import InputError
 from simulator.cli import executing
+from simulator.cli.devices import emulation_of
 
 
 @pytest.fixture
@@ -97,6 +99,18 @@ BAD = [
     (["--warm-up", "2", "--oversubscribe"], "requests of its first 2 s are not counted, got 2 s"),
     (["--provider", "None", "--oversubscribe"], "execution provider 'None' is not installed"),
 ]
+
+
+def test_a_slowdown_is_a_number_or_what_the_profile_says(make_case) -> None:
+    profile = make_case(latency_us=2_000).problem.dnns[0].variants[0]
+    slower = replace(profile.tables[0], device="pi", latency_us=((1_500,) * 4,))
+    both = replace(profile, tables=(*profile.tables, slower))
+    # Four blocks of 1500 µs on a pi, 500 µs on a core.
+    assert emulation_of(None, ["pi=core", "core=1.5"], False, [both]).slowdown == {"pi": 3.0, "core": 1.5}
+    with pytest.raises(InputError, match="--slowdown: expected TYPE=NUMBER, got 'pi=gpu'"):
+        emulation_of(None, ["pi=gpu"], False, [both])
+    with pytest.raises(InputError, match="profile tiny has no latencies for gpu 1/1"):
+        emulation_of(None, ["gpu=core"], False, [both])
 
 
 @pytest.mark.parametrize(("arguments", "said"), BAD, ids=[said for _, said in BAD])
