@@ -83,7 +83,7 @@ def test_blocks_are_timed_in_order_on_what_the_ones_before_them_made(graph, monk
 
 
 def test_the_spread_holds_what_changes_between_rounds(graph, monkeypatch):
-    """Two rounds of two runs, of 100 and 200 µs: four logarithms, each log(2) / 2 from their mean, three of them free."""
+    """Two rounds of two runs, of 100 and 200 µs: four logarithms, log(2) / 2 from their mean, three of them free."""
     rounds = itertools.cycle([100.0, 200.0])
     monkeypatch.setattr(profiler, "time_passes", lambda steps, _: np.full((2, len(steps)), next(rounds)))
     (table,) = measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
