@@ -97,6 +97,7 @@ BAD = [
     (["--slowdown", "pi4=2", "--oversubscribe"], "unknown device type 'pi4'"),
     (["--policy", "magic", "--oversubscribe"], "unknown policy 'magic'"),
     (["--warm-up", "2", "--oversubscribe"], "requests of its first 2 s are not counted, got 2 s"),
+    (["--cores", "core=64"], "the plan's devices need 128 cores"),
     (["--provider", "None", "--oversubscribe"], "execution provider 'None' is not installed"),
 ]
 
@@ -117,6 +118,7 @@ def test_a_slowdown_is_a_number_or_what_the_profile_says(make_case) -> None:
 def test_bad_options_are_one_line(call, files, tmp_path: Path, arguments: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         call(*files, "--rate", 100, "--duration", 2, *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_that_are_missing_changed_or_none_are_one_line(call, files, tmp_path: Path) -> None:

@@ -223,10 +223,51 @@ def test_bad_settings_are_refused(make_case, settings: Settings, said: str) -> N
         execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), settings)
 
 
-def test_a_missing_provider_leaves_no_worker_behind(make_case) -> None:
+def test_a_missing_provider_is_found_before_a_worker_starts(make_case) -> None:
     case = make_case()
     settings = Settings(oversubscribe=True, provider="NoSuchProvider")
     with pytest.raises(InputError, match="NoSuchProvider"):
-        execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), settings)
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), settings, make_fleet=pytest.fail)
+
+
+def test_a_worker_that_cannot_start_leaves_no_other_behind(make_case) -> None:
+    case = make_case()
+
+    def make(equipment: Equipment) -> LocalFleet:
+        equipment.tasks[SliceId(0, 1, 0)].stage.path.write_bytes(b"no model")
+        return LocalFleet(equipment)
+
+    with pytest.raises(InputError, match=r"stage 1 slice 0: its worker did not start: onnxruntime cannot run"):
+        execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), slowed(1), make_fleet=make)
     time.sleep(0.1)
     assert_nothing_left()
+
+
+def test_real_time_priority_is_taken_for_the_run_and_given_back(make_case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case()
+    taken: list[int] = []
+    during: list[int] = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda process, policy, parameter: taken.append(policy))
+    execute(
+        case.problem, case.plan, case.dnn, case.models, arrivals(5, 1_000), replace(slowed(1), realtime=True),
+        tick=lambda now_us: during.append(taken[-1]),
+    )  # fmt: skip
+    assert set(during) == {os.SCHED_RR | os.SCHED_RESET_ON_FORK}
+    assert taken[-1] == os.sched_getscheduler(0)
+    taken.clear()
+    execute(case.problem, case.plan, case.dnn, case.models, arrivals(5, 1_000), slowed(1))
+    assert not taken  # only if asked to
+
+
+def test_real_time_priority_that_is_not_allowed_is_one_line(make_case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case()
+
+    def forbid(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbid)
+    with pytest.raises(InputError, match="realtime: this system does not let .* or leave out --realtime"):
+        execute(
+            case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), replace(slowed(1), realtime=True),
+            make_fleet=pytest.fail,
+        )  # fmt: skip

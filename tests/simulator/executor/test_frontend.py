@@ -20,7 +20,7 @@ from simulator.results import Records
 
 SERVICE_S = 0.002
 RESTART_S = 0.05
-Behaviour = Literal["serve", "refuse", "die", "hang"]
+Behaviour = Literal["serve", "dawdle", "refuse", "die", "hang"]
 
 
 def layout(name: str) -> TensorLayout:
@@ -60,8 +60,8 @@ class Scripted:
         self.handed.append((slice_id, batch, frozenset(parcels)))
         self.given[slice_id].append(batch)
         behaviour = self.behave(slice_id, batch)
-        at_s = time.monotonic() + SERVICE_S * len(self.given[slice_id])
-        if behaviour == "serve":
+        at_s = time.monotonic() + SERVICE_S * len(self.given[slice_id]) * (10 if behaviour == "dawdle" else 1)
+        if behaviour in ("serve", "dawdle"):
             names = [output.name for output in MODELS[0].stages[slice_id.stage].outputs]
             value = next(iter(parcels.values())).held
             now_ns = round(at_s * 1e9)
@@ -156,6 +156,14 @@ def test_every_stage_gets_what_it_reads_and_every_requester_its_own_answer(syste
     run = serve(system, lambda at, batch: "serve")
     assert (run.records.outcome == FINISHED).all()
     assert {names for at, _, names in run.fleet.handed if at.stage == 2} == {frozenset("bc")}
+    assert not run.journal.incidents
+
+
+def test_a_slow_slice_gets_less_to_do_and_loses_nothing(system: System) -> None:
+    run = serve(system, lambda at, batch: "dawdle" if at == (0, 1, 0) else "serve", requests=400)
+    assert (run.records.outcome == FINISHED).all()
+    slow, quick = np.bincount(run.records.visits[1].slice, minlength=2)
+    assert 0 < slow < quick / 2
     assert not run.journal.incidents
 
 

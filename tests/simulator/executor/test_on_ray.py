@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from simulator.executor import Emulation, Settings, execute
+from simulator.executor import Emulation, Settings, execute, on_ray
 from simulator.executor.fleet import Equipment, SliceId
 from simulator.executor.measure import measure
-from simulator.executor.on_ray import RayFleet
+from simulator.executor.on_ray import RayFleet, SliceActor
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own, of every kind
 
@@ -52,6 +52,30 @@ def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) ->
     for visits in run.records.visits:
         assert (visits.end_us >= visits.start_us).all()
     assert (run.records.visits[1].start_us >= run.records.visits[0].start_us).all()
+
+
+def test_clocks_that_are_hours_apart_are_put_on_one(two_nodes, make_case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(batch=1)
+
+    def fast_clock() -> type[SliceActor]:
+        class FastClock(SliceActor):  # defined here, so that Ray sends it instead of a name that nodes cannot import
+            def clock_ns(self) -> int:
+                return super().clock_ns() + 3_600_000_000_000
+
+        return FastClock
+
+    monkeypatch.setattr(on_ray, "SliceActor", fast_clock())
+    arrivals_us = np.arange(60, dtype=np.int64) * 15_000
+    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals_us, Settings(cluster="ray"))
+    assert run.records.finished.all()
+    for batch in run.journal.batches:
+        times_us = [batch.sent_us]
+        for visit in batch.visits:
+            times_us += [visit.start_us, visit.computed_us]
+        assert batch.answered_us is not None
+        times_us.append(batch.answered_us)
+        # In order but for the error of the estimate, half a round trip: a millisecond or a few.
+        assert (np.diff(times_us) > -20_000).all()
 
 
 def test_an_actor_that_dies_comes_back(two_nodes, make_case) -> None:
