@@ -35,23 +35,24 @@ FREE = 0  # [stage, slice]: reserved until
 UPLINK = 1  # [stage, slice]: its card's uplink is reserved until
 DOWNLINK = 2  # [stage, slice]: its card's downlink is reserved until
 READY = 3  # [stage, slice]: a_w at the planned batch
-CARD = 4  # [stage, slice]: first slice on its network card
+CARD = 4  # [stage, slice]: first slice on its network card; NONE beyond the last slice
 LATENCY = 5  # [stage, batch]: inference time
-WORK = 6  # [pipeline, batch]: W
-EARLIEST = 7  # [pipeline, batch]: K, or a lower completion seen since the last acceptance; UNKNOWN
-CHOSEN = 8  # [pipeline, stage]: slices of the walk that WALK_AT and WALK_BATCH describe
-FACTS = 9  # [stage, ...]: what the plan says
-NOTES = 10  # [0, ...]: the run so far, and what a policy remembers
-FIELDS = 11
+PASSAGE = 6  # [stage, batch]: the way from the stage before, b·net + hop
+WORK = 7  # [pipeline, batch]: W
+EARLIEST = 8  # [pipeline, batch]: K, or a lower completion seen since the pipeline's reservations changed
+AS_OF = 9  # [pipeline, batch]: the VERSION of the reservations that EARLIEST comes from
+CHOSEN = 10  # [pipeline, stage]: slices of the walk that WALK_AT and WALK_BATCH describe
+FACTS = 11  # [stage, ...]: what the plan says
+NOTES = 12  # [0, ...]: the run so far, and what a policy remembers
+FIELDS = 13
 
-# Columns of FACTS; STAGES and MONOTONE are of the pipeline.
-SLICES, PADDED, CARD_SLICES, NET, HOP, PLANNED, LATER, STAGES, MONOTONE = range(9)
-# Columns of NOTES.
-PIPELINES, MAX_STAGES, SLO, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, SLICE_RULE, WALK_AT, WALK_BATCH, WALK_PIPELINE = (
-    range(13)
-)
+# Columns of FACTS; STAGES, MONOTONE and VERSION (how often its reservations have changed) are of the pipeline.
+SLICES, PADDED, NET, HOP, PLANNED, LATER, STAGES, MONOTONE, VERSION = range(9)
+# Columns of NOTES. SINGLES says that all planned batches are 1.
+PIPELINES, MAX_STAGES, SLO, SINGLES, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, SLICE_RULE = range(11)
+WALK_AT, WALK_BATCH, WALK_PIPELINE = range(11, 14)
 
-UNKNOWN = -1
+NONE = -1
 
 # SLICE_RULE: which of the slices that would pass a batch on at the same time a reservation takes.
 LOWEST_INDEX, FIRST_TO_END = range(2)
@@ -69,11 +70,13 @@ def open_books(system: System) -> Books:
 @lru_cache(maxsize=16)
 def _blank_books(system: System) -> Books:
     pipelines, stages = system.slices.shape
-    width = -(-max(int(system.slices.max()), system.latency_us.shape[2], stages, 16) // 8) * 8
+    # At least one column more than slices, so that each row of CARD ends with NONE.
+    width = (max(int(system.slices.max()), system.latency_us.shape[2], stages, 15) // 8 + 1) * 8
     books = np.zeros((FIELDS, pipelines * stages, width), np.int64)
-    books[EARLIEST] = UNKNOWN
+    books[[AS_OF, CARD]] = NONE
     books[NOTES, 0, [PIPELINES, MAX_STAGES, SLO]] = pipelines, stages, system.slo_us
-    books[NOTES, :, [MEMORY, WALK_AT]] = UNKNOWN
+    books[NOTES, 0, SINGLES] = system.batch.max() == 1
+    books[NOTES, :, [MEMORY, WALK_AT]] = NONE
     books[NOTES, :, WAKE] = NEVER
     for p in range(pipelines):
         planned, first = int(system.batch[p]), p * stages
@@ -83,9 +86,10 @@ def _blank_books(system: System) -> Books:
         for s in range(int(system.stages[p])):
             row, slices, on_card = first + s, int(system.slices[p, s]), int(system.card_slices[p, s])
             books[LATENCY, row, : system.latency_us.shape[2]] = system.latency_us[p, s]
+            books[PASSAGE, row, : planned + 1] = np.arange(planned + 1) * system.transfer_us[p, s] + system.hop_us[p, s]
             books[CARD, row, :slices] = np.arange(slices) // on_card * on_card
             books[FREE, row, slices:] = NEVER
-            books[FACTS, row, [SLICES, PADDED, CARD_SLICES, PLANNED]] = slices, -(-slices // 8) * 8, on_card, planned
+            books[FACTS, row, [SLICES, PADDED, PLANNED]] = slices, -(-slices // 8) * 8, planned
             books[FACTS, row, [NET, HOP]] = system.transfer_us[p, s], system.hop_us[p, s]
             books[FACTS, row, LATER] = system.later_us[p, s]
             for card in range(0, slices, on_card):
@@ -98,17 +102,19 @@ def _blank_books(system: System) -> Books:
 def refresh(books: Books, row: int, card: int) -> None:
     """Recompute what follows from the reservations of the slices of a card (``card`` is the first of them)."""
     batch = books[FACTS, row, PLANNED]
-    passage = batch * books[FACTS, row, NET] + books[FACTS, row, HOP]
+    passage = books[PASSAGE, row, batch]
     latency = books[LATENCY, row, batch]
-    for w in range(card, min(card + books[FACTS, row, CARD_SLICES], books[FACTS, row, SLICES])):
+    w = card
+    while books[CARD, row, w] == card:
         end = max(books[FREE, row, w], books[DOWNLINK, row, w] + passage) + latency
         books[READY, row, w] = max(end, books[UPLINK, row, w])
+        w += 1
 
 
 @compiled
 def pass_on(books: Books, row: int, batch: int, ready: int) -> int:
     """Return when a stage passes a batch on whose input is ready at ``ready``, with the slice in the low bits."""
-    passage = batch * books[FACTS, row, NET] + books[FACTS, row, HOP]
+    passage = books[PASSAGE, row, batch]
     latency = books[LATENCY, row, batch]
     soonest = ready + passage + latency
     best = (NEVER << SLICE_BITS) | SLICE_MASK
@@ -125,7 +131,7 @@ def pass_on(books: Books, row: int, batch: int, ready: int) -> int:
 @compiled
 def first_to_end(books: Books, row: int, batch: int, ready: int, until: int) -> int:
     """Return ``until`` and, of the slices that pass a batch on by then, the one whose inference ends first."""
-    passage = batch * books[FACTS, row, NET] + books[FACTS, row, HOP]
+    passage = books[PASSAGE, row, batch]
     latency = books[LATENCY, row, batch]
     best = (NEVER << SLICE_BITS) | SLICE_MASK
     for w in range(books[FACTS, row, SLICES]):
@@ -156,12 +162,11 @@ def walk(books: Books, pipeline: int, batch: int, now: int) -> int:
 def completion(books: Books, pipeline: int, batch: int, now: int) -> int:
     """Return when a reservation of ``batch`` on ``pipeline`` made now would complete."""
     first = pipeline * books[NOTES, 0, MAX_STAGES]
-    earliest = books[EARLIEST, first, batch]
-    if earliest == UNKNOWN:
+    if books[AS_OF, first, batch] != books[FACTS, first, VERSION]:
         # At least K: equal to it if the batch would queue, else no later than any completion from now on.
-        earliest = walk(books, pipeline, batch, now)
-        books[EARLIEST, first, batch] = earliest
-    return int(max(now + books[WORK, first, batch], earliest))
+        books[EARLIEST, first, batch] = walk(books, pipeline, batch, now)
+        books[AS_OF, first, batch] = books[FACTS, first, VERSION]
+    return int(max(now + books[WORK, first, batch], books[EARLIEST, first, batch]))
 
 
 @compiled
@@ -174,39 +179,49 @@ def reserve(books: Books, pipeline: int, batch: int, now: int) -> None:
         or books[NOTES, 0, WALK_PIPELINE] != pipeline
     ):
         walk(books, pipeline, batch, now)
-    planned = books[FACTS, first, PLANNED]
-    time = now
-    sender = 0
-    for s in range(books[FACTS, first, STAGES]):
-        row = first + s
-        w = books[CHOSEN, first, s]
-        again = books[LATENCY, row, planned]
-        if s > 0:
-            sent = max(time, books[DOWNLINK, row, w]) + batch * books[FACTS, row, NET]
-            arrival = planned * books[FACTS, row, NET] + books[FACTS, row, HOP]
-            _occupy(books, UPLINK, row - 1, sender, sent, sent)
-            _occupy(books, DOWNLINK, row, w, sent, sent + arrival + again)
-            time = sent + books[FACTS, row, HOP]
-        books[FREE, row, w] = max(books[FREE, row, w], time) + books[LATENCY, row, batch]
-        books[READY, row, w] = max(books[READY, row, w], books[FREE, row, w] + again)
-        time = max(books[FREE, row, w], books[UPLINK, row, w])
-        sender = w
+    last = first + books[FACTS, first, STAGES] - 1
+    reached = now
+    received = 0
+    for row in range(first, last + 1):
+        # The mask says that the index is not negative, which saves a check at each use.
+        w = books[CHOSEN, first, row - first] & SLICE_MASK
+        ended = max(books[FREE, row, w], reached) + books[LATENCY, row, batch]
+        sent = 0
+        if row < last:
+            receiver = books[CHOSEN, first, row - first + 1] & SLICE_MASK
+            sent = max(max(ended, books[UPLINK, row, w]), books[DOWNLINK, row + 1, receiver])
+            sent += batch * books[FACTS, row + 1, NET]
+            reached = sent + books[FACTS, row + 1, HOP]
+        _occupy(books, row, w, received, ended, sent)
+        received = sent
     forget(books, pipeline)
 
 
 @compiled
-def _occupy(books: Books, link: int, row: int, w: int, until: int, ready: int) -> None:
-    """Enter until when the card of a slice sends or receives; none of its slices is READY before ``ready``."""
-    card = books[CARD, row, w]
-    for mate in range(card, min(card + books[FACTS, row, CARD_SLICES], books[FACTS, row, SLICES])):
-        books[link, row, mate] = until
-        books[READY, row, mate] = max(books[READY, row, mate], ready)
+def _occupy(books: Books, row: int, w: int, received: int, ended: int, sent: int) -> None:
+    """Enter when a slice is free again, and its card has received and sent a batch (0: it does not).
+
+    None of this is ever earlier than what the books say, so that a_w is the latest of what it was and of what each
+    entry asks for.
+    """
+    planned = books[FACTS, row, PLANNED]
+    latency = books[LATENCY, row, planned]
+    books[FREE, row, w] = ended
+    books[READY, row, w] = max(books[READY, row, w], ended + latency)
+    linked = max(received + books[PASSAGE, row, planned] + latency, sent)
+    card = books[CARD, row, w] & SLICE_MASK
+    mate = card
+    # As many as CARD says, not as a count says: such a loop is not vectorised, which would cost more for the few.
+    while books[CARD, row, mate] == card:
+        books[DOWNLINK, row, mate] = max(books[DOWNLINK, row, mate], received)
+        books[UPLINK, row, mate] = max(books[UPLINK, row, mate], sent)
+        books[READY, row, mate] = max(books[READY, row, mate], linked)
+        mate += 1
 
 
 @compiled
 def forget(books: Books, pipeline: int) -> None:
     """Forget what was derived from a pipeline's reservations."""
     first = pipeline * books[NOTES, 0, MAX_STAGES]
-    for batch in range(books[FACTS, first, PLANNED] + 1):
-        books[EARLIEST, first, batch] = UNKNOWN
-    books[NOTES, 0, WALK_AT] = UNKNOWN
+    books[FACTS, first, VERSION] += 1
+    books[NOTES, 0, WALK_AT] = NONE

@@ -17,18 +17,20 @@ from simulator.dispatch.books import (
     NOTES,
     PIPELINES,
     SENT,
+    SINGLES,
     SLO,
     TAIL,
     WAKE,
     WORK,
     Books,
+    completion,
     reserve,
 )
 from simulator.dispatch.compiled import compiled
-from simulator.dispatch.decisions import DROP, SEND, Decision
+from simulator.dispatch.decisions import DROP, HOPELESS, SEND, Decision
 from simulator.dispatch.orderly import orderly
 from simulator.dispatch.planned_batches import earliest_deadline, least_queued, round_robin
-from simulator.dispatch.reservation import reservation
+from simulator.dispatch.reservation import least_delayed, reservation
 from simulator.dispatch.system import Ints
 
 POLICIES = ("reservation", "orderly", "round-robin", "least-queued", "earliest-deadline")
@@ -105,6 +107,8 @@ def next_batch(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32
     now, size, pipeline
         Its slices are in CHOSEN; size 0 when all requests are dealt with.
     """
+    if policy == RESERVATION and books[NOTES, 0, SINGLES]:
+        return next_single(books, arrivals, fate)
     while True:
         arrived = books[NOTES, 0, TAIL]
         wake = books[NOTES, 0, WAKE]
@@ -120,6 +124,28 @@ def next_batch(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32
             return now, size, pipeline
         if policy == RESERVATION and books[NOTES, 0, WAKE] < NEVER:
             skip_waiting(books, arrivals)
+
+
+@compiled
+def next_single(books: Books, arrivals: Ints, fate: NDArray[np.int32]) -> tuple[int, int, int]:
+    """Run reservation dispatch ahead where all planned batches are 1: nothing waits.
+
+    Every request is the head of the queue when it comes, and is sent or dropped at once. That is what `reservation`
+    decides, without the work of a queue.
+    """
+    slo = books[NOTES, 0, SLO]
+    for request in range(books[NOTES, 0, TAIL], len(arrivals)):
+        now = arrivals[request]
+        pipeline = least_delayed(books, now, now + slo)
+        if completion(books, pipeline, 1, now) <= now + slo:
+            reserve(books, pipeline, 1, now)
+            fate[request] = books[NOTES, 0, SENT]
+            books[NOTES, 0, SENT] += 1
+            books[NOTES, 0, TAIL] = request + 1
+            return now, 1, pipeline
+        fate[request] = -HOPELESS
+    books[NOTES, 0, TAIL] = len(arrivals)
+    return NEVER, 0, 0
 
 
 @compiled

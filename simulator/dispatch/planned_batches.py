@@ -9,11 +9,11 @@ from simulator.dispatch.books import (
     FREE,
     MAX_STAGES,
     MEMORY,
+    NONE,
     NOTES,
     PIPELINES,
     PLANNED,
     SLICES,
-    UNKNOWN,
     WORK,
     Books,
     completion,
@@ -26,7 +26,7 @@ from simulator.dispatch.reservation import largest_in_time
 @compiled
 def round_robin(books: Books, now: int, head: int, queued: int, deadline: int) -> Decision:
     """Take the pipelines in turn."""
-    turn = 0 if books[NOTES, 0, MEMORY] == UNKNOWN else books[NOTES, 0, MEMORY]
+    turn = 0 if books[NOTES, 0, MEMORY] == NONE else books[NOTES, 0, MEMORY]
     decision = full_or_last_moment(books, turn, now, queued, deadline)
     if decision[0] == SEND:
         books[NOTES, 0, MEMORY] = (turn + 1) % books[NOTES, 0, PIPELINES]

@@ -19,13 +19,12 @@ def replay(system: System, arrivals_us: Ints, policy: int) -> Records:
     """Simulate a frontend policy on sorted arrivals (µs)."""
     requests, stages = len(arrivals_us), system.max_stages
     fate = np.full(requests, -1, np.int32)
-    sent_us = np.empty(requests, np.int64)
-    pipeline = np.empty(requests, np.int16)
-    size = np.empty(requests, np.int16)
-    slices = np.empty((stages, requests), np.int16)
-    sent = decide_all(policy, open_books(system), arrivals_us, fate, sent_us, pipeline, size, slices)
-    pipeline, size, slices = pipeline[:sent], size[:sent], slices[:, :sent]
-    times_us = play(system, pipeline, size, slices, sent_us[:sent])
+    times_us = np.empty((3, stages, requests), np.int64)
+    pipeline, size = np.empty(requests, np.int16), np.empty(requests, np.int16)
+    slices = np.full((stages, requests), -1, np.int16)
+    sent = decide_all(policy, open_books(system), arrivals_us, fate, times_us[0, 0], pipeline, size, slices)
+    pipeline, size, slices, times_us = pipeline[:sent], size[:sent], slices[:, :sent], times_us[:, :, :sent]
+    play(system, pipeline, size, slices, times_us)
     visits = tuple(Visits(pipeline, size, slices[s], *times_us[:, s]) for s in range(stages))
     return Records(system, "replay", arrivals_us, outcomes(fate), (fate,) * stages, visits)
 
@@ -48,8 +47,8 @@ def decide_all(
         if size == 0:
             return sent
         first = pipeline * books[NOTES, 0, MAX_STAGES]
-        for s in range(books[NOTES, 0, MAX_STAGES]):
-            slices[s, sent] = books[CHOSEN, first, s] if s < books[FACTS, first, STAGES] else -1
+        for s in range(books[FACTS, first, STAGES]):
+            slices[s, sent] = books[CHOSEN, first, s]
         sent_us[sent] = now
         pipeline_of[sent] = pipeline
         size_of[sent] = size

@@ -12,10 +12,8 @@ from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.dispatch.reactive import join, react
 from simulator.dispatch.system import Ints, System
-from simulator.engine.play import Shorts, send
+from simulator.engine.play import Numbers, Shorts, send
 from simulator.results.records import Records, Visits
-
-Numbers = NDArray[np.int32]
 
 
 def replay_stages(system: System, arrivals_us: Ints) -> Records:
@@ -45,18 +43,17 @@ def _front(arrivals_us: Ints) -> tuple[Numbers, Shorts, Ints]:
 
 def _joining(system: System, p: int, s: int, before: Visits, members: Numbers) -> tuple[Numbers, Shorts, Ints]:
     """Return what joins the queue of stage s of pipeline p: requests, and size and time of the batches they come in."""
-    order = np.flatnonzero(before.pipeline == p)
+    order = np.flatnonzero(before.pipeline == p).astype(np.int32)
     first = np.cumsum(before.size, dtype=np.int64) - before.size
-    reach_us = np.empty(len(before.size), np.int64)
-    send(system, p, s, order, before.size, before.slice, before.end_us, reach_us)
+    reach_us = send(system, p, s, order, before.size, before.slice, before.end_us)
     size = before.size[order]
     joining = np.empty(int(size.sum()), np.int32)
     in_order(members, first, before.size, order, joining)
-    return joining, size, reach_us[order]
+    return joining, size, reach_us
 
 
 @compiled
-def in_order(members: Numbers, first: Ints, size: Shorts, order: Ints, joining: Numbers) -> None:
+def in_order(members: Numbers, first: Ints, size: Shorts, order: Numbers, joining: Numbers) -> None:
     """Put the requests of batches in the batches' new order; those of batch k begin at ``members[first[k]]``."""
     place = 0
     for k in order:
