@@ -98,15 +98,14 @@ def compare(execution: Execution) -> Comparison:
 
 
 def comparison_csv(rows: Sequence[Compared]) -> str:
-    """Return the rows as CSV."""
+    """Return the rows as CSV; differences are in percent of the prediction, or in percentage points."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["quantity", "unit", "predicted", "measured", "difference", "difference_unit"])
     for row in rows:
-        unit = "percentage points" if row.kind == "points" else "of predicted"
-        writer.writerow(
-            [row.quantity, row.unit, f"{row.predicted:.6g}", f"{row.measured:.6g}", f"{row.difference:.4g}", unit]
-        )
+        difference, unit = (row.difference, "points") if row.kind == "points" else (100 * row.difference, "%")
+        numbers = f"{row.predicted:.6g}", f"{row.measured:.6g}", f"{difference:.3g}"
+        writer.writerow([row.quantity, row.unit, *numbers, unit])
     return text.getvalue()
 
 

@@ -179,8 +179,8 @@ def test_differences_have_units() -> None:
     assert [row.text for row in rows] == ["+5.0%", "-1.0 points"]
     assert comparison_csv(rows).splitlines() == [
         "quantity,unit,predicted,measured,difference,difference_unit",
-        "a,ms,20,21,0.05,of predicted",
-        "b,share,0.99,0.98,-1,percentage points",
+        "a,ms,20,21,5,%",
+        "b,share,0.99,0.98,-1,points",
     ]
 
 
