@@ -113,18 +113,18 @@ def check(profile: Profile, device: str, batches: Sequence[int], effort: Effort)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
     core, one_round = DeviceAtHand(device), replace(effort.of_one_round(), rounds=1)
 
-    def timed(parts: Sequence[Part]) -> dict[int, np.ndarray]:
+    def timed(parts: Sequence[Part]) -> dict[int, list[np.ndarray]]:
         with colocated(1, 1, core.cores, core.provider) as nobody:
             return time_parts(parts, core, 1, feeds, one_round, nobody)
 
     parts, whole = extract_parts(graph, block_starts(graph, profile)), extract_parts(graph, [0])
-    rounds = [(timed(parts), timed(whole)) for _ in range(effort.rounds)]
+    measured = [(timed(parts), timed(whole)) for _ in range(effort.rounds)]
     results = []
     for batch in batches:
-        blocks_us = np.concatenate([of_blocks[batch] for of_blocks, _ in rounds])
-        whole_us = np.concatenate([of_whole[batch] for _, of_whole in rounds])
+        blocks_us = [np.concatenate(rounds) for rounds in zip(*(blocks[batch] for blocks, _ in measured), strict=True)]
+        whole_us = np.concatenate([of_whole[batch][0] for _, of_whole in measured])
         at = kept.batches.index(batch)
-        first, second = np.array(kept.latency_us[at], float), np.median(blocks_us, axis=0)
+        first, second = np.array(kept.latency_us[at], float), np.array([np.median(times) for times in blocks_us])
         stated = np.array(kept.spread[at] if kept.spread else [0.0] * len(first)) * first
         off = np.abs(second - first) - 1  # the clock's and the file's microsecond
         results.append(
@@ -138,7 +138,7 @@ def check(profile: Profile, device: str, batches: Sequence[int], effort: Effort)
                 inside_once=int((off <= stated).sum()),
                 inside=int((off <= SPREADS * stated).sum()),
                 stated_spread=float(np.median(stated / first)),
-                new_spread=float(np.median(log_spread(blocks_us))),
+                new_spread=float(np.median([log_spread(times) for times in blocks_us])),
             )
         )
     return results

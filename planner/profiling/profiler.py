@@ -1,8 +1,7 @@
 """Latencies of devices at hand: blocks run and timed with onnxruntime.
 
-Each block is a session of its own. A pass runs all blocks in order, each on what the one before it made, and times
-every one: so a block finds the caches as it does inside a stage of several blocks, not warm of itself. Passes are
-repeated, in rounds on newly opened sessions.
+Each block is a session of its own, fed with what the blocks before it make of random requests, and run again and again,
+as a worker does whose stage it is. All of that happens in rounds, each on newly opened sessions.
 
 A share 1/k is measured with k - 1 neighbours that run the same model on the same cores at the same time, so that the
 interference is in the number. Where there are more workers than cores they take turns, a few milliseconds each: short
@@ -19,7 +18,6 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import psutil
@@ -28,7 +26,7 @@ from planner.model import InputError, LatencyTable, Provenance
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
 from planner.profiling.split import Part, extract_part, extract_parts
-from planner.profiling.timing import Effort, pinned, time_passes
+from planner.profiling.timing import Effort, pinned, time_runs
 from planner.profiling.workers import Neighbours, colocated, measure_peak_memory
 
 TURNS_S = 0.2  # how long a share is timed at least: tens of the scheduler's turns
@@ -96,15 +94,15 @@ def _measure_share(
     threads = device.threads(share)
     with colocated(share, threads, device.cores, device.provider) as neighbours:
         neighbours.load(whole)
-        passes_us = time_parts(extract_parts(graph, starts), device, share, feeds, effort, neighbours, progress)
+        times_us = time_parts(extract_parts(graph, starts), device, share, feeds, effort, neighbours, progress)
     middle = np.median if share == 1 else np.mean
     return LatencyTable(
         device.name,
         share,
         tuple(batches),
-        tuple(tuple(max(1, round(us)) for us in middle(times, axis=0).tolist()) for times in passes_us.values()),
-        _provenance(device, share, effort, min(map(len, passes_us.values()))),
-        tuple(tuple(round(value, 4) for value in log_spread(times).tolist()) for times in passes_us.values()),
+        tuple(tuple(max(1, round(float(middle(times)))) for times in row) for row in times_us.values()),
+        _provenance(device, share, effort, min(len(times) for row in times_us.values() for times in row)),
+        tuple(tuple(round(log_spread(times), 4) for times in row) for row in times_us.values()),
         measure_peak_memory(whole, list(feeds.values()), threads, device.cores, device.provider),
     )
 
@@ -117,36 +115,26 @@ def time_parts(
     effort: Effort,
     neighbours: Neighbours,
     progress: Progress = lambda _: None,
-) -> dict[int, np.ndarray]:
-    """Return by batch size the times (µs) ``[pass, part]`` of parts run in order; ``feeds[batch]`` start the first."""
-    rounds: dict[int, list[np.ndarray]] = {batch: [] for batch in feeds}
+) -> dict[int, list[np.ndarray]]:
+    """Return by batch size, for each part, the times (µs) of its runs; ``feeds[batch]`` is what the first one reads."""
+    times_us: dict[int, list[list[np.ndarray]]] = {batch: [[] for _ in parts] for batch in feeds}
+    threads, one_round = device.threads(share), effort.of_one_round()
     for number in range(effort.rounds):
-        threads = device.threads(share)
         sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
         for batch, given in feeds.items():
+            alive = dict(given)
             with pinned(device.cores), neighbours.busy(given):
-                rounds[batch].append(time_passes(_chain(parts, sessions, given), effort.of_one_round()))
+                for part, session, times in zip(parts, sessions, times_us[batch], strict=True):
+                    read = {name: alive[name] for name in part.inputs}
+                    times.append(time_runs(partial(run_model, session, read), one_round))
+                    alive.update(zip(part.outputs, run_model(session, read), strict=True))
             progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
-    return {batch: np.concatenate(passes) for batch, passes in rounds.items()}
+    return {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
 
 
-def log_spread(passes_us: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of the logarithms of each column (0 where there is one row)."""
-    spread: np.ndarray = np.std(np.log(passes_us), axis=0, ddof=min(1, len(passes_us) - 1))
-    return spread
-
-
-def _chain(
-    parts: Sequence[Part], sessions: Sequence[Any], feeds: Mapping[str, np.ndarray]
-) -> list[Callable[[], object]]:
-    """Return a step per part, which runs it on what the parts before it made."""
-    alive = dict(feeds)
-
-    def run(part: Part, session: Any) -> None:
-        made = run_model(session, {name: alive[name] for name in part.inputs})
-        alive.update(zip(part.outputs, made, strict=True))
-
-    return [partial(run, part, session) for part, session in zip(parts, sessions, strict=True)]
+def log_spread(times_us: np.ndarray) -> float:
+    """Return the standard deviation of the logarithms, 0 of a single one."""
+    return float(np.std(np.log(times_us), ddof=min(1, len(times_us) - 1)))
 
 
 def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) -> Provenance:
@@ -156,8 +144,8 @@ def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) 
     clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
     return Provenance(
         "measured",
-        f"{'median' if share == 1 else 'mean'} of passes over all blocks in {effort.rounds} rounds ({effort.clock} "
-        f"clock); {share} worker(s) of "
+        f"{'median' if share == 1 else 'mean'} of runs in {effort.rounds} rounds ({effort.clock} clock); "
+        f"{share} worker(s) of "
         f"{device.threads(share)} thread(s) on {device.cores} core(s) of {_processor()}{clock}, "
         f"load average {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),

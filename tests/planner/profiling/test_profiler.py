@@ -1,4 +1,3 @@
-import itertools
 import multiprocessing
 import sys
 import time
@@ -62,8 +61,7 @@ def test_shares_get_tables_of_their_own(graph):
     assert "2 worker(s)" in tables[1].provenance.method
 
 
-def test_blocks_are_timed_in_order_on_what_the_ones_before_them_made(graph, monkeypatch):
-    """Every pass runs all blocks in order; every round opens new sessions."""
+def test_blocks_are_timed_on_what_the_ones_before_them_made_in_rounds_of_new_sessions(graph, monkeypatch):
     opened, ran = [], []
 
     def opening(model, **options):
@@ -77,15 +75,16 @@ def test_blocks_are_timed_in_order_on_what_the_ones_before_them_made(graph, monk
     monkeypatch.setattr(profiler, "open_session", opening)
     monkeypatch.setattr(profiler, "run_model", running)
     measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
-    a_pass = [["x"], ["a", "b"]]
-    assert [feeds for _, feeds in ran] == a_pass * 6  # one to warm up and two that count, in each of two rounds
-    assert [session for session, _ in ran] == [0, 1] * 3 + [2, 3] * 3
+    # one to warm up, two that count, one for what the next block reads
+    a_round = [["x"]] * 4 + [["a", "b"]] * 4
+    assert [feeds for _, feeds in ran] == a_round * 2
+    assert [session for session, _ in ran] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
 
 
 def test_the_spread_holds_what_changes_between_rounds(graph, monkeypatch):
     """Two rounds of two runs, of 100 and 200 µs: four logarithms, log(2) / 2 from their mean, three of them free."""
-    rounds = itertools.cycle([100.0, 200.0])
-    monkeypatch.setattr(profiler, "time_passes", lambda steps, _: np.full((2, len(steps)), next(rounds)))
+    rounds = iter([100.0, 100.0, 200.0, 200.0])  # two blocks a round
+    monkeypatch.setattr(profiler, "time_runs", lambda *_: np.full(2, next(rounds)))
     (table,) = measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
     assert table.latency_us == ((150, 150),)
     assert table.spread[0] == pytest.approx((np.log(2) / 2 * np.sqrt(4 / 3),) * 2, abs=1e-4)
