@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from planner.cli.app import progress
+from planner.cli.app import about, progress
 from planner.files import load_plan, load_problem, ppipe
 from planner.model import InputError, Plan, Problem, digest
 from simulator.workload import Trace, assign, read_trace
@@ -36,7 +36,7 @@ def load_plans(paths: Sequence[Path], problem: Path | None = None, data: Path | 
     Raises
     ------
     InputError
-        A file cannot be read, is given twice, or a plan was made for another problem.
+        A file cannot be read, is given twice, or a plan was made for another problem or other DNNs.
     """
     if len(set(paths)) < len(paths):
         raise InputError("a plan file was given twice; give each once")
@@ -114,6 +114,9 @@ def _load(path: Path, problem: Path | None) -> LoadedPlan:
             f"{path}: was made for another problem (hash {plan.problem_sha256[:12]}) than {found} "
             f"({digest(asked)[:12]}); give its own, or plan again"
         )
+    with about(path):
+        for pipeline in plan.pipelines:
+            asked.dnn(pipeline.dnn)
     return LoadedPlan(path.name, asked, plan, digest(asked))
 
 

@@ -2,17 +2,18 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, errors, progress
+from planner.cli.app import about, console, errors, progress
 from planner.files import replacing, save, write_text
 from planner.model import InputError, digest
 from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, served_dnns, times_per_dnn
@@ -22,8 +23,8 @@ from simulator.engine.run import EngineName, require_runnable
 from simulator.results import ppipe_layout, summary
 from simulator.results.metrics import require_counted
 from simulator.results.tables import write_records
-from simulator.sweep import Hosts, Series, SweepOptions, SweepResult, run_sweep, series_of_plan
-from simulator.workload import SCHEMAS, fold
+from simulator.sweep import LARGEST_LOAD, Hosts, Series, SweepOptions, SweepResult, run_sweep, series_of_plan
+from simulator.workload import SCHEMAS, Trace, fold
 from simulator.workload.arrivals import TimesS
 
 ProblemOption = Annotated[
@@ -74,7 +75,10 @@ def run_plan(
     loaded = load_plans([plan], problem, data)[0]
     names = served_dnns(loaded, dnn)
     require_counted(duration)
-    systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
+    if not 0 < load <= LARGEST_LOAD / 100:
+        raise InputError(f"--load: expected a share above 0 and at most {LARGEST_LOAD / 100:g}, got {load:g}")
+    with about(plan):
+        systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
     different = load_world(world, problem, data) if world else None
     worlds = {name: different.of(systems[name], seed, served_dnns(loaded, None)) for name in names if different}
     for each in worlds.values():
@@ -148,6 +152,9 @@ def sweep(
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds; one row per run, and each largest load that holds."""
     options = SweepOptions(_percents(loads), duration, engine, target, largest_only)
+    for option, values in (("--trace", trace), ("--policy", policy), ("--seed", seed)):
+        if len(set(values)) < len(values):
+            raise InputError(f"{option}: expected each once, got {', '.join(map(str, values))}")
     for one_policy in policy:
         require_runnable(one_policy, engine)
     loaded = load_plans(plans, problem, data)
@@ -157,11 +164,10 @@ def sweep(
     for path in trace:
         for one_seed in seed:
             recorded = load_trace(path, schema, sort, one_seed)
-            name = path.name if len(seed) == 1 else f"{path.name} (seed {one_seed})"
+            name = path.name if len({one.name for one in trace}) == len(trace) else str(path)
+            name = name if len(seed) == 1 else f"{name} (seed {one_seed})"
             for one in loaded:
-                offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.dnns], round_robin)
-                names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}
-                traces |= {names[dnn]: times_s for dnn, times_s in offered.items()}
+                names = _offer(traces, name, recorded, one, round_robin)
                 series += _series(one, names, full_rates(loaded)[one.name], policy, one_seed, worlds)
     with progress() as bar:
         task = bar.add_task("simulating, series", total=len(series))
@@ -178,15 +184,31 @@ def sweep(
         _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
         _write_table(pd.DataFrame(result.largest), out / "largest.csv")
         if layout == "ppipe":
-            plans_by_name = {one.name: (one.problem, one.plan) for one in loaded}
-            logs = ppipe_layout.log_rows(result.rows, plans_by_name, full_rates(loaded))
-            _write_table(pd.DataFrame(logs), out / "logs.csv")
+            _write_table(_ppipe_log(result, loaded), out / "logs.csv")
         _show_largest(result)
         console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
     if result.failures:
         raise typer.Exit(1)
+
+
+def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPlan, round_robin: bool) -> dict[str, str]:
+    """Add what the DNNs of a plan are offered to the traces of a sweep, and return DNN -> the name of its trace."""
+    offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.dnns], round_robin)
+    names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}
+    for dnn, times_s in offered.items():
+        if not np.array_equal(traces.setdefault(names[dnn], times_s), times_s):
+            raise InputError(
+                f"--round-robin: {dnn} would get other functions in {one.name} than in a plan of other DNNs before; "
+                "sweep them one after the other"
+            )
+    return names
+
+
+def _ppipe_log(result: SweepResult, loaded: Sequence[LoadedPlan]) -> pd.DataFrame:
+    plans = {one.name: (one.problem, one.plan) for one in loaded}
+    return pd.DataFrame(ppipe_layout.log_rows(result.rows, plans, full_rates(loaded)))
 
 
 def _series(
@@ -198,16 +220,17 @@ def _series(
     worlds: Mapping[str, LoadedWorld],
 ) -> list[Series]:
     served = [dnn.name for dnn in one.problem.dnns if one.plan.of(dnn.name)]
-    return series_of_plan(
-        one.name,
-        one.problem,
-        one.plan,
-        {dnn: [name] for dnn, name in traces.items()},
-        full_rps=full_rps,
-        policies=policies,
-        seeds=[seed],
-        worlds={name: partial(world.of, dnns=served) for name, world in worlds.items()},
-    )
+    with about(Path(one.name)):
+        return series_of_plan(
+            one.name,
+            one.problem,
+            one.plan,
+            {dnn: [name] for dnn, name in traces.items()},
+            full_rps=full_rps,
+            policies=policies,
+            seeds=[seed],
+            worlds={name: partial(world.of, dnns=served) for name, world in worlds.items()},
+        )
 
 
 def _percents(text: str) -> tuple[int, ...]:

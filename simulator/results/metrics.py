@@ -7,7 +7,7 @@ Quantiles are nearest-rank: of n sorted values the one with index floor(q · (n 
 occurred.
 """
 
-from math import isnan, nan
+from math import isfinite, isnan, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ Floats = dict[str, float]
 
 def require_counted(duration_s: float, warm_up_us: int = WARM_UP_US) -> None:
     """Raise InputError unless a run goes on after its warm-up, whose requests are not counted."""
-    if not duration_s * 1e6 > warm_up_us:
+    if not (duration_s * 1e6 > warm_up_us and isfinite(duration_s)):
         raise InputError(
             f"duration: expected more than the warm-up: requests of its first {warm_up_us / 1e6:g} s are not counted, "
             f"got {duration_s:g} s"

@@ -1,10 +1,20 @@
 """Sweeps: many plans × traces × loads × policies × seeds, on all cores, resumable."""
 
-from simulator.sweep.loads import LOADS, Series, SweepOptions, largest_load, offered_rps, run_load, run_series
+from simulator.sweep.loads import (
+    LARGEST_LOAD,
+    LOADS,
+    Series,
+    SweepOptions,
+    largest_load,
+    offered_rps,
+    run_load,
+    run_series,
+)
 from simulator.sweep.store import Store
 from simulator.sweep.sweeps import Failure, Hosts, SweepResult, run_sweep, series_of_plan
 
 __all__ = [
+    "LARGEST_LOAD",
     "LOADS",
     "Failure",
     "Hosts",

@@ -28,6 +28,7 @@ from simulator.workload import fold
 from simulator.workload.arrivals import ArrivalsUs, TimesS
 
 LOADS = tuple(range(100, 0, -5))  # percent, as published: 1.00, 0.95, ..., 0.05
+LARGEST_LOAD = 10_000  # percent; beyond it a slip of the pen is likelier than a question
 AS_PLANNED = "as planned"  # the name of no world
 PREFIXES = (0.1, 0.3)  # shares of the arrivals after which a run that certainly fails is stopped
 
@@ -50,8 +51,8 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         """Refuse loads of zero or below, runs that end in their warm-up, and targets that are no shares."""
-        if not self.loads or min(self.loads) <= 0:
-            raise InputError(f"loads: expected percents above 0, got {list(self.loads)}")
+        if not self.loads or min(self.loads) <= 0 or max(self.loads) > LARGEST_LOAD:
+            raise InputError(f"loads: expected percents above 0 and at most {LARGEST_LOAD}, got {list(self.loads)}")
         require_counted(self.duration_s)
         if not 0 < self.target <= 1:
             raise InputError(f"target: expected a share above 0 and at most 1, got {self.target}")

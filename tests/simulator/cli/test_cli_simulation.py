@@ -121,6 +121,17 @@ def test_results_in_the_layout_of_ppipe(call, site):
     assert logs["perc_dropped"].between(0, 1).all()
 
 
+def test_traces_of_one_name_are_told_apart(call, site):
+    (site / "other").mkdir()
+    (site / "other" / "steady.csv").write_text(arrivals_text(poisson(20.0, 60.0, np.random.default_rng(2))))
+    traces = site / "steady.csv", site / "other" / "steady.csv"
+    call(
+        *("sweep", site / "pipelines.json", "--trace", traces[0], "--trace", traces[1], "--loads", "50"),
+        *("--duration", "2", "--jobs", "1", "--out", site / "out"),
+    )
+    assert set(pd.read_csv(site / "out" / "runs.csv")["trace"]) == {str(path) for path in traces}
+
+
 def test_round_robin_gives_every_dnn_functions_of_its_own(call, site):
     out = site / "sweep"
     call(
@@ -128,6 +139,19 @@ def test_round_robin_gives_every_dnn_functions_of_its_own(call, site):
         *("--duration", "2", "--jobs", "1", "--out", out),
     )
     assert set(pd.read_csv(out / "runs.csv")["trace"]) == {"calls.csv for first", "calls.csv for second"}
+
+
+def test_plans_of_other_dnns_would_get_other_functions(call, site, two_stages):
+    problem, plan = two_stages
+    alone = replace(problem, dnns=problem.dnns[:1])
+    save(alone, site / "alone" / "problem.json")
+    save(replace(plan, pipelines=plan.of("first"), problem_sha256=""), site / "alone" / "alone.json")
+    with pytest.raises(InputError, match="--round-robin: first would get other functions in alone.json"):
+        call(
+            *("sweep", site / "pipelines.json", site / "alone" / "alone.json", "--trace", site / "calls.csv"),
+            *("--round-robin", "--out", site / "sweep"),
+        )
+    assert not (site / "sweep").exists()
 
 
 def test_a_failed_run_is_said_and_the_rest_finished(call, site, two_stages):
@@ -164,19 +188,35 @@ BAD = [
     (["run", "pipelines.json", "--trace", "steady.csv", "--policy", "no-such"], "unknown policy 'no-such'"),
     (["run", "pipelines.json", "--trace", "steady.csv", "--dnn", "third"], "unknown DNN 'third'"),
     (["run", "pipelines.json", "--trace", "steady.csv", "--duration", "0"], "duration: expected more than .*, got 0 s"),
+    (["run", "pipelines.json", "--trace", "steady.csv", "--load=-1"], "--load: expected a share above 0 .*, got -1"),
+    (
+        ["run", "pipelines.json", "--trace", "steady.csv", "--load", "nan"],
+        "--load: expected a share above 0 .*, got nan",
+    ),
     (["run", "lonely/plan.json", "--trace", "steady.csv"], "problem.json: no such file; give the plan's problem"),
     (["run", "other/plan.json", "--trace", "steady.csv"], "was made for another problem"),
     (["sweep", "np.json", "np.json", "--trace", "steady.csv"], "given twice"),
     (["sweep", "np.json", "--trace", "steady.csv", "--policy", "no-such"], "unknown policy 'no-such'; choose one of"),
+    (["sweep", "np.json", "--trace", "steady.csv", "--trace", "steady.csv"], "--trace: expected each once"),
+    (
+        ["sweep", "np.json", "--trace", "steady.csv", "--seed", "1", "--seed", "1"],
+        "--seed: expected each once, got 1, 1",
+    ),
     (["sweep", "np.json", "--trace", "steady.csv", "--loads", "0"], "loads: expected percents above 0"),
     (["sweep", "np.json", "--trace", "steady.csv", "--loads", "a:b"], "--loads: expected FIRST:LAST:STEP"),
-    (["sweep", "np.json", "--trace", "steady.csv", "--duration", "0.001"], "requests of its first 0.001 s are not"),
+    (
+        ["sweep", "np.json", "--trace", "steady.csv", "--duration", "0.001"],
+        "requests of its first 0.001 s are not",
+    ),
     (
         ["run", "pipelines.json", "--trace", "steady.csv", "--duration", "0.001"],
         "requests of its first 0.001 s are not",
     ),
     (["run", "pipelines.json", "--trace", "once.csv"], "once.csv: offers first 1 arrival.*two times that differ"),
     (["run", "idle/plan.json", "--trace", "steady.csv"], "plan.json: serves no DNN"),
+    (["sweep", "np.json", "strange/plan.json", "--trace", "steady.csv"], "plan.json: unknown DNN 'third'"),
+    (["sweep", "np.json", "short/plan.json", "--trace", "steady.csv"], r"plan.json: .* stages cover \[\(0, 3\)\]"),
+    (["sweep", "np.json", "absent/plan.json", "--trace", "steady.csv"], "plan.json: unknown device type 'TPU'"),
     (["run", "idle/plan.json", "--trace", "steady.csv", "--dnn", "first"], "plan.json: does not serve first"),
     (["report", "none"], "none: no such folder"),
 ]
@@ -191,6 +231,15 @@ def test_bad_input_is_one_line_and_writes_nothing(call, site, two_stages, argume
     save(problem, site / "idle" / "problem.json")
     save(replace(plan, pipelines=()), site / "idle" / "plan.json")
     (site / "once.csv").write_text("arrival_us\n5\n")
+    first, second = plan.of("first")[0], plan.of("second")[0]
+    elsewhere = replace(second, stages=(replace(second.stages[0], device="TPU"),))
+    for folder, pipelines in {
+        "strange": (replace(first, dnn="third"),),
+        "short": (replace(first, stages=first.stages[:1]),),
+        "absent": (first, elsewhere),
+    }.items():
+        save(problem, site / folder / "problem.json")
+        save(replace(plan, pipelines=pipelines), site / folder / "plan.json")
     files = {"pipelines.json", "np.json", "steady.csv", "once.csv", "none.csv", "none"}
     placed = [site / text if text in files or "/" in text else text for text in arguments]
     out = site / "out"
@@ -229,7 +278,7 @@ def test_a_run_that_cannot_be_simulated_writes_nothing(call, site, two_stages):
     slower = replace(second, stages=(replace(second.stages[0], latency_us=9_000), *second.stages[1:]))
     broken = replace(plan, pipelines=(*plan.of("first"), slower))
     save(broken, site / "broken.json")
-    with pytest.raises(InputError, match="was the plan made for another profile"):
+    with pytest.raises(InputError, match=r"broken.json: .* was the plan made for another profile"):
         call("run", site / "broken.json", "--trace", site / "steady.csv", "--out", site / "out")
     assert not (site / "out").exists()
 

@@ -230,12 +230,14 @@ def test_the_early_stop_holds_in_a_world(series, times_s):
     ("changes", "words"),
     [
         ({"loads": (100, 0)}, "percents above 0"),
+        ({"loads": (10**6,)}, "percents above 0 and at most 10000"),
         ({"loads": (-5,)}, "percents above 0"),
         ({"loads": ()}, "percents above 0"),
         ({"target": 0.0}, "target"),
         ({"target": 1.5}, "target"),
         ({"duration_s": 0.001}, "duration: .*first 0.001 s are not counted, got 0.001"),
         ({"duration_s": float("nan")}, "duration"),
+        ({"duration_s": float("inf")}, "duration: .* got inf"),
     ],
 )
 def test_absurd_options_are_refused(changes, words):
