@@ -145,7 +145,9 @@ def append_result(path: Path | None, found: Verified) -> None:
 
 def show(results: list[Verified]) -> None:
     """Print a line per model and way."""
-    table = Table("model", "image", "optimised", "cuts", "bit-equal", f"> {TOLERANCE:g}", "worst", "own", "CPU s")
+    table = Table(
+        "model", "image", "optimised", "cuts", "bit-equal", f"> {TOLERANCE:g}", "worst", "own", "CPU s", box=None
+    )
     for found in sorted(results, key=lambda found: (found.model, found.optimised)):
         table.add_row(
             found.model, found.size, "yes" if found.optimised else "no", str(found.cuts), str(found.equal),
