@@ -17,7 +17,7 @@ from planner.cli.app import about, console, errors, progress
 from planner.files import replacing, save, write_text
 from planner.model import InputError, digest
 from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, served_dnns, times_per_dnn
-from simulator.cli.worlds import LoadedWorld, load_world, load_worlds
+from simulator.cli.worlds import LoadedWorld, WorldDocument, load_world, load_worlds
 from simulator.engine import POLICIES, build_system, simulate
 from simulator.engine.run import EngineName, require_runnable
 from simulator.results import ppipe_layout, summary
@@ -36,7 +36,7 @@ SortOption = Annotated[bool, typer.Option("--sort", help="Sort plain arrival lis
 DurationOption = Annotated[float, typer.Option(help="Simulated time, s.")]
 EngineOption = Annotated[EngineName, typer.Option(help="auto (replay where it is exact), replay or simpy.")]
 POLICY_HELP = f"Dispatch policy: {', '.join(POLICIES)}"
-WORLD_HELP = "File of what goes differently from the plan: jitter, failures, loading, switches"
+WORLD_HELP = f"File (schema world/1) of what goes differently: {', '.join(WorldDocument.__dataclass_fields__)}"
 RoundRobinOption = Annotated[
     bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all of it.")
 ]

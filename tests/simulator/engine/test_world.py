@@ -136,6 +136,20 @@ def test_a_plan_takes_over_when_the_old_one_has_drained() -> None:
     assert run.end_us().tolist() == [300, 390, 430]
 
 
+def test_slices_of_a_server_share_its_card_and_hops_take_time() -> None:
+    """Both leave stage 0 at 10; the card sends one until 30 and the other until 50; 5 µs later they are there."""
+    system = chain(1000, (2, [10]), (2, [10]), transfer_us=20)
+    system = replace(system, card_slices=np.array([[2, 1]]), hop_us=np.array([[0, 5]]))
+    run = simulate(system, np.array([0, 0]), world=World())
+    assert run.visits[1].arrive_us.tolist() == [35, 55]
+    assert run.end_us().tolist() == [45, 65]
+    degraded = simulate(system, np.array([0, 0]), world=World(degradations=(Degradation(20, 40, 2.0),)))
+    assert degraded.end_us().tolist() == [
+        45,
+        85,
+    ]  # the transfer that begins at 30 takes twice as long, the hop does not
+
+
 def on_types(system: System, devices: list[int]) -> System:
     """Return a system whose stages are on these types of devices."""
     types = tuple(f"type {number}" for number in range(2))
