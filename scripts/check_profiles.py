@@ -172,6 +172,7 @@ def verdict(results: Sequence[Checked]) -> bool:
 def show(results: Sequence[Checked]) -> None:
     """Print a line per model and batch size: blocks met within 2 (1) stated spreads, median spreads then and now."""
     table = Table("model", "batch", "whole ms", "sum ms", "off", "profile ms", "off", "in 2 (1)", "spread", box=None)
+    table.columns[0].no_wrap = True
     for found in results:
         table.add_row(
             found.model, str(found.batch), f"{found.whole_us / 1000:.2f}", f"{found.sum_us / 1000:.2f}",
