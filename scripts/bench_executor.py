@@ -3,8 +3,9 @@
 
 Profiles each model's blocks on one core, cuts it where the predicted throughput is best, tries that cut (pipelined over
 one batch at a time), then runs the plan under Poisson arrivals at several loads and compares every run with its
-simulation. Right before the runs of a load the stages are timed side by side, as they will run: the prediction rests
-on that, and on nothing that comes after it. Two models, two loads and five runs of 10 s take about seven minutes.
+simulation. Load 1 is what the cut serves when it always has work. Before the runs of a load the stages are timed at
+that load on other arrivals: the prediction rests on these times, and on nothing that comes after them. Two models, two
+loads and five runs of 10 s each take about seven minutes on a machine that does nothing else.
 
 Rows go to OUT/comparison.csv, the differences are drawn in OUT/comparison.png.
 """
@@ -14,7 +15,6 @@ import platform
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,14 +31,16 @@ from planner.profiling import DeviceAtHand, Effort, build_model
 from simulator.engine import build_system
 from simulator.executor import Settings, check_settings, execute
 from simulator.executor.compare import compare
-from simulator.executor.journal import Journal
 from simulator.executor.measure import measure
 from simulator.executor.pareto import SplitPoint, WireLink, split_points
 from simulator.executor.trials import Trial, plan_of_point, try_point
 from simulator.workload import poisson
+from simulator.workload.arrivals import ArrivalsUs
 
 DEVICE = "core"
 BARS = {"throughput": 5.0, "p50 latency": 10.0, "p99 latency": 25.0, "attainment": 2.0}  # percent, and points
+REHEARSAL_S = 8.0
+REHEARSAL_SEED = 1_000_000  # of no run
 app = new_app("Prediction against measurement.")
 
 
@@ -51,6 +53,12 @@ class Subject:
     model: ir.Model
     point: SplitPoint
     settings: Settings
+
+    @property
+    def served_rps(self) -> float:
+        """What the cut serves when it always has work, as measured: load 1."""
+        assert self.point.measured is not None
+        return self.point.measured.throughput_rps
 
 
 @app.command()
@@ -71,9 +79,11 @@ def main(
     for name in models:
         subject = _prepare(name, settings, out)
         for load in (float(text) for text in loads.split(",")):
-            problem, plan = _plan(subject, slo_factor)
+            rate_rps = load * subject.served_rps
+            problem, plan = _plan(subject, rate_rps, slo_factor)
             for seed in range(runs):
-                rows += _run(subject, problem, plan, load, seconds, seed)
+                arrivals_us = poisson(rate_rps, seconds, np.random.default_rng(seed))
+                rows += _run(subject, problem, plan, arrivals_us, {"load": load, "seed": seed})
                 _say(f"{name} at load {load:g}: run {seed + 1} of {runs} done")
             write_text(out / "comparison.csv", pd.DataFrame(rows).to_csv(index=False))
     table = pd.DataFrame(rows)
@@ -117,9 +127,9 @@ def _permitted(settings: Settings, point: SplitPoint, profile: Profile) -> Setti
     return settings
 
 
-def _plan(subject: Subject, slo_factor: float) -> tuple[Problem, Plan]:
-    """Return the cut as a plan, timed in place, with an SLO."""
-    profile, hop_us = _in_place(subject)
+def _plan(subject: Subject, rate_rps: float, slo_factor: float) -> tuple[Problem, Plan]:
+    """Return the cut as a plan, timed at this rate, with an SLO."""
+    profile, hop_us = _rehearse(subject, rate_rps)
     points = split_points(profile, (DEVICE, DEVICE), WireLink(0, 1000))
     found = next(point for point in points if point.name == subject.point.name)
     problem, plan = plan_of_point(found, profile, None)
@@ -128,67 +138,54 @@ def _plan(subject: Subject, slo_factor: float) -> tuple[Problem, Plan]:
     return replace(problem, cluster=replace(problem.cluster, network=network), dnns=(dnn,)), plan
 
 
-def _in_place(subject: Subject) -> tuple[Profile, float]:
-    """Return the profile as the stages show it side by side, and what handing a batch over takes on top (µs).
+def _rehearse(subject: Subject, rate_rps: float) -> tuple[Profile, float]:
+    """Return the profile as the stages show it at a rate, and what handing a batch over takes in all (µs).
 
     Blocks are timed alone, on a machine that does nothing else; here two stages, and the frontend between them, share
-    two cores. A stage's time is that from one batch's begin to the next one's, while others wait. What a lone
-    batch needs beyond these times is the hand-overs, and the plan's one hop stands for them.
+    two cores. So the stages are timed as they will run, on arrivals of their own and with no deadline near. A
+    batch occupies a slice from when it is there and the one before is done until it is done; its hand-overs are the
+    rest of its way, to the first stage, between stages and back, and the plan's one hop stands for them. How long
+    batches wait for each other is left to the simulation.
     """
-    profile, point = subject.profile, subject.point
-    _, plan = plan_of_point(point, profile, None)
-    lone = _crowd(subject, in_flight=1, requests=max(40, round(2 * point.predicted.throughput_rps)))
-    lone_us = median(batch.answered_us - batch.sent_us for batch in lone.batches[5:] if batch.answered_us is not None)
-    visits = _crowd(subject, in_flight=4, requests=max(80, round(5 * point.predicted.throughput_rps))).visits()
+    profile = subject.profile
+    problem, plan = plan_of_point(subject.point, profile, None)
+    arrivals_us = poisson(rate_rps, REHEARSAL_S, np.random.default_rng(REHEARSAL_SEED))
+    settings = replace(subject.settings, guard_fraction=0.0)
+    journal = execute(problem, plan, profile.name, {profile.name: subject.model}, arrivals_us, settings).journal
     scaled = np.array(profile.table(DEVICE, 1).latency_us, float)
-    total_us = 0.0
     for number, stage in enumerate(plan.pipelines[0].stages):
-        own = [visit for visit in visits if visit.slice.stage == number][5:]
-        cycles_us = [
-            after.start_us - visit.start_us for visit, after in pairwise(own) if after.arrive_us < visit.end_us
-        ]
-        measured_us = _trimmed_mean(cycles_us or [visit.end_us - visit.start_us for visit in own])
-        total_us += measured_us
-        scaled[:, stage.first_block : stage.last_block] *= measured_us / stage.latency_us
+        own = [visit for visit in journal.visits() if visit.slice.stage == number]
+        occupied_us = _trimmed_mean([now.end_us - max(now.arrive_us, before.end_us) for before, now in pairwise(own)])
+        scaled[:, stage.first_block : stage.last_block] *= occupied_us / stage.latency_us
         _say(
-            f"{profile.name}: stage {number} takes {measured_us / 1000:.2f} ms a batch beside the other, "
-            f"{stage.latency_us / 1000:.2f} ms by its blocks"
+            f"{profile.name} at {rate_rps:.1f} requests/s: a batch occupies stage {number} for "
+            f"{occupied_us / 1000:.2f} ms; its blocks, timed alone, take {stage.latency_us / 1000:.2f} ms"
         )
     latency_us = tuple(tuple(max(1, round(value)) for value in row) for row in scaled.tolist())
-    in_place = replace(profile, tables=(replace(profile.table(DEVICE, 1), latency_us=latency_us),))
-    hop_us = max(0.0, lone_us - total_us)
-    _say(f"{profile.name}: a lone batch takes {lone_us / 1000:.2f} ms, so its hand-overs {hop_us / 1000:.2f} ms")
-    return in_place, hop_us
-
-
-def _crowd(subject: Subject, in_flight: int, requests: int) -> Journal:
-    """Serve requests that are all there from the start, with no deadline near."""
-    problem, plan = plan_of_point(subject.point, subject.profile, None)
-    settings = replace(subject.settings, guard_fraction=0.0, in_flight=in_flight)
-    models = {subject.name: subject.model}
-    return execute(problem, plan, subject.name, models, np.zeros(requests, np.int64), settings).journal
+    ways = range(len(plan.pipelines[0].stages) + 1)
+    hop_us = sum(_trimmed_mean([hop.end_us - hop.start_us for hop in journal.hops if hop.stage == way]) for way in ways)
+    _say(f"{profile.name} at {rate_rps:.1f} requests/s: its hand-overs take {hop_us / 1000:.2f} ms in all")
+    return replace(profile, tables=(replace(profile.table(DEVICE, 1), latency_us=latency_us),)), hop_us
 
 
 def _trimmed_mean(times_us: list[int]) -> float:
-    """Return the mean without the 5 % at either end: rates follow means, and other programs make rare long times."""
+    """Return the mean without the 2 % at either end: waits follow means, but other programs make rare long times."""
     ordered = np.sort(times_us)
-    cut = len(ordered) // 20
+    cut = len(ordered) // 50
     return float(ordered[cut : len(ordered) - cut].mean())
 
 
 def _run(
-    subject: Subject, problem: Problem, plan: Plan, load: float, seconds: float, seed: int
+    subject: Subject, problem: Problem, plan: Plan, arrivals_us: ArrivalsUs, what: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Run once; return a row per quantity."""
-    arrivals_us = poisson(load * plan.throughput_rps(subject.name), seconds, np.random.default_rng(seed))
     done = execute(problem, plan, subject.name, {subject.name: subject.model}, arrivals_us, subject.settings)
     measurement, comparison = measure(done), compare(done)
     common = {
         "machine": _machine(),
         "realtime": subject.settings.realtime,
         "model": subject.name,
-        "load": load,
-        "seed": seed,
+        **what,
         "requests": len(arrivals_us),
         "frontend_us_per_batch": done.frontend_us_per_batch,
         "cpu_per_busy": min(each.cpu / each.busy for each in measurement.slices),
