@@ -221,8 +221,10 @@ def _show(run: Execution, measurement: Measurement) -> None:
         )
     console.print(table)
     if measurement.disturbed:
-        slices = ", ".join(str(slice_id) for slice_id in measurement.disturbed)
-        errors.print(f"note: other programs kept {slices} from computing; these figures are not the plan's")
+        errors.print(
+            f"note: {len(measurement.disturbed)} of {len(measurement.slices)} slices were kept from their cores, by other "
+            "programs or by each other; these figures are not the plan's"
+        )
     if run.journal.incidents:
         errors.print(f"note: {len(run.journal.incidents)} incidents, see {run.system.dnn}.incidents.csv")
 
