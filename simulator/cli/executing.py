@@ -222,8 +222,8 @@ def _show(run: Execution, measurement: Measurement) -> None:
     console.print(table)
     if measurement.disturbed:
         errors.print(
-            f"note: {len(measurement.disturbed)} of {len(measurement.slices)} slices were kept from their cores, by other "
-            "programs or by each other; these figures are not the plan's"
+            f"note: {len(measurement.disturbed)} of {len(measurement.slices)} slices were kept from their cores, by "
+            "other programs or by each other; these figures are not the plan's"
         )
     if run.journal.incidents:
         errors.print(f"note: {len(run.journal.incidents)} incidents, see {run.system.dnn}.incidents.csv")
