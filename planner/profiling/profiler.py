@@ -118,7 +118,10 @@ def time_parts(
 ) -> dict[int, list[np.ndarray]]:
     """Return by batch size, for each part, the times (µs) of its runs; ``feeds[batch]`` is what the first one reads."""
     times_us: dict[int, list[list[np.ndarray]]] = {batch: [[] for _ in parts] for batch in feeds}
-    threads, one_round = device.threads(share), effort.of_one_round()
+    threads = device.threads(share)
+    one_round = replace(
+        effort.of_one_round(), warm_up=max(0, effort.warm_up - 1)
+    )  # the first run makes what is read next
     for number in range(effort.rounds):
         sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
         for batch, given in feeds.items():
@@ -126,8 +129,8 @@ def time_parts(
             with pinned(device.cores), neighbours.busy(given):
                 for part, session, times in zip(parts, sessions, times_us[batch], strict=True):
                     read = {name: alive[name] for name in part.inputs}
-                    times.append(time_runs(partial(run_model, session, read), one_round))
                     alive.update(zip(part.outputs, run_model(session, read), strict=True))
+                    times.append(time_runs(partial(run_model, session, read), one_round))
             progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
     return {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
 

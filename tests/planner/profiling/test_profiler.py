@@ -75,10 +75,10 @@ def test_blocks_are_timed_on_what_the_ones_before_them_made_in_rounds_of_new_ses
     monkeypatch.setattr(profiler, "open_session", opening)
     monkeypatch.setattr(profiler, "run_model", running)
     measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
-    # one to warm up, two that count, one for what the next block reads
-    a_round = [["x"]] * 4 + [["a", "b"]] * 4
+    # one to warm up and for what the next block reads, two that count
+    a_round = [["x"]] * 3 + [["a", "b"]] * 3
     assert [feeds for _, feeds in ran] == a_round * 2
-    assert [session for session, _ in ran] == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert [session for session, _ in ran] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
 
 
 def test_the_spread_holds_what_changes_between_rounds(graph, monkeypatch):
