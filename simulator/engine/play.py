@@ -32,7 +32,6 @@ def play(system: System, pipeline: Shorts, size: Shorts, chosen: Shorts, times_u
     times_us
         ``[what, stage, batch]``; when they reached the first stage is given, all else is filled.
     """
-    free_us = np.empty(int(system.slices.max()), np.int64)
     for p, stages in enumerate(system.stages.tolist()):
         if len(system.stages) > 1:
             order = np.flatnonzero(pipeline == p).astype(np.int32)
@@ -46,6 +45,7 @@ def play(system: System, pipeline: Shorts, size: Shorts, chosen: Shorts, times_u
             if s > 0:
                 came_us = send(system, p, s, order, size, chosen[s - 1], times_us[2, s - 1])
             reach_us, start_us, end_us = times_us[:, s]
+            free_us = np.empty(system.slices[p, s], np.int64)
             serve(order, came_us, system.latency_us[p, s], size, chosen[s], reach_us, start_us, end_us, free_us)
 
 
