@@ -4,8 +4,10 @@
 Everything is computed from the demo's folder and the sample trace; equal results give equal pictures.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,7 @@ import typer
 from matplotlib.axes import Axes
 
 from planner.cli.app import console, new_app, progress, run
-from planner.files import load_plan, load_problem
+from planner.files import load_plan, load_problem, replacing
 from planner.model import InputError, Plan, Problem
 from planner.planning import make_plan
 from simulator.engine import build_system, simulate
@@ -36,23 +38,32 @@ app = new_app(__doc__)
 @app.command()
 def draw(
     results: Annotated[Path, typer.Option(help="The demo's results.")] = ROOT / "out" / "demo",
-    cluster: Annotated[str, typer.Option(help="Which of its clusters.")] = "datacentre",
+    cluster: Annotated[str, typer.Option(help="Whose plan and run are drawn.")] = "edge",
+    planned: Annotated[str, typer.Option(help="Which cluster is planned for other SLOs and prices.")] = "datacentre",
     load: Annotated[float, typer.Option(help="Load factor of the run that is drawn.")] = 0.9,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = ROOT / "scripts" / "images",
 ) -> None:
-    """Draw plan, timeline, latencies, heat map and trade-offs of one cluster of the demo."""
-    folder = results / cluster
-    if not (folder / "problem.json").exists():
-        raise InputError(f"{folder}: no problem.json there; run scripts/demo first, or choose another --cluster")
-    problem, plan = load_problem(folder / "problem.json"), load_plan(folder / "pipelines.json")
-    runs = pd.read_csv(results / "sweep.csv")
-    for name, ax in pictures(problem, plan, runs[runs["cluster"] == cluster], load):
+    """Draw attainment, a plan, its timeline, latencies and heat map, and what plans trade for throughput."""
+    runs = pd.read_csv(_existing(results / "sweep.csv"))
+    problem = load_problem(_existing(results / cluster / "problem.json"))
+    plan = load_plan(_existing(results / cluster / "pipelines.json"))
+    other = load_problem(_existing(results / planned / "problem.json"))
+    with replacing(out / "attainment.png") as temporary:
+        shutil.copyfile(_existing(results / "attainment.png"), temporary)
+    console.print(f"{out / 'attainment.png'}", highlight=False, soft_wrap=True)
+    for name, ax in chain(run_pictures(problem, plan, runs[runs["cluster"] == cluster], load), tradeoffs(other)):
         save_figure(ax, out / f"{name}.png")
         console.print(f"{out / name}.png", highlight=False, soft_wrap=True)
 
 
-def pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float) -> Iterator[tuple[str, Axes]]:
-    """Yield each picture with its name."""
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run scripts/demo first, or choose other --results")
+    return path
+
+
+def run_pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float) -> Iterator[tuple[str, Axes]]:
+    """Yield the pictures of a plan and of a run of it with their names; of single DNNs the first."""
     records = run_all(problem, plan, load)
     first = next(iter(records.values()))
     middle_ms = float(first.arrival_us[-1]) / 2000
@@ -60,6 +71,10 @@ def pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float) -> I
     yield "timeline", timeline(first, start_ms=middle_ms, end_ms=middle_ms + 2.5 * first.system.slo_us / 1000)
     yield "latency", latency_distribution(first)
     yield "heat_map", attainment_heat_map(runs)
+
+
+def tradeoffs(problem: Problem) -> Iterator[tuple[str, Axes]]:
+    """Yield throughput over the SLO, and over the cluster's price where prices are known."""
     slo = tradeoff(problem, {multiple: with_slos(problem, multiple) for multiple in SLO_MULTIPLES})
     yield "throughput_over_slo", throughput_tradeoff(slo, against="paid", x="SLO, as a multiple of the demo's")
     if all(device.price_per_hour is not None for device in problem.cluster.device_types):
@@ -109,14 +124,14 @@ def price_per_hour(problem: Problem) -> float:
 
 
 def tradeoff(problem: Problem, variants: dict[float, Problem]) -> pd.DataFrame:
-    """Plan each variant with both schedulers; an SLO that nothing can meet has throughput 0."""
+    """Plan each variant with both schedulers, for the worst-served DNN's throughput; 0 where nothing meets an SLO."""
     rows = []
     with progress() as bar:
         for paid, variant in bar.track(variants.items(), description="planning"):
             for scheduler in ("pipelines", "np"):
                 try:
                     plan = make_plan(variant, scheduler)
-                    served = sum(plan.throughput_rps(dnn.name) for dnn in problem.dnns)
+                    served = min(plan.throughput_rps(dnn.name) for dnn in problem.dnns)
                 except InputError:
                     served = 0.0
                 rows.append({"scheduler": scheduler, "paid": paid, "throughput_rps": served})

@@ -11,7 +11,7 @@ import pandas as pd
 import typer
 
 from planner.cli.app import console
-from planner.files import load_any, load_problem, write_text
+from planner.files import load_plan, load_problem, write_text
 from planner.model import InputError, Plan, digest
 from simulator.engine import build_system
 from simulator.results.report import Part, Report, report_html
@@ -65,11 +65,16 @@ def _part(path: Path, folder: Path) -> Part:
     """Read a problem, the plans beside it that were made for it, and the records of the runs of a single plan."""
     problem = load_problem(path)
     plans: dict[str, Plan] = {}
+    others: list[str] = []
     for beside in sorted(path.parent.glob("*.json")):
-        if '"schema": "plan/' in beside.read_text(encoding="utf-8")[:200]:
-            plan = load_any(beside)
-            if isinstance(plan, Plan) and plan.problem_sha256 in ("", digest(problem)):
+        with _reading(beside):
+            is_plan = '"schema": "plan/' in beside.read_text(encoding="utf-8", errors="replace")[:200]
+        if is_plan:
+            plan = load_plan(beside)
+            if plan.problem_sha256 in ("", digest(problem)):
                 plans[beside.stem] = plan
+            else:
+                others.append(beside.name)
     records = {}
     if len(plans) == 1 and not _took_over(path.with_name("run.json")):
         (plan,) = plans.values()
@@ -77,7 +82,7 @@ def _part(path: Path, folder: Path) -> Part:
             dnn = written.name.partition(".records.")[0]
             records[dnn] = read_records(written, build_system(problem, plan, dnn))
     name = path.parent.relative_to(folder).as_posix()
-    return Part(folder.resolve().name if name == "." else name, problem, plans, records)
+    return Part(folder.resolve().name if name == "." else name, problem, plans, records, others)
 
 
 def _took_over(path: Path) -> bool:

@@ -7,7 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
 from planner.model import Pipeline, Plan, Problem, Stage
 from simulator.results.hover import attach
-from simulator.results.style import COLOURS, HATCHES, INK, new_axes, short
+from simulator.results.style import COLOURS, HATCHES, INK, figure_of, new_axes, short
 
 BOX, GAP, HEIGHT, ROW = 3.0, 1.5, 0.74, 1.0
 FILL_SIDE = 0.16  # width of the gauge at a box's left side
@@ -51,14 +51,17 @@ def plan_drawing(
                     _arrow(ax, position * (BOX + GAP) + BOX, -top - ROW + HEIGHT / 2, problem, pipeline, position)
             top += ROW
         top += 0.55
-    kind = "busy" if utilisation is not None else "planned use of the pool"
+    kind = "busy" if utilisation is not None else "planned use"
     handles = [
         Patch(facecolor=_tint(COLOURS[i % 8]), edgecolor=COLOURS[i % 8], hatch=HATCHES[i % 8], label=name)
         for i, name in enumerate(types)
     ]
+    handles.append(Patch(facecolor=INK, label=f"gauge: {kind}"))
+    entry_inches = 0.6 + 0.07 * max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure_of(ax).get_size_inches()[0] / entry_inches)))
     ax.legend(
-        handles=[*handles, Patch(facecolor=INK, label=f"gauge: {kind}")],
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles) + 1, frameon=False, fontsize=8, borderaxespad=0.2,
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
+        borderaxespad=0.2,
     )  # fmt: skip
     ax.set_xlim(-0.05, width + 0.05)
     ax.set_ylim(-top + 0.45, 0.35)

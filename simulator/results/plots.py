@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from planner.model import InputError
 from simulator.results.hover import attach
@@ -83,6 +83,7 @@ def attainment_over_load(
     )  # fmt: skip
     ax.set_xlim(0, max(1.0, rows["load_factor"].max()) * 1.01)
     ax.set_ylim(np.floor(lowest * 10) / 10, 1.005)
+    ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # whole percents
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     finish(ax, x="load factor (offered rate / throughput of the pipelines plan)", y="requests within their SLO")
     legend(ax)
@@ -167,16 +168,18 @@ def grouped_bars(
 def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: float = 0.99) -> Axes:
     """Draw attainment of every series (vertical) at every load (horizontal) as shades.
 
-    Shades go from dark (all lost) to light (all met); a dot marks the loads that attain the target, so that the
-    edge of what holds is seen without colour.
+    Shades go from dark (the least found) to light (all met); a dot marks the loads that attain the target, so that
+    the edge of what holds is seen without colour.
     """
     _need(rows, "load_factor", "attainment", "dnn")
     names = _varying(rows, ("cluster", "dnn", "scheduler", "policy", "trace")) or ["dnn"]
     table = rows.pivot_table(index=names, columns="load_factor", values="attainment", sort=False)
-    table = table[sorted(table.columns)]
+    first = {name: list(rows[name].unique()) if name == "dnn" else in_order(rows[name]) for name in names}
+    table = table.sort_index(key=lambda level: level.map(first[str(level.name)].index))[sorted(table.columns)]
     labels = [index if isinstance(index, tuple) else (index,) for index in table.index]
+    least = np.floor(min(0.9, float(np.nanmin(table))) * 10) / 10
     ax = ax or new_axes(7.6, 1.2 + 0.19 * len(table))
-    image = ax.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    image = ax.imshow(table, cmap="cividis", vmin=least, vmax=1, aspect="auto", interpolation="nearest")
     down, right = np.nonzero(table.to_numpy() >= target)
     ax.plot(right, down, linestyle="none", marker=".", color="black", markersize=4, label=f"attains {target:.0%}")
     ax.set_xticks(range(len(table.columns)), [f"{load:.2f}" for load in table.columns], rotation=90)
@@ -217,6 +220,7 @@ def throughput_tradeoff(
         attach(joined, [f"{short(name)}: {rps:.1f} requests/s at {paid:.4g}" for paid, rps in values])
         ax.plot(rest[against], rest["throughput_rps"], **(style | {"linestyle": "none", "markerfacecolor": "white"}))
     ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     finish(ax, x=x, y="planned throughput (requests/s)")
     legend(ax)
     return ax

@@ -20,16 +20,18 @@ from simulator.results.run_plots import latency_distribution, timeline
 from simulator.results.style import SCHEDULER_NAMES, figure_of
 
 MOST_ROWS = 400
+BATCHES_SHOWN = 8  # of the longest, in a timeline
 
 
 @dataclass(frozen=True)
 class Part:
-    """A problem with its plans by name, and the records of runs by name."""
+    """A problem with its plans by name, the records of runs by name, and the plans found that are not for it."""
 
     name: str
     problem: Problem
     plans: Mapping[str, Plan]
     records: Mapping[str, Records] = field(default_factory=dict)
+    other_plans: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def report_html(report: Report) -> str:
 
 def _sections(report: Report) -> Iterator[str]:
     for part in report.parts:
-        yield _section(f"Problem: {part.name}", _problem(part.problem))
+        left_out = f"<p>Made for another problem, not shown: {_text(', '.join(part.other_plans))}.</p>"
+        yield _section(f"Problem: {part.name}", _problem(part.problem) + (left_out if part.other_plans else ""))
         for name, plan in part.plans.items():
             yield _section(f"Plan: {name}", _plan(f"{part.name} {name}", plan, part.problem))
     if report.largest is not None and not report.largest.empty:
@@ -164,13 +167,23 @@ def _sweep(runs: pd.DataFrame) -> str:
 
 
 def _run(name: str, records: Records) -> str:
-    middle_ms = float(records.arrival_us[-1]) / 2000
-    window_ms = max(200.0, 4 * records.system.slo_us / 1000)
     pictures = ""
     if records.finished.any():
+        start_ms, end_ms = _window_ms(records)
         pictures += figure(latency_distribution(records, warm_up_us=0), f"latencies of {name}")
-        pictures += figure(timeline(records, start_ms=middle_ms, end_ms=middle_ms + window_ms), f"timeline of {name}")
+        pictures += figure(timeline(records, start_ms=start_ms, end_ms=end_ms), f"timeline of {name}")
     return pictures or "<p>No request was finished.</p>"
+
+
+def _window_ms(records: Records) -> tuple[float, float]:
+    """Return a window in the middle of a run: from the start of a batch, as long as a few of the longest take."""
+    first, longest_us = (
+        records.visits[0],
+        max(int((one.end_us - one.start_us).max(initial=1)) for one in records.visits),
+    )
+    later = first.start_us[first.start_us >= records.arrival_us[-1] / 2]
+    start_us = int(later.min() if len(later) else first.start_us.max())
+    return start_us / 1000, (start_us + BATCHES_SHOWN * longest_us) / 1000
 
 
 def figure(ax: Axes, name: str) -> str:

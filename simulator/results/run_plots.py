@@ -10,7 +10,8 @@ from simulator.results.metrics import WARM_UP_US, latencies_us, latency_parts_us
 from simulator.results.records import Records
 from simulator.results.style import COLOURS, HATCHES, INK, finish, legend, new_axes
 
-PARTS = ("building", "queueing", "transfer", "inference")
+PARTS = ("inference", "transfer", "building", "queueing")  # from what a plan fixes to what the load makes of it
+FAR_SLO = 4  # times the slowest request, beyond which the SLO is not drawn, for nothing else could be told apart
 
 
 def timeline(
@@ -18,8 +19,8 @@ def timeline(
 ) -> Axes:
     """Draw what slices did in a window: a row per slice, a bar per batch, with its size where there is room.
 
-    Rows are grouped by pipeline and stage; of each pool the first ``most_slices`` slices are drawn. Bars are coloured
-    and hatched by pipeline.
+    Rows are grouped by pipeline and stage, which the first row of a pool says; of each pool the first ``most_slices``
+    slices are drawn. Bars are coloured and hatched by pipeline.
 
     Raises
     ------
@@ -29,6 +30,7 @@ def timeline(
     system = records.system
     start_us, end_us = start_ms * 1000, end_ms * 1000
     rows: list[str] = []
+    ticks: list[str] = []
     bars: list[tuple[int, int, float, float, int]] = []  # row, pipeline, start, length (ms), size
     for pipeline in range(len(system.stages)):
         for stage in range(int(system.stages[pipeline])):
@@ -40,7 +42,10 @@ def timeline(
                 begin = max(int(visits.start_us[index]), start_us) / 1000
                 length = min(int(visits.end_us[index]), end_us) / 1000 - begin
                 bars.append((len(rows) + int(visits.slice[index]), pipeline, begin, length, int(visits.size[index])))
-            rows += [f"{pipeline}.{stage} {device} #{number}" for number in range(drawn)]
+            slices = f"{drawn} of {system.slices[pipeline, stage]}" if drawn < system.slices[pipeline, stage] else drawn
+            ticks += [f"pipeline {pipeline}, stage {stage}: {slices} {device}  #0"]
+            ticks += [f"#{number}" for number in range(1, drawn)]
+            rows += [f"pipeline {pipeline}, stage {stage}, {device} #{number}" for number in range(drawn)]
     if not bars:
         raise InputError(f"no batch was worked on from {start_ms:g} to {end_ms:g} ms; choose another window")
     ax = ax or new_axes(8.0, 1.2 + 0.17 * len(rows))
@@ -53,10 +58,11 @@ def timeline(
         if length > (end_ms - start_ms) * 0.025:
             box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
             ax.text(begin + length / 2, row, str(size), ha="center", va="center", fontsize=6.5, color=INK, bbox=box)
-    ax.set_yticks(range(len(rows)), rows, fontsize=7)
+    ax.set_yticks(range(len(rows)), ticks)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(start_ms, end_ms)
-    finish(ax, x="time (ms); the number in a bar is the batch size", y="pipeline.stage device #slice")
+    finish(ax, x="time (ms); the number in a bar is the batch size")
+    ax.tick_params(axis="y", labelsize=8)
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     used = sorted({bar[1] for bar in bars})
@@ -81,7 +87,8 @@ def latency_distribution(records: Records, ax: Axes | None = None, *, warm_up_us
     """Draw the latencies of finished requests from the fastest to the slowest, and what they consist of.
 
     Horizontally the percentile, vertically the latency; each percent of the requests is a slot in which the means of
-    building, queueing, transfer and inference are stacked. The dotted line is the SLO.
+    inference, transfer, batch building and queueing are stacked. The dotted line is the SLO; one that is too far off
+    is written above.
 
     Raises
     ------
@@ -105,14 +112,17 @@ def latency_distribution(records: Records, ax: Axes | None = None, *, warm_up_us
             linewidth=0.0, label=name,
         )  # fmt: skip
         below = above
-    slo_ms = records.system.slo_us / 1000
+    slo_ms, slowest_ms = records.system.slo_us / 1000, float(below.max())
     ax.axhline(slo_ms, color=INK, linewidth=1, linestyle=":")
+    seen = slo_ms <= FAR_SLO * slowest_ms
     ax.annotate(
-        "SLO", (1, slo_ms), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
-        va="center", fontsize=8, color=INK,
+        "SLO" if seen else f"SLO {slo_ms:g} ms ↑", (1, slo_ms if seen else 1),
+        xycoords=("axes fraction", "data" if seen else "axes fraction"), xytext=(3 if seen else 0, 0),
+        textcoords="offset points", va="center" if seen else "bottom", ha="left" if seen else "right",
+        fontsize=8, color=INK, annotation_clip=False,
     )  # fmt: skip
     ax.set_xlim(0, 100)
-    ax.set_ylim(0, max(slo_ms, float(below.max())) * 1.05)
+    ax.set_ylim(0, (max(slo_ms, slowest_ms) if seen else slowest_ms) * 1.05)
     finish(ax, x="percentile of the finished requests, by latency (%)", y="latency (ms)")
     legend(ax)
     return ax

@@ -1,5 +1,6 @@
 """What the plots draw: heights, labels, positions; no pictures are compared."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -89,8 +90,9 @@ def test_heat_map_has_a_row_per_series_and_dots_where_the_target_is_met():
     assert ax.images[0].get_array().shape == (4, 4)
     right, down = ax.get_lines()[0].get_data()
     assert len(right) == 2 + 2 + 4 + 4
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["a, NP", "a, pipelines", "b, NP", "b, pipelines"]
-    assert max(right[down == 0]) == 1  # NP of a holds up to the second load
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a, pipelines", "a, NP", "b, pipelines", "b, NP"]
+    assert ax.images[0].get_clim() == (0.6, 1.0)
+    assert max(right[down == 1]) == 1  # NP of a holds up to the second load
 
 
 def test_tradeoff_joins_the_front_only():
@@ -135,20 +137,43 @@ def test_timeline_draws_a_bar_per_batch_at_its_time(run):
     assert left == pytest.approx(sorted([*first.start_us / 1000, *second.start_us / 1000]))
     assert sorted({round(bar[0].get_width(), 6) for bar in ax.containers}) == [20.0, 24.0]
     assert [text.get_text() for text in ax.get_yticklabels()][:5] == [
-        *(f"0.0 GPU #{number}" for number in range(4)),
-        "0.1 CPU #0",
+        "pipeline 0, stage 0: 4 GPU  #0",
+        *(f"#{number}" for number in (1, 2, 3)),
+        "pipeline 0, stage 1: 4 CPU  #0",
     ]
-    assert len(timeline(run, start_ms=0, end_ms=200, most_slices=1).get_yticklabels()) == 2
+    few = timeline(run, start_ms=0, end_ms=200, most_slices=1)
+    assert [text.get_text()[21:] for text in few.get_yticklabels()] == ["1 of 4 GPU  #0", "1 of 4 CPU  #0"]
     with pytest.raises(InputError, match="choose another window"):
         timeline(run, start_ms=5000, end_ms=5100)
 
 
 def test_latency_parts_add_up_to_the_latencies(run):
     ax = latency_distribution(run, warm_up_us=0)
-    assert labels(ax) == ["building", "queueing", "transfer", "inference"]
+    assert labels(ax) == ["inference", "transfer", "building", "queueing"]
     top = ax.collections[-1].get_paths()[0].get_extents().ymax
     assert top == pytest.approx(latencies_us(run, 0).max() / 1000)
     assert ax.get_lines()[0].get_ydata()[0] == 120.0  # the SLO
+
+
+def test_an_slo_far_above_all_latencies_is_written_not_drawn(two_stages):
+    problem, plan = two_stages
+    far = replace(problem, dnns=tuple(replace(dnn, slo_us=5_000_000.0) for dnn in problem.dnns))
+    ax = latency_distribution(simulate(build_system(far, plan, "second"), np.arange(9) * 10_000), warm_up_us=0)
+    assert ax.texts[0].get_text() == "SLO 5000 ms ↑"
+    assert ax.get_ylim()[1] == pytest.approx(8 * 1.05)  # 8 ms on a whole GPU
+
+
+def test_shares_are_marked_in_whole_percents():
+    ax = attainment_over_load(rows().assign(attainment=0.97))
+    assert all(round(100 * tick) == pytest.approx(100 * tick) for tick in ax.get_yticks())
+
+
+def test_the_legend_of_a_narrow_plan_has_several_rows(two_stages):
+    problem, plan = two_stages
+    alone = replace(plan, pipelines=plan.pipelines[1:])
+    figure = figure_of(plan_drawing(alone, problem))
+    figure.canvas.draw()  # a legend wider than the figure would leave no room, which is a warning
+    assert figure.axes[0].get_legend().get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_pictures_are_files_and_equal_ones_are_equal(tmp_path):
@@ -189,4 +214,4 @@ def test_traces_that_go_with_the_dnn_are_not_told_apart():
     table = rows().assign(trace=lambda one: "trace of " + one["dnn"])
     assert labels(attainment_over_load(table)) == ["pipelines", "NP"]
     names = [text.get_text() for text in attainment_heat_map(table).get_yticklabels()]
-    assert names == ["a, NP", "a, pipelines", "b, NP", "b, pipelines"]
+    assert names == ["a, pipelines", "a, NP", "b, pipelines", "b, NP"]

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from planner.files import save
+from simulator.cli.reporting import collect
 from simulator.engine import build_system, simulate
 from simulator.results import summary
 from simulator.results.hover import attach, to_svg
@@ -71,7 +73,7 @@ def test_everything_is_in_the_page_and_nothing_is_fetched(page):
     for text in (
         "NP at load 1.00: 70.00%",
         "4 devices sustain 400.0 requests/s, 83.3% used",
-        "0.0 GPU #0: batch of 2",
+        "pipeline 0, stage 0, GPU #0: batch of 2",
     ):
         assert f'data-hover="{text}' in page, text
 
@@ -122,6 +124,17 @@ def test_hover_texts_reach_their_marks():
     assert set(marks) == {"one", "four", "nine", 'a "bar" < 3'}
     left = [float(marks[text].get("x")) for text in ("one", "four", "nine")]
     assert left == sorted(left)
+
+
+def test_plans_of_other_problems_and_files_of_other_kinds_are_left_out(two_stages, tmp_path):
+    problem, plan = two_stages
+    save(problem, tmp_path / "problem.json")
+    save(plan, tmp_path / "ours.json")
+    save(replace(plan, problem_sha256="0" * 64), tmp_path / "theirs.json")
+    (tmp_path / "image.json").write_bytes(b"\xff\xfe\x00")
+    found = collect(tmp_path, "site")
+    assert list(found.parts[0].plans) == ["ours"]
+    assert "Made for another problem, not shown: theirs.json." in report_html(found)
 
 
 def test_long_tables_are_cut_and_say_so():
