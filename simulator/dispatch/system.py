@@ -75,7 +75,7 @@ class System:
         work_us: Ints = self.latency_us.sum(axis=1) + travel
         return work_us
 
-    @property
+    @cached_property
     def max_stages(self) -> int:
         """Stages of the longest pipeline."""
         return int(self.stages.max())

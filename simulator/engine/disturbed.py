@@ -15,12 +15,13 @@ came, as a batch of no requests, so that the records hold all that slices did.
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from math import exp, prod
+from typing import Any, cast
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
-from simpy.events import Event, EventPriority
+from simpy.events import EventPriority
 
 from simulator.dispatch.books import (
     CARD,
@@ -36,7 +37,7 @@ from simulator.dispatch.books import (
 )
 from simulator.dispatch.decisions import LOST
 from simulator.dispatch.system import Ints, System
-from simulator.engine.stations import Batch, Card, Epoch, Interrupted, Slice
+from simulator.engine.stations import Batch, Card, Epoch, Interrupted, Occurrence, Slice
 from simulator.engine.world import (
     Failure,
     World,
@@ -58,6 +59,8 @@ class DisturbedRun:
 
     def __init__(self, system: System, arrivals_us: Ints, advance: Advance, world: World) -> None:
         self.env = simpy.Environment()
+        self.now = 0  # µs
+        self.on_time: list[Any] = [self._happen]  # given to every event
         self.arrivals_us, self.advance, self.world = arrivals_us, advance, world
         world.check(system)
         self.service_rng, self.failure_rng = world.generators()
@@ -80,11 +83,6 @@ class DisturbedRun:
             self._at(switch.at_us, UNIT, partial(self._switch, switch.system))
         if world.replan is not None:
             self._at(world.replan_every_us, UNIT, self._replan)
-
-    @property
-    def now(self) -> int:
-        """Simulated time (µs)."""
-        return int(self.env.now)
 
     @property
     def epoch(self) -> Epoch:
@@ -130,7 +128,7 @@ class DisturbedRun:
             size, pipeline = self.advance(epoch.books, self.arrivals_us, self.fate, self.now)
             if size == 0:
                 break
-            row, stages = pipeline * epoch.system.max_stages, int(epoch.system.stages[pipeline])
+            row, stages = pipeline * epoch.width, int(epoch.system.stages[pipeline])
             chosen = epoch.books[CHOSEN, row, :stages].tolist()
             first = int(epoch.books[NOTES, 0, HEAD]) - size
             batch = Batch(len(self.batches), first, size, len(self.epochs) - 1, pipeline, chosen)
@@ -147,7 +145,7 @@ class DisturbedRun:
 
     def _slice(self, batch: Batch, stage: int) -> Slice:
         epoch = self.epochs[batch.epoch]
-        return epoch.slices[batch.pipeline * epoch.system.max_stages + stage, batch.slices[stage]]
+        return epoch.slices[batch.pipeline * epoch.width + stage, batch.slices[stage]]
 
     def _reach(self, batch: Batch) -> None:
         """Join the queue of a slice; one that is down is waited for if the deadline allows."""
@@ -187,7 +185,7 @@ class DisturbedRun:
             spread = world.spread
         if not spread:
             return planned_us
-        return max(1, round(planned_us * float(np.exp(spread * self.service_rng.standard_normal()))))
+        return max(1, round(planned_us * exp(spread * self.service_rng.standard_normal())))
 
     def _end(self, slice_: Slice, attempt: int) -> None:
         """Send a batch that is served on, and begin with the next one."""
@@ -207,13 +205,12 @@ class DisturbedRun:
             self._transmit(batch)
 
     def _passage_us(self, batch: Batch) -> int:
-        system = self.epochs[batch.epoch].system
-        p, s = batch.pipeline, batch.stage + 1
-        return int(batch.size * system.transfer_us[p, s] + system.hop_us[p, s])
+        epoch, p, s = self.epochs[batch.epoch], batch.pipeline, batch.stage + 1
+        return batch.size * epoch.transfer_us[p][s] + epoch.hop_us[p][s]
 
     def _card(self, batch: Batch) -> Card:
         epoch = self.epochs[batch.epoch]
-        row = batch.pipeline * epoch.system.max_stages + batch.stage
+        row = batch.pipeline * epoch.width + batch.stage
         return epoch.cards[row, int(epoch.books[CARD, row, batch.slices[batch.stage]])]
 
     def _transmit(self, batch: Batch) -> None:
@@ -227,9 +224,9 @@ class DisturbedRun:
         card.busy = bool(card.waiting)
         if card.waiting:
             batch = card.waiting.popleft()
-            hop_us = int(self.epochs[batch.epoch].system.hop_us[batch.pipeline, batch.stage + 1])
-            slow = [d.factor for d in self.world.degradations if d.from_us <= self.now < d.until_us]
-            wire_us = round((self._passage_us(batch) - hop_us) * float(np.prod(slow)))
+            hop_us = self.epochs[batch.epoch].hop_us[batch.pipeline][batch.stage + 1]
+            slower = prod(d.factor for d in self.world.degradations if d.from_us <= self.now < d.until_us)
+            wire_us = round((self._passage_us(batch) - hop_us) * slower)
             self._at(self.now + wire_us, CARD_END, partial(self._end_transfer, card, batch, hop_us))
 
     def _end_transfer(self, card: Card, batch: Batch, hop_us: int) -> None:
@@ -271,7 +268,7 @@ class DisturbedRun:
         """Stop a unit of a plan; what was on its slices is retried once or lost."""
         require_in_charge(failure, self.switched_us)
         epoch = self.epochs[failure.plan]
-        row = failure.pipeline * epoch.system.max_stages + failure.stage
+        row = failure.pipeline * epoch.width + failure.stage
         slices = [epoch.slices[row, w] for w in slices_of(epoch.system, failure)]
         back_us = self.now + failure.repair_us
         for slice_ in slices:
@@ -418,11 +415,13 @@ class DisturbedRun:
     # -- bookkeeping
 
     def _at(self, at_us: int, kind: int, action: Callable[[], None]) -> None:
-        event = Event(self.env)
-        event._ok = True
-        event._value = None
-        event.callbacks = [lambda _: action()]
+        event = Occurrence(at_us, action)
+        event.callbacks = self.on_time
         self.env.schedule(event, cast(EventPriority, kind), at_us - self.now)
+
+    def _happen(self, event: Occurrence) -> None:
+        self.now = event.at_us
+        event.action()
 
     def _visits(self, s: int) -> Visits:
         """Return the columns of a stage position: the batches sent, then those that failures cut short."""

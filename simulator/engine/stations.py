@@ -1,10 +1,26 @@
 """What moves and what serves in a world where not everything goes to plan: batches, slices, network cards, plans."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from simulator.dispatch.books import CARD, FREE, Books, forget, open_books, refresh
+from simpy.events import Event
+
+from simulator.dispatch.books import CARD, FREE, MAX_STAGES, NOTES, Books, forget, open_books, refresh
+from simulator.dispatch.compiled import compiled
 from simulator.dispatch.system import System
+
+
+class Occurrence(Event):
+    """Something that happens at a time (µs), and is never waited for."""
+
+    __slots__ = ("action", "at_us")
+
+    def __init__(self, at_us: int, action: Callable[[], None]) -> None:
+        self._ok = True
+        self._value = None
+        self.at_us = at_us
+        self.action = action
 
 
 @dataclass(eq=False)
@@ -66,7 +82,9 @@ class Epoch:
         self.system = system
         self.base = base
         self.books: Books = open_books(system)
-        width = system.max_stages
+        self.width = width = system.max_stages
+        self.transfer_us: list[list[int]] = system.transfer_us.tolist()
+        self.hop_us: list[list[int]] = system.hop_us.tolist()
         self.slices: dict[tuple[int, int], Slice] = {}
         self.cards: dict[tuple[int, int], Card] = {}
         for p, stages in enumerate(system.stages.tolist()):
@@ -82,6 +100,12 @@ class Epoch:
 
     def set_free(self, slice_: Slice, until_us: int) -> None:
         """Correct until when a slice is taken."""
-        self.books[FREE, slice_.row, slice_.index] = until_us
-        refresh(self.books, slice_.row, int(self.books[CARD, slice_.row, slice_.index]))
-        forget(self.books, slice_.row // self.system.max_stages)
+        correct(self.books, slice_.row, slice_.index, until_us)
+
+
+@compiled
+def correct(books: Books, row: int, w: int, until_us: int) -> None:
+    """Enter until when a slice is taken, and what follows from that."""
+    books[FREE, row, w] = until_us
+    refresh(books, row, books[CARD, row, w])
+    forget(books, row // books[NOTES, 0, MAX_STAGES])
