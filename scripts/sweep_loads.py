@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Sweep loads: plans × traces × loads × policies × seeds on all cores, resumable, one row per run.
+"""Sweep loads: plans × traces × loads × policies × seeds × worlds on all cores, resumable, one row per run.
 
 The same as ``python -m simulator sweep``; see ``--help``. Results go to out/sweep unless told otherwise.
 """

@@ -150,7 +150,7 @@ def sweep(
         "out/sweep"
     ),
 ) -> None:
-    """Simulate plans × traces × loads × policies × seeds; one row per run, and each largest load that holds."""
+    """Simulate plans × traces × loads × policies × seeds × worlds; a row per run, and each largest load that holds."""
     options = SweepOptions(_percents(loads), duration, engine, target, largest_only)
     for option, values in (("--trace", trace), ("--policy", policy), ("--seed", seed)):
         if len(set(values)) < len(values):

@@ -1,4 +1,4 @@
-"""Sweeps: many plans × traces × loads × policies × seeds, on all cores, resumable."""
+"""Sweeps: many plans × traces × loads × policies × seeds × worlds, on all cores, resumable."""
 
 from simulator.sweep.loads import (
     LARGEST_LOAD,

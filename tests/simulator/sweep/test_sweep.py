@@ -98,13 +98,14 @@ def test_the_early_stop_does_stop(series, times_s):
 
 
 def test_one_process_and_two_give_the_same(series, system, times_s):
-    many = [series(), series(system(slices=3)), series(trace="u", full_rps=200.0)]
+    rough = World(seed=1, spread=0.2, switches=(Switch(2_000_000, system(slices=3)),))
+    many = [series(), series(system(slices=3)), series(trace="u", full_rps=200.0), series(world=rough)]
     traces = {"t": times_s, "u": times_s * 1.5}
     options = replace(SHORT, loads=(100, 50))
     alone, together = run_sweep(many, traces, options), run_sweep(many, traces, options, processes=2)
     pd.testing.assert_frame_equal(pd.DataFrame(alone.rows), pd.DataFrame(together.rows))
     assert alone.largest == together.largest
-    assert len(alone.rows) == 6
+    assert len(alone.rows) == 8
 
 
 def test_a_sweep_resumes_and_grows(series, system, times_s, tmp_path, monkeypatch):
