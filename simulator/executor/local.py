@@ -7,11 +7,13 @@ every batch is a run of rows that is there already. The other segments are the s
 import multiprocessing
 import select
 import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -131,7 +133,8 @@ class LocalFleet:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = theirs, self._tasks[slice_id], [segment.name for segment in self._segments]
         process = self._context.Process(target=run_worker, args=arguments, name=f"poolpipe {slice_id}", daemon=True)
-        process.start()
+        with _without_main_module():
+            process.start()
         theirs.close()  # so that the worker's end is the only one, and closes when it dies
         self._workers[slice_id] = _Worker(process, ours)
         self._channels[ours.fileno()] = slice_id
@@ -225,6 +228,17 @@ class LocalFleet:
         for work in worker.holds.values():
             self._outboxes[slice_id].segment.give_back(work.outputs.offset)
         return worker.process.exitcode
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep processes from importing the program that starts them: workers need nothing of it, and start sooner."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _forms(layouts: Sequence[TensorLayout], largest: int) -> tuple[_Form, ...]:

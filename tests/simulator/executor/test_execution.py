@@ -2,15 +2,19 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from planner.files import save
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.executor import Emulation, Execution, Patience, Settings, execute
@@ -85,6 +89,29 @@ def test_every_request_is_answered_as_the_unsplit_model_would(make_case) -> None
     # The input is read by the first and the last stage, so at both cuts a tensor of the stage and the input are alive.
     assert {hop.nbytes // hop.size for hop in run.journal.hops if hop.stage in (1, 2)} == {2 * 64}
     assert_nothing_left()
+
+
+def test_a_script_needs_no_guard_against_its_workers(make_case, tmp_path: Path) -> None:
+    case = make_case(batch=1)
+    save(case.problem, tmp_path / "problem.json")
+    save(case.plan, tmp_path / "plan.json")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+from pathlib import Path
+import numpy as np, onnx_ir
+from planner.files import load_plan, load_problem
+from simulator.executor import Settings, execute
+print("begun")
+folder = Path({str(tmp_path)!r})
+problem, plan = load_problem(folder / "problem.json"), load_plan(folder / "plan.json")
+models = {{"tiny": onnx_ir.load(folder / "tiny.onnx")}}
+run = execute(problem, plan, "tiny", models, np.arange(9) * 1000, Settings(oversubscribe=True))
+print(int(run.records.finished.sum()), "of 9")
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split("\n")[:2] == ["begun", "9 of 9"], done.stderr
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_costs_nothing_where_another_slice_has_time(make_case) -> None:
