@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import typer
 from matplotlib.axes import Axes
+from PIL import Image
 
 from planner.cli.app import console, new_app, progress, run
 from planner.files import load_plan, load_problem, replacing
@@ -53,7 +54,14 @@ def draw(
     console.print(f"{out / 'attainment.png'}", highlight=False, soft_wrap=True)
     for name, ax in chain(run_pictures(problem, plan, runs[runs["cluster"] == cluster], load), tradeoffs(other)):
         save_figure(ax, out / f"{name}.png")
+        shrink(out / f"{name}.png")
         console.print(f"{out / name}.png", highlight=False, soft_wrap=True)
+
+
+def shrink(path: Path) -> None:
+    """Write a picture again with 64 colours, a third of its size; flat drawings lose nothing that is seen."""
+    with replacing(path) as temporary, Image.open(path) as picture:
+        picture.convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(temporary, "PNG", optimize=True)
 
 
 def _existing(path: Path) -> Path:

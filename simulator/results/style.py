@@ -32,7 +32,7 @@ def new_axes(width: float = 6.4, height: float = 4.0) -> Axes:
 
 def figure_of(ax: Axes) -> Figure:
     """Return the figure that axes belong to."""
-    figure = ax.get_figure(root=True)
+    figure = ax.figure
     assert isinstance(figure, Figure)
     return figure
 
