@@ -1,18 +1,21 @@
 #!/usr/bin/env python
 """Measure the simulator: requests per second of CPU time, of both engines.
 
-Over the reference cases where ``--data`` names PPipe's published data, and always on systems that grow: with the
-requests, the slices per stage and the pipelines. What is measured is `simulate` alone, records and checks included;
-reading and folding arrivals and compiling are not. Each figure is the best of a few runs.
+Over a sample of the reference cases where ``--data`` names PPipe's published data, and always on systems that grow:
+with the requests, the slices per stage and the pipelines. What is measured is `simulate` alone, records and checks
+included; compiling is not, and neither are reading and folding arrivals, whose share is stated. Each figure is the
+best of a few runs.
 """
 
 import csv
+import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,31 +24,34 @@ import typer
 from planner.cli.app import console, new_app, progress, run
 from planner.files import replacing
 from planner.files.ppipe import read_plan, read_problem
+from planner.model import InputError
 from simulator.dispatch.system import System
 from simulator.engine import build_system, simulate
+from simulator.engine.run import EngineName
 from simulator.workload import fold, read_maf21
 
-ENGINES = ("replay", "simpy")
+ENGINES: tuple[EngineName, ...] = ("replay", "simpy")
 POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
 REPEATS = {"replay": 25, "simpy": 3}
 
 app = new_app("Measure the simulator's speed.")
-Row = dict[str, object]
+Row = dict[str, Any]
+COLUMNS = ("what", "size", "policy", "engine", "requests", "rps")
 
 
 @app.command()
 def bench(
     data: Annotated[Path | None, typer.Option(help="PPipe's published data, for the reference cases.")] = None,
-    every: Annotated[int, typer.Option(help="Take every n-th case.")] = 1,
+    every: Annotated[int, typer.Option(help="Take every n-th reference case; 1 for all.", min=1)] = 16,
     out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")] = Path("out/bench"),
 ) -> None:
     """Measure, print a summary, write bench.csv and bench.png."""
-    console.print(f"CPU: {_cpu()}")
-    rows = [row for name, sizes in GROWTH.items() for row in growth(name, sizes)]
-    if data is not None:
-        rows += cases(data, every)
+    console.print(f"machine: {_cpu()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start")
+    warm_up()
+    rows = cases(data, every) if data is not None else []
+    rows += growth()
     with replacing(out / "bench.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["what", "size", "policy", "engine", "requests", "rps"])
+        writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     summarise(rows)
@@ -55,18 +61,28 @@ def bench(
     console.print(f"written to {out / 'bench.csv'} and {out / 'bench.png'}")
 
 
-def measure(system: System, arrivals_us: np.ndarray, policy: str, engine: str) -> float:
+def warm_up() -> None:
+    """Compile, or load what an earlier run has compiled, and say how long that took."""
+    start = time.process_time()
+    for policy in POLICIES.values():
+        for engine in ENGINES:
+            simulate(growing(batch=2), np.arange(10), policy=policy, engine=engine)
+    console.print(f"compiling, or loading from the cache: {time.process_time() - start:.1f} s")
+
+
+def measure(system: System, arrivals_us: np.ndarray, policy: str, engine: EngineName) -> float:
     """Return requests per second of CPU time, the best of a few runs."""
     best_s = float("inf")
     for _ in range(REPEATS[engine]):
         start = time.process_time()
-        simulate(system, arrivals_us, policy=policy, engine=engine)  # type: ignore[arg-type]
+        simulate(system, arrivals_us, policy=policy, engine=engine)
         best_s = min(best_s, time.process_time() - start)
     return len(arrivals_us) / best_s
 
 
 def cases(data: Path, every: int) -> list[Row]:
-    """Measure the reference cases."""
+    """Measure every n-th reference case, and state what reading and folding their arrivals costs beside the run."""
+    spent_s = dict.fromkeys(("reading", "folding", "simulating"), 0.0)
 
     @cache
     def system_of(plan: str, index: int) -> System:
@@ -76,20 +92,40 @@ def cases(data: Path, every: int) -> list[Row]:
 
     @cache
     def times_of(trace: str) -> np.ndarray:
-        return read_maf21(data / "simulator" / f"{trace}.csv.gz").times_s
+        with timed(spent_s, "reading"):
+            return read_maf21(data / "simulator" / f"{trace}.csv.gz").times_s
 
     rows: list[Row] = []
     files = sorted((data / "simulator").glob("cases_*.csv"))
-    found = [row for path in files for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())][::every]
+    if not files:
+        raise InputError(f"{data}: no simulator/cases_*.csv there; --data expects PPipe's published data")
+    found = [row for path in files for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
+    sample = found[::every]
+    names = ", ".join(path.name for path in files)
+    console.print(f"reference cases: {len(sample)} of {len(found)}, one row in {every} of {names}", soft_wrap=True)
     with progress() as bar:
-        for case in bar.track(found, description="reference cases"):
-            system = system_of(case["plan"], int(case["dnn_id"]))
-            arrivals_us = fold(times_of(case["trace"]), float(case["load_rps"]), 30.0)
-            policy = POLICIES[case["lb"]]
+        for case in bar.track(sample, description="reference cases"):
+            system, times_s, policy = system_of(case["plan"], int(case["dnn_id"])), times_of(case["trace"]), case["lb"]
+            with timed(spent_s, "folding"):
+                arrivals_us = fold(times_s, float(case["load_rps"]), 30.0)
+            name = f"{case['plan']}, DNN {case['dnn_id']}, {case['trace']} at {case['load_factor']} %"
             for engine in ENGINES:
-                rps = measure(system, arrivals_us, policy, engine)
-                rows.append(_row("cases", 0, policy, engine, len(arrivals_us), rps))
+                rps = measure(system, arrivals_us, POLICIES[policy], engine)
+                rows.append(_row("cases", name, POLICIES[policy], engine, len(arrivals_us), rps))
+                if engine == "replay":
+                    spent_s["simulating"] += len(arrivals_us) / rps
+    whole_s = sum(spent_s.values())
+    shares = ", ".join(f"{name} {seconds / whole_s:.0%}" for name, seconds in spent_s.items())
+    console.print(f"CPU time of these cases on replay, each trace read once: {whole_s:.2f} s: {shares}")
     return rows
+
+
+@contextmanager
+def timed(spent_s: dict[str, float], name: str) -> Iterator[None]:
+    """Add the CPU time of a block to what was spent."""
+    start = time.process_time()
+    yield
+    spent_s[name] += time.process_time() - start
 
 
 def growing(slices: int = 30, pipelines: int = 1, stages: int = 2, batch: int = 1) -> System:
@@ -133,21 +169,21 @@ SYSTEMS: dict[str, Callable[[int], System]] = {
 }
 
 
-def growth(name: str, sizes: tuple[int, ...]) -> list[Row]:
+def growth() -> list[Row]:
     """Measure at 90 % load while one thing grows."""
     rows: list[Row] = []
-    for size in sizes:
-        system = SYSTEMS[name](size)
-        requests = size if name == "requests" else 50_000
-        capacity_per_us = float((system.slices[:, 0] * system.batch / system.latency_us[:, 0, -1]).sum())
-        gaps_us = np.random.default_rng(1).exponential(1 / (0.9 * capacity_per_us), requests)
-        arrivals_us = np.cumsum(gaps_us).astype(np.int64)
-        for engine in ENGINES:
-            if engine == "simpy" and requests > 100_000:
-                continue
-            simulate(system, arrivals_us[:100], engine=engine)  # type: ignore[arg-type]
-            rps = measure(system, arrivals_us, "reservation", engine)
-            rows.append(_row(name, size, "reservation", engine, requests, rps))
+    points = [(name, size) for name, sizes in GROWTH.items() for size in sizes]
+    with progress() as bar:
+        for name, size in bar.track(points, description="growing systems"):
+            system = SYSTEMS[name](size)
+            requests = size if name == "requests" else 50_000
+            capacity_per_us = float((system.slices[:, 0] * system.batch / system.latency_us[:, 0, -1]).sum())
+            gaps_us = np.random.default_rng(1).exponential(1 / (0.9 * capacity_per_us), requests)
+            arrivals_us = np.cumsum(gaps_us).astype(np.int64)
+            for engine in ENGINES:
+                if engine == "replay" or requests <= 100_000:
+                    rps = measure(system, arrivals_us, "reservation", engine)
+                    rows.append(_row(name, size, "reservation", engine, requests, rps))
     return rows
 
 
@@ -155,11 +191,13 @@ def summarise(rows: list[Row]) -> None:
     """Print the cases' median and worst, and the rest row by row."""
     for policy in POLICIES.values():
         for engine in ENGINES:
-            rps = _rps(rows, "cases", engine, policy)
-            if len(rps):
-                console.print(
-                    f"{policy}, {engine}: {len(rps)} cases, median {np.median(rps):,.0f}/s, worst {rps.min():,.0f}/s"
-                )
+            measured = _rows(rows, "cases", engine, policy)
+            if measured:
+                worst = min(measured, key=lambda row: row["rps"])
+                median = np.median([row["rps"] for row in measured])
+                console.print(f"{policy}, {engine}: {len(measured)} cases, median {median:,.0f}/s")
+                where = f"{worst['size']} ({worst['requests']:,} requests)"
+                console.print(f"    worst {worst['rps']:,}/s: {where}", soft_wrap=True)
     for row in rows:
         if row["what"] != "cases":
             console.print(f"{row['what']} = {row['size']:,}, {row['engine']}: {row['rps']:,}/s")
@@ -170,8 +208,8 @@ def draw(rows: list[Row]) -> plt.Figure:
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained", sharey=True)
     styles = {"replay": ("tab:blue", "o", "-"), "simpy": ("tab:orange", "s", "--")}
     for engine, (colour, marker, line) in styles.items():
-        rps = np.sort(_rps(rows, "cases", engine, "reservation"))
-        if len(rps):
+        rps = sorted(row["rps"] for row in _rows(rows, "cases", engine, "reservation"))
+        if rps:
             axes[0].plot(np.linspace(0, 100, len(rps)), rps, color=colour, linestyle=line, label=engine)
         for axis, name in zip(axes[1:], ("requests", "slices", "pipelines"), strict=True):
             points = [(row["size"], row["rps"]) for row in rows if row["what"] == name and row["engine"] == engine]
@@ -186,13 +224,11 @@ def draw(rows: list[Row]) -> plt.Figure:
     return figure
 
 
-def _rps(rows: list[Row], what: str, engine: str, policy: str) -> np.ndarray:
-    return np.array(
-        [row["rps"] for row in rows if (row["what"], row["engine"], row["policy"]) == (what, engine, policy)], float
-    )
+def _rows(rows: list[Row], what: str, engine: str, policy: str) -> list[Row]:
+    return [row for row in rows if (row["what"], row["engine"], row["policy"]) == (what, engine, policy)]
 
 
-def _row(what: str, size: int, policy: str, engine: str, requests: int, rps: float) -> Row:
+def _row(what: str, size: object, policy: str, engine: str, requests: int, rps: float) -> Row:
     return {"what": what, "size": size, "policy": policy, "engine": engine, "requests": requests, "rps": round(rps)}
 
 
