@@ -51,6 +51,7 @@ def draw(
     other = load_problem(_existing(results / planned / "problem.json"))
     with replacing(out / "attainment.png") as temporary:
         shutil.copyfile(_existing(results / "attainment.png"), temporary)
+    shrink(out / "attainment.png")
     console.print(f"{out / 'attainment.png'}", highlight=False, soft_wrap=True)
     for name, ax in chain(run_pictures(problem, plan, runs[runs["cluster"] == cluster], load), tradeoffs(other)):
         save_figure(ax, out / f"{name}.png")
