@@ -47,7 +47,7 @@ NOTES = 12  # [0, ...]: the run so far, and what a policy remembers
 FIELDS = 13
 
 # Columns of FACTS; STAGES, MONOTONE and VERSION (how often its reservations have changed) are of the pipeline.
-SLICES, PADDED, NET, HOP, PLANNED, LATER, STAGES, MONOTONE, VERSION = range(9)
+SLICES, PADDED, NET, HOP, PLANNED, NEARLY, LATER, STAGES, MONOTONE, VERSION = range(10)
 # Columns of NOTES. SINGLES says that all planned batches are 1.
 PIPELINES, MAX_STAGES, SLO, SINGLES, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, SLICE_RULE = range(11)
 WALK_AT, WALK_BATCH, WALK_PIPELINE = range(11, 14)
@@ -90,6 +90,8 @@ def _blank_books(system: System) -> Books:
             books[CARD, row, :slices] = np.arange(slices) // on_card * on_card
             books[FREE, row, slices:] = NEVER
             books[FACTS, row, [SLICES, PADDED, PLANNED]] = slices, -(-slices // 8) * 8, planned
+            # round(0.95 · planned), halves up: the smallest batch that does not waste capacity
+            books[FACTS, row, NEARLY] = (19 * planned + 10) // 20
             books[FACTS, row, [NET, HOP]] = system.transfer_us[p, s], system.hop_us[p, s]
             books[FACTS, row, LATER] = system.later_us[p, s]
             for card in range(0, slices, on_card):

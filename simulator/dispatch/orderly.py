@@ -18,6 +18,7 @@ from simulator.dispatch.books import (
     MAX_STAGES,
     MEMORY,
     MONOTONE,
+    NEARLY,
     NOTES,
     PIPELINES,
     PLANNED,
@@ -28,7 +29,7 @@ from simulator.dispatch.books import (
 )
 from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, HOPELESS, LATE, SEND, WAIT, Decision
-from simulator.dispatch.reservation import largest_in_time, nearly
+from simulator.dispatch.reservation import largest_in_time
 
 
 @compiled
@@ -40,7 +41,7 @@ def orderly(books: Books, now: int, head: int, queued: int, deadline: int) -> De
     for pipeline in range(books[NOTES, 0, PIPELINES]):
         first = pipeline * books[NOTES, 0, MAX_STAGES]
         planned = books[FACTS, first, PLANNED]
-        batch = largest_in_time(books, pipeline, planned, 1 if examined else nearly(planned), now, deadline)
+        batch = largest_in_time(books, pipeline, planned, 1 if examined else books[FACTS, first, NEARLY], now, deadline)
         if batch == 0:
             continue
         delay = completion(books, pipeline, batch, now) - now - books[WORK, first, batch]

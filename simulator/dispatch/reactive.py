@@ -20,6 +20,7 @@ from simulator.dispatch.books import (
     LATER,
     MAX_STAGES,
     MEMORY,
+    NEARLY,
     NET,
     NEVER,
     NOTES,
@@ -36,7 +37,6 @@ from simulator.dispatch.books import (
 )
 from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import HOPELESS, LATE
-from simulator.dispatch.reservation import nearly
 from simulator.dispatch.system import Ints
 
 Queue = NDArray[np.int32]
@@ -77,7 +77,7 @@ def react(
         due = arrivals[request] + books[NOTES, 0, SLO] - books[FACTS, at_row, LATER]
         batch = largest_before(books, at_row, due - start)
         waited = books[NOTES, row, MEMORY] == request
-        if batch == 0 or (batch < nearly(books[FACTS, at_row, PLANNED]) and not waited):
+        if batch == 0 or (batch < books[FACTS, at_row, NEARLY] and not waited):
             outcome[request] = LATE if waited else HOPELESS
             books[NOTES, row, HEAD] += 1
             continue

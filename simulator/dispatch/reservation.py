@@ -10,6 +10,7 @@ from simulator.dispatch.books import (
     MAX_STAGES,
     MEMORY,
     MONOTONE,
+    NEARLY,
     NOTES,
     PIPELINES,
     PLANNED,
@@ -33,7 +34,7 @@ def reservation(books: Books, now: int, head: int, queued: int, deadline: int) -
         if batch == 0:
             return DROP, pipeline, 0, LATE
     else:
-        batch = largest_in_time(books, pipeline, planned, nearly(planned), now, deadline)
+        batch = largest_in_time(books, pipeline, planned, books[FACTS, first, NEARLY], now, deadline)
         if batch == 0:
             return DROP, pipeline, 0, HOPELESS
         books[NOTES, 0, MEMORY] = head
@@ -74,9 +75,3 @@ def largest_in_time(books: Books, pipeline: int, largest: int, smallest: int, no
         if now + books[WORK, first, batch] <= deadline and completion(books, pipeline, batch, now) <= deadline:
             return batch
     return 0
-
-
-@compiled
-def nearly(planned: int) -> int:
-    """Return round(0.95 · planned), halves up: the smallest batch that does not waste capacity."""
-    return (19 * planned + 10) // 20
