@@ -215,7 +215,9 @@ def draw(rows: list[Row]) -> plt.Figure:
             points = [(row["size"], row["rps"]) for row in rows if row["what"] == name and row["engine"] == engine]
             axis.plot(*zip(*points, strict=True), color=colour, marker=marker, linestyle=line, label=engine)
             axis.set(xscale="log", xlabel={"slices": "slices per stage"}.get(name, name))
-            axis.set_xticks(GROWTH[name], [f"{size:,}" for size in GROWTH[name]])
+            axis.set_xticks(
+                GROWTH[name], [f"{size:,}" if size < 10_000 else f"{size // 1000:,}k" for size in GROWTH[name]]
+            )
             axis.minorticks_off()
     axes[0].set(xlabel="reference cases (percentile)", ylabel="requests per second of CPU time", yscale="log")
     axes[1].legend()

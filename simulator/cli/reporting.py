@@ -14,7 +14,7 @@ from planner.cli.app import console
 from planner.files import load_plan, load_problem, write_text
 from planner.model import InputError, Plan, digest
 from simulator.engine import build_system
-from simulator.results.report import Part, Report, report_html
+from simulator.results.report import EXECUTED, Part, Report, report_html
 from simulator.results.tables import read_records
 
 
@@ -34,9 +34,9 @@ def report(
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of a run, a sweep or an execution")
     found = collect(folder, title or folder.resolve().name)
-    if not found.parts and found.runs is None and found.summary is None and not found.comparisons:
+    if not found.parts and found.runs is None and found.summary is None and not found.executions:
         raise InputError(
-            f"{folder}: nothing to report there; expected problem.json with plans, runs.csv, summary.csv or comparisons"
+            f"{folder}: nothing to report; expected problem.json with plans, runs.csv, summary.csv or an execution"
         )
     write_text(out, report_html(found))
     console.print(f"report of {folder} written to {out}", highlight=False, soft_wrap=True)
@@ -54,9 +54,7 @@ def collect(folder: Path, title: str) -> Report:
         runs=_tables(folder, "runs.csv", "runs.parquet", "sweep.csv"),
         largest=_tables(folder, "largest.csv"),
         summary=_tables(folder, "summary.csv"),
-        comparisons={
-            path.name.removesuffix(".comparison.csv"): _read(path) for path in sorted(folder.rglob("*.comparison.csv"))
-        },
+        executions=_executions(folder),
         facts=facts,
     )
 
@@ -98,6 +96,18 @@ def _facts(run: dict[str, Any], where: Path) -> dict[str, str]:
     prefix = "" if where == Path() else f"{where.as_posix()}: "
     versions = {f"{name}": str(number) for name, number in run.get("versions", {}).items()}
     return versions | {f"{prefix}{key}": str(value) for key, value in run.items() if key not in ("schema", "versions")}
+
+
+def _executions(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """Read what runs on devices wrote, by DNN (with its folder, where that is not the one reported)."""
+    found = {}
+    for path in sorted(folder.rglob("*.slices.csv")):
+        dnn = path.name.removesuffix(".slices.csv")
+        beside = {kind: path.with_name(f"{dnn}.{kind}.csv") for kind in EXECUTED}
+        where = path.parent.relative_to(folder).as_posix()
+        name = dnn if where == "." else f"{where}, {dnn}"
+        found[name] = {kind: _read(one) for kind, one in beside.items() if one.exists() and one.stat().st_size > 1}
+    return found
 
 
 def _tables(folder: Path, *names: str) -> pd.DataFrame | None:

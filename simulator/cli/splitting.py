@@ -8,14 +8,16 @@ import typer
 from rich.table import Table
 
 from planner.cli.app import console, progress
-from planner.files import load_profile, replacing, write_text
+from planner.files import load_profile, write_text
 from planner.files.models import load_model
 from planner.model import InputError, Profile
 from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
 from simulator.executor import Settings
-from simulator.executor.pareto import SplitPoint, WireLink, draw_split_points, split_points, split_points_csv
+from simulator.executor.pareto import SplitPoint, WireLink, split_points, split_table
 from simulator.executor.stages import estimate_per_layer
 from simulator.executor.trials import Trial, try_point
+from simulator.results.measured_plots import split_tradeoff
+from simulator.results.style import save_figure
 
 
 def register(app: typer.Typer) -> None:
@@ -57,8 +59,9 @@ def pareto(
         settings = Settings(emulation=emulation_of(cores, slowdown, network=True), oversubscribe=oversubscribe)
         points = _measured(points, measure, profile, given, settings, Trial(seconds), wire)
     title = f"{profile.name}, batch {batch}, link {wire.hop_latency_us / 1000:g} ms, {wire.bandwidth_gbps:g} Gbit/s"
-    write_text(out / "pareto.csv", split_points_csv(points))
-    _draw(points, title, out / "pareto.png")
+    table = split_table(points)
+    write_text(out / "pareto.csv", table.to_csv(index=False, float_format="%.6g"))
+    save_figure(split_tradeoff(table, title=title), out / "pareto.png")
     _show(points)
     console.print(f"{len(points)} points in {out / 'pareto.csv'}, drawn in pareto.png", highlight=False, soft_wrap=True)
 
@@ -114,16 +117,6 @@ def _choose(points: tuple[SplitPoint, ...], count: int) -> list[int]:
         return [front[len(front) * step // count] for step in range(count)]
     more = min(count - len(front), len(rest))
     return sorted(front + [rest[len(rest) * step // more] for step in range(more)])
-
-
-def _draw(points: tuple[SplitPoint, ...], title: str, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(6.4, 4), layout="constrained")
-    draw_split_points(points, title, figure.add_subplot())
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)
 
 
 def _show(points: tuple[SplitPoint, ...]) -> None:

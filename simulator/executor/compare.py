@@ -8,18 +8,16 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from simulator.engine import simulate
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Execution
 from simulator.results import Records, attainment, latencies_us
 from simulator.results.metrics import quantile
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # How a difference is told: relative to the prediction, or in percentage points of a share.
 Difference = Literal["relative", "points"]
@@ -109,26 +107,18 @@ def comparison_csv(rows: Sequence[Compared]) -> str:
     return text.getvalue()
 
 
-def draw_comparison(comparison: Comparison, ax: "Axes | None" = None) -> "Axes":
-    """Draw the distributions of latency, predicted and measured, and the SLO."""
-    if ax is None:
-        import matplotlib.pyplot as plt
+def latency_shares(comparison: Comparison) -> pd.DataFrame:
+    """Return the latencies (ms) within which so many of all requests were answered, a row per percent.
 
-        ax = plt.figure(figsize=(6, 3.6), layout="constrained").add_subplot()
-    for name, records, colour, line in (
-        ("simulated from the profile", comparison.predicted, "#0072b2", "--"),
-        ("measured", comparison.measured, "#d55e00", "-"),
-    ):
-        latency_ms = np.sort(latencies_us(records)) / 1000
-        share = np.arange(1, len(latency_ms) + 1) / len(records)
-        ax.step(latency_ms, share, where="post", label=name, color=colour, linestyle=line)
-    ax.axvline(comparison.measured.system.slo_us / 1000, color="0.4", linewidth=1, linestyle=":", label="SLO")
-    ax.set(xlabel="latency (ms)", ylabel="share of all requests", ylim=(0, 1.02))
-    ax.set_xlim(left=0)
-    ax.grid(alpha=0.3)
-    ax.legend(loc="lower right")
-    ax.set_title(f"{comparison.measured.system.dnn}: prediction against measurement")
-    return ax
+    Columns ``share``, ``predicted_ms``, ``measured_ms`` (NaN where fewer requests were finished) and ``slo_ms``.
+    """
+    share = np.arange(1, 101) / 100
+    columns = {"share": share}
+    for name, records in (("predicted_ms", comparison.predicted), ("measured_ms", comparison.measured)):
+        latency_ms = np.append(np.sort(latencies_us(records, 0)) / 1000, np.nan)
+        rank = np.ceil(share * len(records)).astype(int) - 1
+        columns[name] = latency_ms[np.minimum(rank, len(latency_ms) - 1)]
+    return pd.DataFrame(columns).assign(slo_ms=comparison.measured.system.slo_us / 1000)
 
 
 def _rate_rps(records: Records, window_us: tuple[int, int]) -> float:

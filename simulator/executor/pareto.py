@@ -11,19 +11,12 @@ on the wire, and a hop costs H:
 A point is on the *front* if no other is at least as good in both latency and throughput, and better in one.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from planner.model import InputError, Profile
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-LOGARITHMIC_FROM = 10  # times as large as the smallest value: then a linear axis would hide most points
 
 
 @dataclass(frozen=True)
@@ -130,60 +123,21 @@ def mark_front(points: Sequence[SplitPoint]) -> tuple[SplitPoint, ...]:
     return tuple(replace(point, on_front=index in front) for index, point in enumerate(points))
 
 
-def split_points_csv(points: Sequence[SplitPoint]) -> str:
-    """Return points as CSV, a row each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    kinds = ("predicted", "measured", "sequential")
-    figures = [f"{kind}_{what}" for kind in kinds for what in ("latency_ms", "throughput_rps")]
-    writer.writerow(["name", "devices", "cut", "batch", "bytes_per_request", "on_front", *figures])
+def split_table(points: Sequence[SplitPoint]) -> pd.DataFrame:
+    """Return points as a table, a row each; NaN where nothing was measured, or nothing is cut."""
+    rows = []
     for point in points:
-        served = [getattr(point, kind) for kind in kinds]
-        numbers = [
-            "" if each is None else f"{value:.6g}"
-            for each in served
-            for value in ((each.latency_us / 1000, each.throughput_rps) if each else (0.0, 0.0))
-        ]
-        cut = "" if point.cut is None else point.cut
-        writer.writerow(
-            [point.name, "+".join(point.devices), cut, point.batch, point.bytes_per_request, point.on_front, *numbers]
-        )
-    return text.getvalue()
-
-
-def draw_split_points(points: Sequence[SplitPoint], title: str, ax: "Axes | None" = None) -> "Axes":
-    """Draw latency against throughput: every point, the front as a line, measurements where there are any."""
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        ax = plt.figure(figsize=(6.4, 4), layout="constrained").add_subplot()
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-    markers = ("s", "D", "o", "^")
-    for devices, colour, marker in zip(
-        dict.fromkeys(point.devices for point in points), colours, markers, strict=False
-    ):
-        own = [point for point in points if point.devices == devices]
-        _scatter(ax, [point.predicted for point in own], c=colour, marker=marker, s=22, label=" then ".join(devices))
-    front = sorted((point.predicted for point in points if point.on_front), key=lambda served: served.latency_us)
-    _scatter(ax, front, facecolors="none", edgecolors="black", marker="o", s=80, label="front")
-    measured = [point.measured for point in points if point.measured is not None]
-    if measured:
-        _scatter(ax, measured, c="black", marker="x", s=40, label="measured")
-    ax.set(xlabel="latency of a batch (ms)", ylabel="throughput (requests/s)", title=title)
-    for values, set_scale in (
-        ([point.predicted.latency_us for point in points], ax.set_xscale),
-        ([point.predicted.throughput_rps for point in points], ax.set_yscale),
-    ):
-        if max(values) > LOGARITHMIC_FROM * min(values):
-            set_scale("log")
-    ax.grid(alpha=0.3)
-    ax.legend(fontsize="small")
-    return ax
-
-
-def _scatter(ax: "Axes", served: Sequence[Served], **style: object) -> None:
-    ax.scatter(
-        [each.latency_us / 1000 for each in served],
-        [each.throughput_rps for each in served],
-        **style,  # type: ignore[arg-type]
-    )
+        row: dict[str, object] = {
+            "name": point.name,
+            "devices": "+".join(point.devices),
+            "cut": point.cut,
+            "batch": point.batch,
+            "bytes_per_request": point.bytes_per_request,
+            "on_front": point.on_front,
+        }
+        for kind in ("predicted", "measured", "sequential"):
+            served = getattr(point, kind) or Served(float("nan"), float("nan"))
+            row[f"{kind}_latency_ms"] = served.latency_us / 1000
+            row[f"{kind}_throughput_rps"] = served.throughput_rps
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"cut": "Int64"})

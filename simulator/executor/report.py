@@ -2,7 +2,7 @@
 
 Beside the records (`simulator.results`), per DNN: ``<dnn>.slices.csv`` and ``<dnn>.hops.csv`` (what was measured),
 ``<dnn>.incidents.csv`` (what went wrong and was dealt with), ``<dnn>.execution.json`` (all of it in short, and how it
-came about), with a comparison also ``<dnn>.comparison.csv`` and ``<dnn>.comparison.png``.
+came about), with a comparison also ``<dnn>.comparison.csv``, ``<dnn>.latencies.csv`` and ``<dnn>.comparison.png``.
 """
 
 import csv
@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from planner.files.atomic import replacing, write_text
+from planner.files.atomic import write_text
 from simulator.dispatch.decisions import OUTCOMES
-from simulator.executor.compare import Comparison, comparison_csv, draw_comparison
+from simulator.executor.compare import Comparison, comparison_csv, latency_shares
 from simulator.executor.execution import Execution
 from simulator.executor.measure import Measurement
 from simulator.results import attainment
+from simulator.results.measured_plots import latency_comparison
 from simulator.results.metrics import distribution, latencies_us
+from simulator.results.style import save_figure
 
 
 def write_incidents(execution: Execution, folder: Path) -> None:
@@ -50,16 +52,13 @@ def write_measurement(execution: Execution, measurement: Measurement, folder: Pa
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write a comparison as a table and as a figure."""
-    import matplotlib.pyplot as plt
-
+    """Write a comparison as a table, the latencies behind it, and their figure."""
     name = comparison.measured.system.dnn
+    latencies = latency_shares(comparison)
     write_text(folder / f"{name}.comparison.csv", comparison_csv(comparison.rows))
-    figure = plt.figure(figsize=(6, 3.6), layout="constrained")
-    draw_comparison(comparison, figure.add_subplot())
-    with replacing(folder / f"{name}.comparison.png") as temporary:
-        figure.savefig(temporary, dpi=150)
-    plt.close(figure)
+    write_text(folder / f"{name}.latencies.csv", latencies.to_csv(index=False, float_format="%.6g"))
+    figure = latency_comparison(latencies, title=f"{name}: prediction against measurement")
+    save_figure(figure, folder / f"{name}.comparison.png")
 
 
 def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def latency_parts_us(records: Records, warm_up_us: int = WARM_UP_US) -> dict[str
     """Return what the latencies consist of, ``[finished request]`` in µs; the parts add up to `latencies_us`.
 
     - building: arrival to the sending of its first batch;
-    - transfer: size · wire time per request + hop latency, summed over hops;
+    - transfer: size · wire time per request + hop latency, summed over hops, but no more than what passed between the
+      stages: real hops may be quicker than the network that was planned for;
     - inference: the time that slices worked on its batches;
     - queueing: all the rest, the waits for slices, network cards, and a batch in front of a later stage.
     """
@@ -117,7 +118,10 @@ def latency_parts_us(records: Records, warm_up_us: int = WARM_UP_US) -> dict[str
         inference += records.of_requests(s, visits.end_us - visits.start_us, chosen)
         if s + 1 < len(records.visits):
             wire_us, hop_us = system.transfer_us[visits.pipeline, s + 1], system.hop_us[visits.pipeline, s + 1]
-            transfer += records.of_requests(s, visits.size * wire_us + hop_us, chosen)
+            planned_us = records.of_requests(s, visits.size * wire_us + hop_us, chosen)
+            sent_us = records.of_requests(s, visits.end_us, chosen)
+            arrived_us = records.of_requests(s + 1, records.visits[s + 1].arrive_us, chosen)
+            transfer += np.minimum(planned_us, arrived_us - sent_us)
     building = records.of_requests(0, records.visits[0].arrive_us, chosen) - records.arrival_us[chosen]
     queueing = latencies_us(records, warm_up_us) - building - transfer - inference
     return {"building": building, "queueing": queueing, "transfer": transfer, "inference": inference}

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from planner.model import Plan, Problem, digest
 from simulator.results.hover import to_svg
+from simulator.results.measured_plots import latency_comparison
 from simulator.results.plan_drawing import plan_drawing
 from simulator.results.plots import attainment_heat_map, attainment_over_load
 from simulator.results.records import Records
@@ -21,6 +22,13 @@ from simulator.results.style import SCHEDULER_NAMES, figure_of
 
 MOST_ROWS = 400
 BATCHES_SHOWN = 8  # of the longest, in a timeline
+EXECUTED = {  # tables that a run on devices writes (`simulator.executor.report`), and what they show
+    "comparison": "Prediction against measurement",
+    "latencies": "",
+    "slices": "Slices",
+    "hops": "Hops between them",
+    "incidents": "What went wrong and was dealt with",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Report:
     """What a page shows; tables that are absent leave their sections out.
 
     ``runs`` has a row per simulation of a sweep, ``largest`` a row per series, ``summary`` a row per recorded run,
-    ``comparisons`` a prediction-against-measurement table per DNN; ``facts`` are versions, hashes and settings.
+    ``executions`` per DNN the tables that a run on devices wrote, by `EXECUTED`; ``facts`` are versions, hashes and
+    settings.
     """
 
     title: str
@@ -47,7 +56,7 @@ class Report:
     runs: pd.DataFrame | None = None
     largest: pd.DataFrame | None = None
     summary: pd.DataFrame | None = None
-    comparisons: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    executions: Mapping[str, Mapping[str, pd.DataFrame]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,8 +87,8 @@ def _sections(report: Report) -> Iterator[str]:
     for part in report.parts:
         for name, records in part.records.items():
             yield _section(f"Run: {name}", _run(f"{part.name} {name}", records))
-    for name, compared in report.comparisons.items():
-        yield _section(f"Prediction against measurement: {name}", table(compared))
+    for name, tables in report.executions.items():
+        yield _section(f"On devices: {name}", _execution(name, tables))
     facts = dict(report.facts)
     for part in report.parts:
         facts[f"problem {part.name}, SHA-256"] = digest(part.problem)
@@ -173,6 +182,18 @@ def _run(name: str, records: Records) -> str:
         pictures += figure(latency_distribution(records, warm_up_us=0), f"latencies of {name}")
         pictures += figure(timeline(records, start_ms=start_ms, end_ms=end_ms), f"timeline of {name}")
     return pictures or "<p>No request was finished.</p>"
+
+
+def _execution(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
+    shown = ""
+    for kind, heading in EXECUTED.items():
+        if kind not in tables or tables[kind].empty:
+            continue
+        if kind == "latencies":
+            shown += figure(latency_comparison(tables[kind]), f"latencies of {name}, predicted and measured")
+        else:
+            shown += f"<h3>{heading}</h3>" + table(tables[kind])
+    return shown
 
 
 def _window_ms(records: Records) -> tuple[float, float]:

@@ -56,7 +56,8 @@ def test_execute_writes_what_a_simulation_writes_and_what_it_measured(call, file
     )  # fmt: skip
     assert {path.name for path in out.iterdir()} == {
         "run.json", "plan.json", "problem.json", "summary.csv", "tiny.records.csv", "tiny.slices.csv", "tiny.hops.csv",
-        "tiny.incidents.csv", "tiny.execution.json", "tiny.comparison.csv", "tiny.comparison.png",
+        "tiny.incidents.csv", "tiny.execution.json", "tiny.comparison.csv", "tiny.latencies.csv",
+        "tiny.comparison.png",
     }  # fmt: skip
     said = json.loads((out / "tiny.execution.json").read_text())
     assert said["emulated"] == "core is this CPU slowed down 1.5 times"

@@ -1,4 +1,4 @@
-import csv
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from planner.model import Block, InputError, LatencyTable, Profile, Provenance
 from simulator.executor import Emulation, Settings, execute
-from simulator.executor.pareto import Served, WireLink, draw_split_points, mark_front, split_points, split_points_csv
+from simulator.executor.pareto import Served, WireLink, mark_front, split_points, split_table
 from simulator.executor.trials import Trial, plan_of_point, try_point
 
 HAND = Provenance("estimated", "by hand")
@@ -54,14 +54,14 @@ def test_the_front_is_what_no_point_dominates(seed: int) -> None:
         assert point.on_front != dominated
 
 
-def test_the_table_and_the_picture_hold_every_point() -> None:
-    points = mark_front(split_points(profile_of(np.random.default_rng(1), 5), ("A", "B"), WireLink(0, 1)))
-    rows = list(csv.DictReader(split_points_csv(points).splitlines()))
-    assert [row["name"] for row in rows] == [point.name for point in points]
-    assert rows[0]["measured_latency_ms"] == ""
-    axes = draw_split_points(points, "test")
-    drawn = sum(len(collection.get_offsets()) for collection in axes.collections)
-    assert drawn == len(points) + sum(point.on_front for point in points)
+def test_the_table_holds_every_point() -> None:
+    points = list(mark_front(split_points(profile_of(np.random.default_rng(1), 5), ("A", "B"), WireLink(0, 1))))
+    points[0] = replace(points[0], measured=Served(2_000, 400))
+    table = split_table(points)
+    assert table["name"].tolist() == [point.name for point in points]
+    assert table["predicted_latency_ms"].tolist() == [point.predicted.latency_us / 1000 for point in points]
+    assert (table.loc[0, "measured_latency_ms"], table.loc[0, "measured_throughput_rps"]) == (2.0, 400)
+    assert table["measured_latency_ms"].isna().sum() == len(points) - 1
 
 
 @pytest.mark.parametrize(("latency_us", "bandwidth_gbps"), [(-1, 1), (0, 0), (float("nan"), 1)])

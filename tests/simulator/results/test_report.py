@@ -25,6 +25,21 @@ BROWSER = next(
 )
 
 
+EXECUTED_TABLES = {
+    "comparison": pd.DataFrame({"quantity": ["p50"], "predicted": [8.0], "measured": [11.0]}),
+    "latencies": pd.DataFrame(
+        {
+            "share": [0.5, 0.99, 1.0],
+            "predicted_ms": [8.0, 9.0, 9.0],
+            "measured_ms": [11.0, 12.0, np.nan],
+            "slo_ms": 20.0,
+        }
+    ),
+    "slices": pd.DataFrame({"slice": ["0/0/0"], "busy": [0.5]}),
+    "incidents": pd.DataFrame({"what": []}),
+}
+
+
 @pytest.fixture(scope="module")
 def report(two_stages):
     problem, plan = two_stages
@@ -46,7 +61,7 @@ def report(two_stages):
         runs=runs,
         largest=pd.DataFrame({"dnn": ["first", "second"], "largest_load_factor": [0.95, 0.5]}),
         summary=pd.DataFrame([{"dnn": dnn} | summary(one) for dnn, one in records.items()]),
-        comparisons={"first": pd.DataFrame({"quantity": ["p50"], "predicted": [1.0], "measured": [1.1]})},
+        executions={"first": EXECUTED_TABLES},
         facts={"poolpipe": "0.1.0"},
     )
 
@@ -64,7 +79,7 @@ def test_everything_is_in_the_page_and_nothing_is_fetched(page):
         "Attainment over load",
         "Runs",
         "Run: first",
-        "Prediction against measurement: first",
+        "On devices: first",
         "Versions and hashes",
     ):
         assert f"<h2>{heading}</h2>" in page
@@ -74,6 +89,7 @@ def test_everything_is_in_the_page_and_nothing_is_fetched(page):
         "NP at load 1.00: 70.00%",
         "4 devices sustain 400.0 requests/s, 83.3% used",
         "pipeline 0, stage 0, GPU #0: batch of 2",
+        "measured: p50 11.00 ms, p99 12.00 ms",
     ):
         assert f'data-hover="{text}' in page, text
 
@@ -102,8 +118,9 @@ def test_ids_are_unique_and_tags_are_balanced(page):
 
 
 def test_absent_parts_leave_their_sections_out(report):
-    page = report_html(Report("empty", comparisons=report.comparisons))
-    assert re.findall("<h2>(.*?)</h2>", page) == ["Prediction against measurement: first"]
+    page = report_html(Report("empty", executions=report.executions))
+    assert re.findall("<h2>(.*?)</h2>", page) == ["On devices: first"]
+    assert re.findall("<h3>(.*?)</h3>", page) == ["Prediction against measurement", "Slices"]
     stopped = report_html(Report("stopped", runs=report.runs.assign(stopped=True)))
     assert "runs that certainly fail were stopped" in stopped
     assert "<svg" not in stopped

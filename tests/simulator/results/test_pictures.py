@@ -1,6 +1,6 @@
 """Pictures against small ones that a person has looked at, in tests/data/figures.
 
-Drawn anew by ``POOLPIPE_DRAW_BASELINES=1 pytest tests/simulator/results/test_baselines.py``; look at what changed.
+Drawn anew by ``POOLPIPE_DRAW_BASELINES=1 pytest tests/simulator/results/test_pictures.py``; look at what changed.
 Texts and legends are left out and axes stand at fixed places, for versions of matplotlib draw letters differently, by
 more than a bar that is a tenth too low; texts are tested in `test_plots`.
 """
