@@ -76,11 +76,11 @@ class DisturbedRun:
         self.factors = np.array(world.factors)
         if world.load_us:
             self._load(self.epochs[0], world.load_us)
+        for switch in world.switches:  # first: a plan may fail at the instant at which it takes over
+            self._at(switch.at_us, UNIT, partial(self._switch, switch.system))
         for failure in world.failures:
             self._at(failure.at_us, UNIT, partial(self._fail, failure))
         self._draw_failures()
-        for switch in world.switches:
-            self._at(switch.at_us, UNIT, partial(self._switch, switch.system))
         if world.replan is not None:
             self._at(world.replan_every_us, UNIT, self._replan)
 

@@ -189,6 +189,15 @@ def test_a_later_plan_fails_too() -> None:
     assert all((visits.pipeline[visits.size == 0] == 1).any() for visits in cut)
 
 
+def test_a_plan_can_fail_at_the_instant_at_which_it_takes_over() -> None:
+    """Its slice 0 stops at 250 as it takes over; the requests of 260 and 270 are served by slice 1, in turn."""
+    old, new = chain(1000, (1, [100])), chain(1000, (2, [100]))
+    world = World(switches=(Switch(250, new),), failures=(Failure("slice", 0, 0, 0, 250, 1000, plan=1),))
+    run = simulate(old, np.array([100, 260, 270]), world=world)
+    assert run.end_us().tolist() == [200, 360, 460]
+    assert run.visits[0].slice.tolist() == [0, 1, 1]
+
+
 def test_a_failed_slice_of_a_plan_that_waits_is_repaired() -> None:
     """The new plan waits for the old slice until 300; its own fails at 260, is repaired at 270, loads until 350."""
     old, new = chain(1000, (1, [100])), chain(1000, (1, [40]))
