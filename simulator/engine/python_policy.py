@@ -15,6 +15,7 @@ answer that moved the queue. It runs on the simpy engine, where the books that i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def advance_by(
         answer = _checked(policy, view)
         head = int(notes[HEAD])
         if isinstance(answer, Wait):
-            notes[WAKE] = answer.until_us
+            notes[WAKE] = min(answer.until_us, NEVER)
             break
         if isinstance(answer, Send):
             reserve(books, answer.pipeline, answer.batch, now_us)
@@ -160,20 +161,25 @@ def advance_by(
 
 def _checked(policy: PythonPolicy, view: View) -> Answer:
     answer = policy(view)
-    if isinstance(answer, Drop):
-        return answer
-    if isinstance(answer, Send) and 0 <= answer.pipeline < view.pipelines:
+    if expected := _expected_instead(answer, view):
+        name = getattr(policy, "__name__", type(policy).__name__)
+        raise InputError(f"policy {name} at {view.now_us} µs: expected {expected}, got {answer}")
+    return answer
+
+
+def _expected_instead(answer: Answer, view: View) -> str:
+    """Return what was expected in place of an answer, nothing if it can be followed.
+
+    Whole numbers only: a wait that ends within this µs would be asked again for ever.
+    """
+    if isinstance(answer, Send):
+        if not (isinstance(answer.pipeline, Integral) and 0 <= answer.pipeline < view.pipelines):
+            return f"a pipeline of 0 to {view.pipelines - 1}"
         largest = min(view.queued, view.planned_batch(answer.pipeline))
-        if 1 <= answer.batch <= largest:
-            return answer
-        expected = f"a batch of 1 to {largest}, the queue and the plan allow no more"
-    elif isinstance(answer, Send):
-        expected = f"a pipeline of 0 to {view.pipelines - 1}"
-    elif isinstance(answer, Wait) and answer.until_us > view.now_us:
-        return answer
-    elif isinstance(answer, Wait):
-        expected = f"a time after {view.now_us} µs"
-    else:
-        expected = "Send, Drop or Wait"
-    name = getattr(policy, "__name__", type(policy).__name__)
-    raise InputError(f"policy {name} at {view.now_us} µs: expected {expected}, got {answer}")
+        if not (isinstance(answer.batch, Integral) and 1 <= answer.batch <= largest):
+            return f"a batch of 1 to {largest}, the queue and the plan allow no more"
+        return ""
+    if isinstance(answer, Wait):
+        later = isinstance(answer.until_us, Integral) and answer.until_us > view.now_us
+        return "" if later else f"a time after {view.now_us} µs, in whole µs"
+    return "" if isinstance(answer, Drop) else "Send, Drop or Wait"

@@ -1,5 +1,7 @@
 """Policies that are Python functions of the read-only view."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -71,6 +73,10 @@ def test_what_a_policy_sees(system) -> None:
         (Send(0, 2), "expected a batch of 1 to 1"),
         (Send(0, 0), "expected a batch of 1 to 1"),
         (Wait(7), "expected a time after 7 µs"),
+        (Wait(7.5), "expected a time after 7 µs, in whole µs"),
+        (Wait(math.inf), "expected a time after 7 µs, in whole µs"),
+        (Send(0.0, 1), "expected a pipeline of 0 to 0"),
+        (Send(0, 1.0), "expected a batch of 1 to 1"),
         (None, "expected Send, Drop or Wait, got None"),
     ],
 )
@@ -80,6 +86,15 @@ def test_an_answer_that_cannot_be_followed_is_said(system, answer, words) -> Non
 
     with pytest.raises(InputError, match=words):
         simulate(system, np.array([7]), policy=bad)
+
+
+def test_a_policy_may_wait_for_requests_alone(system) -> None:
+    """Requests at 7 and 9 µs, numbers as NumPy has them: nothing is sent before both are there."""
+
+    def pairs(view: View) -> Answer:
+        return Send(np.int64(0), np.int64(2)) if view.queued == 2 else Wait(10**30)
+
+    assert simulate(system, np.array([7, 9]), policy=pairs).end_us().tolist() == [15_009, 15_009]
 
 
 def test_a_function_is_for_the_simpy_engine(system) -> None:
