@@ -119,19 +119,19 @@ def time_parts(
     """Return by batch size, for each part, the times (µs) of its runs; ``feeds[batch]`` is what the first one reads."""
     times_us: dict[int, list[list[np.ndarray]]] = {batch: [[] for _ in parts] for batch in feeds}
     threads = device.threads(share)
-    one_round = replace(
-        effort.of_one_round(), warm_up=max(0, effort.warm_up - 1)
-    )  # the first run makes what is read next
+    # The run that makes what the next part reads warms up, too.
+    one_round = replace(effort.of_one_round(), warm_up=max(0, effort.warm_up - 1))
     for number in range(effort.rounds):
-        sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
-        for batch, given in feeds.items():
-            alive = dict(given)
-            with pinned(device.cores), neighbours.busy(given):
-                for part, session, times in zip(parts, sessions, times_us[batch], strict=True):
-                    read = {name: alive[name] for name in part.inputs}
-                    alive.update(zip(part.outputs, run_model(session, read), strict=True))
-                    times.append(time_runs(partial(run_model, session, read), one_round))
-            progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
+        with pinned(device.cores):  # sessions too: their threads inherit the cores
+            sessions = [open_session(part.model, threads=threads, provider=device.provider) for part in parts]
+            for batch, given in feeds.items():
+                alive = dict(given)
+                with neighbours.busy(given):
+                    for part, session, times in zip(parts, sessions, times_us[batch], strict=True):
+                        read = {name: alive[name] for name in part.inputs}
+                        alive.update(zip(part.outputs, run_model(session, read), strict=True))
+                        times.append(time_runs(partial(run_model, session, read), one_round))
+                progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
     return {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
 
 

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import sys
 import time
 from dataclasses import replace
@@ -53,6 +54,20 @@ def test_tables_have_a_row_per_batch_and_say_where_they_come_from(graph):
     assert "2 rounds" in table.provenance.method
     assert "onnxruntime" in table.provenance.runtime
     assert ticks == [f"here 1/1, round {number} of 2, batch {batch}" for number in (1, 2) for batch in (1, 4)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not tell cores")
+def test_sessions_are_opened_on_the_cores_of_the_device(graph, monkeypatch):
+    """Their threads inherit the cores of the thread that opens them."""
+    cores = []
+
+    def opening(model, **options):
+        cores.append(os.sched_getaffinity(0))
+        return open_session(model, **options)
+
+    monkeypatch.setattr(profiler, "open_session", opening)
+    measure_tables(graph, [0, 2], DeviceAtHand("here", cores=1), [1], BRIEF)
+    assert cores == [{min(os.sched_getaffinity(0))}] * 4  # two blocks in two rounds
 
 
 def test_shares_get_tables_of_their_own(graph):
