@@ -97,10 +97,6 @@ class LinearModel:
         for column, coefficient in terms:
             self._objective[column] = coefficient
 
-    def set_bounds(self, column: int, lower: float, upper: float) -> None:
-        """Replace the bounds of a column."""
-        self._lower[column], self._upper[column] = lower, upper
-
     def relax_integers(self) -> None:
         """Let every integer column take fractions."""
         self._integer = [False] * len(self.column_names)

@@ -193,10 +193,10 @@ class RayFleet:
         batch, outputs = actor.work.pop(ref)
         actor.usage = stamp.cpu_s, stamp.memory_bytes
         start_ns, computed_ns = stamp.start_ns - actor.lead_ns, stamp.computed_ns - actor.lead_ns
-        parcel = Parcel(slice_id, self._sizes(slice_id, outputs), outputs)
+        parcel = Parcel(slice_id, self._sizes(outputs), outputs)
         return [Finished(slice_id, batch, parcel, start_ns, computed_ns, computed_ns)]
 
-    def _sizes(self, slice_id: SliceId, outputs: Mapping[str, Any]) -> dict[str, int]:
+    def _sizes(self, outputs: Mapping[str, Any]) -> dict[str, int]:
         """Ask the object store how large the outputs are: nothing is computed from the model's shapes."""
         locations = self._ray.experimental.get_object_locations(list(outputs.values()))
         return {name: int(locations[ref]["object_size"]) for name, ref in outputs.items()}
