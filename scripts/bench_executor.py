@@ -12,7 +12,6 @@ Rows go to OUT/comparison.csv, the differences are drawn in OUT/comparison.png.
 """
 
 import os
-import platform
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +28,7 @@ from planner.cli.profile_model import profile_model
 from planner.files import replacing, save, write_text
 from planner.model import InputError, Network, Plan, Problem, Profile
 from planner.profiling import DeviceAtHand, Effort, build_model
+from planner.profiling.profiler import processor_name
 from simulator.engine import build_system
 from simulator.executor import Execution, Settings, check_settings, execute
 from simulator.executor.compare import compare
@@ -254,13 +254,8 @@ def _draw(rows: pd.DataFrame, path: Path) -> None:
 
 def _machine() -> str:
     """Return what this machine is, and how busy."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.machine()}, {cores} cores, load average {os.getloadavg()[0]:.1f}"
+    return f"{processor_name()}, {cores} cores, load average {os.getloadavg()[0]:.1f}"
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,6 @@ best of a few runs.
 
 import csv
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from planner.cli.app import console, new_app, progress, run
 from planner.files import replacing
 from planner.files.ppipe import read_plan, read_problem
 from planner.model import InputError
+from planner.profiling.profiler import processor_name
 from simulator.dispatch.system import System
 from simulator.engine import build_system, simulate
 from simulator.engine.run import EngineName
@@ -46,7 +46,9 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder for the table and the picture.")] = Path("out/bench"),
 ) -> None:
     """Measure, print a summary, write bench.csv and bench.png."""
-    console.print(f"machine: {_cpu()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start")
+    console.print(
+        f"machine: {processor_name()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start"
+    )
     warm_up()
     rows = cases(data, every) if data is not None else []
     rows += growth()
@@ -232,14 +234,6 @@ def _rows(rows: list[Row], what: str, engine: str, policy: str) -> list[Row]:
 
 def _row(what: str, size: object, policy: str, engine: str, requests: int, rps: float) -> Row:
     return {"what": what, "size": size, "policy": policy, "engine": engine, "requests": requests, "rps": round(rps)}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

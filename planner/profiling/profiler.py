@@ -149,7 +149,7 @@ def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) 
         "measured",
         f"{'median' if share == 1 else 'mean'} of runs in {effort.rounds} rounds ({effort.clock} clock); "
         f"{share} worker(s) of "
-        f"{device.threads(share)} thread(s) on {device.cores} core(s) of {_processor()}{clock}, "
+        f"{device.threads(share)} thread(s) on {device.cores} core(s) of {processor_name()}{clock}, "
         f"load average {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",
@@ -157,7 +157,7 @@ def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) 
     )
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the processor's name as Linux knows it, else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
