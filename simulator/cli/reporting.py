@@ -106,7 +106,9 @@ def _executions(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
         beside = {kind: path.with_name(f"{dnn}.{kind}.csv") for kind in EXECUTED}
         where = path.parent.relative_to(folder).as_posix()
         name = dnn if where == "." else f"{where}, {dnn}"
-        found[name] = {kind: _read(one) for kind, one in beside.items() if one.exists() and one.stat().st_size > 1}
+        written = {kind: one for kind, one in beside.items() if one.exists()}
+        # A table of nothing is an empty line; an empty file is a broken one.
+        found[name] = {kind: _read(one) for kind, one in written.items() if one.read_bytes() != b"\n"}
     return found
 
 

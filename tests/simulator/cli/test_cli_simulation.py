@@ -283,7 +283,7 @@ def test_a_run_that_cannot_be_simulated_writes_nothing(call, site, two_stages):
     assert not (site / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["run.json", "runs.csv", "summary.csv", "net.comparison.csv"])
+@pytest.mark.parametrize("name", ["run.json", "runs.csv", "summary.csv", "net.slices.csv"])
 def test_results_that_cannot_be_read_are_named(call, tmp_path: Path, name: str):
     (tmp_path / name).write_text("")
     with pytest.raises(InputError, match=f"{name}: cannot be read as results .*; write it again"):
