@@ -158,6 +158,7 @@ def sweep(
     for one_policy in policy:
         require_runnable(one_policy, engine)
     loaded = load_plans(plans, problem, data)
+    full_rps = full_rates(loaded)
     worlds = load_worlds(world or [], problem, data)
     traces: dict[str, TimesS] = {}
     series: list[Series] = []
@@ -168,7 +169,7 @@ def sweep(
             name = name if len(seed) == 1 else f"{name} (seed {one_seed})"
             for one in loaded:
                 names = _offer(traces, name, recorded, one, round_robin)
-                series += _series(one, names, full_rates(loaded)[one.name], policy, one_seed, worlds)
+                series += _series(one, names, full_rps[one.name], policy, one_seed, worlds)
     with progress() as bar:
         task = bar.add_task("simulating, series", total=len(series))
         result = run_sweep(
@@ -181,12 +182,9 @@ def sweep(
             progress=lambda done, _: bar.update(task, completed=done),
         )
     if result.rows:
-        _write_table(pd.DataFrame(result.rows), out / f"runs.{table}")
-        _write_table(pd.DataFrame(result.largest), out / "largest.csv")
+        _write_sweep(result, out / f"runs.{table}")
         if layout == "ppipe":
-            _write_table(_ppipe_log(result, loaded), out / "logs.csv")
-        _show_largest(result)
-        console.print(f"{len(result.rows)} runs in {out / f'runs.{table}'}", highlight=False, soft_wrap=True)
+            _write_table(_ppipe_log(result, loaded, full_rps), out / "logs.csv")
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
     if result.failures:
@@ -206,9 +204,11 @@ def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPla
     return names
 
 
-def _ppipe_log(result: SweepResult, loaded: Sequence[LoadedPlan]) -> pd.DataFrame:
+def _ppipe_log(
+    result: SweepResult, loaded: Sequence[LoadedPlan], full_rps: Mapping[str, Mapping[str, float]]
+) -> pd.DataFrame:
     plans = {one.name: (one.problem, one.plan) for one in loaded}
-    return pd.DataFrame(ppipe_layout.log_rows(result.rows, plans, full_rates(loaded)))
+    return pd.DataFrame(ppipe_layout.log_rows(result.rows, plans, full_rps))
 
 
 def _series(
@@ -246,6 +246,14 @@ def _percents(text: str) -> tuple[int, ...]:
         return tuple(range(max(first, last), min(first, last) - 1, -abs(step)))
     except ValueError:
         raise InputError(f"--loads: expected FIRST:LAST:STEP or a list of percents, got {text!r}") from None
+
+
+def _write_sweep(result: SweepResult, path: Path) -> None:
+    """Write the runs, and the largest loads beside them, and show these."""
+    _write_table(pd.DataFrame(result.rows), path)
+    _write_table(pd.DataFrame(result.largest), path.with_name("largest.csv"))
+    _show_largest(result)
+    console.print(f"{len(result.rows)} runs in {path}", highlight=False, soft_wrap=True)
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

@@ -13,7 +13,8 @@ Where theirs leaves room, or we differ:
 - ``queueLen`` is of the frontend's queue, 0 behind a hop, and takes a request that is dropped after it waited to be
   gone when the one before it went; ``timeArriveLb`` behind a hop is when the batch was sent on from there;
 - ``logs.csv`` is made of our metrics (`simulator.results.metrics`): their columns of strings per stage, of the longest
-  queue and of batch sizes met per pipeline are empty.
+  queue and of batch sizes met per pipeline are empty. It tells plans, DNNs, loads, and reactive from other dispatch
+  apart, but has no columns for traces, seeds, worlds and other policies, so that a sweep for it is over one of each.
 """
 
 import json
