@@ -44,8 +44,8 @@ def attainment_over_load(
     rows
         With columns ``load_factor`` and ``attainment`` (shares), and those that tell the lines apart.
     lines
-        Columns whose values make a line; by default those of cluster, trace, policy and scheduler that vary. A line is
-        the mean over its other rows (the DNNs); of up to three lines, a shade shows the least and largest of them.
+        Columns whose values make a line; by default those of cluster, world, trace, policy and scheduler that vary. A
+        line is the mean over its other rows (the DNNs); of up to three lines, a shade shows the least and largest.
     target
         Where the dotted line is drawn.
 
@@ -57,7 +57,7 @@ def attainment_over_load(
     """
     _need(rows, "load_factor", "attainment")
     ax = ax or new_axes()
-    keys = _varying(rows, lines or ("cluster", "trace", "policy", "scheduler"))
+    keys = _varying(rows, lines or ("cluster", "world", "trace", "policy", "scheduler"))
     lines_drawn = _lines(rows, keys)
     orders = [in_order(rows[key]) for key in keys]
     lowest = 0.9
@@ -172,7 +172,7 @@ def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: f
     the edge of what holds is seen without colour.
     """
     _need(rows, "load_factor", "attainment", "dnn")
-    names = _varying(rows, ("cluster", "dnn", "scheduler", "policy", "trace")) or ["dnn"]
+    names = _varying(rows, ("cluster", "dnn", "scheduler", "policy", "world", "trace")) or ["dnn"]
     table = rows.pivot_table(index=names, columns="load_factor", values="attainment", sort=False)
     first = {name: list(rows[name].unique()) if name == "dnn" else in_order(rows[name]) for name in names}
     table = table.sort_index(key=lambda level: level.map(first[str(level.name)].index))[sorted(table.columns)]

@@ -162,15 +162,15 @@ def _sweep(runs: pd.DataFrame) -> str:
     shown = [
         column
         for column in runs
-        if column in ("cluster", "plan", "scheduler", "dnn", "trace", "policy", "seed", "load_factor", "rate_rps")
-        or column in ("requests", "dropped", "late", "attainment", "latency_p50_us", "latency_p99_us")
+        if column in ("cluster", "plan", "scheduler", "dnn", "trace", "policy", "seed", "world", "load_factor")
+        or column in ("rate_rps", "requests", "dropped", "late", "attainment", "latency_p50_us", "latency_p99_us")
         or str(column).startswith("utilisation_")
     ]
     if stopped:
         pictures = "<p>Only the largest load that holds was asked for: runs that certainly fail were stopped.</p>"
     else:
         pictures = figure(attainment_over_load(runs), "attainment over load factor")
-        if len(runs.groupby([c for c in ("cluster", "plan", "dnn", "trace", "policy") if c in runs])) <= 60:
+        if len(runs.groupby([c for c in ("cluster", "plan", "dnn", "trace", "policy", "world") if c in runs])) <= 60:
             pictures += figure(attainment_heat_map(runs), "attainment heat map")
     return pictures + table(runs[shown])
 

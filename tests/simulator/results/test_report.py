@@ -126,6 +126,13 @@ def test_absent_parts_leave_their_sections_out(report):
     assert "<svg" not in stopped
 
 
+def test_worlds_are_told_apart(report):
+    runs = pd.concat([report.runs.assign(world=name) for name in ("as planned", "rough.toml")])
+    page = report_html(Report("worlds", runs=runs))
+    assert ">world</" in page
+    assert page.count("rough.toml") > len(report.runs)  # in the pictures, too
+
+
 def test_equal_reports_are_equal_pages(report, page):
     assert report_html(replace(report)) == page
 
