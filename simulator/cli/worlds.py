@@ -26,11 +26,10 @@ from annotated_types import Gt, MinLen
 from planner.cli.app import about
 from planner.files import load_record
 from planner.model import InputError, digest
-from planner.model.cluster import Count
 from planner.model.record import record
 from simulator.cli.inputs import LoadedPlan, load_plans
 from simulator.engine import System, World, build_system
-from simulator.engine.world import Degradation, Failure, FailureRate, Switch
+from simulator.engine.world import Degradation, Failure, FailureRate, Switch, TimeUs
 
 
 @record
@@ -44,7 +43,7 @@ class FailureOf(Failure):
 class PlanSwitch:
     """A plan file that takes over."""
 
-    at_us: Count
+    at_us: TimeUs
     plan: Annotated[str, MinLen(1)]
 
 
@@ -56,7 +55,7 @@ class WorldDocument:
     factors: tuple[Annotated[float, Gt(0)], ...] = ()
     failures: tuple[FailureOf, ...] = ()
     failure_rate: FailureRate | None = None
-    load_us: Count = 0
+    load_us: TimeUs = 0
     switches: tuple[PlanSwitch, ...] = ()
     degradations: tuple[Degradation, ...] = ()
 

@@ -109,19 +109,30 @@ class View:
 
     def work_us(self, pipeline: int, batch: int) -> int:
         """Return how long a batch would take if it waited nowhere."""
+        self._require_batch(pipeline, batch)
         return int(self._books[WORK, self._row(pipeline), batch])
 
     def completion_us(self, pipeline: int, batch: int) -> int:
         """Return when a batch that is sent now would be finished."""
+        self._require_batch(pipeline, batch)
         return int(completion(self._books, pipeline, batch, self.now_us))
 
     def free_us(self, pipeline: int, stage: int) -> Ints:
         """Return ``[slice]``, until when each slice of a stage is taken."""
+        if not 0 <= stage < self.stages(pipeline):
+            raise InputError(f"policy: pipeline {pipeline} has {self.stages(pipeline)} stages, from 0; got {stage}")
         row = self._row(pipeline) + stage
         free_us: Ints = self._books[FREE, row, : int(self._books[FACTS, row, SLICES])].copy()
         return free_us
 
+    def _require_batch(self, pipeline: int, batch: int) -> None:
+        if not 1 <= batch <= self.planned_batch(pipeline):
+            most = self.planned_batch(pipeline)
+            raise InputError(f"policy: batches of pipeline {pipeline} have 1 to {most} requests; got {batch}")
+
     def _row(self, pipeline: int) -> int:
+        if not 0 <= pipeline < self.pipelines:
+            raise InputError(f"policy: there are {self.pipelines} pipelines, from 0; got {pipeline}")
         return pipeline * int(self._books[NOTES, 0, MAX_STAGES])
 
 

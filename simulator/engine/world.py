@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from planner.model import InputError
-from planner.model.cluster import Count, Positive
+from planner.model.cluster import Count
 from planner.model.record import record
 from simulator.dispatch.system import System
 
+LATEST_US = 10**15  # thirty years, so that sums of a few times are numbers of 64 bits
+LARGEST_SPREAD, LARGEST_FACTOR = 3.0, 1e6
+
 Unit = Literal["slice", "device", "server"]
+TimeUs = Annotated[int, Ge(0), Le(LATEST_US)]
+MeanUs = Annotated[float, Gt(0), Le(LATEST_US)]
 Replan = Callable[[float, float], System | None]
 
 
@@ -33,8 +38,8 @@ class Failure:
     pipeline: Count
     stage: Count
     index: Count
-    at_us: Count
-    repair_us: Positive
+    at_us: TimeUs
+    repair_us: Annotated[int, Gt(0), Le(LATEST_US)]
     plan: Count = 0
 
 
@@ -43,17 +48,17 @@ class FailureRate:
     """Units that fail independently: exponential times of mean ``between_us`` up and ``repair_us`` down."""
 
     unit: Unit
-    between_us: Annotated[float, Gt(0)]
-    repair_us: Annotated[float, Gt(0)]
+    between_us: MeanUs
+    repair_us: MeanUs
 
 
 @record
 class Degradation:
     """A time in which transfers that begin take ``factor`` times as long."""
 
-    from_us: Count
-    until_us: Count
-    factor: Annotated[float, Gt(0)]
+    from_us: TimeUs
+    until_us: TimeUs
+    factor: Annotated[float, Gt(0), Le(LARGEST_FACTOR)]
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,17 @@ class World:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if self.spread != "profile" and (isinstance(self.spread, str) or not 0 <= self.spread < np.inf):
-            raise InputError(f'world: spread: expected "profile" or a number >= 0, got {self.spread!r}')
-        if self.factors and (self.spread or not 0 < min(self.factors) <= max(self.factors) < np.inf):
-            raise InputError("world: factors: expected numbers above 0, and no spread beside them")
-        if self.load_us < 0:
-            raise InputError(f"world: load_us: expected a time >= 0 µs, got {self.load_us}")
+        if self.spread != "profile" and (isinstance(self.spread, str) or not 0 <= self.spread <= LARGEST_SPREAD):
+            raise InputError(
+                f'world: spread: expected "profile" or a number from 0 to {LARGEST_SPREAD:g} (of the logarithm), got '
+                f"{self.spread!r}"
+            )
+        if self.factors and (self.spread or not 0 < min(self.factors) <= max(self.factors) <= LARGEST_FACTOR):
+            raise InputError(
+                f"world: factors: expected numbers above 0, to {LARGEST_FACTOR:g}, and no spread beside them"
+            )
+        if not 0 <= self.load_us <= LATEST_US:
+            raise InputError(f"world: load_us: expected a time from 0 to {LATEST_US:g} µs, got {self.load_us}")
         if self.replan is not None and self.replan_every_us <= 0:
             raise InputError(f"world: replan_every_us: expected a time above 0 µs, got {self.replan_every_us}")
         for part in self.degradations:

@@ -51,6 +51,7 @@ LOG_COLUMNS = (
     *("drop_cause_perc_arr", "est_batch_build_lat", "gpu2gpuutil", "gpu2count"),
 )
 CAUSE_OF_OUTCOME = np.array([{HOPELESS: 0, LATE: 1, LOST: 2}.get(code, -1) for code in range(len(OUTCOMES))])
+STREAM_RPS = 30  # PPipe counts throughput in video streams of so many frames per second
 SCHEDULERS = {"np": "bl", "dart-r": "dart-r", "pipelines": "v4"}
 
 Ints = NDArray[np.int64]
@@ -106,7 +107,7 @@ def log_rows(
                 "xput": int(full_rps[row["plan"]][row["dnn"]]),
                 "lf": f"{100 * row['load_factor']:.10g}",
                 "scheduler": "nexus" if row["policy"] == "reactive" else SCHEDULERS[row["scheduler"]],
-                "num_streams_planned": plan.throughput_rps(row["dnn"]) / 30,
+                "num_streams_planned": plan.throughput_rps(row["dnn"]) / STREAM_RPS,
                 "num_streams": 1,
                 "perc_dropped": row["dropped"] / row["requests"] if row["requests"] else 1.0,
                 "perc_violate_sla": row["late"] / row["requests"] if row["requests"] else 1.0,

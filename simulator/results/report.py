@@ -137,7 +137,7 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
             "pipeline": number,
             "stages": " → ".join(
                 f"{stage.slices} × {stage.device}{f' 1/{stage.share}' if stage.share > 1 else ''} "
-                f"[{stage.first_block}, {stage.last_block})"
+                f"blocks {stage.first_block}–{stage.last_block - 1}"
                 for stage in pipeline.stages
             ),
             "batch": pipeline.batch,
@@ -150,9 +150,10 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
         for number, pipeline in enumerate(plan.pipelines)
     )
     scheduler = SCHEDULER_NAMES.get(plan.scheduler, plan.scheduler)
+    solver = "" if plan.backend == "none" else f" on {plan.backend}"
     proof = (
         f"{scheduler}, {plan.objective.replace('_', ' ')}: {plan.value:.3f}, bound {plan.bound:.3f}, gap "
-        f"{plan.gap:.2%} ({plan.status}); {plan.seconds:.2f} s with {plan.method} on {plan.backend}."
+        f"{plan.gap:.2%} ({plan.status}); {plan.seconds:.2f} s with {plan.method}{solver}."
     )
     return f"<p>{_text(proof)}</p>" + figure(plan_drawing(plan, problem), f"plan {name}") + table(pipelines)
 

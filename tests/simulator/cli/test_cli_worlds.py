@@ -135,9 +135,17 @@ FAILURE = '[[failures]]\nunit = "slice"\npipeline = 0\nstage = 0\nat_us = 1\nrep
 BAD = [
     ("", 'schema: expected "world/1", got null'),
     ('schema = "world/1"\njitter = 1', "jitter: unknown key"),
-    ('schema = "world/1"\nspread = "profil"', "world: spread: expected \"profile\" or a number >= 0, got 'profil'"),
+    (
+        'schema = "world/1"\nspread = "profil"',
+        "world: spread: expected \"profile\" or a number from 0 to 3 .*, got 'profil'",
+    ),
     ('schema = "world/1"\nspread = -1', "world: spread: expected .* got -1"),
     ('schema = "world/1"\nfactors = [0.5, 0]', r"factors\[1\]: expected a number > 0.0, got 0"),
+    ('schema = "world/1"\nspread = 50.0', "world: spread: expected .* got 50"),
+    ('schema = "world/1"\nfactors = [1e300]', "world: factors: expected numbers above 0, to 1e.06"),
+    (f'schema = "world/1"\nload_us = {10**19}', "load_us: expected .* got 1"),
+    (f'schema = "world/1"\n{FAILURE.replace("at_us = 1", f"at_us = {10**18}")}index = 0', "at_us: expected .* got 1"),
+    ('schema = "world/1"\n[[degradations]]\nfrom_us = 0\nuntil_us = 1\nfactor = 1e30', "factor: expected .* got 1e.30"),
     ('schema = "world/1"\nload_us = 1.5', "load_us: expected a valid integer, got 1.5"),
     ('schema = "world/1"\n[[failures]]\nunit = "rack"', r"failures\[0\].unit: expected 'slice', 'device' or 'server'"),
     (f'schema = "world/1"\n{FAILURE}index = 0', "failures: dnn: expected one of first, second, got ''"),

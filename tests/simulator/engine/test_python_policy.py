@@ -88,6 +88,25 @@ def test_an_answer_that_cannot_be_followed_is_said(system, answer, words) -> Non
         simulate(system, np.array([7]), policy=bad)
 
 
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda view: view.completion_us(9, 1), "there are 1 pipelines, from 0; got 9"),
+        (lambda view: view.completion_us(0, 5000), "batches of pipeline 0 have 1 to 2 requests; got 5000"),
+        (lambda view: view.work_us(0, -3), "batches of pipeline 0 have 1 to 2 requests; got -3"),
+        (lambda view: view.free_us(0, 7), "pipeline 0 has 1 stages, from 0; got 7"),
+        (lambda view: view.stages(-1), "there are 1 pipelines, from 0; got -1"),
+    ],
+)
+def test_a_view_shows_nothing_that_is_not_there(system, ask, words) -> None:
+    def curious(view: View) -> Answer:
+        ask(view)
+        return Drop()
+
+    with pytest.raises(InputError, match=words):
+        simulate(system, np.array([7]), policy=curious)
+
+
 def test_a_policy_may_wait_for_requests_alone(system) -> None:
     """Requests at 7 and 9 µs, numbers as NumPy has them: nothing is sent before both are there."""
 
