@@ -11,6 +11,7 @@ import typer
 from planner.files.models import load_model, model_sha256
 from planner.model import InputError, Profile
 from simulator.executor import Emulation
+from simulator.executor.devices import require_device_type
 
 CoresOption = Annotated[
     list[str] | None, typer.Option(metavar="TYPE=N", help="Cores of a device of this type. [default: 1]")
@@ -26,21 +27,31 @@ OversubscribeOption = Annotated[bool, typer.Option("--oversubscribe", help="Run 
 
 
 def emulation_of(
-    cores: list[str] | None, slowdown: list[str] | None, network: bool, profiles: Sequence[Profile] = ()
+    cores: list[str] | None,
+    slowdown: list[str] | None,
+    network: bool,
+    types: Sequence[str],
+    profiles: Sequence[Profile],
 ) -> Emulation:
-    """Return what TYPE=NUMBER options say; raises InputError where they cannot be read.
+    """Return what the options say of the cluster's device ``types``; raises InputError where they cannot be read.
 
-    A slowdown may be TYPE=DEVICE instead, of two devices that all ``profiles`` have.
+    A slowdown may be TYPE=DEVICE instead of TYPE=NUMBER, of two devices that all ``profiles`` have.
     """
-    measured = {device for profile in profiles for device in profile.devices}
-    slowdown = [
-        _with_number(text, profiles) if text.rpartition("=")[2] in measured else text for text in slowdown or []
-    ]
-    widths = _per_type("cores", cores)
-    for name, number in widths.items():
-        if not number.is_integer():
-            raise InputError(f"--cores: expected an integer >= 1 for {name}, got {number:g}")
-    return Emulation({name: int(number) for name, number in widths.items()}, _per_type("slowdown", slowdown), network)
+    widths = {}
+    for name, value in _per_type("cores", cores, types, "TYPE=NUMBER").items():
+        number = _number(value)
+        if number is None or not number.is_integer():
+            raise InputError(f"--cores: expected an integer >= 1 for {name}, got {value!r}")
+        widths[name] = int(number)
+    measured = [name for name in profiles[0].devices if all(profile.has(name, 1) for profile in profiles)]
+    expected = f"TYPE=NUMBER or TYPE=DEVICE, with DEVICE one of {', '.join(measured)}"
+    factors = {}
+    for name, value in _per_type("slowdown", slowdown, types, expected).items():
+        factor = _times_as_slow(name, value, profiles) if value in measured else _number(value)
+        if factor is None:
+            raise InputError(f"--slowdown: expected {expected}; got {f'{name}={value}'!r}")
+        factors[name] = factor
+    return Emulation(widths, factors, network)
 
 
 def load_profiled(path: Path, profile: Profile) -> ir.Model:
@@ -54,30 +65,36 @@ def load_profiled(path: Path, profile: Profile) -> ir.Model:
     return model
 
 
-def _with_number(text: str, profiles: Sequence[Profile]) -> str:
-    """Return TYPE=DEVICE with the number of times that whole devices of the type take longer for a whole model."""
-    name, _, device = text.rpartition("=")
+def _times_as_slow(name: str, device: str, profiles: Sequence[Profile]) -> float:
+    """Return how many times as long a whole model takes on a device type as on ``device``, to four digits."""
     slower, faster = ([_model_latency_us(profile, each) for profile in profiles] for each in (name, device))
-    return f"{name}={geometric_mean(slow / fast for slow, fast in zip(slower, faster, strict=True)):.4g}"
+    return float(f"{geometric_mean(slow / fast for slow, fast in zip(slower, faster, strict=True)):.4g}")
 
 
 def _model_latency_us(profile: Profile, device: str) -> int:
     return profile.stage_latency_us(device, 1, profile.table(device, 1).batches[0], 0, len(profile.blocks))
 
 
-def _per_type(option: str, given: list[str] | None) -> dict[str, float]:
-    """Read TYPE=NUMBER options.
+def _per_type(option: str, given: list[str] | None, types: Sequence[str], expected: str) -> dict[str, str]:
+    """Read TYPE=VALUE options.
 
-    >>> _per_type("slowdown", ["pi4=8", "pi5=2.5"])
-    {'pi4': 8.0, 'pi5': 2.5}
+    >>> _per_type("slowdown", ["pi4=8", "pi5=cpu"], ["pi4", "pi5"], "TYPE=NUMBER")
+    {'pi4': '8', 'pi5': 'cpu'}
     """
-    found = {}
+    found: dict[str, str] = {}
     for text in given or []:
         name, _, value = text.rpartition("=")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            name = ""
         if not name:
-            raise InputError(f"--{option}: expected TYPE=NUMBER, got {text!r}")
+            raise InputError(f"--{option}: expected {expected}; got {text!r}")
+        require_device_type(name, types)
+        if name in found:
+            raise InputError(f"--{option}: {name!r} is given twice")
+        found[name] = value
     return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

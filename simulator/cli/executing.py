@@ -84,6 +84,7 @@ def execute_plan(
     names = served_dnns(loaded, dnn)
     require_counted(duration, round(1e6 * warm_up))
     profiles = _profiles(loaded, names)
+    types = [device.name for device in loaded.problem.cluster.device_types]
     settings = Settings(
         policy=policy,
         guard_fraction=guard,
@@ -95,7 +96,7 @@ def execute_plan(
         cluster=cluster,
         realtime=realtime,
         oversubscribe=oversubscribe,
-        emulation=emulation_of(cores, slowdown, emulate_network, list(profiles.values())),
+        emulation=emulation_of(cores, slowdown, emulate_network, types, list(profiles.values())),
         seed=seed,
     )
     for name in names:

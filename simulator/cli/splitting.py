@@ -56,7 +56,8 @@ def pareto(
     if measure:
         if given is None:
             raise InputError("--measure needs the model itself; give it with --onnx")
-        settings = Settings(emulation=emulation_of(cores, slowdown, network=True), oversubscribe=oversubscribe)
+        emulation = emulation_of(cores, slowdown, True, pair, [profile])
+        settings = Settings(emulation=emulation, oversubscribe=oversubscribe)
         points = _measured(points, measure, profile, given, settings, Trial(seconds), wire)
     title = f"{profile.name}, batch {batch}, link {wire.hop_latency_us / 1000:g} ms, {wire.bandwidth_gbps:g} Gbit/s"
     table = split_table(points)

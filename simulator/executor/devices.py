@@ -7,6 +7,7 @@ with k - 1 others, as in the profiler. Devices take cores in plan order; every s
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from planner.model import InputError
 from simulator.dispatch.system import System
@@ -47,14 +48,21 @@ class Emulation:
 def check_emulation(emulation: Emulation, system: System) -> None:
     """Raise InputError for unknown device types and for numbers out of range."""
     for name in [*emulation.cores, *emulation.slowdown]:
-        if name not in system.device_types:
-            raise InputError(f"emulation: unknown device type {name!r}; the cluster has {list(system.device_types)}")
+        require_device_type(name, system.device_types)
     for name, cores in emulation.cores.items():
         if cores < 1:
             raise InputError(f"cores of {name}: expected an integer >= 1, got {cores}")
     for name, factor in emulation.slowdown.items():
-        if not factor >= 1:
-            raise InputError(f"slowdown of {name}: expected a factor >= 1, got {factor}; a CPU cannot run faster")
+        if not 1 <= factor < inf:
+            raise InputError(
+                f"slowdown of {name}: expected a finite factor >= 1, got {factor:g}; a CPU cannot run faster"
+            )
+
+
+def require_device_type(name: str, types: Sequence[str]) -> None:
+    """Raise InputError for a device type that the cluster does not have."""
+    if name not in types:
+        raise InputError(f"emulation: unknown device type {name!r}; the cluster has {list(types)}")
 
 
 def assign_cores(

@@ -76,12 +76,12 @@ class _Actor:
 class RayFleet:
     """Workers on a Ray cluster (see `fleet.Fleet`).
 
-    It joins the cluster that this process is connected to, else the one at ``RAY_ADDRESS``, else starts one here.
+    It joins the cluster that this process is connected to, else the one at ``RAY_ADDRESS``.
 
     Raises
     ------
     InputError
-        Ray is not installed, or the cluster lacks a resource that the plan names.
+        Ray is not installed, no cluster is named, or the cluster lacks a resource that the plan names.
     """
 
     def __init__(self, equipment: Equipment) -> None:
@@ -91,7 +91,7 @@ class RayFleet:
         self._actors: dict[SliceId, _Actor] = {}
         self._joined = not self._ray.is_initialized()
         if self._joined:
-            self._ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+            self._ray.init(address=_cluster_address(), log_to_driver=False, include_dashboard=False)
         try:
             self._require_resources()
             self._files = {
@@ -244,6 +244,17 @@ def _import_ray() -> Any:
     except ImportError:
         raise InputError("Ray is not installed; run `pip install 'poolpipe[ray]'`, or choose --cluster local") from None
     return ray
+
+
+def _cluster_address() -> str:
+    """Return where the cluster is; without an address Ray would start one on this machine alone."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise InputError(
+            "RAY_ADDRESS is not set; start a cluster with `ray start --head` and set RAY_ADDRESS=HOST:6379, "
+            "or choose --cluster local"
+        )
+    return address
 
 
 def _one_line(error: Exception) -> str:

@@ -13,10 +13,14 @@ A point is on the *front* if no other is at least as good in both latency and th
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import pandas as pd
 
 from planner.model import InputError, Profile
+
+HOUR_US = 3_600_000_000
+SLOWEST_GBPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,10 @@ class WireLink:
 
     def __post_init__(self) -> None:
         """Refuse what is no link."""
-        if not (self.hop_latency_us >= 0 and self.bandwidth_gbps > 0):
+        if not (0 <= self.hop_latency_us <= HOUR_US and SLOWEST_GBPS <= self.bandwidth_gbps < inf):
             raise InputError(
-                f"link: expected a latency >= 0 ms and a bandwidth > 0 Gbit/s, got {self.hop_latency_us / 1000:g} ms, "
+                f"link: expected a latency of 0 ms to {HOUR_US / 1000:g} ms (an hour) and a finite bandwidth of "
+                f"{SLOWEST_GBPS:g} Gbit/s or more, got {self.hop_latency_us / 1000:g} ms, "
                 f"{self.bandwidth_gbps:g} Gbit/s"
             )
 

@@ -11,12 +11,25 @@ from statistics import median
 import numpy as np
 import onnx_ir as ir
 
-from planner.model import Cluster, DeviceType, Dnn, Network, Options, Pipeline, Plan, Problem, Profile, Stage
+from planner.model import (
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    Network,
+    Options,
+    Pipeline,
+    Plan,
+    Problem,
+    Profile,
+    Stage,
+)
+from simulator.executor.devices import Emulation
 from simulator.executor.execution import Execution, Settings, execute
-from simulator.executor.pareto import Served, SplitPoint, WireLink
+from simulator.executor.pareto import HOUR_US, Served, SplitPoint, WireLink
 
-HOUR_US = 3_600_000_000
 PIPELINED = 4  # batches in flight: one on each stage, and one waiting for each
+LONGEST_S = 1_800  # half of the deadline
 SHM_GBPS = 1000.0  # without an emulated link the plan's network figures are not used
 
 
@@ -28,6 +41,11 @@ class Trial:
     min_batches: int = 20
     warm_batches: int = 4
 
+    def __post_init__(self) -> None:
+        """Refuse a trial of no length, or one so long that the deadline comes near."""
+        if not 0 < self.seconds <= LONGEST_S:
+            raise InputError(f"seconds: expected more than 0 s and at most {LONGEST_S} s, got {self.seconds:g}")
+
 
 def try_point(
     point: SplitPoint, profile: Profile, model: ir.Model, settings: Settings, trial: Trial, link: WireLink | None = None
@@ -35,7 +53,12 @@ def try_point(
     """Return a point with what this machine measured; ``link`` is emulated if it is given."""
     problem, plan = plan_of_point(point, profile, link)
     models = {profile.name: model}
-    settings = replace(settings, guard_fraction=0.0, emulation=replace(settings.emulation, network=link is not None))
+    emulation = Emulation(
+        {name: count for name, count in settings.emulation.cores.items() if name in point.devices},
+        {name: factor for name, factor in settings.emulation.slowdown.items() if name in point.devices},
+        network=link is not None,
+    )
+    settings = replace(settings, guard_fraction=0.0, emulation=emulation)
     served: dict[int, Served] = {}
     expected_us = point.predicted.latency_us
     for in_flight in (1, PIPELINED):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from planner.cli.app import new_app
 from planner.files import save
-from planner.model import InputError
+from planner.model import InputError, Profile
 from simulator.cli import executing
 from simulator.cli.devices import emulation_of
 
@@ -93,9 +93,19 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 BAD = [
     # arguments after the plan, models and trace; what is said
-    (["--cores", "core"], "--cores: expected TYPE=NUMBER"),
+    (["--cores", "core"], "--cores: expected TYPE=NUMBER; got 'core'"),
     (["--cores", "core=1.5"], "--cores: expected an integer"),
-    (["--slowdown", "pi4=2", "--oversubscribe"], "unknown device type 'pi4'"),
+    (["--cores", "core=inf"], "--cores: expected an integer"),
+    (["--cores", "core=1", "--cores", "core=2"], "--cores: 'core' is given twice"),
+    (["--slowdown", "core"], "--slowdown: expected TYPE=NUMBER or TYPE=DEVICE, with DEVICE one of core; got 'core'"),
+    (["--slowdown", "core=foo"], "--slowdown: expected TYPE=NUMBER or TYPE=DEVICE, with DEVICE one of core; got"),
+    (["--slowdown", "core=2", "--slowdown", "core=3"], "--slowdown: 'core' is given twice"),
+    (["--slowdown", "core=inf", "--oversubscribe"], "slowdown of core: expected a finite factor >= 1, got inf"),
+    (["--slowdown", "core=nan", "--oversubscribe"], "slowdown of core: expected a finite factor >= 1, got nan"),
+    (["--slowdown", "core=0.5", "--oversubscribe"], "slowdown of core: expected a finite factor >= 1, got 0.5"),
+    (["--slowdown", "pi4=2"], "unknown device type 'pi4'; the cluster has"),
+    (["--slowdown", "pi4=core"], "unknown device type 'pi4'; the cluster has"),
+    (["--slowdown", "other=core"], "profile tiny has no latencies for other 1/1"),
     (["--policy", "magic", "--oversubscribe"], "unknown policy 'magic'"),
     (["--warm-up", "2", "--oversubscribe"], "requests of its first 2 s are not counted, got 2 s"),
     (["--cores", "core=64"], "the plan's devices need 128 cores"),
@@ -103,16 +113,57 @@ BAD = [
 ]
 
 
-def test_a_slowdown_is_a_number_or_what_the_profile_says(make_case) -> None:
-    profile = make_case(latency_us=2_000).problem.dnns[0].variants[0]
+def with_pi(case) -> Profile:
+    """Return the case's profile with a device on which the four blocks take 1500 µs each, on a core 500 µs."""
+    profile = case.problem.dnns[0].variants[0]
     slower = replace(profile.tables[0], device="pi", latency_us=((1_500,) * 4,))
-    both = replace(profile, tables=(*profile.tables, slower))
-    # Four blocks of 1500 µs on a pi, 500 µs on a core.
-    assert emulation_of(None, ["pi=core", "core=1.5"], False, [both]).slowdown == {"pi": 3.0, "core": 1.5}
-    with pytest.raises(InputError, match="--slowdown: expected TYPE=NUMBER, got 'pi=gpu'"):
-        emulation_of(None, ["pi=gpu"], False, [both])
-    with pytest.raises(InputError, match="profile tiny has no latencies for gpu 1/1"):
-        emulation_of(None, ["gpu=core"], False, [both])
+    return replace(profile, tables=(*profile.tables, slower))
+
+
+def test_a_slowdown_is_a_number_or_what_the_profile_says(make_case) -> None:
+    both = with_pi(make_case(latency_us=2_000))
+    found = emulation_of(None, ["pi=core", "core=1.5"], False, ["pi", "core"], [both])
+    assert found.slowdown == {"pi": 3.0, "core": 1.5}
+
+
+def test_pareto_slows_a_device_down_as_the_profile_has_it(call, make_case, tmp_path: Path) -> None:
+    case = make_case(latency_us=2_000)
+    save(with_pi(case), tmp_path / "profile.json")
+    call(
+        "pareto", tmp_path / "profile.json", "--devices", "pi,core", "--link", "0,10", "--measure", 3, "--onnx",
+        case.folder / "tiny.onnx", "--seconds", 0.05, "--oversubscribe", "--slowdown", "pi=core",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    measured = {row["name"] for row in rows_of(tmp_path / "out" / "pareto.csv") if row["measured_latency_ms"]}
+    assert len(measured) == 3
+    assert "core" in measured  # a point without the device that is slowed down
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_trial_that_takes_no_time_is_one_line(call, make_case, tmp_path: Path, seconds: str) -> None:
+    case = make_case()
+    save(case.problem.dnns[0].variants[0], tmp_path / "profile.json")
+    with pytest.raises(InputError, match="seconds: expected"):
+        call(
+            "pareto", tmp_path / "profile.json", "--devices", "core,core", "--link", "0,10", "--measure", 1, "--onnx",
+            case.folder / "tiny.onnx", f"--seconds={seconds}", "--oversubscribe", "--out", tmp_path / "out",
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of every kind
+@pytest.mark.parametrize("address", [None, ""])
+def test_ray_without_an_address_is_one_line(
+    call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install poolpipe[ray])")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match="RAY_ADDRESS is not set; start a cluster with `ray start --head`"):
+        call(*files, "--rate", 100, "--duration", 2, "--cluster", "ray", "--out", tmp_path / "out")
+    assert not ray.is_initialized()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("arguments", "said"), BAD, ids=[said for _, said in BAD])
@@ -139,7 +190,9 @@ def test_models_that_are_missing_changed_or_none_are_one_line(call, files, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("link", ["1", "a,b", "-1,1", "0,0"])
+@pytest.mark.parametrize(
+    "link", ["1", "a,b", "-1,1", "0,0", "inf,1", "0,inf", "nan,1", "1e300,1e-300", "3600001,1", "0,1e-7"]
+)
 def test_a_link_that_is_none_is_one_line(call, make_case, tmp_path: Path, link: str) -> None:
     save(make_case().problem.dnns[0].variants[0], tmp_path / "profile.json")
     with pytest.raises(InputError, match="link: expected"):

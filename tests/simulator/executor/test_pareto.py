@@ -1,5 +1,6 @@
 from dataclasses import replace
 from itertools import product
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -64,7 +65,9 @@ def test_the_table_holds_every_point() -> None:
     assert table["measured_latency_ms"].isna().sum() == len(points) - 1
 
 
-@pytest.mark.parametrize(("latency_us", "bandwidth_gbps"), [(-1, 1), (0, 0), (float("nan"), 1)])
+@pytest.mark.parametrize(
+    ("latency_us", "bandwidth_gbps"), [(-1, 1), (0, 0), (nan, 1), (inf, 1), (0, inf), (3.7e9, 1), (0, 1e-7)]
+)
 def test_a_link_must_be_one(latency_us: float, bandwidth_gbps: float) -> None:
     with pytest.raises(InputError, match="link: expected"):
         WireLink(latency_us, bandwidth_gbps)
