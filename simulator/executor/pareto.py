@@ -34,7 +34,7 @@ class WireLink:
         """Refuse what is no link."""
         if not (0 <= self.hop_latency_us <= HOUR_US and SLOWEST_GBPS <= self.bandwidth_gbps < inf):
             raise InputError(
-                f"link: expected a latency of 0 ms to {HOUR_US / 1000:g} ms (an hour) and a finite bandwidth of "
+                "link: expected a latency of 0 ms to an hour and a finite bandwidth of "
                 f"{SLOWEST_GBPS:g} Gbit/s or more, got {self.hop_latency_us / 1000:g} ms, "
                 f"{self.bandwidth_gbps:g} Gbit/s"
             )
