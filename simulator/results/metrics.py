@@ -121,7 +121,7 @@ def latency_parts_us(records: Records, warm_up_us: int = WARM_UP_US) -> dict[str
             planned_us = records.of_requests(s, visits.size * wire_us + hop_us, chosen)
             sent_us = records.of_requests(s, visits.end_us, chosen)
             arrived_us = records.of_requests(s + 1, records.visits[s + 1].arrive_us, chosen)
-            transfer += np.minimum(planned_us, arrived_us - sent_us)
+            transfer += np.clip(arrived_us - sent_us, 0, planned_us)  # 0 where there was no further stage
     building = records.of_requests(0, records.visits[0].arrive_us, chosen) - records.arrival_us[chosen]
     queueing = latencies_us(records, warm_up_us) - building - transfer - inference
     return {"building": building, "queueing": queueing, "transfer": transfer, "inference": inference}
