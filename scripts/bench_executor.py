@@ -241,7 +241,9 @@ def _draw(rows: pd.DataFrame, path: Path) -> None:
             own = rows[(rows.model == name) & (rows.load == load) & (rows.quantity == quantity)]
             offsets = np.linspace(-0.15, 0.15, len(own)) if len(own) > 1 else np.zeros(1)
             ax.plot(place + offsets, own.difference, "o", color="#0072b2", markersize=4, alpha=0.8)
-        ax.set_xticks(range(len(cases)), [f"{name}\n{load:g}" for name, load in cases], fontsize=7)
+        ax.set_xticks(
+            range(len(cases)), [f"{name} {load:g}" for name, load in cases], fontsize=7, rotation=30, ha="right"
+        )
         ax.set_xlim(-0.5, len(cases) - 0.5)
         ax.set_ylim(*(side * max(1.3 * bar, 1.1 * np.abs(ax.get_ylim()).max()) for side in (-1, 1)))
         ax.set(title=quantity, ylabel="points" if quantity == "attainment" else "% of predicted")

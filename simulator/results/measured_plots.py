@@ -52,7 +52,7 @@ def split_tradeoff(points: pd.DataFrame, ax: Axes | None = None, *, title: str =
         ``predicted_throughput_rps``, and ``measured_latency_ms`` and ``measured_throughput_rps``, NaN where not
         measured.
     """
-    ax = ax or new_axes()
+    ax = ax or new_axes(6.4, 5.0)  # its legend is long
     for number, (devices, own) in enumerate(points.groupby("devices", sort=False)):
         label = str(devices).replace("+", " then ")
         _scatter(ax, own, "predicted", c=COLOURS[number], marker=MARKERS[number], s=22, label=label)
