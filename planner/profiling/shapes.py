@@ -20,12 +20,20 @@ _SMALL = 1024  # elements; constants up to this size may hold shapes and are sho
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor's element type and its shape for one request; ``batched`` tells whether it grows with the batch."""
+    """A tensor's element type and its shape for one request.
+
+    ``batch_axis`` is the axis along which it grows with the batch, None where its size is always the same.
+    """
 
     name: str
     dtype: ir.DataType
     shape: tuple[int, ...]
-    batched: bool
+    batch_axis: int | None
+
+    @property
+    def batched(self) -> bool:
+        """Whether the tensor grows with the batch."""
+        return self.batch_axis is not None
 
     @property
     def elements(self) -> int:
@@ -61,7 +69,8 @@ def infer_tensors(model: ir.Model) -> dict[str, Tensor]:
         (dtype, low), (_, high) = small[name], large[name]
         # Linear in the batch: f(1) = 2 f(2) - f(3).
         unit = tuple(2 * low_size - high_size for low_size, high_size in zip(low, high, strict=True))
-        tensors[name] = Tensor(name, dtype, unit, batched=low != high)
+        moved = [axis for axis, sizes in enumerate(zip(low, high, strict=True)) if len(set(sizes)) > 1]
+        tensors[name] = Tensor(name, dtype, unit, moved[0] if moved else None)
         if name not in constants:
             value.shape = ir.Shape([_symbolic(*sizes) for sizes in zip(unit, low, strict=True)])
             value.dtype = dtype

@@ -8,25 +8,33 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """What one request of a tensor looks like; ``batched`` tells whether it grows with the batch."""
+    """What one request of a tensor looks like.
+
+    ``batch_axis`` is the axis along which it grows with the batch, None where its size is always the same.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     request_bytes: int
-    batched: bool
+    batch_axis: int | None
 
     def nbytes(self, batch: int) -> int:
         """Return the bytes of a batch."""
-        return self.request_bytes * (batch if self.batched else 1)
+        return self.request_bytes * (1 if self.batch_axis is None else batch)
 
     def batch_shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of a batch.
 
-        >>> TensorLayout("x", "float32", (1, 3), 12, True).batch_shape(4)
+        >>> TensorLayout("x", "float32", (1, 3), 12, 0).batch_shape(4)
         (4, 3)
+        >>> TensorLayout("state", "float32", (2, 1, 3), 24, 1).batch_shape(4)
+        (2, 4, 3)
         """
-        return (self.shape[0] * batch, *self.shape[1:]) if self.batched else self.shape
+        axis = self.batch_axis
+        if axis is None:
+            return self.shape
+        return (*self.shape[:axis], self.shape[axis] * batch, *self.shape[axis + 1 :])
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def aligned(nbytes: int) -> int:
 def packed(layouts: Sequence[TensorLayout], batch: int) -> tuple[tuple[int, ...], int]:
     """Return where the tensors of a batch begin that lie one after the other, and the bytes that they take.
 
-    >>> packed([TensorLayout("x", "float32", (3,), 12, True)] * 2, batch=10)
+    >>> packed([TensorLayout("x", "float32", (3,), 12, 0)] * 2, batch=10)
     ((0, 128), 256)
     """
     *offsets, end = accumulate((aligned(layout.nbytes(batch)) for layout in layouts), initial=0)

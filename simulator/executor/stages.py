@@ -60,7 +60,7 @@ def split_model(graph: ModelGraph, starts: Sequence[int], folder: Path) -> Pipel
 
 def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...]:
     return tuple(
-        TensorLayout(name, np.dtype(tensor.dtype.numpy()).name, tensor.shape, tensor.request_bytes, tensor.batched)
+        TensorLayout(name, np.dtype(tensor.dtype.numpy()).name, tensor.shape, tensor.request_bytes, tensor.batch_axis)
         for name, tensor in ((name, graph.tensors[name]) for name in names)
     )
 

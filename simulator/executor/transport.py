@@ -33,7 +33,7 @@ class Segment:
 
     Examples
     --------
-    >>> layouts = [TensorLayout("x", "float32", (1,), 4, True)]
+    >>> layouts = [TensorLayout("x", "float32", (1,), 4, 0)]
     >>> segment = Segment(slots=2, slot_bytes=64)
     >>> first = segment.take()
     >>> write(segment.memory, first, layouts, 3, [np.arange(3, dtype=np.float32)])

@@ -24,7 +24,7 @@ Behaviour = Literal["serve", "dawdle", "refuse", "die", "hang"]
 
 
 def layout(name: str) -> TensorLayout:
-    return TensorLayout(name, "float32", (1,), 4, True)
+    return TensorLayout(name, "float32", (1,), 4, 0)
 
 
 # Three stages: the first makes a and b, the second reads a, the third reads b (which skips a stage) and c.

@@ -8,8 +8,8 @@ from simulator.executor.layouts import TensorLayout
 from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Spot, Work, pack, unpack
 from simulator.executor.transport import Segment, read, write
 
-ROWS = TensorLayout("x", "float32", (1, 3), 12, True)
-FLAG = TensorLayout("flag", "bool", (2,), 2, False)
+ROWS = TensorLayout("x", "float32", (1, 3), 12, 0)
+FLAG = TensorLayout("flag", "bool", (2,), 2, None)
 
 
 def test_tensors_are_read_in_place_through_another_handle() -> None:
