@@ -1,9 +1,10 @@
 """Planning: which pipelines serve which DNN on which devices."""
 
+from planner.planning.answers.changes import slices_started
+from planner.planning.answers.explain import Explanation, explain
 from planner.planning.api import make_plan
-from planner.planning.changes import slices_started
-from planner.planning.explain import Explanation, LeastSlo, explain
 from planner.planning.fronts import Point, cost_front, latency_front
+from planner.planning.pipelines.reach import LeastSlo
 
 __all__ = [
     "Explanation",

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib.metadata import version as installed_version
 from time import perf_counter
 
 from planner.model import InputError, Plan, Problem, digest
 from planner.model.check import check
 from planner.model.plan import Scheduler
-from planner.planning import columns, dynamic, milp
-from planner.planning.backends import BACKENDS, Clock, Limits
+from planner.planning.answers.canonical import canonical
+from planner.planning.answers.changes import size_from
 from planner.planning.baselines import (
     devices_of,
     is_large,
@@ -18,17 +19,18 @@ from planner.planning.baselines import (
     with_closed_form_x0,
     with_x0,
 )
-from planner.planning.candidates import Candidate, enumerate_candidates
-from planner.planning.canonical import canonical
-from planner.planning.changes import size_from
-from planner.planning.explain import unreachable
-from planner.planning.sizing import Sizing, build_plan
+from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
+from planner.planning.pipelines.reach import unreachable
+from planner.planning.pipelines.sizing import Sizing, build_plan
+from planner.planning.programme.backends import BACKENDS, Clock, Limits
+from planner.planning.programme.backends import version as backend_version
+from planner.planning.whole_devices import columns, dynamic, narrowed
 
 log = logging.getLogger(__name__)
 
 # Methods over enumerated candidates. ``auto`` and the schedulers' own are told in `make_plan`.
 METHODS: dict[str, Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]] = {
-    "milp": milp.size,
+    "milp": narrowed.size,
     "dynamic": dynamic.size,
 }
 # ``auto`` takes columns above so many pipelines to enumerate (for two device types, where the dynamic programme is
@@ -81,7 +83,7 @@ def make_plan(
         The NP plan whose devices DART-r begins with; computed where None.
     current, max_started
         The plan in use and how many slices may be started anew to get from it to the next one
-        (`planner.planning.changes`); by method milp, for pipelines only.
+        (`planner.planning.answers.changes`); by method milp, for pipelines only.
 
     Raises
     ------
@@ -123,11 +125,17 @@ def make_plan(
         gap=gap,
         seconds=perf_counter() - begin_s,
         problem_sha256=digest(problem),
+        versions=_versions(sizing.backend),
     )
     violations = check(known, plan)
     if violations:
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
     return plan
+
+
+def _versions(backend: str) -> dict[str, str]:
+    versions = {"poolpipe": installed_version("poolpipe")}
+    return versions if backend not in BACKENDS else versions | {backend: backend_version(backend)}
 
 
 def _check_options(scheduler: str, method: str, backend: str, gap: float, time_limit_s: float | None) -> None:
@@ -200,7 +208,7 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple
         method = "columns"
     if method == "columns":
         return _size_columns(whole, backend, clock), method
-    sizing = milp.size(whole, candidates, backend, clock.remaining())
+    sizing = narrowed.size(whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
 
 

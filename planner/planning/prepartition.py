@@ -21,11 +21,9 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.model import InputError
-
-Floats = NDArray[np.float64]
+from planner.planning.arrays import Floats
 
 # Lower and upper bounds of a block's share of the latency, as multiples of 1 / N.
 RELAXATIONS = ((0.7, 1.3), (0.5, 1.5), (0.5, 2.0), (0.5, 2.5), (0.5, 3.0), (0.5, 3.5), (0.5, 4.0), (0.4, 4.0))

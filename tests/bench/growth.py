@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from problems import Size, make_problem
 
 from planner.files import replacing
-from planner.planning import columns, make_plan
+from planner.planning import make_plan
+from planner.planning.whole_devices import columns
 
 # Along one axis at a time from a middle size; the last rows are the bars of the planner's issue.
 SIZES: dict[str, tuple[Size, ...]] = {

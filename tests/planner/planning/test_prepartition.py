@@ -10,9 +10,9 @@ import pytest
 
 from planner.files.ppipe import list_dnns, read_layers, read_prepartition
 from planner.model import InputError
-from planner.planning.backends import solve
-from planner.planning.linear import LinearModel
 from planner.planning.prepartition import RELAXATIONS, Blocks, even_runtime, prepartition
+from planner.planning.programme.backends import solve
+from planner.planning.programme.linear import LinearModel
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
 

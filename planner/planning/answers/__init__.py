@@ -1,0 +1,1 @@
+"""What is made of an optimum: canonical plans, changes of the plan in use, explanations."""

@@ -1,0 +1,116 @@
+"""The canonical plan: at equal objective, every DNN on the fewest devices, then in the fewest pipelines.
+
+A plan gives each DNN d whole devices of each type, and the objective needs only some throughput of it: w_d · z under
+max-min, its rate where rates are given, else what it has. That leaves a problem of its own per DNN, on those devices:
+
+    fewest devices     minimise sum of U_g, subject to Y_d >= what is needed
+    fewest pipelines   minimise sum of open_c, n_{c,s} <= most_{c,s} · open_c, subject to both
+
+over the formulation of `planner.planning.programme.milp`, with open_c binary and most_{c,s} = count_g · k. Of equally
+many pipelines those with the fewest stages are taken.
+
+Deviation: devices are not exchanged between DNNs, which would couple them again; on PPipe's 24 MAF'19 problems it costs
+one device in one of them, and takes 0.1 s instead of seconds. Nor are candidates looked at beyond the `LARGEST` that
+lose least by the relaxation's prices (`planner.planning.programme.relaxation`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from planner.model import Problem
+from planner.model.objective import MAXIMISED
+from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.sizing import Sized, Sizing
+from planner.planning.programme import milp
+from planner.planning.programme.backends import Clock, Limits, Start, solve
+from planner.planning.programme.relaxation import affordable, relax
+
+LIMITS = Limits(gap=1e-6, time_limit_s=1.0)  # each; a plan that is only good to read is not worth waiting for
+LARGEST = 200
+FAR = 1000  # a stage counts so much less than a pipeline
+
+
+def canonical(
+    problem: Problem, candidates: Sequence[Candidate], sizing: Sizing, backend: str, limits: Limits
+) -> Sizing:
+    """Return a plan of equal objective that is cheaper and simpler where there is one.
+
+    The time left in ``limits``, at most `LIMITS` for either step of a DNN, ends the search with the best plan so far.
+    """
+    clock = Clock(limits)
+    sizing = sizing.merged()
+    found: list[Sized] = []
+    for dnn in range(len(problem.dnns)):
+        mine = _of(sizing.pipelines, dnn)
+        if mine:
+            own = [replace(candidate, dnn=0) for candidate in candidates if candidate.dnn == dnn]
+            alone = _alone(problem, sizing, dnn, Sizing(mine, 0.0, sizing.backend))
+            found += (_renumbered(sized, dnn) for sized in _simplest(alone, own, mine, backend, clock))
+    return replace(sizing, pipelines=tuple(found))
+
+
+def _of(pipelines: Sequence[Sized], dnn: int) -> tuple[Sized, ...]:
+    """Return the pipelines of a DNN, as those of DNN 0 of a problem of its own."""
+    return tuple(_renumbered(sized, 0) for sized in pipelines if sized.candidate.dnn == dnn)
+
+
+def _renumbered(sized: Sized, dnn: int) -> Sized:
+    return replace(sized, candidate=replace(sized.candidate, dnn=dnn))
+
+
+def _alone(problem: Problem, sizing: Sizing, number: int, mine: Sizing) -> Problem:
+    """Return the problem of one DNN: to serve what the objective needs on the devices that the plan gives it."""
+    dnn = problem.dnns[number]
+    needed_rps = mine.throughput_rps(0)
+    if problem.options.objective == "max_min_throughput":
+        needed_rps = min(needed_rps, dnn.weight * sizing.value(problem))
+    elif not MAXIMISED[problem.options.objective] and dnn.rate_rps is not None:
+        needed_rps = min(needed_rps, dnn.rate_rps)
+    devices = mine.devices()
+    counts = {device.name: devices.get(index, 0) for index, device in enumerate(problem.cluster.device_types)}
+    return replace(
+        problem,
+        cluster=problem.cluster.with_counts(counts),
+        dnns=(replace(dnn, rate_rps=needed_rps * (1 - milp.ROUNDING)),),
+        options=replace(problem.options, objective="fewest_devices"),
+    )
+
+
+def _simplest(
+    problem: Problem, candidates: Sequence[Candidate], pipelines: tuple[Sized, ...], backend: str, clock: Clock
+) -> tuple[Sized, ...]:
+    """Solve both steps for one DNN, each from the plan that the one before left."""
+    best = Sizing(pipelines, 0.0, backend)
+    relaxation = relax(problem, candidates)
+    kept = affordable(problem, candidates, relaxation, best.value(problem), best.candidates)[:LARGEST]
+    formulation = milp.build(problem, sorted({*kept, *best.candidates}))
+    proven = relaxation.bound > best.value(problem) - 1 + milp.ROUNDING  # no device less is possible
+    for step in (_count_pipelines,) if proven else (milp.start_from, _count_pipelines):
+        start = step(formulation, best.pipelines)
+        solution, _ = solve(formulation.model, backend, clock.within(LIMITS), start)
+        if solution.found:
+            best = min(best, Sizing(milp.extract(formulation, solution), 0.0, backend), key=_effort)
+    return best.pipelines
+
+
+def _count_pipelines(formulation: milp.Formulation, pipelines: Sequence[Sized]) -> Start:
+    """Minimise the candidates in use, on no more devices than the plan has; return where to begin."""
+    milp.keep_objective(formulation, Sizing(tuple(pipelines), 0.0, "").value(formulation.problem))
+    model, types = formulation.model, formulation.problem.cluster.device_types
+    start = dict(milp.start_from(formulation, pipelines))
+    in_use, opened = {sized.candidate for sized in pipelines}, []
+    for candidate, rate, slices in zip(formulation.candidates, formulation.rate, formulation.slices, strict=True):
+        name = model.column_names[rate].replace("rate", "open", 1)
+        column = model.add_column(name, upper=1.0, integer=True)
+        start[column] = float(candidate in in_use)
+        opened.append((column, 1.0 + len(slices) / FAR))
+        for stage, (count, device, share) in enumerate(zip(slices, candidate.devices, candidate.shares, strict=True)):
+            most = types[device].count * share  # at least as many groups of slices as fit
+            model.add_row(f"{name},{stage}", [(count, 1.0), (column, -most)], upper=0.0)
+    model.set_objective(opened, maximise=False)
+    return start
+
+
+def _effort(sizing: Sizing) -> tuple[int, int, int]:
+    stages = sum(len(sized.slices) for sized in sizing.pipelines)
+    return sum(sizing.devices().values()), len(sizing.pipelines), stages

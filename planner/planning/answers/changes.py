@@ -1,0 +1,136 @@
+"""The next plan from the current one: at most so many slices are started anew.
+
+A slice holds blocks [i, j) of a variant of a DNN on 1/k of a device of type g; call that its role r. A slice that keeps
+its role keeps running, whatever the pipeline and the batch size it then serves; stopping one costs nothing; giving it
+another role, or a free device a role, means loading a model, which is what is limited. Over the formulation of
+`planner.planning.programme.milp`, with o_r slices in role r now:
+
+    started[r]   sum of n_{c,s} over the stages s of candidates c in role r  -  a_r <= o_r
+    started      sum of a_r <= most
+
+Candidates that differ from a better one only in cuts can keep slices running that the better one cannot, so all of them
+take part; of candidates with equal roles the Pareto-best remain. At equal objective the fewest slices are started.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.model import InputError, Plan, Problem
+from planner.planning.pipelines.candidates import Candidate, enumerate_candidates, pareto_best
+from planner.planning.pipelines.reach import unreachable
+from planner.planning.pipelines.sizing import Sizing
+from planner.planning.programme import milp
+from planner.planning.programme.backends import Clock, Limits, solve
+
+TIDY_LIMITS = Limits(gap=1e-6, time_limit_s=2.0)
+
+
+@dataclass(frozen=True, order=True)
+class Role:
+    """What a slice has loaded: blocks of a variant of a DNN, on a share of a device type."""
+
+    dnn: str
+    variant: str
+    first_block: int
+    last_block: int
+    device: str
+    share: int
+
+
+def slices_by_role(plan: Plan) -> Counter[Role]:
+    """Return how many slices a plan has in each role."""
+    found: Counter[Role] = Counter()
+    for pipeline in plan.pipelines:
+        for stage in pipeline.stages:
+            role = Role(pipeline.dnn, pipeline.variant, stage.first_block, stage.last_block, stage.device, stage.share)
+            found[role] += stage.slices
+    return found
+
+
+def slices_started(current: Plan, following: Plan) -> int:
+    """Return the slices that are started anew to get from one plan to the next.
+
+    >>> from planner.model import *
+    >>> def plan(slices):
+    ...     stage = Stage(0, 2, "L4", 1, slices, 1, 8000, 0.0, 125.0)
+    ...     return Plan("pipelines", "max_min_throughput", "optimal", 0, 0, "", "", 0, "", {},
+    ...                 (Pipeline("toy", "toy", 125.0, 0.0, 0.0, (stage,)),))
+    >>> slices_started(plan(3), plan(5)), slices_started(plan(5), plan(3))
+    (2, 0)
+    """
+    return (slices_by_role(following) - slices_by_role(current)).total()
+
+
+def size_from(problem: Problem, current: Plan, most: int, backend: str, limits: Limits) -> Sizing:
+    """Return the best plan that starts at most ``most`` slices anew; X0 must be known.
+
+    Raises
+    ------
+    InputError
+        ``most`` is negative, a DNN cannot meet its SLO, or nothing can be found within the limit.
+    """
+    if most < 0:
+        raise InputError(f"slices that may be started: expected at least 0, got {most}")
+    clock = Clock(limits)
+    running = slices_by_role(current)
+    candidates = [candidate for number in range(len(problem.dnns)) for candidate in _candidates(problem, number)]
+
+    def limit_started(formulation: milp.Formulation) -> list[int]:
+        return _limit_started(formulation, running, most)
+
+    best = milp.size(problem, candidates, backend, clock.remaining(), limit_started)
+    formulation = milp.build(problem, best.candidates)
+    started = limit_started(formulation)
+    milp.keep_objective(formulation, best.value(problem))
+    formulation.model.set_objective([(column, 1.0) for column in started], maximise=False)
+    start = milp.start_from(formulation, best.pipelines)
+    solution, _ = solve(formulation.model, backend, clock.within(TIDY_LIMITS), start)
+    return Sizing(milp.extract(formulation, solution), best.bound, best.backend) if solution.found else best
+
+
+def _candidates(problem: Problem, number: int) -> list[Candidate]:
+    """Return the candidates of a DNN that are Pareto-best among those with equal roles."""
+    x0_rps = problem.dnns[number].np_throughput_rps or 0.0
+    groups: defaultdict[tuple[object, ...], list[Candidate]] = defaultdict(list)
+    for candidate in enumerate_candidates(problem, number, x0_rps, pareto=False):
+        key = candidate.variant, candidate.cuts, candidate.devices, candidate.shares, candidate.parts
+        groups[key].append(candidate)
+    if not groups:
+        raise unreachable(problem, number)
+    return [candidate for group in groups.values() for candidate in _best_of(group)]
+
+
+def _best_of(group: Sequence[Candidate]) -> Iterator[Candidate]:
+    slice_rps = np.array([candidate.slice_rps for candidate in group])
+    for row in pareto_best(slice_rps, np.zeros(len(group))):
+        yield group[row]
+
+
+def _limit_started(formulation: milp.Formulation, running: Counter[Role], most: int) -> list[int]:
+    """Add the rows ``started[r]`` and ``started``; return the columns a_r."""
+    by_role: defaultdict[Role, list[tuple[int, float]]] = defaultdict(list)
+    for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
+        for stage, (column, parts) in enumerate(zip(slices, candidate.parts, strict=True)):
+            by_role[_role(formulation.problem, candidate, stage)].append((column, float(parts)))
+    model, started = formulation.model, []
+    for role, terms in by_role.items():
+        name = f"started[{role.dnn}/{role.variant},{role.first_block}-{role.last_block},{role.device}/{role.share}]"
+        started.append(model.add_column(name))
+        model.add_row(name, [*terms, (started[-1], -1.0)], upper=float(running[role]))
+    model.add_row("started", [(column, 1.0) for column in started], upper=float(most))
+    return started
+
+
+def _role(problem: Problem, candidate: Candidate, stage: int) -> Role:
+    dnn = problem.dnns[candidate.dnn]
+    return Role(
+        dnn.name,
+        dnn.variants[candidate.variant].name,
+        candidate.cuts[stage],
+        candidate.cuts[stage + 1],
+        problem.cluster.device_types[candidate.devices[stage]].name,
+        candidate.shares[stage],
+    )

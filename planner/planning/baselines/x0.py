@@ -1,0 +1,105 @@
+"""X0: a DNN's throughput under NP planned without batch building, on which every batch-building time rests.
+
+NP optima are not unique, so X0 is made so: among the optima, the one with the largest sum of throughputs. DNNs that NP
+cannot serve have X0 = 0, and the others share the cluster without them.
+
+Deviation: for large problems (`is_large`) X0 is that of NP's relaxation, with fractions of devices and otherwise by the
+same rule. Exact NP does not end there in minutes, and whole devices hardly count: the least X0 / weight is 0.4 % above
+the exact one at 10 DNNs on 500 devices of 6 types, 0.05 % at 10 on 10,000 of 4.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+
+from planner.model import Dnn, Problem
+from planner.planning.baselines.unpartitioned import unpartitioned
+from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
+from planner.planning.pipelines.sizing import Sizing
+from planner.planning.programme import milp
+from planner.planning.programme.backends import Limits, solve
+from planner.planning.whole_devices import narrowed, tables
+
+# Exact NP takes seconds up to so many candidates, and may not end above; for at most two device types, which tables
+# (`planner.planning.whole_devices.tables`) narrow, up to the second number.
+EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 64, 128
+
+
+def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = None) -> Problem:
+    """Return the problem with ``np_throughput_rps``, X0, filled in where it is None.
+
+    X0 is exact where NP has at most 64 candidates (about one per DNN variant and device type), 128 for at most two
+    device types, else that of NP's relaxation.
+
+    Examples
+    --------
+    Two devices that serve 125 requests/s each, for two DNNs:
+
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1,), ((8000,),), Provenance("measured", "by hand"))
+    >>> profile = Profile("toy", (Block(("a",)),), (), (table,))
+    >>> dnns = (Dnn("a", 20_000, (profile,)), Dnn("b", 20_000, (profile,)))
+    >>> problem = Problem(Cluster((DeviceType("L4", 2),), Network(10)), dnns)
+    >>> [dnn.np_throughput_rps for dnn in with_x0(problem).dnns]
+    [125.0, 125.0]
+    """
+    if all(dnn.np_throughput_rps is not None for dnn in problem.dnns):
+        return problem
+    whole = unpartitioned(problem)
+    found = {number: enumerate_candidates(whole, number, inf) for number in range(len(problem.dnns))}
+    served = [number for number, candidates in found.items() if candidates]
+    x0_rps = dict.fromkeys(range(len(problem.dnns)), 0.0)
+    if served:
+        among = replace(
+            whole,
+            dnns=tuple(_by_rate(whole.dnns[number]) for number in served),
+            options=replace(whole.options, objective="max_min_throughput"),
+        )
+        candidates = [
+            replace(candidate, dnn=position) for position, number in enumerate(served) for candidate in found[number]
+        ]
+        if is_large(among, candidates):
+            throughput_rps = _relaxed_largest_sum(among, candidates)
+        else:
+            sizing = _largest_sum(among, candidates, backend, limits or Limits())
+            throughput_rps = [sizing.throughput_rps(position) for position in range(len(served))]
+        x0_rps |= dict(zip(served, throughput_rps, strict=True))
+    dnns = (
+        replace(dnn, np_throughput_rps=x0_rps[number]) if dnn.np_throughput_rps is None else dnn
+        for number, dnn in enumerate(problem.dnns)
+    )
+    return replace(problem, dnns=tuple(dnns))
+
+
+def is_large(problem: Problem, candidates: Sequence[Candidate]) -> bool:
+    """Tell whether exact NP over its candidates may not end in reasonable time."""
+    few_types = len(problem.cluster.device_types) <= tables.TYPES
+    return len(candidates) > (EXACT_CANDIDATES_OF_TWO if few_types else EXACT_CANDIDATES)
+
+
+def _by_rate(dnn: Dnn) -> Dnn:
+    """Return the DNN with its rate, where it has one, as its share of the load."""
+    return dnn if dnn.rate_rps is None else replace(dnn, weight=dnn.rate_rps)
+
+
+def _largest_sum(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
+    """Return, among the optima of the problem's objective, one with the largest sum of throughputs."""
+    first = narrowed.size(problem, candidates, backend, limits)
+    formulation = milp.build(problem, candidates)
+    milp.keep_objective(formulation, first.value(problem))
+    formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)
+    start = milp.start_from(formulation, first.pipelines)
+    solution, name = solve(formulation.model, backend, limits, start)
+    return Sizing(milp.extract(formulation, solution), first.bound, name) if solution.found else first
+
+
+def _relaxed_largest_sum(problem: Problem, candidates: Sequence[Candidate]) -> list[float]:
+    """Return every DNN's throughput in the same optimum, where slices and devices may be fractions."""
+    formulation = milp.build(problem, candidates)
+    formulation.model.relax_integers()
+    first, _ = solve(formulation.model, "highs")
+    milp.keep_objective(formulation, first.objective)
+    formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)
+    second, _ = solve(formulation.model, "highs")
+    values = (second if second.found else first).values
+    return [float(values[column]) for column in formulation.throughput]

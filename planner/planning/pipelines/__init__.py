@@ -1,0 +1,1 @@
+"""What can be chosen: candidates, their sizes and prices, and why nothing can."""

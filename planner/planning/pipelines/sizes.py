@@ -1,0 +1,220 @@
+"""The sizes of a candidate that are worth having, as arrays.
+
+A candidate with n_s slices in stage s has the throughput min over s of x_s · n_s, so the only sizes worth having are
+those where no slice can be taken away: from one slice per stage, add a slice to each stage that limits, and so on. A
+candidate together with such a size is an *item*; a plan is a multiset of items, and uses n_s / k_s devices of a type
+for each of their stages. Sizes are listed until their stages, each rounded up to whole devices, exceed the cluster.
+
+Throughputs are divided by the DNN's weight here, so that the objective of a plan is the least sum of items over DNNs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.sizing import Sized
+
+TIE = 1 + 1e-12  # stages this close to the slowest limit as well
+
+
+@dataclass(frozen=True)
+class CandidateTable:
+    """The candidates of one DNN as arrays ``[candidate, stage]``; stages beyond a candidate's own are not read.
+
+    ``value`` is x_s / weight. ``stages[candidate]`` counts stages.
+    """
+
+    candidates: Sequence[Candidate]
+    weight: float
+    value: Floats
+    share: Integers
+    device: Integers
+    stages: Integers
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate], weight: float) -> "CandidateTable":
+        """Lay candidates of one DNN out as arrays.
+
+        >>> halves = Candidate(0, 0, (0, 1, 3), (0, 1), (2, 1), (4, 4), (100.0, 70.0))
+        >>> CandidateTable.of([halves], 0.5).value
+        array([[200., 140.]])
+        """
+        positions = max((len(candidate.devices) for candidate in candidates), default=1)
+        shape = len(candidates), positions
+        value, share, device = np.ones(shape), np.ones(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        stages = np.array([len(candidate.devices) for candidate in candidates], dtype=np.int64)
+        for row, candidate in enumerate(candidates):
+            value[row, : stages[row]] = candidate.slice_rps
+            share[row, : stages[row]] = candidate.shares
+            device[row, : stages[row]] = candidate.devices
+        return cls(candidates, weight, value / weight, share, device, stages)
+
+    @property
+    def positions(self) -> int:
+        """The largest number of stages."""
+        return int(self.value.shape[1])
+
+    def device_use(self, types: int) -> Floats:
+        """Return the devices ``[candidate, type]`` that a candidate fills per unit of value."""
+        use = np.zeros((len(self.stages), types))
+        for position in range(self.positions):
+            rows = np.flatnonzero(self.stages > position)
+            per_value = 1 / (self.value[rows, position] * self.share[rows, position])
+            np.add.at(use, (rows, self.device[rows, position]), per_value)
+        return use
+
+    def sized(self, row: int, value: float) -> Sized:
+        """Return a candidate with the fewest slices that give a value.
+
+        >>> halves = Candidate(0, 0, (0, 1, 3), (0, 1), (2, 1), (4, 4), (100.0, 70.0))
+        >>> CandidateTable.of([halves], 0.5).sized(0, 280.0).slices
+        (2, 2)
+        """
+        candidate = self.candidates[row]
+        slices = tuple(ceil(value / per_slice / TIE) for per_slice in self.value[row, : self.stages[row]].tolist())
+        return Sized(candidate, slices)
+
+
+@dataclass(frozen=True)
+class Items:
+    """Items of one DNN: row of the candidate, value, and use ``[item, 2 · position + type]`` in 1/unit devices."""
+
+    row: Integers
+    value: Floats
+    use: Integers
+
+    def take(self, chosen: Integers | NDArray[np.bool_]) -> "Items":
+        """Return some of the items."""
+        return Items(self.row[chosen], self.value[chosen], self.use[chosen])
+
+    @property
+    def totals(self) -> Integers:
+        """Use ``[item, type]``, summed over positions."""
+        return np.stack([self.use[:, 0::2].sum(axis=1), self.use[:, 1::2].sum(axis=1)], axis=1)
+
+    def best_per(self, keys: Integers) -> "Items":
+        """Return the most valuable item of each distinct row of ``keys``, in the order of the keys."""
+        if len(self.row) == 0:
+            return self
+        order = np.lexsort((-self.value, *keys.T[::-1]))
+        sorted_keys = keys[order]
+        first = np.ones(len(order), dtype=np.bool_)
+        first[1:] = (sorted_keys[1:] != sorted_keys[:-1]).any(axis=1)
+        return self.take(order[first])
+
+
+def best_whole(table: CandidateTable, counts: Integers) -> tuple[Floats, Integers]:
+    """Return the best item per pair of whole devices (i, j), each stage rounded up to whole devices.
+
+    Both arrays are ``[i, j]``: the value, 0 where there is no item, and the row of the candidate.
+    """
+    shape = int(counts[0]) + 1, int(counts[1]) + 1
+    best, row = np.zeros(shape), np.full(shape, -1)
+    _best_whole(table.value, table.share, table.device, table.stages, counts, best, row)
+    return best, row
+
+
+def cheap_items(
+    table: CandidateTable, counts: Integers, units: Integers, device_price: Floats, value_price: float, budget: float
+) -> Items:
+    """Return the items whose loss, price of their devices less that of their value, is within a budget."""
+    arrays = table.value, table.share, table.device, table.stages, counts, units, device_price, value_price, budget
+    room = 0
+    while True:
+        rows, values = np.empty(room, dtype=np.int64), np.empty(room)
+        uses = np.zeros((room, 2 * table.positions), dtype=np.int64)
+        found = _cheap_items(*arrays, rows, values, uses)
+        if found <= room:
+            return Items(rows, values, uses)
+        room = found
+
+
+@njit(cache=True)
+def _slowest(value: Floats, slices: Integers, stages: int) -> float:
+    slowest: float = value[0] * slices[0]
+    for stage in range(1, stages):
+        slowest = min(slowest, value[stage] * slices[stage])
+    return slowest
+
+
+@njit(cache=True)
+def _grow(value: Floats, slices: Integers, stages: int, slowest: float) -> None:
+    """Add a slice to every stage that limits."""
+    for stage in range(stages):
+        if value[stage] * slices[stage] <= slowest * TIE:
+            slices[stage] += 1
+
+
+@njit(cache=True)
+def _best_whole(
+    value: Floats,
+    share: Integers,
+    device: Integers,
+    stages: Integers,
+    counts: Integers,
+    best: Floats,
+    best_row: Integers,
+) -> None:
+    slices = np.empty(value.shape[1], dtype=np.int64)
+    whole = np.empty(2, dtype=np.int64)
+    for row in range(len(stages)):
+        slices[:] = 1
+        while True:
+            whole[:] = 0
+            for stage in range(stages[row]):
+                whole[device[row, stage]] += -(-slices[stage] // share[row, stage])
+            if whole[0] > counts[0] or whole[1] > counts[1]:
+                break
+            slowest = _slowest(value[row], slices, stages[row])
+            if slowest > best[whole[0], whole[1]]:
+                best[whole[0], whole[1]] = slowest
+                best_row[whole[0], whole[1]] = row
+            _grow(value[row], slices, stages[row], slowest)
+
+
+@njit(cache=True)
+def _cheap_items(
+    value: Floats,
+    share: Integers,
+    device: Integers,
+    stages: Integers,
+    counts: Integers,
+    units: Integers,
+    device_price: Floats,
+    value_price: float,
+    budget: float,
+    rows: Integers,
+    values: Floats,
+    uses: Integers,
+) -> int:
+    """Write items for which there is room, and return how many there are."""
+    found = 0
+    slices = np.empty(value.shape[1], dtype=np.int64)
+    whole = np.empty(2, dtype=np.int64)
+    for row in range(len(stages)):
+        slices[:] = 1
+        while True:
+            whole[:] = 0
+            cost = 0.0
+            for stage in range(stages[row]):
+                whole[device[row, stage]] += -(-slices[stage] // share[row, stage])
+                cost += device_price[device[row, stage]] * slices[stage] / share[row, stage]
+            if whole[0] > counts[0] or whole[1] > counts[1]:
+                break
+            slowest = _slowest(value[row], slices, stages[row])
+            if cost - value_price * slowest <= budget:
+                if found < len(rows):
+                    rows[found] = row
+                    values[found] = slowest
+                    for stage in range(stages[row]):
+                        kind = device[row, stage]
+                        uses[found, 2 * stage + kind] = slices[stage] * units[kind] // share[row, stage]
+                found += 1
+            _grow(value[row], slices, stages[row], slowest)
+    return found

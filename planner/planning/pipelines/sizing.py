@@ -1,0 +1,193 @@
+"""Sizings: candidates with their numbers of slices, what every method finds, and plans made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
+
+from planner.model import Pipeline, Plan, Problem, Stage, digest
+from planner.model.objective import MAXIMISED, objective_value
+from planner.model.plan import Scheduler
+from planner.planning.pipelines.candidates import Candidate, batch_building_us
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A candidate with the number of slices of each stage.
+
+    >>> sized = Sized(Candidate(0, 0, (0, 1, 3), (0, 1), (2, 1), (4, 4), (100.0, 70.0)), (1, 2))
+    >>> sized.throughput_rps
+    100.0
+    """
+
+    candidate: Candidate
+    slices: tuple[int, ...]
+
+    @property
+    def throughput_rps(self) -> float:
+        """What the slowest stage sustains: the least x_s · n_s."""
+        return min(rps * count for rps, count in zip(self.candidate.slice_rps, self.slices, strict=True))
+
+    def trimmed(self) -> "Sized":
+        """Return the same throughput on as few slices as it needs."""
+        rps = self.throughput_rps * (1 - 1e-12)
+        slices = (
+            parts * ceil(rps / (parts * slice_rps))
+            for parts, slice_rps in zip(self.candidate.parts, self.candidate.slice_rps, strict=True)
+        )
+        return Sized(self.candidate, tuple(slices))
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What a method found: the pipelines in use, a proven bound on the objective, and the solver behind it."""
+
+    pipelines: tuple[Sized, ...]
+    bound: float
+    backend: str
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates in use."""
+        return tuple(sized.candidate for sized in self.pipelines)
+
+    def merged(self) -> "Sizing":
+        """Return the same plan with one pipeline per candidate, which serves at least what its parts did.
+
+        >>> halves = Candidate(0, 0, (0, 1), (0,), (2,), (1,), (10.0,))
+        >>> Sizing((Sized(halves, (1,)), Sized(halves, (2,))), 30.0, "highs").merged().pipelines[0].slices
+        (3,)
+        """
+        slices: dict[Candidate, tuple[int, ...]] = {}
+        for sized in self.pipelines:
+            known = slices.get(sized.candidate, (0,) * len(sized.slices))
+            slices[sized.candidate] = tuple(one + other for one, other in zip(known, sized.slices, strict=True))
+        pipelines = tuple(Sized(candidate, counts).trimmed() for candidate, counts in slices.items())
+        return replace(self, pipelines=pipelines)
+
+    def throughput_rps(self, dnn: int) -> float:
+        """Return the throughput of a DNN (an index)."""
+        return sum(sized.throughput_rps for sized in self.pipelines if sized.candidate.dnn == dnn)
+
+    def devices(self) -> dict[int, int]:
+        """Return the whole devices in use per device type (an index); shares of one device serve one (DNN, position).
+
+        >>> halves = Candidate(0, 0, (0, 1), (0,), (2,), (1,), (10.0,))
+        >>> thirds = Candidate(0, 0, (0, 1), (0,), (3,), (1,), (5.0,))
+        >>> Sizing((Sized(halves, (1,)), Sized(thirds, (2,))), 20.0, "highs").devices()
+        {0: 2}
+        """
+        used: dict[tuple[int, int, int], Fraction] = {}
+        for sized in self.pipelines:
+            chosen = sized.candidate
+            for position, (device, share, count) in enumerate(
+                zip(chosen.devices, chosen.shares, sized.slices, strict=True)
+            ):
+                key = chosen.dnn, position, device
+                used[key] = used.get(key, Fraction()) + Fraction(count, share)
+        total: dict[int, int] = {}
+        for (_, _, device), share_of_devices in used.items():
+            total[device] = total.get(device, 0) + ceil(share_of_devices)
+        return total
+
+    def value(self, problem: Problem) -> float:
+        """Return the objective that this sizing reaches."""
+        return objective_value(
+            problem,
+            {dnn.name: self.throughput_rps(index) for index, dnn in enumerate(problem.dnns)},
+            {problem.cluster.device_types[index].name: count for index, count in self.devices().items()},
+        )
+
+
+def build_plan(
+    problem: Problem,
+    sizing: Sizing,
+    *,
+    scheduler: Scheduler,
+    method: str,
+    gap: float,
+    seconds: float,
+    problem_sha256: str,
+    versions: Mapping[str, str],
+) -> Plan:
+    """Return the plan that a sizing describes, with every latency, throughput and the objective recomputed.
+
+    Parameters
+    ----------
+    problem
+        What was planned, with X0 known.
+    sizing
+        What a method found.
+    scheduler, method, seconds
+        How, for the record.
+    gap
+        The relative gap up to which the plan counts as optimal.
+    problem_sha256
+        The hash of the problem as the user gave it.
+    versions
+        Of what computed the plan, by name.
+    """
+    pipelines = tuple(pipeline_of(problem, sized) for sized in sorted(sizing.pipelines, key=_reading_order))
+    value = sizing.value(problem)
+    beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
+    plan = Plan(
+        scheduler=scheduler,
+        objective=problem.options.objective,
+        status="feasible",
+        value=value,
+        bound=beyond(value, sizing.bound),
+        method=method,
+        backend=sizing.backend,
+        seconds=seconds,
+        problem_sha256=problem_sha256,
+        profile_sha256={
+            f"{dnn.name}/{variant.name}": digest(variant) for dnn in problem.dnns for variant in dnn.variants
+        },
+        pipelines=pipelines,
+        versions=dict(versions),
+    )
+    return replace(plan, status="optimal" if plan.gap <= gap else "feasible")
+
+
+def _reading_order(sized: Sized) -> tuple[int, float, Candidate]:
+    """DNN by DNN, the pipelines of largest throughput first."""
+    return sized.candidate.dnn, -sized.throughput_rps, sized.candidate
+
+
+def pipeline_of(problem: Problem, sized: Sized) -> Pipeline:
+    """Return the pipeline that a sized candidate describes; X0 must be known."""
+    chosen = sized.candidate
+    dnn = problem.dnns[chosen.dnn]
+    profile = dnn.variants[chosen.variant]
+    network = problem.cluster.network
+    names = [problem.cluster.device_types[device].name for device in chosen.devices]
+    stages = []
+    for position, name in enumerate(names):
+        first, last = chosen.cuts[position], chosen.cuts[position + 1]
+        batch, share, slices = chosen.batches[position], chosen.shares[position], sized.slices[position]
+        transfer_us = 0.0
+        if position + 1 < len(names):
+            hop = network.link(name, names[position + 1])
+            wire_us = network.wire_us(name, names[position + 1], profile.cut_bytes[last - 1])
+            transfer_us = chosen.batches[0] * wire_us + hop.hop_latency_us
+        stages.append(
+            Stage(
+                first_block=first,
+                last_block=last,
+                device=name,
+                share=share,
+                slices=slices,
+                batch=batch,
+                latency_us=profile.stage_latency_us(name, share, batch, first, last),
+                transfer_us=transfer_us,
+                throughput_rps=slices * chosen.slice_rps[position],
+            )
+        )
+    return Pipeline(
+        dnn=dnn.name,
+        variant=profile.name,
+        throughput_rps=sized.throughput_rps,
+        batch_building_us=batch_building_us(problem, chosen.batches[0], dnn.np_throughput_rps or 0.0),
+        slack_us=float(problem.slack_us(dnn)),
+        stages=tuple(stages),
+    )

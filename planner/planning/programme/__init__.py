@@ -1,0 +1,1 @@
+"""The linear models of a plan: objectives, relaxation, the mixed-integer programme, and the solvers."""

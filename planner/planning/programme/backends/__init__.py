@@ -1,0 +1,125 @@
+"""Solvers, one module each with a function ``solve(model, limits, start)``; ``solve`` here picks one by name.
+
+To add a solver, write its module and name it in `BACKENDS`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from time import monotonic
+
+from planner.model import InputError
+from planner.planning.programme.linear import LinearModel, Solution
+
+__all__ = ["BACKENDS", "Clock", "Limits", "Start", "TooLarge", "Unavailable", "solve", "version"]
+
+log = logging.getLogger(__name__)
+
+BACKENDS = ("highs", "gurobi", "cbc")
+AUTO_ORDER = ("gurobi", "highs")
+
+Start = Mapping[int, float]  # column -> value
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a solver may stop: at a relative ``gap``, or after ``time_limit_s`` seconds (None: never)."""
+
+    gap: float = 1e-6
+    time_limit_s: float | None = None
+
+
+class Clock:
+    """The time left of some limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._begin_s = monotonic()
+
+    def remaining(self) -> Limits:
+        """Return the limits less the time that has passed, at least a hundredth of a second."""
+        if self._limits.time_limit_s is None:
+            return self._limits
+        left_s = self._limits.time_limit_s - (monotonic() - self._begin_s)
+        return Limits(self._limits.gap, max(0.01, left_s))
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no time left."""
+        limit_s = self._limits.time_limit_s
+        return limit_s is not None and monotonic() - self._begin_s >= limit_s
+
+    def within(self, other: Limits) -> Limits:
+        """Return other limits, cut to half of the time left."""
+        left_s = self.remaining().time_limit_s
+        if left_s is None or other.time_limit_s is None:
+            return other
+        return Limits(other.gap, min(other.time_limit_s, left_s / 2))
+
+
+class Unavailable(InputError):
+    """A solver that is not installed, or whose licence is missing or does not admit the model."""
+
+
+class TooLarge(Unavailable):
+    """A solver whose licence admits models, but not one of this size."""
+
+
+def solve(
+    model: LinearModel, backend: str = "highs", limits: Limits | None = None, start: Start | None = None
+) -> tuple[Solution, str]:
+    """Solve a model and return the solution and the name of the solver that found it.
+
+    Parameters
+    ----------
+    model
+        What to solve.
+    backend
+        ``highs``, ``gurobi`` or ``cbc``; ``auto`` is Gurobi where its licence admits the model, else HiGHS.
+    limits
+        When the solver may stop.
+    start
+        Values of the integer columns of a feasible solution, to begin from; the solver fills in the others.
+
+    Raises
+    ------
+    InputError
+        There is no such backend, or it is not available; the message says what to do.
+
+    Examples
+    --------
+    >>> model = LinearModel(maximise=True)
+    >>> pipelines = model.add_column("pipelines", objective=1.0, integer=True)
+    >>> row = model.add_row("devices[L4]", [(pipelines, 2.0)], upper=7)
+    >>> solution, name = solve(model, "highs")
+    >>> solution.status, solution.objective, name
+    ('optimal', 3.0, 'highs')
+    """
+    limits = limits or Limits()
+    names = AUTO_ORDER if backend == "auto" else (backend,)
+    for name in names[:-1]:
+        try:
+            return _solve(model, name, limits, start), name
+        except Unavailable as error:
+            log.info("%s; using %s", error, names[-1])
+    return _solve(model, names[-1], limits, start), names[-1]
+
+
+def version(backend: str) -> str:
+    """Return the version of an installed solver."""
+    return str(_module(backend).version())
+
+
+def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -> Solution:
+    solution: Solution = _module(name).solve(model, limits, start)
+    return solution
+
+
+def _module(name: str):  # type: ignore[no-untyped-def]  # modules that share a function, not a type
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}; expected one of {[*BACKENDS, 'auto']}")
+    try:
+        return import_module(f"planner.planning.programme.backends.{name}")
+    except ImportError as error:
+        raise Unavailable(f"backend {name}: {error}; install it with pip, or use --backend highs") from None

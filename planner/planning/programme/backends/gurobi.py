@@ -1,0 +1,87 @@
+"""Gurobi through gurobipy. The licence that pip installs admits 2,000 variables and 2,000 constraints."""
+
+import gurobipy
+import numpy as np
+
+from planner.planning.programme.backends import Limits, Start, TooLarge, Unavailable
+from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
+
+INTEGER_TOLERANCE = 1e-9  # as for HiGHS
+TOO_LARGE = 10010  # Gurobi's error numbers
+NO_LICENCE = 10009
+
+
+def version() -> str:
+    """Return the solver's version."""
+    return ".".join(str(part) for part in gurobipy.gurobi.version())
+
+
+def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
+    """Solve a model; raises Unavailable where the licence is missing or does not admit it."""
+    try:
+        with gurobipy.Env(params={"OutputFlag": 0}) as environment, gurobipy.Model(env=environment) as loaded:
+            loaded.Params.MIPGap = limits.gap
+            loaded.Params.MIPGapAbs = 0.0
+            loaded.Params.IntFeasTol = INTEGER_TOLERANCE
+            loaded.Params.FeasibilityTol = INTEGER_TOLERANCE
+            if limits.time_limit_s is not None:
+                loaded.Params.TimeLimit = limits.time_limit_s
+            _load(loaded, model, start)
+            loaded.optimize()
+            return _read(loaded, model)
+    except gurobipy.GurobiError as error:
+        if error.errno == TOO_LARGE:
+            kind: type[Unavailable] = TooLarge
+            size = f"{len(model.column_names)} variables and {len(model.row_names)} constraints"
+            reason = f"the licence found does not admit a model of {size} (the free one admits 2,000 of each)"
+        elif error.errno == NO_LICENCE:
+            kind = Unavailable
+            reason = f"no valid licence found ({error})"
+        else:
+            raise
+        raise kind(f"backend gurobi: {reason}; install a full licence, or use --backend highs") from None
+
+
+def _load(loaded: gurobipy.Model, model: LinearModel, start: Start | None) -> None:
+    arrays = model.arrays()
+    kinds = np.where(arrays.integer, gurobipy.GRB.INTEGER, gurobipy.GRB.CONTINUOUS)
+    columns = loaded.addMVar(len(arrays.lower), arrays.lower, arrays.upper, arrays.objective, kinds).tolist()
+    loaded.ModelSense = gurobipy.GRB.MAXIMIZE if model.maximise else gurobipy.GRB.MINIMIZE
+    for row, (lower, upper) in enumerate(zip(arrays.row_lower.tolist(), arrays.row_upper.tolist(), strict=True)):
+        part = slice(arrays.start[row], arrays.start[row + 1])
+        terms = gurobipy.LinExpr(arrays.values[part].tolist(), [columns[column] for column in arrays.columns[part]])
+        if lower == upper:
+            loaded.addLConstr(terms, gurobipy.GRB.EQUAL, upper)
+        elif np.isinf(lower):
+            loaded.addLConstr(terms, gurobipy.GRB.LESS_EQUAL, upper)
+        elif np.isinf(upper):
+            loaded.addLConstr(terms, gurobipy.GRB.GREATER_EQUAL, lower)
+        else:
+            loaded.addRange(terms, lower, upper)
+    for column, value in (start or {}).items():
+        columns[column].Start = value
+
+
+def _read(loaded: gurobipy.Model, model: LinearModel) -> Solution:
+    found = loaded.Status
+    if found == gurobipy.GRB.INTERRUPTED:
+        raise KeyboardInterrupt
+    if found in (gurobipy.GRB.INFEASIBLE, gurobipy.GRB.INF_OR_UNBD):
+        return without_values("infeasible", maximise=model.maximise)
+    if found == gurobipy.GRB.UNBOUNDED:
+        return without_values("unbounded", maximise=model.maximise)
+    if loaded.SolCount == 0:
+        return without_values("no solution", maximise=model.maximise)
+    status: Status = "optimal" if found == gurobipy.GRB.OPTIMAL else "feasible"
+    count = len(model.column_names)  # ranges add columns of their own behind these
+    values = np.array(loaded.getAttr("X")[:count])
+    if model.has_integers:
+        return Solution(status, loaded.ObjVal, loaded.ObjBound, values, NO_VALUES, NO_VALUES)
+    return Solution(
+        status,
+        loaded.ObjVal,
+        loaded.ObjVal,
+        values,
+        np.array(loaded.getAttr("Pi")),
+        np.array(loaded.getAttr("RC")[:count]),
+    )

@@ -1,0 +1,106 @@
+"""HiGHS through highspy's array interface, which takes a model of 45,000 coefficients in 9 ms."""
+
+from threading import Event, Thread
+
+import highspy
+import numpy as np
+
+from planner.planning.programme.backends import Limits, Start
+from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
+
+# Integers may be off by this much. HiGHS's own 1e-6, times slices of hundreds of requests/s, would show in the
+# objective's sixth digit.
+INTEGER_TOLERANCE = 1e-9
+
+ROW_WISE, MINIMISE = 2, 1  # highspy's codes
+
+
+def version() -> str:
+    """Return the solver's version."""
+    return str(highspy.Highs().version())  # type: ignore[no-untyped-call]
+
+
+def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
+    """Solve a model; a maximum is found as the minimum of the negative."""
+    highs = highspy.Highs()  # type: ignore[no-untyped-call]
+    options = {
+        "output_flag": False,
+        "mip_rel_gap": limits.gap,
+        "mip_abs_gap": 0.0,
+        "mip_feasibility_tolerance": INTEGER_TOLERANCE,
+        "primal_feasibility_tolerance": INTEGER_TOLERANCE,
+    }
+    if limits.time_limit_s is not None:
+        options["time_limit"] = limits.time_limit_s
+    for name, value in options.items():
+        highs.setOptionValue(name, value)
+    _load(highs, model)
+    if start is not None:
+        highs.setSolution(
+            len(start), np.array(list(start), dtype=np.int32), np.array(list(start.values()), dtype=float)
+        )
+    _run(highs)
+    return _read(highs, model)
+
+
+def _run(highs: highspy.Highs) -> None:
+    """Run HiGHS in a thread of its own, so that Ctrl-C reaches Python and stops it."""
+    highs.HandleUserInterrupt = True
+    finished = Event()  # not Thread.join: interrupted once, it no longer waits (Python 3.11)
+
+    def work() -> None:
+        try:
+            highs.solve()
+        finally:
+            finished.set()
+
+    Thread(target=work).start()
+    try:
+        finished.wait()
+    except KeyboardInterrupt:
+        highs.cancelSolve()  # type: ignore[no-untyped-call]
+        finished.wait()
+        raise
+
+
+def _load(highs: highspy.Highs, model: LinearModel) -> None:
+    arrays = model.arrays()
+    sign = -1.0 if model.maximise else 1.0
+    highs.passModel(
+        len(arrays.lower),
+        len(arrays.row_lower),
+        len(arrays.values),
+        ROW_WISE,
+        MINIMISE,
+        0.0,
+        sign * arrays.objective,
+        arrays.lower,
+        arrays.upper,
+        arrays.row_lower,
+        arrays.row_upper,
+        arrays.start[:-1],
+        arrays.columns,
+        arrays.values,
+        arrays.integer.astype(np.int32),
+    )
+
+
+def _read(highs: highspy.Highs, model: LinearModel) -> Solution:
+    found, info = highs.getModelStatus(), highs.getInfo()
+    sign = -1.0 if model.maximise else 1.0
+    status: Status
+    if found in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
+        return without_values("infeasible", maximise=model.maximise)
+    if found == highspy.HighsModelStatus.kUnbounded:
+        return without_values("unbounded", maximise=model.maximise)
+    if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+        return without_values("no solution", maximise=model.maximise)
+    solution = highs.getSolution()
+    values = np.array(solution.col_value)
+    status = "optimal" if found == highspy.HighsModelStatus.kOptimal else "feasible"
+    objective = sign * info.objective_function_value
+    if model.has_integers:
+        return Solution(status, objective, sign * info.mip_dual_bound, values, NO_VALUES, NO_VALUES)
+    bound = objective if status == "optimal" else without_values("no solution", maximise=model.maximise).bound
+    duals = sign * np.array(solution.row_dual), sign * np.array(solution.col_dual)
+    return Solution(status, objective, bound, values, *duals)

@@ -1,0 +1,267 @@
+"""The main plan as a mixed-integer linear programme over candidates (PPipe, ATC'25, section 5).
+
+Sets
+    d   DNNs;  g  device types;  p  positions in a pipeline
+    c   candidates (`planner.planning.pipelines.candidates`), each of one DNN; stage s = p of c runs on type g(c, s),
+        in shares of 1/k(c, s)
+
+Parameters
+----------
+    x_{c,s}    what one slice of stage s of candidate c sustains (requests/s)
+    count_g    devices of type g;  count_g · k slices of 1/k
+    w_d        weight of DNN d
+
+Variables
+    y_c >= 0           throughput of candidate c                                         ``rate[d/c]``
+    n_{c,s} integer    slices of its stage s                                             ``slices[d/c,s]``
+    N_{d,p,g} integer  whole devices of type g at position p of DNN d                    ``whole[d,p,g]``
+    Y_d, U_g           throughput of DNN d, devices of type g in use                     ``throughput[d]``, ``used[g]``
+
+Objective, by default: maximise z with w_d · z <= Y_d for every d (PPipe's weighted max-min throughput, ATC'25
+section 5); the others are in `planner.planning.programme.objectives`.
+
+Constraints
+    throughput[d]     Y_d <= sum of y_c over the candidates of d
+    capacity[d/c,s]   y_c <= x_{c,s} · n_{c,s}
+    whole[d,p,g]      sum of n_{c,s} / k(c, s) over the stages s = p on g <= N_{d,p,g}
+    devices[g]        sum of N_{d,p,g} over d and p <= U_g <= count_g
+
+A stage that runs batches in parts (``options.stage_batches``) takes its slices in groups of as many: its column
+``slices`` counts groups, and x, 1/k and count_g · k are those of a group.
+
+Deviation: PPipe's own programme holds cuts, batch sizes and shares as binaries, with one configuration per sequence of
+device types. Candidates carry those choices, so this one contains all of its plans, and plans with several
+configurations per sequence.
+
+Where all stages at (d, p, g) use whole devices, their n stand in ``devices[g]`` themselves. Rows ``whole`` are written
+in units of 1/lcm(k), so that every coefficient is an integer.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil, lcm
+
+import numpy as np
+
+from planner.model import InputError, Problem
+from planner.model.objective import MAXIMISED
+from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.sizing import Sized, Sizing
+from planner.planning.programme.backends import Clock, Limits, Start, TooLarge, solve
+from planner.planning.programme.linear import LinearModel, Solution, Status
+from planner.planning.programme.objectives import set_objective
+from planner.planning.programme.relaxation import affordable, overloaded, relax, unit_losses
+
+log = logging.getLogger(__name__)
+
+ROUNDING = 1e-9
+AT_ONCE = 320  # up to so many candidates are solved at once, more in two steps
+SHORTLIST = 80  # candidates in the first, quick step
+SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
+
+TOO_LATE = "no plan was found in the time given; raise the time limit"
+WHOLE_DEVICES = "the rates asked for cannot be served with whole devices; add devices, or ask for less"
+
+
+@dataclass
+class Formulation:
+    """The model of a problem's plan and the numbers of its columns."""
+
+    problem: Problem
+    candidates: Sequence[Candidate]
+    model: LinearModel = field(default_factory=LinearModel)
+    throughput: list[int] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+    rate: list[int] = field(default_factory=list)
+    slices: list[tuple[int, ...]] = field(default_factory=list)
+    whole: dict[tuple[int, int, int], int] = field(default_factory=dict)
+
+
+def build(problem: Problem, candidates: Sequence[Candidate]) -> Formulation:
+    """Return the mixed-integer programme over the candidates."""
+    formulation = Formulation(problem, candidates)
+    _add_columns(formulation)
+    _add_throughput_rows(formulation)
+    _add_capacity_rows(formulation)
+    _add_device_rows(formulation, _add_whole_device_rows(formulation))
+    set_objective(formulation.model, problem, formulation.throughput, formulation.used)
+    return formulation
+
+
+def _add_columns(formulation: Formulation) -> None:
+    problem, model = formulation.problem, formulation.model
+    types = problem.cluster.device_types
+    formulation.throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
+    formulation.used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
+    for number, candidate in enumerate(formulation.candidates):
+        name = f"{problem.dnns[candidate.dnn].name}/{number}"
+        formulation.rate.append(model.add_column(f"rate[{name}]"))
+        formulation.slices.append(
+            tuple(
+                model.add_column(f"slices[{name},{stage}]", upper=types[device].count * share // parts, integer=True)
+                for stage, (device, share, parts) in enumerate(
+                    zip(candidate.devices, candidate.shares, candidate.parts, strict=True)
+                )
+            )
+        )
+
+
+def _add_throughput_rows(formulation: Formulation) -> None:
+    """Add Y_d <= sum of y_c."""
+    rates = defaultdict(list)
+    for candidate, rate in zip(formulation.candidates, formulation.rate, strict=True):
+        rates[candidate.dnn].append((rate, -1.0))
+    for index, dnn in enumerate(formulation.problem.dnns):
+        terms = [(formulation.throughput[index], 1.0), *rates[index]]
+        formulation.model.add_row(f"throughput[{dnn.name}]", terms, upper=0.0)
+
+
+def _add_capacity_rows(formulation: Formulation) -> None:
+    """Add y_c <= x_{c,s} · n_{c,s}."""
+    for number, (candidate, rate, slices) in enumerate(
+        zip(formulation.candidates, formulation.rate, formulation.slices, strict=True)
+    ):
+        name = f"{formulation.problem.dnns[candidate.dnn].name}/{number}"
+        group_rps = (parts * rps for parts, rps in zip(candidate.parts, candidate.slice_rps, strict=True))
+        for stage, (column, rps) in enumerate(zip(slices, group_rps, strict=True)):
+            formulation.model.add_row(f"capacity[{name},{stage}]", [(rate, 1.0), (column, -rps)], upper=0.0)
+
+
+def _add_whole_device_rows(formulation: Formulation) -> list[list[tuple[int, float]]]:
+    """Add sum of n_{c,s} / k <= N_{d,p,g}; return per type the terms that count whole devices."""
+    problem, model = formulation.problem, formulation.model
+    pools: defaultdict[tuple[int, int, int], list[tuple[int, Fraction]]] = defaultdict(list)
+    for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
+        for position, (column, device, share, parts) in enumerate(
+            zip(slices, candidate.devices, candidate.shares, candidate.parts, strict=True)
+        ):
+            pools[candidate.dnn, position, device].append((column, Fraction(parts, share)))
+    whole: list[list[tuple[int, float]]] = [[] for _ in problem.cluster.device_types]
+    for key, members in sorted(pools.items()):
+        dnn, position, device = key
+        unit = lcm(*(filled.denominator for _, filled in members))
+        if unit == 1:
+            whole[device] += [(column, float(filled)) for column, filled in members]
+            continue
+        device_type = problem.cluster.device_types[device]
+        name = f"whole[{problem.dnns[dnn].name},{position},{device_type.name}]"
+        formulation.whole[key] = model.add_column(name, upper=device_type.count, integer=True)
+        terms = [(column, float(unit * filled)) for column, filled in members]
+        model.add_row(name, [*terms, (formulation.whole[key], -unit)], upper=0.0)
+        whole[device].append((formulation.whole[key], 1.0))
+    return whole
+
+
+def _add_device_rows(formulation: Formulation, whole: list[list[tuple[int, float]]]) -> None:
+    """Add sum of N_{d,p,g} <= U_g; the limit count_g is a bound of U_g."""
+    for device, terms, used in zip(formulation.problem.cluster.device_types, whole, formulation.used, strict=True):
+        formulation.model.add_row(f"devices[{device.name}]", [*terms, (used, -1.0)], upper=0.0)
+
+
+def extract(formulation: Formulation, solution: Solution) -> tuple[Sized, ...]:
+    """Return the pipelines in a solution, each trimmed to the slices that its throughput needs."""
+    found = []
+    for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
+        groups = (round(solution.values[column]) for column in columns)
+        slices = tuple(parts * count for parts, count in zip(candidate.parts, groups, strict=True))
+        if min(slices) > 0:
+            found.append(Sized(candidate, slices).trimmed())
+    return tuple(found)
+
+
+def start_from(formulation: Formulation, pipelines: Sequence[Sized]) -> Start:
+    """Return the integer columns' values in a plan, for a solver to begin from."""
+    slices = {sized.candidate: sized.slices for sized in Sizing(tuple(pipelines), 0.0, "").merged().pipelines}
+    start: dict[int, float] = {}
+    filled: defaultdict[tuple[int, int, int], Fraction] = defaultdict(Fraction)
+    for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
+        counts = slices.get(candidate, (0,) * len(columns))
+        groups = (count // parts for count, parts in zip(counts, candidate.parts, strict=True))
+        start.update(zip(columns, groups, strict=True))
+        for position, (device, share, count) in enumerate(
+            zip(candidate.devices, candidate.shares, counts, strict=True)
+        ):
+            filled[candidate.dnn, position, device] += Fraction(count, share)
+    return start | {column: ceil(filled[key]) for key, column in formulation.whole.items()}
+
+
+def keep_objective(formulation: Formulation, value: float) -> None:
+    """Add the row ``objective``: as good as ``value``, up to rounding; another objective can then follow."""
+    model = formulation.model
+    if model.maximise:
+        model.add_row("objective", model.objective_terms, lower=value * (1 - ROUNDING))
+    else:
+        model.add_row("objective", model.objective_terms, upper=value * (1 + ROUNDING))
+
+
+def size(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    backend: str,
+    limits: Limits,
+    restrict: Callable[[Formulation], object] | None = None,
+    begin: Sizing | None = None,
+) -> Sizing:
+    """Return the best sizes of the candidates, to a gap or until the time is up.
+
+    A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
+    Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest is
+    solved from the first plan.
+
+    Parameters
+    ----------
+    restrict
+        May add columns and rows that allow fewer plans.
+    begin
+        A plan known already, in place of the first, rough one. The candidates may then lack what only worse plans need.
+
+    Raises
+    ------
+    InputError
+        No sizes satisfy the problem, or none were found in time.
+    """
+    clock = Clock(limits)
+    relaxation = relax(problem, candidates)
+    if relaxation.status == "infeasible":
+        raise overloaded(problem, candidates)
+    first, kept = begin, candidates
+    if first is None and len(candidates) > AT_ONCE:
+        order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
+        shortlist = [candidates[number] for number in order[:SHORTLIST]]
+        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), (), restrict)
+    if first is not None and begin is None:
+        kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
+    start = first.pipelines if first else ()
+    last, status = _solve(problem, kept, backend, clock.remaining(), start, restrict)
+    found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
+    if not found:
+        raise InputError(WHOLE_DEVICES if status == "infeasible" else TOO_LATE)
+    maximised = MAXIMISED[problem.options.objective]
+    best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
+    bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]
+    return Sizing(best.pipelines, min(bounds) if maximised else max(bounds), best.backend)
+
+
+def _solve(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    backend: str,
+    limits: Limits,
+    begin: Sequence[Sized],
+    restrict: Callable[[Formulation], object] | None,
+) -> tuple[Sizing | None, Status]:
+    """Build, solve and extract; a model that is too large for the solver's licence is solved by HiGHS."""
+    formulation = build(problem, candidates)
+    if restrict is not None:
+        restrict(formulation)
+    start = start_from(formulation, begin) if begin else None
+    try:
+        solution, name = solve(formulation.model, backend, limits, start)
+    except TooLarge as error:
+        log.warning("%s; HiGHS solves this one", error)
+        solution, name = solve(formulation.model, "highs", limits, start)
+    sizing = Sizing(extract(formulation, solution), solution.bound, name) if solution.found else None
+    return sizing, solution.status

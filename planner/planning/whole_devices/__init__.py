@@ -1,0 +1,1 @@
+"""Exact and large: methods that know that devices are whole."""
