@@ -6,15 +6,18 @@ from planner.model.errors import InputError
 from planner.model.plan import Pipeline, Plan, Stage
 from planner.model.problem import Dnn, Options, Problem
 from planner.model.profile import Block, LatencyTable, Profile, Provenance
+from planner.model.settings import Constant, ModelSettings
 
 __all__ = [
     "Block",
     "Cluster",
+    "Constant",
     "DeviceType",
     "Dnn",
     "InputError",
     "LatencyTable",
     "Link",
+    "ModelSettings",
     "Network",
     "Options",
     "Pipeline",

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 
 def _plain(value: Any) -> Any:
-    """Write 10.0 as 10, so that equal numbers are equal texts."""
-    if isinstance(value, dict):
+    """Return JSON's own types; 10.0 as 10, so that equal numbers are equal texts."""
+    if is_dataclass(value):
+        kept = [each for each in fields(value) if not each.metadata.get("digest") or not _is_default(value, each)]
+        return {each.name: _plain(getattr(value, each.name)) for each in kept}
+    if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
@@ -17,12 +21,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _is_default(record: Any, each: Any) -> bool:
+    return bool(getattr(record, each.name) == each.default)
+
+
 def digest(record: Any) -> str:
     """Return the SHA-256 (hex) of a model object's JSON with sorted keys.
+
+    Fields that came later (`planner.model.record.LATER`) count only where they are not at their default.
 
     >>> from planner.model.cluster import Network
     >>> digest(Network(10.0)) == digest(Network(10, 0))
     True
     """
-    text = json.dumps(_plain(asdict(record)), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_plain(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from dataclasses import field
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -9,7 +10,8 @@ from annotated_types import Ge, Gt, Lt, MinLen
 
 from planner.model.cluster import Count, Positive
 from planner.model.errors import InputError
-from planner.model.record import record
+from planner.model.record import LATER, record
+from planner.model.settings import ModelSettings
 
 
 @record
@@ -110,6 +112,7 @@ class Profile:
 
     ``cut_bytes[j]`` is the size per request of all tensors alive between block j and block j + 1.
     ``model_sha256`` is the hash of the ONNX file, None where there is none (published or imported numbers).
+    ``settings`` are those with which the file was read, None for the usual ones.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -117,6 +120,7 @@ class Profile:
     cut_bytes: tuple[Count, ...]
     tables: tuple[LatencyTable, ...]
     model_sha256: str | None = None
+    settings: ModelSettings | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Refuse tables that do not fit the blocks, and two tables for one share of a device."""

@@ -10,6 +10,10 @@ T = TypeVar("T")
 FILE_RULES: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
+# Metadata of a field that came after files had been hashed: at its default it is left out of a digest.
+LATER = {"digest": "unless default"}
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[T]) -> type[T]:
     """Make a frozen dataclass whose annotations also say what a file may hold.
