@@ -29,7 +29,7 @@ EvenOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random weights of a model given by name.")]
 ModelOutOption = Annotated[
-    Path | None, typer.Option(help="Also write the model as profiled (batch freed): what an executor runs.")
+    Path | None, typer.Option(help="Also write the model that was profiled, weights and all: what an executor runs.")
 ]
 
 
@@ -87,7 +87,7 @@ def profile(
     at_hand = DeviceAtHand(device, cores, _numbers(shares, "--shares"), provider)
     onnx_model, graph, sha256 = _resolve(model, seed)
     if model_out is not None:
-        _write_model(onnx_model, model_out)
+        _write_profiled(model, onnx_model, model_out)
     helpers = [find_device(other) for other in _names(balance)]
     blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
     known = [k for k in at_hand.shares if blank.has(device, k) and blank.table(device, k).batches == sizes]
@@ -135,7 +135,7 @@ def estimate(
             )
     onnx_model, graph, sha256 = _resolve(model, seed)
     if model_out is not None:
-        _write_model(onnx_model, model_out)
+        _write_profiled(model, onnx_model, model_out)
     blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [], devices, blocks, even=even))
     found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
     save(found, out)
@@ -229,7 +229,10 @@ def export_model(
 
 
 def _resolve(text: str, seed: int) -> "tuple[ir.Model, ModelGraph, str]":
-    """Return a model whose batch is free, its graph, and its file's hash (as `models export` would write it)."""
+    """Return a model whose batch is free, its graph, and the hash of its file (as `models export` would write it).
+
+    The hash is of the file that was given, not of what was made of it: executors read that one, and do the same to it.
+    """
     import hashlib
 
     import onnx_ir as ir
@@ -243,16 +246,11 @@ def _resolve(text: str, seed: int) -> "tuple[ir.Model, ModelGraph, str]":
         with about(path):
             model = free_batch(given)
             graph = read_graph(model, path.stem)
-        if model is given:
-            return model, graph, model_sha256(path)
-        console.print(
-            f"{path} pins its batch; profiling it with a free one (--model-out writes it)",
-            highlight=False,
-            soft_wrap=True,
-        )
-    else:
-        model = build_model(text, seed)
-        graph = read_graph(model, text)
+        if model is not given:
+            console.print(f"{path} pins its batch; profiling it with a free one", highlight=False, soft_wrap=True)
+        return model, graph, model_sha256(path)
+    model = build_model(text, seed)
+    graph = read_graph(model, text)
     return model, graph, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
 
 
@@ -272,6 +270,18 @@ def _start(
             "choose another --out"
         )
     return found, block_starts(graph, found)
+
+
+def _write_profiled(text: str, model: "ir.Model", out: Path) -> None:
+    """Write the model that a command was given: a copy of its file, or what was built by its name."""
+    from planner.files.models import copy_model
+
+    path = Path(text)
+    if not path.exists():
+        _write_model(model, out)
+        return
+    copy_model(path, out)
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
 
 
 def _write_model(model: "ir.Model", path: Path) -> None:

@@ -1,4 +1,8 @@
-"""ONNX files: read with one-line errors, written whole, hashed with their external data."""
+"""ONNX files: the one gate through which models are read; written whole, hashed with their external data.
+
+What a file names is checked before it is opened (`external_data`). Weights in external files stay there until they are
+used; those of attributes, which are small as a rule, are read at once.
+"""
 
 import hashlib
 import logging
@@ -6,52 +10,64 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from planner.files.atomic import replacing
+from planner.files.external_data import ExternalData, external_tensors, find_data, load_data, point_at
 from planner.model import InputError
 
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**24  # a protocol buffer holds 2 GB; the graph itself needs some room
 
 
 def load_model(path: Path) -> ir.Model:
-    """Read a model; weights in external files stay there until they are used.
+    """Read a model; its weights in external files stay there until they are used.
 
     Raises
     ------
     InputError
-        The file cannot be read, is not ONNX, or its external data are missing.
+        The file cannot be read or is not ONNX, or its external data are not what they should be (`find_data`).
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an ONNX model")
+    proto, places = _read(path)
+    initializers = {id(tensor) for graph in _graphs(proto) for tensor in graph.initializer}
+    for tensor, data in places:
+        if id(tensor) not in initializers:
+            load_data(tensor, data)
     try:
         with _quiet():
-            model = ir.load(path)
-    except Exception as error:  # protobuf and onnx_ir raise unrelated types on bytes that are no model
+            model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir raises unrelated types on what it cannot make sense of
         raise InputError(f"{path}: not an ONNX model ({_one_line(error)}); expected a .onnx file") from None
-    if not model.opset_imports or model.ir_version == 0:
-        raise InputError(f"{path}: not an ONNX model (it names no operator set); expected a .onnx file")
-    for name, tensor in _external(model).items():
-        if not Path(tensor.path).is_file():
-            raise InputError(
-                f"{path}: initializer {name!r} is missing: its external data file {tensor.path} does not exist; "
-                "put it beside the model"
-            )
+    for external in external_weights(model).values():
+        external.base_dir = path.parent
     return model
 
 
+def external_weights(model: ir.Model) -> dict[ir.Value, ir.ExternalTensor]:
+    """Return the weights of a model, and of the bodies of its If and Loop nodes, that lie in external files."""
+    return {
+        value: value.const_value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+
+
 def save_model(model: ir.Model, path: Path) -> None:
-    """Write a model in one step; above 2 GB its weights go to ``<path>.data`` beside it.
+    """Write a model in one step, all its weights with it; above 2 GB they go to ``<path>.data`` beside it.
 
     Raises
     ------
     InputError
         The folder cannot be written.
     """
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    if size < EXTERNAL_ABOVE_BYTES:
+    whole = model.clone()
+    weights = [value.const_value for graph in whole.graphs() for value in graph.initializers.values()]
+    if sum(weight.nbytes for weight in weights if weight is not None) < EXTERNAL_ABOVE_BYTES:
+        for value, external in external_weights(whole).items():
+            value.const_value = ir.tensor(external.numpy(), dtype=external.dtype, name=external.name)
         with replacing(path) as temporary:
-            temporary.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+            temporary.write_bytes(ir.to_proto(whole).SerializeToString(deterministic=True))
         return
     data = path.with_name(path.name + ".data")
     with replacing(path) as temporary, replacing(data) as temporary_data:
@@ -59,7 +75,7 @@ def save_model(model: ir.Model, path: Path) -> None:
         folder = temporary.with_name(temporary.name + ".folder")
         folder.mkdir()
         try:
-            ir.save(model, folder / path.name, external_data=data.name)
+            ir.save(whole, folder / path.name, external_data=data.name)
             (folder / data.name).replace(temporary_data)
             (folder / path.name).replace(temporary)
         finally:
@@ -68,23 +84,80 @@ def save_model(model: ir.Model, path: Path) -> None:
             folder.rmdir()
 
 
+def copy_model(source: Path, path: Path) -> None:
+    """Write a copy of a model file that has the same hash; what it has in external files goes to ``<path>.data``.
+
+    Raises
+    ------
+    InputError
+        The file is no model (`load_model`), or the folder cannot be written.
+    """
+    proto, places = _read(source)
+    if not places:
+        with replacing(path) as temporary:
+            temporary.write_bytes(source.read_bytes())
+        return
+    data = path.with_name(path.name + ".data")
+    with replacing(path) as temporary, replacing(data) as temporary_data:
+        with temporary_data.open("wb") as stream:
+            for tensor, place in places:
+                offset = stream.tell()
+                stream.writelines(place.chunks())
+                point_at(tensor, data.name, offset, place.length)
+        temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
 def model_sha256(path: Path) -> str:
-    """Return the SHA-256 (hex) of a model file, followed by its external data files in order of their names."""
-    external = {Path(tensor.path) for tensor in _external(load_model(path)).values()}
+    """Return the SHA-256 (hex) of a model: of the file, or where it has external data of both contents.
+
+    Then it is that of the model without what it says of files and places in them, followed by the tensors' bytes. So
+    it stays the same where data files are renamed or packed in another way, and changes where one bit of them does.
+
+    Raises
+    ------
+    InputError
+        The file is no model (`load_model`).
+    """
+    proto, places = _read(path)
     found = hashlib.sha256()
-    for part in (path, *sorted(external)):
-        with part.open("rb") as stream:
-            while chunk := stream.read(2**20):
-                found.update(chunk)
+    if not places:
+        found.update(path.read_bytes())
+        return found.hexdigest()
+    for tensor, _ in places:
+        tensor.ClearField("external_data")
+        tensor.ClearField("raw_data")
+    found.update(proto.SerializeToString(deterministic=True))
+    for _, data in places:
+        for chunk in data.chunks():
+            found.update(chunk)
     return found.hexdigest()
 
 
-def _external(model: ir.Model) -> dict[str, ir.ExternalTensor]:
-    return {
-        name: value.const_value
-        for name, value in model.graph.initializers.items()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
+def _read(path: Path) -> tuple[onnx.ModelProto, list[tuple[onnx.TensorProto, ExternalData]]]:
+    """Return a model as its file has it, and where its tensors with external data lie, which were checked."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected an ONNX model")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf raises unrelated types on bytes that are no model
+        raise InputError(f"{path}: not an ONNX model ({_one_line(error)}); expected a .onnx file") from None
+    if not proto.opset_import or proto.ir_version == 0:
+        raise InputError(f"{path}: not an ONNX model (it names no operator set); expected a .onnx file")
+    try:
+        return proto, [(tensor, find_data(tensor, path.parent)) for tensor in external_tensors(proto)]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph and the bodies in it."""
+    waiting = [proto.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
 
 
 def _one_line(error: Exception) -> str:

@@ -81,6 +81,11 @@ def _take_weights_out(model: ir.Model) -> tuple[ir.Model, dict[str, np.ndarray]]
     So they are neither copied nor serialised, and a model may be larger than the 2 GB of a protocol buffer.
     """
     light = model.clone()
+    for graph in light.graphs():
+        if graph is not light.graph:  # onnxruntime takes weights of the main graph only
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    value.const_value = _in_memory(value.const_value)
     weights = {}
     for name, value in light.graph.initializers.items():
         tensor = value.const_value
@@ -88,13 +93,17 @@ def _take_weights_out(model: ir.Model) -> tuple[ir.Model, dict[str, np.ndarray]]
             continue
         if tensor.nbytes <= _INLINE_BYTES or tensor.dtype not in _SHARED_TYPES:
             if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+                value.const_value = _in_memory(tensor)
             continue
         weights[name] = np.ascontiguousarray(tensor.numpy())
         value.const_value = ir.ExternalTensor(
             "in memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
         )
     return light, weights
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
+    return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def random_feeds(model: ir.Model, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -55,7 +55,7 @@ def test_missing_external_data_are_named(tmp_path, model, monkeypatch):
     monkeypatch.setattr(models, "EXTERNAL_ABOVE_BYTES", 1000)
     save_model(model, tmp_path / "large.onnx")
     (tmp_path / "large.onnx.data").unlink()
-    with pytest.raises(InputError, match="initializer 'w' is missing: its external data file .* does not exist"):
+    with pytest.raises(InputError, match="tensor 'w' is missing: its external data file .* does not exist"):
         load_model(tmp_path / "large.onnx")
 
 
