@@ -8,9 +8,9 @@ A plan takes over one type of device after the other: its slices of a type load 
 type have drained, that is, have done what they were promised under the earlier plans. Slices of other types go on
 meanwhile. Which device holds which slice is not modelled, so a type is the least that can drain.
 
-Order of events: time, then kind (repairs and failures, ends of inference, arrivals at stages, ends of transfers, the
-dispatcher), then the order in which they were scheduled. A batch that is interrupted is recorded as far as it
-came, as a batch of no requests, so that the records hold all that slices did.
+Order of events: time, then kind (switches, failures and repairs; ends of inference; ends of transfers; arrivals at
+stages; the dispatcher), then the number of the batch in order of dispatch, whatever was scheduled first. A batch that
+is interrupted is recorded as far as it came, as a batch of no requests, so that the records hold all that slices did.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,8 @@ from simulator.results.records import Records, Visits, outcomes
 
 Advance = Callable[[Books, Ints, NDArray[np.int32], int], tuple[int, int]]
 
-UNIT, END, REACH, CARD_END, DISPATCH = range(5)
+UNIT, END, CARD_END, REACH, DISPATCH = range(5)
+KIND = 1 << 32  # events of one instant go in the order kind · KIND + number of the batch
 
 
 class DisturbedRun:
@@ -171,7 +172,7 @@ class DisturbedRun:
         slice_.attempt += 1
         batch.times_us[batch.stage][1] = start_us
         end_us = start_us + self._service_us(batch, planned_us)
-        self._at(end_us, END, partial(self._end, slice_, slice_.attempt))
+        self._at(end_us, END, partial(self._end, slice_, slice_.attempt), batch.number)
 
     def _service_us(self, batch: Batch, planned_us: int) -> int:
         """Return how long an inference really takes."""
@@ -227,12 +228,12 @@ class DisturbedRun:
             hop_us = self.epochs[batch.epoch].hop_us[batch.pipeline][batch.stage + 1]
             slower = prod(d.factor for d in self.world.degradations if d.from_us <= self.now < d.until_us)
             wire_us = round((self._passage_us(batch) - hop_us) * slower)
-            self._at(self.now + wire_us, CARD_END, partial(self._end_transfer, card, batch, hop_us))
+            self._at(self.now + wire_us, CARD_END, partial(self._end_transfer, card, batch, hop_us), batch.number)
 
     def _end_transfer(self, card: Card, batch: Batch, hop_us: int) -> None:
         self._begin_transfer(card)
         batch.stage += 1
-        self._at(self.now + hop_us, REACH, partial(self._reach, batch))
+        self._at(self.now + hop_us, REACH, partial(self._reach, batch), batch.number)
 
     # -- the books
 
@@ -414,10 +415,10 @@ class DisturbedRun:
 
     # -- bookkeeping
 
-    def _at(self, at_us: int, kind: int, action: Callable[[], None]) -> None:
+    def _at(self, at_us: int, kind: int, action: Callable[[], None], number: int = 0) -> None:
         event = Occurrence(at_us, action)
         event.callbacks = self.on_time
-        self.env.schedule(event, cast(EventPriority, kind), at_us - self.now)
+        self.env.schedule(event, cast(EventPriority, kind * KIND + number), at_us - self.now)
 
     def _happen(self, event: Occurrence) -> None:
         self.now = event.at_us

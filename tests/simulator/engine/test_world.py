@@ -72,6 +72,28 @@ def test_an_undisturbed_world_changes_nothing(slices, latency, pipelines, slo_us
     assert_same(simulate(system, arrivals_us, world=World()), simulate(system, arrivals_us))
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.0, 0.3]))
+def test_batches_of_one_instant_are_served_in_the_order_of_their_dispatch(seed, spread) -> None:
+    """Times are multiples of 10 µs where nothing varies, so that batches often reach a slice or a card together."""
+    system = chain(900, (4, [60, 90, 100]), (2, [20, 30, 40]), (3, [60, 70, 80]), transfer_us=10)
+    system = replace(system, card_slices=np.array([[4, 2, 1]]))
+    arrivals_us = poisson_us(13, 300, seed) // 10 * 10
+    run = simulate(system, arrivals_us, world=World(seed=seed, spread=spread))
+    for stage, visits in enumerate(run.visits):
+        number = np.arange(len(visits.size))
+        for w in range(4):
+            queue = np.flatnonzero(visits.slice == w)
+            queue = queue[np.lexsort((number[queue], visits.arrive_us[queue]))]
+            assert (np.diff(visits.start_us[queue]) >= 0).all()
+        if stage < 2:
+            per_card = int(system.card_slices[0, stage])
+            for card in range(0, 4, per_card):
+                queue = np.flatnonzero(visits.slice // per_card * per_card == card)
+                queue = queue[np.lexsort((number[queue], visits.end_us[queue]))]
+                assert (np.diff(run.visits[stage + 1].arrive_us[queue]) >= 0).all()
+
+
 def test_service_times_vary_as_asked_and_reproducibly() -> None:
     system, arrivals_us = chain(10**9, (3, [1000])), poisson_us(500, 4000)
     run = simulate(system, arrivals_us, world=World(seed=1, spread=0.2))
