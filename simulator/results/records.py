@@ -1,9 +1,11 @@
 """Records: what happened to every request and every batch of one run, as columns.
 
-Per stage position s, ``visits[s]`` has a row per batch served there, and ``visit[s]`` maps every request to
-its row, negative if it got no further. A request's way can so be followed through batches that stay together
-(one map for all stages) and batches that are built anew in front of every stage. In a stage that a
+`Records` are of one DNN. Per stage position s, ``visits[s]`` has a row per batch served there, and ``visit[s]`` maps
+every request to its row, negative if it got no further. A request's way can so be followed through batches that stay
+together (one map for all stages) and batches that are built anew in front of every stage. In a stage that a
 batch's pipeline lacks its slice is -1 and it spends no time.
+
+`NetworkRecords` are of a network of stations: one table of visits and one of requests.
 """
 
 from dataclasses import dataclass
@@ -99,3 +101,38 @@ class Records:
         found = np.zeros(len(row), np.int64)
         found[row >= 0] = values[row[row >= 0]]
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkRecords:
+    """What happened in a network: two tables, linked by ``visit``; times in µs.
+
+    Attributes
+    ----------
+    arrival_us, request_class, outcome, done_us
+        ``[request]``, class by class in order of arrival: when it came, its class, a code of
+        `simulator.dispatch.decisions`, and when that was decided (-1 while OPEN).
+    visit, joined_us
+        ``[request, step]``: the row of the batch that served it (last) in this step of its route, -1 where none did;
+        when it (last) joined the queue of that step, -1 where it never did.
+    station, server, kind, size, reach_us, start_us, end_us
+        ``[visit]``, in order of dispatch: where a batch was served, by which server, which was then of which kind (type
+        of device, variant), how many requests it had, when it was sent there, and its service began and ended. A
+        service that a failure cut short is a visit of no requests from its start to the failure, one that never began
+        has start -1 and ends when it was dissolved.
+    """
+
+    engine: str
+    arrival_us: NDArray[np.int64]
+    request_class: NDArray[np.int16]
+    outcome: NDArray[np.int8]
+    done_us: NDArray[np.int64]
+    visit: NDArray[np.int32]
+    joined_us: NDArray[np.int64]
+    station: NDArray[np.int16]
+    server: NDArray[np.int16]
+    kind: NDArray[np.int16]
+    size: NDArray[np.int16]
+    reach_us: NDArray[np.int64]
+    start_us: NDArray[np.int64]
+    end_us: NDArray[np.int64]
