@@ -1,12 +1,12 @@
-"""Compilation with numba, cached on disk."""
+"""Compilation of the functions that dispatch and simulate, cached on disk."""
 
 import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from numba import njit
+from planner import compilation
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "forceinline": True, "_nrt": False}
 
@@ -22,10 +22,7 @@ def compiled(function: Function) -> Function:
     numba's own cache looks at the file of a function only, though the code holds constants and functions of other
     modules as well; here a change to any module of the package makes all of its functions be compiled again.
     """
-    dispatcher = njit(function, **OPTIONS)
-    dispatcher.enable_caching()
-    dispatcher._cache._cache_file._source_stamp = _sources()
-    return cast(Function, dispatcher)
+    return compilation.compiled(function, stamp=_sources(), **OPTIONS)
 
 
 @cache

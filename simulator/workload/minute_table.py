@@ -5,14 +5,15 @@ second and makes no table of zeros on the way.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from planner.compilation import compiled
 
 COMMA, NEWLINE, RETURN, ZERO = 44, 10, 13, 48
 NAMES = 4
 
 
-@njit(cache=True)
+@compiled
 def parse_block(
     text: NDArray[np.uint8], minutes: int, start: int, end: int
 ) -> tuple[int, NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint16], NDArray[np.uint32]]:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-from numba import njit
 
+from planner.compilation import compiled
 from planner.model import Cluster, Dnn, Problem, Profile
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import (
@@ -214,7 +214,7 @@ def _a_type_of_each(problem: Problem, classes: Integers) -> list[str]:
     return [problem.cluster.device_types[index].name for index in first.tolist()]
 
 
-@njit(cache=True)
+@compiled
 def _search_batch(
     latency_us: Floats,
     size: float,
@@ -266,7 +266,7 @@ def _search_batch(
             )
 
 
-@njit(cache=True)
+@compiled
 def _insert(time: Floats, cost: Floats, place: Integers, length: int, spent: float, paid: float, where: int) -> int:
     """Put a place into a front, sorted by rising time and falling cost, and return the front's new length."""
     at = 0
@@ -288,7 +288,7 @@ def _insert(time: Floats, cost: Floats, place: Integers, length: int, spent: flo
     return length + moved
 
 
-@njit(cache=True)
+@compiled
 def _search(
     stages: int,
     first: int,

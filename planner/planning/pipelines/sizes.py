@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized
@@ -135,7 +135,7 @@ def cheap_items(
         room = found
 
 
-@njit(cache=True)
+@compiled
 def _slowest(value: Floats, slices: Integers, stages: int) -> float:
     slowest: float = value[0] * slices[0]
     for stage in range(1, stages):
@@ -143,7 +143,7 @@ def _slowest(value: Floats, slices: Integers, stages: int) -> float:
     return slowest
 
 
-@njit(cache=True)
+@compiled
 def _grow(value: Floats, slices: Integers, stages: int, slowest: float) -> None:
     """Add a slice to every stage that limits."""
     for stage in range(stages):
@@ -151,7 +151,7 @@ def _grow(value: Floats, slices: Integers, stages: int, slowest: float) -> None:
             slices[stage] += 1
 
 
-@njit(cache=True)
+@compiled
 def _best_whole(
     value: Floats,
     share: Integers,
@@ -178,7 +178,7 @@ def _best_whole(
             _grow(value[row], slices, stages[row], slowest)
 
 
-@njit(cache=True)
+@compiled
 def _cheap_items(
     value: Floats,
     share: Integers,

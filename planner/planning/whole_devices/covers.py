@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numba import njit
 
+from planner.compilation import compiled
 from planner.model import Problem
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate
@@ -352,7 +352,7 @@ def _binary_choice(known: Sequence[dict[Cover, None]], counts: Integers, clock: 
     return [covers[0] for covers in picked]
 
 
-@njit(cache=True)
+@compiled
 def _whole_items(
     value: Floats,
     device: Integers,
@@ -391,7 +391,7 @@ def _whole_items(
     return found
 
 
-@njit(cache=True)
+@compiled
 def _cover(units: Integers, cost: Floats, least: Floats, choice: Integers) -> None:
     """Fill in the least cost of at least q units, for every q, and the item taken last."""
     least[0] = 0.0

@@ -1,9 +1,9 @@
 """Unbounded knapsacks over two resources: the best value of a multiset of items within every capacity (i, j)."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
 
 Choices = NDArray[np.int32]
@@ -57,7 +57,7 @@ def taken(choice: Choices, use: Integers, capacity: tuple[int, int]) -> list[int
     return sorted(items)
 
 
-@njit(cache=True)
+@compiled
 def _fill(use: Integers, value: Floats, order: Integers, best: Floats, choice: Choices) -> None:
     rows, columns = best.shape
     for item in order:

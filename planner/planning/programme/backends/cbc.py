@@ -1,10 +1,11 @@
-"""CBC through PuLP, which brings the solver with it."""
+"""CBC through PuLP: version 3 brings the solver with it, version 4 takes it from cbcbox or the path."""
 
 import re
 import tempfile
 import warnings
 from math import isinf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pulp
@@ -16,7 +17,7 @@ INTEGER_TOLERANCE = 1e-9  # as for HiGHS
 
 
 def version() -> str:
-    """Return PuLP's version, which fixes that of the CBC in it."""
+    """Return PuLP's version, which fixes that of the CBC in it (version 4 brings none)."""
     return f"PuLP {pulp.__version__}"
 
 
@@ -26,7 +27,7 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
         warnings.simplefilter("ignore")  # PuLP announces what its next version will call differently
         problem, columns = _load(model)
         log = Path(folder, "log")
-        solver = pulp.PULP_CBC_CMD(
+        solver = getattr(pulp, "PULP_CBC_CMD", pulp.COIN_CMD)(
             msg=False,
             timeLimit=limits.time_limit_s,
             gapRel=limits.gap,
@@ -37,11 +38,14 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
         )
         solver.tmpDir = folder
         if not solver.available():
-            raise Unavailable("backend cbc: PuLP has no CBC for this machine; install one, or use --backend highs")
+            raise Unavailable(
+                f"backend cbc: PuLP {pulp.__version__} finds no CBC on this machine; install one "
+                "(pip install 'poolpipe[cbc]'), or use --backend highs"
+            )
         for column, value in (start or {}).items():
             columns[column].setInitialValue(value)
-        problem.solve(solver)
-        return _read(problem, columns, model, log.read_text())
+        solved = problem.solve(solver)
+        return _read(problem, _outcome(problem, solved), columns, model, log.read_text())
 
 
 def _load(model: LinearModel) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:
@@ -49,7 +53,7 @@ def _load(model: LinearModel) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:
     sign = -1.0 if model.maximise else 1.0
     problem = pulp.LpProblem("plan", pulp.LpMinimize)
     columns = [
-        pulp.LpVariable(
+        problem.add_variable(
             f"c{number}",
             None if isinf(lower) else lower,
             None if isinf(upper) else upper,
@@ -59,13 +63,14 @@ def _load(model: LinearModel) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:
             zip(arrays.lower.tolist(), arrays.upper.tolist(), arrays.integer.tolist(), strict=True)
         )
     ]
-    problem += pulp.LpAffineExpression((columns[c], sign * value) for c, value in model.objective_terms)
+    expression_of = getattr(pulp.LpAffineExpression, "from_list", pulp.LpAffineExpression)  # PuLP 4, else 3
+    problem += expression_of([(columns[c], sign * value) for c, value in model.objective_terms])
     for row, (lower, upper) in enumerate(zip(arrays.row_lower.tolist(), arrays.row_upper.tolist(), strict=True)):
         part = slice(arrays.start[row], arrays.start[row + 1])
         terms = [
             (columns[c], value) for c, value in zip(arrays.columns[part], arrays.values[part].tolist(), strict=True)
         ]
-        expression = pulp.LpAffineExpression(terms)
+        expression = expression_of(terms)
         if lower == upper:
             problem += expression == upper, f"r{row}"
             continue
@@ -76,24 +81,37 @@ def _load(model: LinearModel) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:
     return problem, columns
 
 
-def _read(problem: pulp.LpProblem, columns: list[pulp.LpVariable], model: LinearModel, log: str) -> Solution:
+def _outcome(problem: pulp.LpProblem, solved: Any) -> Status:
+    """Return what came of a solve, from the integers of PuLP 3 or the statistics of PuLP 4."""
+    if isinstance(solved, int):
+        outcomes: dict[int, Status] = {
+            pulp.LpSolutionOptimal: "optimal",
+            pulp.LpSolutionIntegerFeasible: "feasible",
+            pulp.LpSolutionInfeasible: "infeasible",
+            pulp.LpSolutionUnbounded: "unbounded",
+        }
+        return outcomes.get(problem.sol_status, "no solution")
+    if solved.has_solution:
+        return "optimal" if solved.status.name in ("Optimal", "GapLimit") else "feasible"
+    ends: dict[str, Status] = {"Infeasible": "infeasible", "Unbounded": "unbounded"}
+    return ends.get(solved.status.name, "no solution")
+
+
+def _read(
+    problem: pulp.LpProblem, status: Status, columns: list[pulp.LpVariable], model: LinearModel, log: str
+) -> Solution:
     sign = -1.0 if model.maximise else 1.0
-    found = problem.sol_status
-    if found == pulp.LpSolutionInfeasible:
-        return without_values("infeasible", maximise=model.maximise)
-    if found == pulp.LpSolutionUnbounded:
-        return without_values("unbounded", maximise=model.maximise)
-    if found not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
-        return without_values("no solution", maximise=model.maximise)
+    if status not in ("optimal", "feasible"):
+        return without_values(status, maximise=model.maximise)
     values = np.array([column.value() or 0.0 for column in columns])
     objective = float(values @ model.arrays().objective)
-    status: Status = "optimal" if found == pulp.LpSolutionOptimal else "feasible"
     if model.has_integers:
         stated = re.search(r"^Lower bound:\s+(\S+)", log, re.MULTILINE)  # absent where the tree was searched whole
         bound = sign * float(stated[1]) if stated else objective
         return Solution(status, objective, bound, values, NO_VALUES, NO_VALUES)
     row_duals = np.zeros(len(model.row_names))
-    for name, row in problem.constraints.items():
-        row_duals[int(name[1:].removesuffix("_lower"))] += sign * row.pi
+    rows = problem.constraints() if callable(problem.constraints) else problem.constraints.values()  # PuLP 4, else 3
+    for row in rows:
+        row_duals[int(row.name[1:].removesuffix("_lower"))] += sign * row.pi
     column_duals = sign * np.array([column.dj or 0.0 for column in columns])
     return Solution(status, objective, objective, values, row_duals, column_duals)
