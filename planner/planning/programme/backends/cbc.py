@@ -3,7 +3,7 @@
 import re
 import tempfile
 import warnings
-from math import isinf
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,21 @@ def _read(
     values = np.array([column.value() or 0.0 for column in columns])
     objective = float(values @ model.arrays().objective)
     if model.has_integers:
-        stated = re.search(r"^Lower bound:\s+(\S+)", log, re.MULTILINE)  # absent where the tree was searched whole
-        bound = sign * float(stated[1]) if stated else objective
-        return Solution(status, objective, bound, values, NO_VALUES, NO_VALUES)
+        return Solution(status, objective, sign * _bound(log, status, sign * objective), values, NO_VALUES, NO_VALUES)
     row_duals = np.zeros(len(model.row_names))
     rows = problem.constraints() if callable(problem.constraints) else problem.constraints.values()  # PuLP 4, else 3
     for row in rows:
         row_duals[int(row.name[1:].removesuffix("_lower"))] += sign * row.pi
     column_duals = sign * np.array([column.dj or 0.0 for column in columns])
     return Solution(status, objective, objective, values, row_duals, column_duals)
+
+
+def _bound(log: str, status: Status, objective: float) -> float:
+    """Return the bound of a minimum that a log states; a solution that was not proven must not count as one."""
+    stated = re.search(r"^Lower bound:\s+(\S+)", log, re.MULTILINE)  # absent where the tree was searched whole
+    if stated:
+        return float(stated[1])
+    if status == "optimal":
+        return objective
+    on_the_way: list[str] = re.findall(r"best possible (\S+?)[,)\s]", log)
+    return float(on_the_way[-1]) if on_the_way else -inf

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.programme.backends import BACKENDS, Clock, Limits, Unavailable, solve, version
-from planner.planning.programme.linear import LinearModel
+from planner.planning.programme.backends import BACKENDS, Clock, Limits, Unavailable, cbc, solve, version
+from planner.planning.programme.linear import LinearModel, Status
 
 
 def random_model(seed: int) -> LinearModel:
@@ -160,3 +160,16 @@ def test_a_clock_counts_down() -> None:
     left = Clock(Limits(1e-6, 10.0)).within(Limits(1e-3, 8.0))
     assert left.gap == 1e-3
     assert left.time_limit_s == pytest.approx(5.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("log", "status", "bound"),
+    [
+        ("Lower bound:                    0.5\n", "feasible", 0.5),
+        ("Result - Optimal solution found\n", "optimal", 23.0),  # searched whole: the objective
+        ("23 best solution, best possible 1.5 (0.70 seconds)\n(best possible 2)\n", "feasible", 2.0),
+        ("", "feasible", -inf),  # stopped before it said anything: nothing is proven
+    ],
+)
+def test_bounds_of_cbc_are_what_its_log_proves(log: str, status: Status, bound: float) -> None:
+    assert cbc._bound(log, status, 23.0) == bound
