@@ -1,29 +1,15 @@
-"""Options that say what this machine's cores stand for, and the models that are run on them."""
+"""What options say of the devices that this machine's cores stand for, and the models that are run on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Annotated
 
 import onnx_ir as ir
-import typer
 
 from planner.files.models import load_model, model_sha256
 from planner.model import InputError, Profile
 from simulator.executor import Emulation
 from simulator.executor.devices import require_device_type
-
-CoresOption = Annotated[
-    list[str] | None, typer.Option(metavar="TYPE=N", help="Cores of a device of this type. [default: 1]")
-]
-SlowdownOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="TYPE=X",
-        help="Emulate a device X times as slow as this CPU, or, for TYPE=DEVICE, as the profile has it beside DEVICE.",
-    ),
-]
-OversubscribeOption = Annotated[bool, typer.Option("--oversubscribe", help="Run even if there are too few cores.")]
 
 
 def emulation_of(

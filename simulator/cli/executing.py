@@ -3,34 +3,34 @@
 Its folder has the files of a simulated run (records, summary, plan, problem), and what only a real one measures.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import onnx_ir as ir
-import pandas as pd
 import typer
 from rich.table import Table
 
 from planner.cli.app import INTERRUPTED, console, errors
-from planner.files import replacing, save, write_text
-from planner.model import InputError, Profile, digest
+from planner.files import save, write_text
+from planner.model import InputError, digest
 from simulator.cli import splitting
-from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
-from simulator.cli.inputs import LoadedPlan, load_plans, load_trace, served_dnns, times_per_dnn
-from simulator.engine import build_system
-from simulator.executor import Execution, Settings, check_settings, execute
-from simulator.executor.compare import Comparison, compare
-from simulator.executor.devices import CPU
-from simulator.executor.measure import Measurement, measure
-from simulator.executor.report import write_comparison, write_incidents, write_measurement
-from simulator.results import attainment, summary
-from simulator.results.metrics import require_counted
-from simulator.results.tables import write_records
-from simulator.workload import SCHEMAS, fold
-from simulator.workload.arrivals import ArrivalsUs
+from simulator.cli.options import SCHEMAS, CoresOption, OversubscribeOption, SlowdownOption
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from planner.model import Profile
+    from simulator.cli.inputs import LoadedPlan
+    from simulator.executor import Execution, Settings
+    from simulator.executor.compare import Comparison
+    from simulator.executor.measure import Measurement
+    from simulator.workload.arrivals import ArrivalsUs
+
+CPU = "CPUExecutionProvider"
 
 
 def register(app: typer.Typer) -> None:
@@ -80,6 +80,14 @@ def execute_plan(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/execute"),
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
+    from simulator.cli.devices import emulation_of, load_profiled
+    from simulator.cli.inputs import load_plans, load_trace, served_dnns, times_per_dnn
+    from simulator.engine import build_system
+    from simulator.executor import Settings, check_settings
+    from simulator.results.metrics import require_counted
+    from simulator.results.tables import write_table
+    from simulator.workload import fold
+
     loaded = load_plans([plan], problem)[0]
     names = served_dnns(loaded, dnn)
     require_counted(duration, round(1e6 * warm_up))
@@ -111,7 +119,7 @@ def execute_plan(
         if not rows:  # nothing is written before a run came about
             _write_inputs(loaded, settings, trace, duration, out)
         rows.append({"dnn": name, "rate_rps": rates_rps[name]} | _write_run(run, out))
-        _write_summary(rows, out / "summary.csv")
+        write_table(rows, out / "summary.csv")
         _measure(run, out, with_comparison)
     console.print(f"records and measurements written to {out}", highlight=False, soft_wrap=True)
 
@@ -129,6 +137,8 @@ def _run(
 
     A line of text once a second: a progress bar would take milliseconds of the frontend's time to draw.
     """
+    from simulator.executor import execute
+
     next_us = 0
 
     def tell(text: str) -> None:
@@ -172,19 +182,22 @@ def _write_inputs(loaded: LoadedPlan, settings: Settings, trace: Path, duration_
 
 def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
     """Write what happened in a run, and return what its records say."""
+    from simulator.executor.report import write_incidents
+    from simulator.results import summary
+    from simulator.results.tables import write_records
+
     write_records(run.records, folder / f"{run.system.dnn}.records.csv")
     write_incidents(run, folder)
     said = {"policy": run.settings.policy, "engine": run.records.engine}
     return said | summary(run.records, round(1e6 * run.settings.warmup_s))
 
 
-def _write_summary(rows: list[dict[str, Any]], path: Path) -> None:
-    with replacing(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-
-
 def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
     """Write and show what a run measured; raises InputError if its figures or its answers cannot be right."""
+    from simulator.executor.compare import compare
+    from simulator.executor.measure import measure
+    from simulator.executor.report import write_comparison, write_measurement
+
     name = run.system.dnn
     if run.interrupted:
         errors.print(f"stopped; what was finished is in {folder}")
@@ -201,6 +214,8 @@ def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
 
 
 def _show(run: Execution, measurement: Measurement) -> None:
+    from simulator.results import attainment
+
     lines = [
         f"{run.system.dnn}: {measurement.throughput}, attainment {attainment(run.records, run.window_us[0]):.2%} of "
         f"{len(run.records)} requests",

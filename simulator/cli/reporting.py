@@ -1,21 +1,24 @@
 """Commands that show results: ``report`` makes one HTML page of a folder."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 from planner.cli.app import console
 from planner.files import load_plan, load_problem, write_text
 from planner.model import InputError, Plan, digest
-from simulator.engine import build_system
-from simulator.results.report import EXECUTED, Part, Report, report_html
-from simulator.results.tables import read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from simulator.results.report import Part, Report
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,8 @@ def report(
     title: Annotated[str | None, typer.Option(help="Its title. [default: the folder's name]")] = None,
 ) -> None:
     """Make one self-contained HTML page: problems, plans drawn, tables, figures, versions and hashes."""
+    from simulator.results.report import report_html
+
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of a run, a sweep or an execution")
     found = collect(folder, title or folder.resolve().name)
@@ -44,6 +49,8 @@ def report(
 
 def collect(folder: Path, title: str) -> Report:
     """Read whatever results lie in a folder and below it."""
+    from simulator.results.report import Report
+
     facts = {"poolpipe": version("poolpipe")}
     for path in sorted(folder.rglob("run.json")):
         with _reading(path):
@@ -61,6 +68,10 @@ def collect(folder: Path, title: str) -> Report:
 
 def _part(path: Path, folder: Path) -> Part:
     """Read a problem, the plans beside it that were made for it, and the records of the runs of a single plan."""
+    from simulator.engine import build_system
+    from simulator.results.report import Part
+    from simulator.results.tables import read_records
+
     problem = load_problem(path)
     plans: dict[str, Plan] = {}
     others: list[str] = []
@@ -100,6 +111,8 @@ def _facts(run: dict[str, Any], where: Path) -> dict[str, str]:
 
 def _executions(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
     """Read what runs on devices wrote, by DNN (with its folder, where that is not the one reported)."""
+    from simulator.results.report import EXECUTED
+
     found = {}
     for path in sorted(folder.rglob("*.slices.csv")):
         dnn = path.name.removesuffix(".slices.csv")
@@ -114,12 +127,16 @@ def _executions(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
 
 def _tables(folder: Path, *names: str) -> pd.DataFrame | None:
     """Read the first of these tables that a folder has, else all those below it, one after the other."""
+    import pandas as pd
+
     own = [folder / name for name in names if (folder / name).exists()][:1]
     found = own or [path for name in names for path in sorted(folder.rglob(name))]
     return pd.concat([_read(path) for path in found], ignore_index=True) if found else None
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     with _reading(path):
         return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 

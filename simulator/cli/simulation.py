@@ -1,45 +1,40 @@
 """Commands that simulate: ``run`` one plan at one load, ``sweep`` many plans over loads."""
 
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import pandas as pd
 import typer
 from rich.table import Table
 
 from planner.cli.app import about, console, errors, progress
-from planner.files import replacing, save, write_text
+from planner.files import save, write_text
 from planner.model import InputError, digest
-from simulator.cli.inputs import LoadedPlan, full_rates, load_plans, load_trace, served_dnns, times_per_dnn
-from simulator.cli.worlds import LoadedWorld, WorldDocument, load_world, load_worlds
-from simulator.engine import POLICIES, build_system, simulate
-from simulator.engine.run import EngineName, require_runnable
-from simulator.results import ppipe_layout, summary
-from simulator.results.metrics import require_counted
-from simulator.results.tables import write_records
-from simulator.sweep import LARGEST_LOAD, Hosts, Series, SweepOptions, SweepResult, run_sweep, series_of_plan
-from simulator.workload import SCHEMAS, Trace, fold
-from simulator.workload.arrivals import TimesS
+from simulator.cli.options import (
+    POLICY_HELP,
+    WORLD_HELP,
+    DataOption,
+    DurationOption,
+    EngineOption,
+    Hosts,
+    ProblemOption,
+    RoundRobinOption,
+    SchemaOption,
+    SortOption,
+)
 
-ProblemOption = Annotated[
-    Path | None, typer.Option(help="The plans' problem file. [default: problem.json or .toml beside each plan]")
-]
-DataOption = Annotated[Path | None, typer.Option(help="PPipe's data folder: the plans are files in its form.")]
-SchemaOption = Annotated[str, typer.Option(help=f"Schema of the traces: auto, {', '.join(SCHEMAS)}.")]
-SortOption = Annotated[bool, typer.Option("--sort", help="Sort plain arrival lists instead of refusing disorder.")]
-DurationOption = Annotated[float, typer.Option(help="Simulated time, s.")]
-EngineOption = Annotated[EngineName, typer.Option(help="auto (replay where it is exact), replay or simpy.")]
-POLICY_HELP = f"Dispatch policy: {', '.join(POLICIES)}"
-WORLD_HELP = f"File (schema world/1) of what goes differently: {', '.join(WorldDocument.__dataclass_fields__)}"
-RoundRobinOption = Annotated[
-    bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all of it.")
-]
+if TYPE_CHECKING:
+    from simulator.cli.inputs import LoadedPlan
+    from simulator.cli.worlds import LoadedWorld
+    from simulator.sweep import Series, SweepResult
+    from simulator.workload import Trace
+    from simulator.workload.arrivals import TimesS
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +66,16 @@ def run_plan(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/run"),
 ) -> None:
     """Simulate one plan: every request's record, and what the records say."""
+    from simulator.cli.inputs import load_plans, load_trace, served_dnns, times_per_dnn
+    from simulator.cli.worlds import load_world
+    from simulator.engine import build_system, simulate
+    from simulator.engine.run import require_runnable
+    from simulator.results import ppipe_layout, summary
+    from simulator.results.metrics import require_counted
+    from simulator.results.tables import write_records, write_table
+    from simulator.sweep import LARGEST_LOAD
+    from simulator.workload import fold
+
     require_runnable(policy, engine)
     loaded = load_plans([plan], problem, data)[0]
     names = served_dnns(loaded, dnn)
@@ -95,7 +100,7 @@ def run_plan(
         else:
             write_records(records, out / f"{name}.records.csv")
         rows.append({"dnn": name, "rate_rps": rate_rps, "policy": policy, "engine": records.engine} | summary(records))
-    _write_table(pd.DataFrame(rows), out / "summary.csv")
+    write_table(rows, out / "summary.csv")
     save(loaded.problem, out / "problem.json")
     save(loaded.plan, out / "plan.json")
     what = {
@@ -151,6 +156,13 @@ def sweep(
     ),
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds × worlds; a row per run, and each largest load that holds."""
+    from simulator.cli.inputs import full_rates, load_plans, load_trace
+    from simulator.cli.worlds import load_worlds
+    from simulator.engine.run import require_runnable
+    from simulator.results import ppipe_layout
+    from simulator.results.tables import write_table
+    from simulator.sweep import SweepOptions, run_sweep
+
     options = SweepOptions(_percents(loads), duration, engine, target, largest_only)
     for option, values in (("--trace", trace), ("--policy", policy), ("--seed", seed)):
         if len(set(values)) < len(values):
@@ -184,7 +196,8 @@ def sweep(
     if result.rows:
         _write_sweep(result, out / f"runs.{table}")
         if layout == "ppipe":
-            _write_table(_ppipe_log(result, loaded, full_rps), out / "logs.csv")
+            plans_run = {one.name: (one.problem, one.plan) for one in loaded}
+            write_table(ppipe_layout.log_rows(result.rows, plans_run, full_rps), out / "logs.csv")
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
     if result.failures:
@@ -193,6 +206,10 @@ def sweep(
 
 def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPlan, round_robin: bool) -> dict[str, str]:
     """Add what the DNNs of a plan are offered to the traces of a sweep, and return DNN -> the name of its trace."""
+    import numpy as np
+
+    from simulator.cli.inputs import times_per_dnn
+
     offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.dnns], round_robin)
     names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}
     for dnn, times_s in offered.items():
@@ -204,13 +221,6 @@ def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPla
     return names
 
 
-def _ppipe_log(
-    result: SweepResult, loaded: Sequence[LoadedPlan], full_rps: Mapping[str, Mapping[str, float]]
-) -> pd.DataFrame:
-    plans = {one.name: (one.problem, one.plan) for one in loaded}
-    return pd.DataFrame(ppipe_layout.log_rows(result.rows, plans, full_rps))
-
-
 def _series(
     one: LoadedPlan,
     traces: Mapping[str, str],
@@ -219,6 +229,8 @@ def _series(
     seed: int,
     worlds: Mapping[str, LoadedWorld],
 ) -> list[Series]:
+    from simulator.sweep import series_of_plan
+
     served = [dnn.name for dnn in one.problem.dnns if one.plan.of(dnn.name)]
     with about(Path(one.name)):
         return series_of_plan(
@@ -250,18 +262,12 @@ def _percents(text: str) -> tuple[int, ...]:
 
 def _write_sweep(result: SweepResult, path: Path) -> None:
     """Write the runs, and the largest loads beside them, and show these."""
-    _write_table(pd.DataFrame(result.rows), path)
-    _write_table(pd.DataFrame(result.largest), path.with_name("largest.csv"))
+    from simulator.results.tables import write_table
+
+    write_table(result.rows, path)
+    write_table(result.largest, path.with_name("largest.csv"))
     _show_largest(result)
     console.print(f"{len(result.rows)} runs in {path}", highlight=False, soft_wrap=True)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as temporary:
-        if path.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
-        else:
-            table.to_csv(temporary, index=False)
 
 
 def _show_runs(rows: list[dict[str, Any]]) -> None:
@@ -282,6 +288,8 @@ def _show_runs(rows: list[dict[str, Any]]) -> None:
 
 def _show_largest(result: SweepResult) -> None:
     """Print the largest loads: the mean over plans, and over DNNs too where there are many."""
+    import pandas as pd
+
     found = pd.DataFrame(result.largest)
     varying = [key for key in ("trace", "policy", "seed", "world") if found[key].nunique() > 1]
     keys = ["scheduler", *(["dnn"] if len(found) <= 24 else []), *varying]

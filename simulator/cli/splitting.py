@@ -1,23 +1,24 @@
 """The command that tells where to cut a model between two devices."""
 
-from pathlib import Path
-from typing import Annotated
+from __future__ import annotations
 
-import onnx_ir as ir
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 from rich.table import Table
 
 from planner.cli.app import console, progress
 from planner.files import load_profile, write_text
-from planner.files.models import load_model
 from planner.model import InputError, Profile
-from simulator.cli.devices import CoresOption, OversubscribeOption, SlowdownOption, emulation_of, load_profiled
-from simulator.executor import Settings
-from simulator.executor.pareto import SplitPoint, WireLink, split_points, split_table
-from simulator.executor.stages import estimate_per_layer
-from simulator.executor.trials import Trial, try_point
-from simulator.results.measured_plots import split_tradeoff
-from simulator.results.style import save_figure
+from simulator.cli.options import CoresOption, OversubscribeOption, SlowdownOption
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from simulator.executor import Settings
+    from simulator.executor.pareto import SplitPoint, WireLink
+    from simulator.executor.trials import Trial
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +50,13 @@ def pareto(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/pareto"),
 ) -> None:
     """Latency, throughput and bytes of every cut of a model between two devices, in both orders; the front marked."""
+    from simulator.cli.devices import emulation_of
+    from simulator.executor import Settings
+    from simulator.executor.pareto import split_points, split_table
+    from simulator.executor.trials import Trial
+    from simulator.results.measured_plots import split_tradeoff
+    from simulator.results.style import save_figure
+
     pair = _pair(devices)
     wire = _link(link)
     profile, given = _profile_of(model, pair, batch, onnx)
@@ -75,6 +83,8 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _link(text: str) -> WireLink:
+    from simulator.executor.pareto import WireLink
+
     try:
         latency_ms, bandwidth_gbps = (float(part) for part in text.split(","))
     except ValueError:
@@ -84,6 +94,10 @@ def _link(text: str) -> WireLink:
 
 def _profile_of(text: str, devices: tuple[str, str], batch: int, onnx: Path | None) -> tuple[Profile, ir.Model | None]:
     """Return a profile that was given, or an estimate per layer for a model; and the model, where there is one."""
+    from planner.files.models import load_model
+    from simulator.cli.devices import load_profiled
+    from simulator.executor.stages import estimate_per_layer
+
     path = Path(text)
     if path.suffix == ".json":
         profile = load_profile(path)
@@ -102,6 +116,8 @@ def _measured(
     link: WireLink,
 ) -> tuple[SplitPoint, ...]:
     """Try the chosen points, one after the other."""
+    from simulator.executor.trials import try_point
+
     found = list(points)
     with progress() as bar:
         chosen = _choose(points, count)

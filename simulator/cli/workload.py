@@ -1,31 +1,28 @@
 """Commands about arrivals: ``generate`` makes them, ``trace`` looks at recorded ones and converts them."""
 
+from __future__ import annotations
+
 import gzip
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 
 from planner.cli.app import console, progress
 from planner.files import replacing
 from planner.model import InputError
-from simulator import workload
-from simulator.workload import Trace
-from simulator.workload.arrivals import ArrivalsUs
-from simulator.workload.lists import recognise
+from simulator.cli.options import SCHEMAS, SortOption
+
+if TYPE_CHECKING:
+    from simulator.workload import Trace
+    from simulator.workload.arrivals import ArrivalsUs
 
 Rate = Annotated[float, typer.Option(help="Average rate, requests/s.")]
 Duration = Annotated[float, typer.Option(help="Length, s.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed: equal seeds give equal arrivals.")]
 Out = Annotated[Path, typer.Option(help="File to write; a name that ends in .gz is compressed.")]
-SchemaOption = Annotated[
-    str, typer.Option(help=f"Schema of the file: auto, {', '.join(workload.SCHEMAS)}.", show_default=True)
-]
-SortOption = Annotated[bool, typer.Option("--sort", help="Sort a plain list instead of refusing disorder.")]
-
-MAF_SCHEMAS = {"maf21": workload.maf21_text, "maf19": workload.maf19_text}
+SchemaOption = Annotated[str, typer.Option(help=f"Schema of the file: auto, {', '.join(SCHEMAS)}.", show_default=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def poisson(out: Out, rate: Rate = 100.0, duration: Duration = 30.0, seed: Seed = 1) -> None:
     """Independent exponential gaps."""
-    _write_arrivals(out, workload.poisson(rate, duration, np.random.default_rng(seed)))
+    _generate(out, seed, "poisson", rate, duration)
 
 
 def gamma(
@@ -55,7 +52,7 @@ def gamma(
     cv: Annotated[float, typer.Option(help="Coefficient of variation of the gaps; 1 is Poisson.")] = 4.0,
 ) -> None:
     """Gamma distributed gaps."""
-    _write_arrivals(out, workload.gamma(rate, duration, np.random.default_rng(seed), cv=cv))
+    _generate(out, seed, "gamma", rate, duration, cv=cv)
 
 
 def markov_modulated(
@@ -66,10 +63,7 @@ def markov_modulated(
     seed: Seed = 1,
 ) -> None:
     """Poisson arrivals whose rate jumps between states."""
-    arrivals_us = workload.markov_modulated(
-        _numbers("--rates", rates), _numbers("--dwell", dwell), duration, np.random.default_rng(seed)
-    )
-    _write_arrivals(out, arrivals_us)
+    _generate(out, seed, "markov_modulated", _numbers("--rates", rates), _numbers("--dwell", dwell), duration)
 
 
 def clustered(
@@ -81,7 +75,7 @@ def clustered(
     spread: Annotated[float, typer.Option(help="Mean distance of a request from its cluster's start, s.")] = 0.1,
 ) -> None:
     """Clusters of requests that start at Poisson times."""
-    _write_arrivals(out, workload.clustered(rate, duration, np.random.default_rng(seed), size=size, spread_s=spread))
+    _generate(out, seed, "clustered", rate, duration, size=size, spread_s=spread)
 
 
 def bursts(
@@ -93,7 +87,7 @@ def bursts(
     gap: Annotated[float, typer.Option(help="Mean gap inside a burst, s.")] = 0.001,
 ) -> None:
     """Bursts with exponential gaps inside."""
-    _write_arrivals(out, workload.bursts(rate, duration, np.random.default_rng(seed), size=size, gap_s=gap))
+    _generate(out, seed, "bursts", rate, duration, size=size, gap_s=gap)
 
 
 def diurnal(
@@ -105,8 +99,7 @@ def diurnal(
     period: Annotated[float, typer.Option(help="Length of a swing, s.")] = 86_400.0,
 ) -> None:
     """Poisson arrivals whose rate swings like day and night."""
-    rng = np.random.default_rng(seed)
-    _write_arrivals(out, workload.diurnal(rate, duration, rng, amplitude=amplitude, period_s=period))
+    _generate(out, seed, "diurnal", rate, duration, amplitude=amplitude, period_s=period)
 
 
 def closed_loop(
@@ -118,8 +111,7 @@ def closed_loop(
     seed: Seed = 1,
 ) -> None:
     """Clients that send, wait, think, and send again."""
-    rng = np.random.default_rng(seed)
-    _write_arrivals(out, workload.closed_loop(clients, duration, rng, response_s=response, think_s=think))
+    _generate(out, seed, "closed_loop", clients, duration, response_s=response, think_s=think)
 
 
 def maf_like(
@@ -131,8 +123,21 @@ def maf_like(
     schema: Annotated[str, typer.Option(help="maf21, maf19, or arrival-us (a plain list).")] = "maf21",
 ) -> None:
     """Write a trace with the skew and burstiness of MAF'21."""
+    import numpy as np
+
+    from simulator.workload import maf_like as mimic
+
     rng = np.random.default_rng(seed)
-    _write_trace(out, workload.maf_like(requests, rng, duration_s=duration, applications=applications), schema)
+    _write_trace(out, mimic(requests, rng, duration_s=duration, applications=applications), schema)
+
+
+def _generate(out: Path, seed: int, generator: str, *arguments: object, **options: float) -> None:
+    """Write what a generator of `simulator.workload` makes of its arguments and a seed."""
+    import numpy as np
+
+    from simulator import workload
+
+    _write_arrivals(out, getattr(workload, generator)(*arguments, np.random.default_rng(seed), **options))
 
 
 def info(
@@ -141,7 +146,9 @@ def info(
     sort: SortOption = False,
 ) -> None:
     """Say how many requests a trace has, how unevenly they are spread, and how bursty they are."""
-    statistics = workload.trace_statistics(_read(file, schema, sort))
+    from simulator.workload import trace_statistics
+
+    statistics = trace_statistics(_read(file, schema, sort))
     table = Table("", str(file), box=None, pad_edge=False)
     for words, value in (
         ("requests", f"{statistics.requests:,}"),
@@ -180,6 +187,9 @@ def convert(
     duration: Annotated[float, typer.Option(help="Length of the folded arrivals, s.")] = 30.0,
 ) -> None:
     """Choose from a trace, fold it to a rate where asked, and write it in another schema."""
+    from simulator.workload import select
+    from simulator.workload.lists import recognise
+
     start_end = _window(window)
     if (recognise(files[0]) if schema == "auto" else schema) == "maf19":
         trace = _read_minutes(files, app, function, busiest, start_end, keep, seed)
@@ -187,7 +197,7 @@ def convert(
         raise InputError(f"{files[0]}: several files, and --keep, are for MAF'19 traces only; give one file")
     else:
         whole = _read(files[0], schema, sort)
-        trace = workload.select(whole, apps=app, functions=function, busiest=busiest, window_s=start_end)
+        trace = select(whole, apps=app, functions=function, busiest=busiest, window_s=start_end)
     if rate is None:
         _write_trace(out, trace, to)
     elif to == "arrival-us":
@@ -215,10 +225,14 @@ def _read_minutes(
     seed: int,
 ) -> Trace:
     """Read days of counts, choosing while reading, and spread what was chosen over its minutes."""
+    import numpy as np
+
+    from simulator.workload import read_maf19, spread
+
     minutes = None if window_s is None else (int(window_s[0] // 60), -int(-window_s[1] // 60))
     with progress() as bar:
         task = bar.add_task("reading, rows", total=None)
-        counts = workload.read_maf19(
+        counts = read_maf19(
             files,
             apps=apps,
             functions=functions,
@@ -226,15 +240,13 @@ def _read_minutes(
             minutes=minutes,
             progress=lambda rows: bar.update(task, completed=rows),
         )
-    return workload.spread(counts, np.random.default_rng(seed), keep=keep)
+    return spread(counts, np.random.default_rng(seed), keep=keep)
 
 
 def _read(file: Path, schema: str, sort: bool) -> Trace:
-    with progress() as bar:
-        task = bar.add_task(f"reading {file.name}, rows", total=None)
-        return workload.read_trace(
-            file, schema=schema, sort=sort, progress=lambda rows: bar.update(task, completed=rows)
-        )
+    from simulator.cli.inputs import load_trace
+
+    return load_trace(file, schema, sort)
 
 
 def _numbers(option: str, text: str) -> list[float]:
@@ -245,18 +257,23 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 def _write_trace(out: Path, trace: Trace, schema: str) -> None:
+    from simulator.workload import maf19_text, maf21_text
+
+    texts = {"maf21": maf21_text, "maf19": maf19_text}
     if schema == "arrival-us":
-        _write_arrivals(out, (trace.times_s * 1e6).astype(np.int64))
-    elif schema in MAF_SCHEMAS:
-        _write(out, MAF_SCHEMAS[schema](trace), len(trace))
+        _write_arrivals(out, (trace.times_s * 1e6).astype("int64"))
+    elif schema in texts:
+        _write(out, texts[schema](trace), len(trace))
     else:
-        raise InputError(f"unknown schema {schema!r}; expected {', '.join(MAF_SCHEMAS)} or arrival-us")
+        raise InputError(f"unknown schema {schema!r}; expected {', '.join(texts)} or arrival-us")
 
 
 def _write_arrivals(out: Path, arrivals_us: ArrivalsUs) -> None:
+    from simulator.workload import arrivals_text
+
     if not len(arrivals_us):
         raise InputError(f"{out}: no arrival fell into the time asked for; give a longer duration or a higher rate")
-    _write(out, workload.arrivals_text(arrivals_us), len(arrivals_us))
+    _write(out, arrivals_text(arrivals_us), len(arrivals_us))
 
 
 def _write(out: Path, text: str, requests: int) -> None:

@@ -7,10 +7,12 @@ no request belongs to any more, follow as rows without a request, outcome *inter
 `PIECE` rows, so that memory stays flat.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -47,6 +49,16 @@ def write_records(records: Records, path: Path) -> None:
                     text.write_table(piece)
         else:
             raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows that name their columns in one step; the suffix, .parquet or another (CSV), says how."""
+    table = pd.DataFrame(rows)
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
 
 
 def read_records(path: Path, system: System) -> Records:
