@@ -11,7 +11,7 @@ import csv
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
 from typing import get_type_hints
@@ -32,7 +32,7 @@ from planner.profiling import (
     random_feeds,
     read_graph,
 )
-from planner.profiling.profiler import log_spread, time_parts
+from planner.profiling.profiler import Times, log_spread, time_parts
 from planner.profiling.workers import colocated
 
 SUM_TOLERANCE = 0.10
@@ -111,9 +111,9 @@ def check(profile: Profile, device: str, batches: Sequence[int], effort: Effort)
     graph = read_graph(build_model(profile.name), profile.name)
     rng = np.random.default_rng(0)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
-    core, one_round = DeviceAtHand(device), replace(effort.of_one_round(), rounds=1)
+    core, one_round = DeviceAtHand(device), effort.of_one_round()
 
-    def timed(parts: Sequence[Part]) -> dict[int, list[np.ndarray]]:
+    def timed(parts: Sequence[Part]) -> Times:
         with colocated(1, 1, core.cores, core.provider) as nobody:
             return time_parts(parts, core, 1, feeds, one_round, nobody)
 
@@ -121,8 +121,11 @@ def check(profile: Profile, device: str, batches: Sequence[int], effort: Effort)
     measured = [(timed(parts), timed(whole)) for _ in range(effort.rounds)]
     results = []
     for batch in batches:
-        blocks_us = [np.concatenate(rounds) for rounds in zip(*(blocks[batch] for blocks, _ in measured), strict=True)]
-        whole_us = np.concatenate([of_whole[batch][0] for _, of_whole in measured])
+        blocks_us = [
+            np.concatenate([rounds[0] for rounds in of_block])
+            for of_block in zip(*(blocks[batch] for blocks, _ in measured), strict=True)
+        ]
+        whole_us = np.concatenate([of_whole[batch][0][0] for _, of_whole in measured])
         at = kept.batches.index(batch)
         first, second = np.array(kept.latency_us[at], float), np.array([np.median(times) for times in blocks_us])
         stated = np.array(kept.spread[at] if kept.spread else [0.0] * len(first)) * first

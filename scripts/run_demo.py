@@ -36,6 +36,7 @@ MODELS = ("resnet50-light", "inception_v1-light", "densenet121-light")
 AT_HAND = DeviceAtHand("this-cpu", cores=1)
 ESTIMATED = ("V100", "T4", "L4", "P4", "JetsonOrinNano", "RaspberryPi4", "RaspberryPi5")
 BATCHES = (1, 2, 4)
+EFFORT = Effort(cap_s=0.4, rounds=3)
 PLANNING_LIMIT_S = 40.0  # measured latencies differ between machines, and so does how hard their problems are
 SCHEDULERS = ("np", "pipelines")
 
@@ -108,14 +109,14 @@ def profile_models(out: Path) -> list[Profile]:
         model = build_model(name)
         prove_batches(name, model)
         with progress() as bar:
-            task = bar.add_task(f"measuring {name}", total=10 * len(BATCHES))
+            task = bar.add_task(f"measuring {name}", total=EFFORT.rounds * len(BATCHES))
             found: Profiled = profile_model(
                 model,
                 name,
                 at_hand=[AT_HAND],
                 estimated=estimated,
                 batches=BATCHES,
-                effort=Effort(cap_s=0.4),
+                effort=EFFORT,
                 progress=lambda _, bar=bar, task=task: bar.advance(task),
             )
         save(found.profile, out / "profiles" / f"{name}.json")

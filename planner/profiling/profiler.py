@@ -1,7 +1,10 @@
 """Latencies of devices at hand: blocks run and timed with onnxruntime.
 
-Each block is a session of its own, fed with what the blocks before it make of random requests, and run again and again,
-as a worker does whose stage it is. All of that happens in rounds, each on newly opened sessions.
+Each block is a session of its own, fed with what the blocks before it make of random requests, and run again and
+again, as a worker does whose stage it is. All of that happens in rounds, each on newly opened sessions, which are
+warmed before they are timed: the second run of a session is the first to touch the memory which the first run found
+to be needed, and takes up to twice as long as those after it. Batch sizes with doubtful latencies (`plausibility`) are
+measured a second time; what is doubtful still is said in the table's provenance, as is what others did meanwhile.
 
 A share 1/k is measured with k - 1 neighbours that run the same model on the same cores at the same time, so that the
 interference is in the number. Where there are more workers than cores they take turns, a few milliseconds each: short
@@ -13,6 +16,7 @@ size at most.
 """
 
 import datetime
+import logging
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +28,7 @@ import psutil
 
 from planner.model import InputError, LatencyTable, Provenance
 from planner.profiling.onnx_graph import ModelGraph
+from planner.profiling.plausibility import Watch, describe_doubts, doubts
 from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
 from planner.profiling.split import Part, extract_part, extract_parts
 from planner.profiling.timing import Effort, pinned, time_runs
@@ -31,7 +36,10 @@ from planner.profiling.workers import Neighbours, colocated, measure_peak_memory
 
 TURNS_S = 0.2  # how long a share is timed at least: tens of the scheduler's turns
 
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[str], None]
+Times = dict[int, list[list[np.ndarray]]]  # [batch][part][round]: single runs, µs
 
 
 @dataclass(frozen=True)
@@ -91,18 +99,29 @@ def _measure_share(
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
     if share > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
-    threads = device.threads(share)
+    threads, parts, watch = device.threads(share), extract_parts(graph, starts), Watch()
     with colocated(share, threads, device.cores, device.provider) as neighbours:
         neighbours.load(whole)
-        times_us = time_parts(extract_parts(graph, starts), device, share, feeds, effort, neighbours, progress)
+        times_us = time_parts(parts, device, share, feeds, effort, neighbours, progress)
+        odd = {batch: feeds[batch] for batch, _ in doubts(batches, times_us)}
+        if odd:
+            times_us = steadier(times_us, time_parts(parts, device, share, odd, effort, neighbours, progress))
+        company = watch.company()
+    doubtful = describe_doubts(doubts(batches, times_us), company if effort.clock == "wall" else None)
+    if doubtful:
+        logger.warning(
+            "%s on %s 1/%d: %s; measure it again on a quiet machine", graph.name, device.name, share, doubtful
+        )
+    remarks = f"{company} meanwhile" + (f"; {doubtful}" if doubtful else "")
     middle = np.median if share == 1 else np.mean
+    runs = {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
     return LatencyTable(
         device.name,
         share,
         tuple(batches),
-        tuple(tuple(max(1, round(float(middle(times)))) for times in row) for row in times_us.values()),
-        _provenance(device, share, effort, min(len(times) for row in times_us.values() for times in row)),
-        tuple(tuple(round(log_spread(times), 4) for times in row) for row in times_us.values()),
+        tuple(tuple(max(1, round(float(middle(times)))) for times in runs[batch]) for batch in batches),
+        _provenance(device, share, effort, min(len(times) for row in runs.values() for times in row), remarks),
+        tuple(tuple(round(log_spread(times), 4) for times in runs[batch]) for batch in batches),
         measure_peak_memory(whole, list(feeds.values()), threads, device.cores, device.provider),
     )
 
@@ -115,9 +134,9 @@ def time_parts(
     effort: Effort,
     neighbours: Neighbours,
     progress: Progress = lambda _: None,
-) -> dict[int, list[np.ndarray]]:
-    """Return by batch size, for each part, the times (µs) of its runs; ``feeds[batch]`` is what the first one reads."""
-    times_us: dict[int, list[list[np.ndarray]]] = {batch: [[] for _ in parts] for batch in feeds}
+) -> Times:
+    """Return ``[batch][part][round]``, the times (µs) of single runs; ``feeds[batch]`` is what the first part reads."""
+    times_us: Times = {batch: [[] for _ in parts] for batch in feeds}
     threads = device.threads(share)
     # The run that makes what the next part reads warms up, too.
     one_round = replace(effort.of_one_round(), warm_up=max(0, effort.warm_up - 1))
@@ -132,7 +151,25 @@ def time_parts(
                         alive.update(zip(part.outputs, run_model(session, read), strict=True))
                         times.append(time_runs(partial(run_model, session, read), one_round))
                 progress(f"{device.name} 1/{share}, round {number + 1} of {effort.rounds}, batch {batch}")
-    return {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
+    return times_us
+
+
+def steadier(first: Times, second: Times) -> Times:
+    """Return the times of two measurements, of each batch size and part those whose rounds agree better.
+
+    >>> steady, wild = [np.array([5.0]), np.array([5.0])], [np.array([5.0]), np.array([9.0])]
+    >>> steadier({1: [wild], 2: [steady]}, {1: [steady]}) == {1: [steady], 2: [steady]}
+    True
+    """
+
+    def apart(rounds: Sequence[np.ndarray]) -> float:
+        medians_us = [float(np.median(times)) for times in rounds]
+        return max(medians_us) / max(min(medians_us), 1e-9)
+
+    again = {batch: second.get(batch, row) for batch, row in first.items()}
+    return {
+        batch: [min(pair, key=apart) for pair in zip(again[batch], row, strict=True)] for batch, row in first.items()
+    }
 
 
 def log_spread(times_us: np.ndarray) -> float:
@@ -140,7 +177,7 @@ def log_spread(times_us: np.ndarray) -> float:
     return float(np.std(np.log(times_us), ddof=min(1, len(times_us) - 1)))
 
 
-def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) -> Provenance:
+def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int, remarks: str) -> Provenance:
     import onnxruntime
 
     frequency = psutil.cpu_freq()
@@ -149,8 +186,7 @@ def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int) 
         "measured",
         f"{'median' if share == 1 else 'mean'} of runs in {effort.rounds} rounds ({effort.clock} clock); "
         f"{share} worker(s) of "
-        f"{device.threads(share)} thread(s) on {device.cores} core(s) of {processor_name()}{clock}, "
-        f"load average {os.getloadavg()[0]:.1f}",
+        f"{device.threads(share)} thread(s) on {device.cores} core(s) of {processor_name()}{clock}; {remarks}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",
         repeats=repeats,

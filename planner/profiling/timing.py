@@ -15,15 +15,17 @@ import numpy as np
 class Effort:
     """When to stop: the medians' 95 % confidence intervals within ±``width``, or a cap.
 
-    At least ``min_repeats`` runs, and ``least_s`` seconds of them, are timed after ``warm_up`` others; none starts
-    after ``cap_s`` seconds or ``max_repeats`` runs; seconds are per piece of work. They are spread over ``rounds``,
-    each on newly made sessions: where memory lies, and what else the machine does at the time, move a median by more
-    than runs of one sitting differ. ``clock`` is the wall's, or the calling thread's processor time: on a machine that
-    others use, that is what a run of one thread would take alone.
+    Work is timed in ``rounds``, each on newly made sessions: where memory lies, and what else the machine does at the
+    time, move a median by more than runs of one sitting differ. Each round begins with ``warm_up`` runs that do not
+    count: the first run of a session finds out which memory it needs, the second is the first to touch it, and takes up
+    to twice as long as the third. Then at least ``min_repeats`` runs and ``least_s`` seconds of them are timed; none
+    starts after ``cap_s`` seconds or ``max_repeats`` runs. Seconds and ``max_repeats`` are of all rounds together and
+    per piece of work. ``clock`` is the wall's, or the calling thread's processor time: on a machine that others use,
+    that is what a run of one thread would take alone.
     """
 
-    warm_up: int = 1
-    min_repeats: int = 5
+    warm_up: int = 2
+    min_repeats: int = 3
     max_repeats: int = 100
     cap_s: float = 0.5
     width: float = 0.02
@@ -32,15 +34,14 @@ class Effort:
     clock: Literal["wall", "cpu"] = "wall"
 
     def of_one_round(self) -> "Effort":
-        """Return the effort of each round; together they reach the width, and overstep the caps by a run a round.
+        """Return the effort of each round; together they reach the width.
 
-        >>> Effort(min_repeats=6, max_repeats=100, rounds=5, cap_s=1.0).of_one_round().min_repeats
-        2
+        >>> Effort(min_repeats=3, max_repeats=100, rounds=4).of_one_round()
+        Effort(warm_up=2, min_repeats=3, max_repeats=25, cap_s=0.125, width=0.04, least_s=0.0, rounds=1, clock='wall')
         """
         return replace(
             self,
-            min_repeats=ceil(self.min_repeats / self.rounds),
-            max_repeats=ceil(self.max_repeats / self.rounds),
+            max_repeats=max(self.min_repeats, ceil(self.max_repeats / self.rounds)),
             cap_s=self.cap_s / self.rounds,
             least_s=self.least_s / self.rounds,
             width=self.width * sqrt(self.rounds),
