@@ -222,12 +222,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="folder for results")
     out: Path = parser.parse_args().out
     begin_s = perf_counter()
-    console.print("[bold]1. Profile[/bold] three ONNX models: measured on this machine's CPU, estimated elsewhere")
+    console.print("1. Profile three ONNX models: measured on this machine's CPU, estimated elsewhere")
     profiles = profile_models(out)
-    console.print("[bold]2. Plan[/bold] two clusters, without partitioning (np) and with pool-based pipelines")
+    console.print("2. Plan two clusters, without partitioning (np) and with pool-based pipelines")
     problems = {scenario.name: scenario.problem(profiles) for scenario in scenarios()}
     plans = {scenario.name: make_plans(scenario, problems[scenario.name], out) for scenario in scenarios()}
-    console.print(f"[bold]3. Simulate[/bold] every plan at twenty loads of {TRACE.name}, 30 s each")
+    console.print(f"3. Simulate every plan at twenty loads of {TRACE.name}, 30 s each")
     trace = read_maf21(TRACE)
     rows: list[Row] = []
     for scenario in scenarios():
@@ -240,9 +240,7 @@ def main() -> None:
     with replacing(out / "sweep.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     draw(pd.DataFrame(rows), out / "attainment.png")
-    console.print(
-        f"[bold]4. Written[/bold] to {out}: profiles, problems, plans, sweep.csv, records.csv, attainment.png"
-    )
+    console.print(f"4. Written to {out}: profiles, problems, plans, sweep.csv, records.csv, attainment.png")
     console.print(f"{perf_counter() - begin_s:.0f} s in all")
 
 

@@ -13,8 +13,9 @@ from planner.model import InputError
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
 
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+# Names of layers, files and devices are printed as they are: [/encoder] is no markup, :warning: no picture.
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def new_app(help_text: str) -> typer.Typer:
@@ -27,7 +28,7 @@ def run(app: typer.Typer) -> None:
     try:
         status = app(standalone_mode=False)  # typer returns the status of typer.Exit, and 130 for Ctrl-C
     except InputError as error:
-        errors.print(f"error: {error}")
+        errors.print(f"error: {printable(str(error))}")
         sys.exit(2)
     except typer.TyperException as error:
         if message := error.format_message():  # none where the help was shown for want of a command
@@ -36,6 +37,15 @@ def run(app: typer.Typer) -> None:
     if status == INTERRUPTED:
         errors.print("stopped; what was finished is kept")
     sys.exit(status or 0)
+
+
+def printable(text: str) -> str:
+    r"""Return a text on one line, control characters written out: a name of a model's may hold any.
+
+    >>> printable("a\nb")
+    'a\\nb'
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _usage(message: str, context: typer.Context | None) -> str:
@@ -57,7 +67,7 @@ def about(path: Path) -> Iterator[None]:
 def progress() -> Progress:
     """Return a progress bar (on standard error) with counts, time taken and time left; it vanishes when done."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from planner.cli.app import console, errors
-from planner.files import load_plan, load_problem, save, write_text
+from planner.files import load_plan, load_problem, save, write_csv
 from planner.model import InputError, Pipeline, Plan, Problem
 from planner.model.objective import MAXIMISED
 
@@ -139,7 +139,7 @@ def front(
         table.add_row(*row)
     console.print(table)
     if out:
-        write_text(out, "".join(",".join(row) + "\n" for row in [(price, "throughput_rps", "gap"), *rows]))
+        write_csv(out, [(price, "throughput_rps", "gap"), *rows])
 
 
 def _numbers(text: str) -> list[float]:

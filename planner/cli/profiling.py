@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from planner.cli.app import about, console, progress
+from planner.cli.app import about, console, printable, progress
 from planner.cli.profile_model import cut_blocks
-from planner.files import load_profile, save, write_text
+from planner.files import load_profile, save, write_csv
 from planner.model import InputError, Profile
 
 if TYPE_CHECKING:
@@ -188,12 +188,12 @@ def layers(
     for at, row in enumerate(rows):
         row.extend(f"{us[at]:.1f}" for us in latencies.values())
     if out is not None:
-        write_text(out, "".join(",".join(row) + "\n" for row in [header, *rows]))
+        write_csv(out, [header, *rows])
         console.print(f"wrote {out}: {len(rows)} layers", highlight=False, soft_wrap=True)
         return
     table = Table(*header, box=None)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console.print(table)
 
 

@@ -1,6 +1,6 @@
 """Reading and writing files; algorithms never do."""
 
-from planner.files.atomic import replacing, write_text
+from planner.files.atomic import replacing, write_csv, write_text
 from planner.files.documents import (
     dumps,
     load_any,
@@ -24,5 +24,6 @@ __all__ = [
     "replacing",
     "save",
     "schema_of",
+    "write_csv",
     "write_text",
 ]

@@ -1,3 +1,4 @@
+import csv
 import json
 import sys
 
@@ -278,3 +279,29 @@ def test_even_blocks_are_at_least_as_even(planner, tmp_path):
         latency_us = load_profile(out).tables[0].latency_us[0]
         largest_share[flag] = max(latency_us) / sum(latency_us)
     assert largest_share["--even"] < largest_share["fewest bytes"]
+
+
+def test_names_are_printed_and_written_as_they_are(planner, tmp_path):
+    names = ["[/encoder]", 'layer,with "comma"', "[red]danger[/red]", ":warning:"]
+    model = ir.from_onnx_text(SMALL)
+    for node, name in zip(model.graph, names, strict=True):
+        node.name = name
+    path, table = tmp_path / "[red]m.onnx", tmp_path / "layers.csv"
+    ir.save(model, path)
+    said = planner("layers", path)
+    assert all(name in said for name in names)
+    planner("layers", path, "--out", table)
+    with table.open(newline="") as stream:
+        assert [row["layer"] for row in csv.DictReader(stream)] == names
+    assert "[red]m" in planner("estimate", path, "--device", "T4", "--out", tmp_path / "[a].json")
+    assert str(tmp_path / "[a].json") in planner(
+        "profile", path, "--device", "[b]", "--out", tmp_path / "[a].json", *BRIEFLY
+    ).replace("\n", "")
+
+
+def test_a_line_break_in_a_name_breaks_no_row(planner, tmp_path):
+    model = ir.from_onnx_text(SMALL)
+    model.graph[0].name = "line\nbreak\x1b[2J"
+    path = tmp_path / "m.onnx"
+    ir.save(model, path)
+    assert r"line\nbreak\x1b[2J" in planner("layers", path)
