@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
+from planner.profiling.drawing import Domain, draw, find_domains
 from planner.profiling.onnx_graph import request_inputs
 from planner.profiling.shapes import one_line
 
@@ -107,16 +108,15 @@ def _in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
 
 
 def random_feeds(model: ir.Model, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Return random inputs for ``batch`` requests: standard normal numbers, or 0 and 1 for integers and booleans."""
+    """Return random inputs for ``batch`` requests, of values that the model can take (`planner.profiling.drawing`)."""
+    domains = find_domains(model.graph)
     feeds = {}
     for value in request_inputs(model.graph):
         if value.shape is None or value.dtype is None:
             raise InputError(f"input {value.name!r} has no shape or type; export the model with one")
         shape = [batch, *(size for size in value.shape[1:] if isinstance(size, int))]
-        dtype = value.dtype.numpy()
-        floating = np.issubdtype(dtype, np.floating)
-        numbers = rng.standard_normal(shape, np.float32) if floating else rng.integers(0, 2, shape)
-        feeds[str(value.name)] = numbers.astype(dtype)
+        name = str(value.name)
+        feeds[name] = draw(value.dtype, tuple(shape), domains.get(name, Domain()), rng)
     return feeds
 
 
