@@ -1,0 +1,1 @@
+"""Applications: chains of tasks with variants, accuracy against cost."""
