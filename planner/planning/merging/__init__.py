@@ -1,0 +1,1 @@
+"""Merging: DNNs that share layers, deployed together."""

@@ -1,0 +1,120 @@
+"""Models as layer groups, and schemes by which some of them share one copy (CoMPI, SoCC 2025)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from planner.model import InputError
+
+Member = tuple[int, int]  # a model and one of its layer groups, by their indices
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """A run of layers that is merged or not as one: a stem, a residual block, a head (which is never merged)."""
+
+    parameter_bytes: int
+    latency: float
+    mergeable: bool = True
+
+
+@dataclass(frozen=True)
+class MergeModel:
+    """A model to deploy: its layer groups, at most so many stages, and its peak and mean demand in devices."""
+
+    name: str
+    groups: tuple[LayerGroup, ...]
+    max_stages: int
+    peak_devices: float
+    mean_devices: float
+
+    @property
+    def latency(self) -> float:
+        """The latency of all groups."""
+        return sum(group.latency for group in self.groups)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """The bytes of all groups."""
+        return sum(group.parameter_bytes for group in self.groups)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The models ``models`` use one copy of each mergeable group in [first, last)."""
+
+    models: tuple[int, ...]
+    first: int
+    last: int
+
+
+def shared_classes(models: Sequence[MergeModel], schemes: Iterable[Scheme]) -> list[frozenset[Member]]:
+    """Return the sets of (model, group) that share one copy; schemes that meet in a member join.
+
+    Raises
+    ------
+    InputError
+        A scheme names a model or groups that there are not, or groups of unlike sizes.
+
+    Examples
+    --------
+    >>> group, head = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
+    >>> models = [MergeModel(name, (group, head), 1, 1.0, 0.5) for name in "abc"]
+    >>> [sorted(members) for members in shared_classes(models, [Scheme((0, 2), 0, 2)])]
+    [[(0, 0), (2, 0)]]
+    """
+    classes: dict[Member, set[Member]] = {}
+    for number, scheme in enumerate(schemes):
+        _check(models, scheme, number)
+        for group in range(scheme.first, scheme.last):
+            members = {(model, group) for model in scheme.models if models[model].groups[group].mergeable}
+            joined = set(members).union(*(classes.get(member, ()) for member in members))
+            classes.update(dict.fromkeys(joined, joined))
+    unique = {frozenset(members) for members in classes.values() if len(members) > 1}
+    return sorted(unique, key=min)
+
+
+def _check(models: Sequence[MergeModel], scheme: Scheme, number: int) -> None:
+    where = f"schemes[{number}]"
+    if len(set(scheme.models)) != len(scheme.models) or len(scheme.models) < 2:
+        raise InputError(f"{where}: models: expected at least two different ones, got {list(scheme.models)}")
+    for model in scheme.models:
+        if not 0 <= model < len(models):
+            raise InputError(f"{where}: models: expected numbers below {len(models)}, got {model}")
+        if not 0 <= scheme.first < scheme.last <= len(models[model].groups):
+            raise InputError(
+                f"{where}: groups: expected a range within the {len(models[model].groups)} groups of "
+                f"{models[model].name}, got [{scheme.first}, {scheme.last})"
+            )
+    for group in range(scheme.first, scheme.last):
+        kinds = {
+            (models[model].groups[group].parameter_bytes, models[model].groups[group].mergeable)
+            for model in scheme.models
+        }
+        if len(kinds) > 1:
+            sizes = {models[model].name: models[model].groups[group].parameter_bytes for model in scheme.models}
+            raise InputError(f"{where}: group {group}: expected equal groups to merge, got bytes {sizes}")
+
+
+def saved_at_most(models: Sequence[MergeModel], classes: Iterable[frozenset[Member]]) -> int:
+    """Return the bytes that sharing saves where every model has one replica of everything on one device."""
+    return sum(
+        (len(members) - 1) * models[model].groups[group].parameter_bytes
+        for members in classes
+        for model, group in [min(members)]
+    )
+
+
+def read_schemes(raw: Sequence[Mapping[str, object]]) -> tuple[Scheme, ...]:
+    """Return schemes from their published form: ``models``, ``start``, ``num_layers``."""
+    found = []
+    for number, entry in enumerate(raw):
+        try:
+            models, start, count = entry["models"], entry["start"], entry["num_layers"]
+        except KeyError as missing:
+            raise InputError(
+                f"schemes[{number}]: {missing.args[0]} is missing; expected models, start, num_layers"
+            ) from None
+        if not (isinstance(models, list) and isinstance(start, int) and isinstance(count, int)):
+            raise InputError(f"schemes[{number}]: expected a list of models and two integers, got {dict(entry)}")
+        found.append(Scheme(tuple(models), start, start + count))
+    return tuple(found)

@@ -1,0 +1,132 @@
+#!/usr/bin/env python
+"""Reproduce CoMPI's problems (SoCC 2025) from a data folder: one sub-command per kind of result."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import process_time
+from typing import Annotated, Any
+
+import typer
+
+from planner.cli.app import console, new_app, progress, run
+from planner.files import write_text
+from planner.model import InputError
+from planner.planning.merging.deployment import MergeProblem, deploy
+from planner.planning.merging.schemes import LayerGroup, MergeModel, read_schemes
+
+app = new_app("Reproduce CoMPI's published problems.")
+
+Data = Annotated[Path, typer.Option(help="Folder of the data (profiles/, tiny_cases.json, solve/).")]
+Out = Annotated[Path, typer.Option(help="CSV file to write.")]
+
+TINY_COLUMNS = ("case", "optimum", "ours", "optimum_all_stages", "ours_all_stages", "reference", "seconds", "reason")
+SOLVE_COLUMNS = ("case", "printed", "ours", "before_merging", "seconds", "note")
+
+
+@app.callback()
+def main() -> None:
+    """Give every command a name of its own."""
+
+
+@app.command()
+def tiny(data: Data, out: Out) -> None:
+    """Deploy the small random cases, with and without the rule that every model has all of its stages."""
+    document = read_json(data / "tiny_cases.json")
+    groups = read_groups(data / document["profile"])
+    rows = []
+    with progress() as bar:
+        for number, case in enumerate(bar.track(document["cases"], description="cases")):
+            problem = problem_of(case, groups)
+            begin_s = process_time()
+            ours, reason = least_bytes(problem)
+            all_stages, reason_all = least_bytes(replace(problem, all_stages=True))
+            rows.append(
+                {
+                    "case": number,
+                    "optimum": case["optimum_bytes"],
+                    "ours": ours,
+                    "optimum_all_stages": case["optimum_bytes_all_stages"],
+                    "ours_all_stages": all_stages,
+                    "reference": case["reference_bytes"],
+                    "seconds": round(process_time() - begin_s, 4),
+                    "reason": reason or reason_all,
+                }
+            )
+    write_rows(out, TINY_COLUMNS, rows)
+    pairs = (("optimum", "ours"), ("optimum_all_stages", "ours_all_stages"))
+    equal = sum(all(same(row[known], row[found]) for known, found in pairs) for row in rows)
+    seconds = sorted(row["seconds"] for row in rows)
+    console.print(
+        f"{equal} of {len(rows)} cases equal in both columns; CPU time a case: median "
+        f"{seconds[len(seconds) // 2]:.3f} s, worst {seconds[-1]:.3f} s"
+    )
+
+
+@app.command()
+def solve(data: Data, out: Out) -> None:
+    """Deploy the published examples, and say where the reference's printed bytes are not those of its plan."""
+    rows = []
+    for path in sorted((data / "solve").glob("*.json")):
+        case = read_json(path)
+        problem = problem_of(case, read_groups(data / f"profiles/{case['model_type']}.json"))
+        begin_s = process_time()
+        ours = deploy(replace(problem, all_stages=True)).memory_bytes
+        before = deploy(replace(problem, schemes=(), all_stages=True)).memory_bytes
+        seconds = process_time() - begin_s
+        printed = round(case["total_mem_bytes"])
+        note = "" if printed == ours else f"printed {printed}, true optimum {ours}"
+        rows.append(dict(zip(SOLVE_COLUMNS, (path.stem, printed, ours, before, round(seconds, 4), note), strict=True)))
+        console.print(f"{path.stem}: {ours} bytes{f' ({note})' if note else ''}", soft_wrap=True)
+    write_rows(out, SOLVE_COLUMNS, rows)
+
+
+def least_bytes(problem: MergeProblem) -> tuple[int | None, str]:
+    """Return the least memory of a problem, or None and why there is none."""
+    try:
+        return deploy(problem).memory_bytes, ""
+    except InputError as error:
+        return None, str(error)
+
+
+def same(known: int | None, found: int | None) -> bool:
+    """Compare bytes up to the rounding of the programme that computed the published ones (a few bytes)."""
+    return known == found if known is None or found is None else abs(known - found) <= 1e-7 * known
+
+
+def problem_of(case: Mapping[str, Any], groups: Sequence[LayerGroup]) -> MergeProblem:
+    """Return a published case as a problem; all of its models have one architecture."""
+    models = tuple(
+        MergeModel(f"m{number}", tuple(groups), model["max_stage_num"], model["max_gpu_num"], model["mean_gpu_num"])
+        for number, model in enumerate(case["models"])
+    )
+    return MergeProblem(models, tuple(case["gpus"]), read_schemes(case["schemes"]))
+
+
+def read_groups(path: Path) -> list[LayerGroup]:
+    """Read the layer groups of a published profile."""
+    return [LayerGroup(row["param_size"], row["latency"], row["join_merge"]) for row in read_json(path)]
+
+
+def read_json(path: Path) -> Any:
+    """Read a document of the data."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; expected the published data") from None
+
+
+def write_rows(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(out, text.getvalue())
+
+
+if __name__ == "__main__":
+    run(app)
