@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from multiprocessing import parent_process
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -112,8 +112,8 @@ def _own_folder() -> Path:
 
 @cache
 def _say(text: str) -> None:
-    """Log a line once; processes that this one starts need not say it again."""
-    if parent_process() is None:
+    """Log a line once; worker processes need not say it again."""
+    if current_process().name == "MainProcess":  # parent_process() is set only after modules were imported
         log.warning("note: %s", text)
 
 
