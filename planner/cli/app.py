@@ -1,9 +1,17 @@
 """What every command line of the project shares: how it starts, fails and shows progress."""
 
+import codecs
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
+from typing import IO, Annotated, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -12,31 +20,106 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from planner.model import InputError
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
+ENDED = {signal.SIGTERM: 143, signal.SIGHUP: 129}  # and of one that was told to end, or lost its terminal
+
+# Symbols of ours, for terminals that have none of them.
+ASCII = str.maketrans(
+    {"×": "x", "µ": "u", "·": "*", "→": "->", "–": "-", "−": "-", "…": "...", "≥": ">=", "≤": "<=", "±": "+-", "√": "v"}
+)
+
+
+class _Console(Console):
+    """A console that outlives the reader of a pipe: what a command does besides printing is done."""
+
+    def on_broken_pipe(self) -> None:
+        """Print to nowhere from now on."""
+        _to_nowhere(self.file)
+
+
+def _to_nowhere(stream: IO[str]) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
 
 # Names of layers, files and devices are printed as they are: [/encoder] is no markup, :warning: no picture.
-console = Console(markup=False, emoji=False)
-errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+console: Console = _Console(markup=False, emoji=False)
+errors: Console = _Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def new_app(help_text: str) -> typer.Typer:
     """Return an empty command line; modules register their commands on it."""
-    return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def main(
+        version: Annotated[
+            bool, typer.Option("--version", help="Show poolpipe's version and end.", callback=_version, is_eager=True)
+        ] = False,
+    ) -> None:
+        pass
+
+    main.__doc__ = help_text
+    return app
 
 
 def run(app: typer.Typer) -> None:
     """Run a command line: bad input is one line on standard error and exit status 2, Ctrl-C is status 130."""
+    for stream in (sys.stdout, sys.stderr):
+        _degrade(stream)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, _end) for number in ENDED if in_main}
     try:
         status = app(standalone_mode=False)  # typer returns the status of typer.Exit, and 130 for Ctrl-C
     except InputError as error:
         errors.print(f"error: {printable(str(error))}")
         sys.exit(2)
+    except BrokenPipeError:  # the reader of a pipe has left; rich's console copes by itself
+        _to_nowhere(sys.stdout)
+        status = 0
     except typer.TyperException as error:
         if message := error.format_message():  # none where the help was shown for want of a command
             errors.print(f"error: {_usage(message, getattr(error, 'ctx', None))}")
         sys.exit(error.exit_code)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if status == INTERRUPTED:
         errors.print("stopped; what was finished is kept")
     sys.exit(status or 0)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.print(f"poolpipe {version('poolpipe')}", highlight=False)
+        raise typer.Exit
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does, through every ``finally``, with the status of the signal."""
+    sys.exit(ENDED[signal.Signals(number)])
+
+
+def _degrade(stream: TextIO) -> None:
+    """Let a stream whose encoding lacks a symbol write it otherwise."""
+    if hasattr(stream, "reconfigure") and "utf" not in (stream.encoding or "").lower():
+        codecs.register_error("poolpipe", _substitute)
+        stream.reconfigure(errors="poolpipe")
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding lacks in ASCII: our symbols by look-alikes, all else as escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    _say_degraded(error.encoding)
+    text = error.object[error.start : error.end].translate(ASCII)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+@cache
+def _say_degraded(encoding: str) -> None:
+    hint = "set LC_ALL=C.UTF-8 or PYTHONIOENCODING=utf-8"
+    errors.print(f"note: the encoding {encoding} lacks some symbols, which are written otherwise; {hint}")
 
 
 def printable(text: str) -> str:

@@ -178,7 +178,7 @@ def _stages(pipeline: Pipeline) -> str:
     """Write stages as ``8 × L4 [0-5] → 24 × P4/2 [6-9]``: slices, device, share, blocks, and batch where it differs."""
     return " → ".join(
         f"{stage.slices} × {stage.device}{f'/{stage.share}' if stage.share > 1 else ''} "
-        f"\\[{stage.first_block}-{stage.last_block - 1}]"
+        f"[{stage.first_block}-{stage.last_block - 1}]"
         f"{f' in parts of {stage.batch}' if stage.batch != pipeline.batch else ''}"
         for stage in pipeline.stages
     )
