@@ -85,4 +85,4 @@ def schema(
     if out:
         write_text(out, text)
     else:
-        typer.echo(text, nl=False)
+        console.out(text, highlight=False, end="")

@@ -14,6 +14,8 @@ from planner.cli.app import console, printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines and tables.")]
 
+WIDEST = 100_000  # characters of a line that goes into a file or pipe
+
 Format = Callable[[Any], str]
 Row = Mapping[str, Any]
 
@@ -73,8 +75,10 @@ def show(table: Table) -> None:
     """Print a table, outside of terminals as wide as it needs to be."""
     if console.is_terminal:
         console.print(table)
-    else:
-        console.print(table, width=console.measure(table, options=console.options.update(width=100_000)).maximum)
+        return
+    width = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    wide = type(console)(file=console.file, width=width, markup=False, emoji=False)
+    wide.print(table)
 
 
 def _plain(value: Any) -> Any:

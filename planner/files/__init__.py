@@ -12,15 +12,18 @@ from planner.files.documents import (
     save,
     schema_of,
 )
+from planner.files.names import file_name, name_of
 
 __all__ = [
     "dumps",
+    "file_name",
     "load_any",
     "load_cluster",
     "load_plan",
     "load_problem",
     "load_profile",
     "load_record",
+    "name_of",
     "replacing",
     "save",
     "schema_of",

@@ -1,8 +1,13 @@
+import errno
+import os
+import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from planner.files import replacing, write_text
+from planner.files import file_name, name_of, replacing, write_text
 from planner.model import InputError
 
 
@@ -36,3 +41,62 @@ def test_a_folder_in_the_file_s_place_is_named_and_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="out: is a folder; give the name of a file"):
         write_text(tmp_path / "out", "x")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_links_modes_and_the_umask_are_respected(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    write_text(tmp_path / "real" / "f.txt", "old")
+    (tmp_path / "real" / "f.txt").chmod(0o640)
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real" / "f.txt")
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "link.txt", "new")
+        write_text(tmp_path / "fresh.txt", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real" / "f.txt").read_text() == "new"
+    assert (tmp_path / "real" / "f.txt").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "fresh.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_pipes_and_devices_are_written_to_and_stay(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_text(tmp_path / "pipe", "through")
+    reader.join(10)
+    assert got == ["through"]
+    assert (tmp_path / "pipe").is_fifo()
+    write_text(Path("/dev/null"), "gone")
+    assert Path("/dev/null").is_char_device()
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "f.txt", "old")
+
+    def fill() -> None:
+        with replacing(tmp_path / "f.txt") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"f.txt: cannot write there \(No space left on device\); make room"):
+        fill()
+    assert (tmp_path / "f.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.txt"]
+
+
+def test_names_as_long_as_allowed_are_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 251 + ".txt"), "x")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_names_come_back_from_file_names_that_stay_in_their_folder(name: str) -> None:
+    text = file_name(name)
+    assert name_of(text) == name
+    assert Path(text).name == text
+    assert text not in (".", "..")
+    assert not text.startswith(".")
