@@ -1,10 +1,11 @@
 """Running models with onnxruntime."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from planner.model import InputError
@@ -22,12 +23,14 @@ def open_session(
     *,
     threads: int = 1,
     provider: str = CPU,
-    optimise: bool = True,
+    optimise: bool | Literal["basic", "extended"] = True,
     profile_prefix: str | None = None,
+    outputs: Sequence[str] = (),
 ) -> Any:
     """Return an onnxruntime session of a model or its file, ``threads`` threads inside operators and none between them.
 
-    ``profile_prefix`` makes onnxruntime record kernel times into a file of that prefix.
+    ``profile_prefix`` makes onnxruntime record kernel times into a file of that prefix. ``outputs`` are further tensors
+    of the model to be its outputs; onnxruntime finds out their types.
 
     Raises
     ------
@@ -43,7 +46,12 @@ def open_session(
     options.log_severity_level = 4
     # Spinning threads of one worker would steal the cores of its neighbours.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not optimise:
+    if isinstance(optimise, str):
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_BASIC if optimise == "basic" else levels.ORT_ENABLE_EXTENDED
+        )
+    elif not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
     if profile_prefix is not None:
@@ -54,7 +62,10 @@ def open_session(
         source: str | bytes = str(model)
     else:
         light, weights = _take_weights_out(model)
-        source = ir.to_proto(light).SerializeToString()
+        proto = ir.to_proto(light)
+        known = {output.name for output in proto.graph.output}
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in known)
+        source = proto.SerializeToString()
     values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
     options.add_external_initializers(list(weights), values)
     try:
@@ -120,7 +131,10 @@ def random_feeds(model: ir.Model, batch: int, rng: np.random.Generator) -> dict[
     return feeds
 
 
-def run_model(session: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Return a session's outputs, in order."""
-    outputs: list[np.ndarray] = session.run(None, dict(feeds))
+def run_model(session: Any, feeds: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Return a session's outputs, all in order or those named; raises InputError where onnxruntime cannot run it."""
+    try:
+        outputs: list[np.ndarray] = session.run(names, dict(feeds))
+    except Exception as error:  # as when opening a session: a dozen unrelated types
+        raise InputError(f"onnxruntime cannot run the model on these inputs: {one_line(error)}") from None
     return outputs

@@ -1,0 +1,66 @@
+"""How far tensors are from each other.
+
+Differences are measured twice: the largest one relative to the largest magnitude, and the root mean square relative to
+the tensor's own. The second sees what is wrong everywhere a little, the first what is wrong in one place.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Difference(NamedTuple):
+    """How far an answer is from another: the largest difference, and the root mean square, both relative."""
+
+    largest: float
+    rms: float
+
+    def within(self, other: "Difference") -> bool:
+        """Tell whether neither figure is larger than the other's."""
+        return self.largest <= other.largest and self.rms <= other.rms
+
+    def times(self, factor: float) -> "Difference":
+        """Return so many times both."""
+        return Difference(factor * self.largest, factor * self.rms)
+
+
+NONE = Difference(0.0, 0.0)
+ANY = Difference(np.inf, np.inf)
+
+
+def largest(differences: Sequence[Difference]) -> Difference:
+    """Return the largest of both figures; nothing where there is none."""
+    return Difference(
+        max((each.largest for each in differences), default=0.0), max((each.rms for each in differences), default=0.0)
+    )
+
+
+def difference(got: np.ndarray, expected: np.ndarray) -> Difference:
+    """Return how far a tensor is from another one of numbers; `ANY` where no number says so.
+
+    >>> difference(np.array([1.0, 2.0, np.nan]), np.array([1.0, 4.0, np.nan])).largest
+    0.5
+    """
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return ANY
+    wide = np.complex128 if np.iscomplexobj(got) else np.float64
+    mine, theirs = got.astype(wide), expected.astype(wide)
+    finite = np.isfinite(theirs)
+    if not np.array_equal(np.where(finite, 0, mine), np.where(finite, 0, theirs), equal_nan=True):
+        return ANY
+    if not np.isfinite(mine[finite]).all():
+        return ANY
+    gap, size = np.abs(mine[finite] - theirs[finite]), np.abs(theirs[finite])
+    if not gap.any():
+        return NONE
+    return Difference(
+        float(gap.max() / (size.max() or 1.0)), float(np.sqrt(np.mean(gap**2) / (np.mean(size**2) or 1.0)))
+    )
+
+
+def equal(got: np.ndarray, expected: np.ndarray) -> bool:
+    """Tell whether two tensors are the same, NaN equal to NaN."""
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return False
+    return bool(np.array_equal(got, expected, equal_nan=got.dtype.kind in "fc"))
