@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.dispatch.system import Ints
-from simulator.engine.network import Change, Conditions, Network, Route, check_network
+from simulator.engine.network import Change, Conditions, Frontend, Network, Route, check_network
 from simulator.engine.oracle import changes as changing
 from simulator.engine.oracle import failures
-from simulator.engine.oracle.core import Clockwork
+from simulator.engine.oracle.core import Clockwork, Server
+from simulator.engine.oracle.reservations import Dispatcher, Places
 from simulator.engine.oracle.routes import Requests
-from simulator.results.records import NetworkRecords
+from simulator.results.records import NetworkRecords, Records
 
-__all__ = ["run_oracle"]
+__all__ = ["dispatch_oracle", "run_oracle"]
 
 
 def run_oracle(
@@ -21,7 +22,7 @@ def run_oracle(
     conditions: Conditions | None = None,
     changes: tuple[Change, ...] = (),
 ) -> NetworkRecords:
-    """Return what happens in a network of routes until nothing is left to do.
+    """Return what happens in a network of routes until nothing is left to do; `dispatch_oracle` is for frontends.
 
     Parameters
     ----------
@@ -31,11 +32,37 @@ def run_oracle(
     check_network(network)
     run = Clockwork(network, conditions or Conditions())
     requests = Requests(run, [one for one in network.classes if isinstance(one, Route)], list(arrivals_us))
-    run.gone_on, run.reached = requests.gone_on, requests.reached
     changing.schedule(requests, changes)
-    failures.schedule(requests)
+    failures.schedule(run, lambda _: None, requests.back)
     run.env.run()
     return _records(requests, arrivals_us)
+
+
+def dispatch_oracle(
+    network: Network, arrivals_us: Sequence[Ints], conditions: Conditions | None = None
+) -> list[Records]:
+    """Return what happens to the DNNs of a network whose classes are all frontends with reservations."""
+    check_network(network)
+    run = Clockwork(network, conditions or Conditions())
+    places: Places = {}
+    dispatchers = [
+        Dispatcher(run, number, one, arrivals, places)
+        for number, (one, arrivals) in enumerate(zip(network.classes, arrivals_us, strict=True))
+        if isinstance(one, Frontend)
+    ]
+
+    def stopped(servers: Sequence[Server]) -> None:
+        for server in servers:
+            correct(server)
+        for dispatcher in dispatchers:
+            dispatcher.dispatch()
+
+    def correct(server: Server) -> None:
+        places[server.number][0][0].corrected(server)
+
+    failures.schedule(run, stopped, correct)
+    run.env.run()
+    return [dispatcher.records() for dispatcher in dispatchers]
 
 
 def _records(requests: Requests, arrivals_us: Sequence[Ints]) -> NetworkRecords:

@@ -46,7 +46,7 @@ class Queue:
             server = self.choose()
             if server is None:
                 break
-            batch = self.run.new_batch(self.number, server, self.take())
+            batch = self.run.new_batch(self.requests, self.number, server, self.take())
             self.requests.visit.update((token, batch.number) for token in batch.tokens)
             server.waiting.append(batch)
             self.run.begin(server)

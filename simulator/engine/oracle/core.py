@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import exp, floor
-from typing import cast
+from typing import Protocol, cast
 
 import simpy
 from simpy.events import Event, EventPriority
@@ -18,10 +18,27 @@ KIND = 1 << 40
 Token = tuple[int, int]  # a request and a step of its route
 
 
+class Owner(Protocol):
+    """Who sends batches, and knows what they do next."""
+
+    def gone_on(self, batch: "Batch") -> None:
+        """Go on: the batch has ended, and its server has begun the next one."""
+
+    def reached(self, batch: "Batch") -> None:
+        """Go on: the batch has come over a card."""
+
+    def stranded(self, batch: "Batch", *, cut: bool) -> None:
+        """Deal with a batch on a server that stopped; its service was cut short, or had not begun."""
+
+    def corrected(self, server: "Server") -> None:
+        """Note that what a server does, or has in front of it, has changed."""
+
+
 @dataclass(eq=False)
 class Batch:
     """Requests that are served together by a server."""
 
+    owner: Owner
     number: int
     station: int
     server: "Server"
@@ -54,6 +71,7 @@ class Server:
     back_us: int = 0
     begun: int = 0
     attempt: int = 0  # an end or a fill timeout of an earlier attempt is void
+    promised: dict[Batch, tuple[int, int]] = field(default_factory=dict)  # -> when it is expected, its latency
 
     @property
     def idle(self) -> bool:
@@ -62,22 +80,18 @@ class Server:
 
 
 class Clockwork:
-    """Events, servers and cards of a run; what served batches do next is the business of who made them.
-
-    ``gone_on(batch)`` is called when a batch has ended and its server has begun the next one, ``reached(batch)`` when
-    it has come over a card.
-    """
+    """Events, servers and cards of a run; what batches do next is the business of their owners."""
 
     def __init__(self, network: Network, conditions: Conditions) -> None:
         self.env = simpy.Environment()
         self.network, self.conditions = network, conditions
         columns = (network.servers.kind, network.servers.card, network.servers.device, network.servers.on)
         rows = enumerate(zip(*(column.tolist() for column in columns), strict=True))
-        self.servers = [Server(number, *row, conditions.load_us) for number, row in rows]
+        self.servers = [
+            Server(number, kind, card, device, on, conditions.load_us) for number, (kind, card, device, on) in rows
+        ]
         self.batches: list[Batch] = []
         self.cards_free_us: dict[int, int] = {}
-        self.gone_on: Callable[[Batch], None] = self.send_over_card
-        self.reached: Callable[[Batch], None] = lambda _: None
 
     @property
     def now(self) -> int:
@@ -95,9 +109,9 @@ class Clockwork:
         """Return where a batch is served."""
         return self.network.stations[batch.station]
 
-    def new_batch(self, station: int, server: Server, tokens: list[Token]) -> Batch:
+    def new_batch(self, owner: Owner, station: int, server: Server, tokens: list[Token]) -> Batch:
         """Make the next batch; the caller puts it in front of its server."""
-        batch = Batch(len(self.batches), station, server, tokens, self.now)
+        batch = Batch(owner, len(self.batches), station, server, tokens, self.now)
         self.batches.append(batch)
         return batch
 
@@ -140,8 +154,10 @@ class Clockwork:
         assert batch is not None
         server.serving = None
         batch.end_us = server.until_us = self.now
+        server.promised.pop(batch, None)
         self.begin(server)
-        self.gone_on(batch)
+        batch.owner.corrected(server)
+        batch.owner.gone_on(batch)
 
     # Cards.
 
@@ -154,4 +170,4 @@ class Clockwork:
             if slow.from_us <= begin_us < slow.until_us:
                 sending_us = round(sending_us * slow.factor)
         self.cards_free_us[card] = begin_us + sending_us
-        self.at(begin_us + sending_us + station.hop_us, REACH, batch.number, lambda: self.reached(batch))
+        self.at(begin_us + sending_us + station.hop_us, REACH, batch.number, lambda: batch.owner.reached(batch))

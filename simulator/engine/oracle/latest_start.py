@@ -26,7 +26,7 @@ def insert(requests: "Requests", number: int, token: Token) -> None:
             close(requests, batch)
             run.begin(batch.server)
     else:
-        trial = Batch(len(run.batches), number, run.servers[0], [token], run.now)
+        trial = Batch(requests, len(run.batches), number, run.servers[0], [token], run.now)
         trial.latest_start_us, trial.line_us, trial.opened = latest_us, line_us, station.max_batch > 1
         server = place(requests, station, trial, may_discard=station.discard and token[1] == 0)
         if server is None:

@@ -1,10 +1,10 @@
 """Requests that follow a route through stations: a chain, a tree, or a graph whose steps wait for all before them."""
 
-from simulator.dispatch.decisions import FINISHED, LATE, OPEN
+from simulator.dispatch.decisions import FINISHED, LATE, LOST, OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.network import CENTRAL, IDLE_FIRST, Route
 from simulator.engine.oracle import central, latest_start
-from simulator.engine.oracle.core import ARRIVAL, Batch, Clockwork, Token
+from simulator.engine.oracle.core import ARRIVAL, Batch, Clockwork, Server, Token
 
 
 class Requests:
@@ -82,3 +82,30 @@ class Requests:
             if self.missing[request, after] == 0 and self.is_open(token):
                 self.join((request, after))
         return None
+
+    def stranded(self, batch: Batch, *, cut: bool) -> None:
+        """Dissolve a batch: its requests join their station again, but a second cut in one step loses them."""
+        if not cut or batch.start_us >= self.run.now:
+            batch.start_us = -1
+        batch.kind = batch.server.kind if batch.kind < 0 else batch.kind
+        batch.end_us, batch.size = self.run.now, 0
+        tokens, batch.tokens = batch.tokens, []
+        for token in tokens:
+            if not self.is_open(token):
+                continue
+            if cut and token in self.cut_before:
+                self.finish(token[0], LOST)
+                continue
+            if cut:
+                self.cut_before.add(token)
+            self.visit.pop(token, None)
+            self.join(token)
+
+    def corrected(self, server: Server) -> None:
+        """Nothing is promised to routes."""
+
+    def back(self, server: Server) -> None:
+        """Look at the central queues of a server that was repaired."""
+        for queue in self.central.values():
+            if server in queue.servers:
+                queue.look()
