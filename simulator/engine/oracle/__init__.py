@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.dispatch.system import Ints
-from simulator.engine.network import Change, Conditions, Frontend, Network, Route, check_network
+from simulator.engine.network import REACTS, Change, Conditions, Frontend, Network, Route, check_network
 from simulator.engine.oracle import changes as changing
 from simulator.engine.oracle import failures
 from simulator.engine.oracle.core import Clockwork, Server
+from simulator.engine.oracle.reactive import Reacting
 from simulator.engine.oracle.reservations import Dispatcher, Places
 from simulator.engine.oracle.routes import Requests
 from simulator.results.records import NetworkRecords, Records
@@ -41,28 +42,26 @@ def run_oracle(
 def dispatch_oracle(
     network: Network, arrivals_us: Sequence[Ints], conditions: Conditions | None = None
 ) -> list[Records]:
-    """Return what happens to the DNNs of a network whose classes are all frontends with reservations."""
+    """Return what happens to the DNNs of a network whose classes are all frontends."""
     check_network(network)
     run = Clockwork(network, conditions or Conditions())
     places: Places = {}
-    dispatchers = [
-        Dispatcher(run, number, one, arrivals, places)
+    frontends = [
+        Reacting(run, number, one, arrivals) if one.policy == REACTS else Dispatcher(run, number, one, arrivals, places)
         for number, (one, arrivals) in enumerate(zip(network.classes, arrivals_us, strict=True))
         if isinstance(one, Frontend)
     ]
+    owner = {server: one for one in frontends for server in one.slices}
 
     def stopped(servers: Sequence[Server]) -> None:
         for server in servers:
-            correct(server)
-        for dispatcher in dispatchers:
-            dispatcher.dispatch()
+            owner[server].corrected(server)
+        for one in frontends:
+            one.work_through()
 
-    def correct(server: Server) -> None:
-        places[server.number][0][0].corrected(server)
-
-    failures.schedule(run, stopped, correct)
+    failures.schedule(run, stopped, lambda server: owner[server].corrected(server))
     run.env.run()
-    return [dispatcher.records() for dispatcher in dispatchers]
+    return [one.records() for one in frontends]
 
 
 def _records(requests: Requests, arrivals_us: Sequence[Ints]) -> NetworkRecords:

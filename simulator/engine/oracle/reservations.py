@@ -59,11 +59,12 @@ class Dispatcher:
         self.sent: dict[Batch, Sent] = {}
         self.interrupted: list[tuple[int, int, int, tuple[int, int, int]]] = []
         self.stations = frontend.stations
-        self.places = places
+        self.places, self.slices = places, list[Server]()
         self.wake_number = 0
         for p, row in enumerate(self.stations):
             for s, station in enumerate(row):
                 for w, server in enumerate(run.network.stations[station].servers):
+                    self.slices.append(run.servers[server])
                     places.setdefault(server, []).append((self, p * self.system.max_stages + s, w))
                     if run.conditions.load_us:
                         self.enter(p * self.system.max_stages + s, w, run.conditions.load_us)
@@ -85,9 +86,9 @@ class Dispatcher:
         """Let a request arrive, unless the timer is due, and work through the queue."""
         if self.books[NOTES, 0, WAKE] > self.run.now:
             self.books[NOTES, 0, TAIL] += 1
-        self.dispatch()
+        self.work_through()
 
-    def dispatch(self) -> None:
+    def work_through(self) -> None:
         """Send what the policy sends."""
         while True:
             size, pipeline = advance(self.policy, self.books, self.arrivals_us, self.fate, self.run.now)
