@@ -31,13 +31,13 @@ def run(script, *arguments):
 
 def test_splits_are_verified_both_ways_and_not_twice(tmp_path):
     out = tmp_path / "splits.csv"
-    arguments = ("verify_splits.py", "resnet18", "--size", 64, "--every", 12, "--out", out)
+    arguments = ("verify_splits.py", "resnet18", "--size", 64, "--cuts", 4, "--out", out)
     assert run(*arguments).returncode == 0
     with out.open() as stream:
         plain, optimised = csv.DictReader(stream)
-    assert (plain["optimised"], plain["cuts"], plain["equal"], plain["worst"]) == ("False", "4", "4", "0.0")
-    assert optimised["optimised"] == "True"
-    assert 0 < float(optimised["own"]) < 1e-4
+    assert (plain["optimised"], plain["cuts"], plain["bit_equal"], plain["wrong"]) == ("False", "4", "4", "0")
+    assert (optimised["optimised"], optimised["wrong"]) == ("True", "0")
+    assert 0 < float(optimised["noise"]) < 1e-4
     before = out.read_text()
     assert run(*arguments).returncode == 0
     assert out.read_text() == before

@@ -33,20 +33,27 @@ def load_inputs(path: Path) -> list[dict[str, np.ndarray]]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: holds one array; expected a .npz file with an array for each input")
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as .npz ({' '.join(str(error).split())[:120]})") from None
+    arrays = _load(path)
+    if isinstance(arrays, np.ndarray):
+        raise InputError(f"{path}: holds one array; expected a .npz file with an array for each input")
+    return arrays
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as .npy ({' '.join(str(error).split())[:120]})") from None
+    array = _load(path)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: holds several arrays; expected one")
     return array
+
+
+def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: holds no arrays of numbers or texts ({' '.join(str(error).split())[:120]})"
+        ) from None

@@ -11,7 +11,7 @@ behind them are nearly tied (`near_ties`) or the model itself gave that answer u
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,8 @@ class Yardstick:
         Per output of numbers: how far the original is from itself, how far answers may be.
     scores, margins, ties
         Per discrete output: what decides it, per sample, and how far apart scores count as tied.
+    tolerance
+        What was asked for in place of the noise.
     """
 
     answers: Sequence[Tensors]
@@ -81,6 +83,7 @@ class Yardstick:
     ties: Mapping[str, Choice | Threshold]
     scores: Sequence[Tensors]
     margins: Mapping[str, float]
+    tolerance: float | None = None
 
     def judge(self, sample: int, outputs: Tensors) -> Judgement:
         """Return what is to be said of an answer to a sample."""
@@ -112,6 +115,18 @@ class Yardstick:
             tie is not None
             and got.dtype == expected.dtype
             and tie.explains(got, expected, self.scores[sample][tie.scores], self.margins[tie.scores])
+        )
+
+    def widened(self, noise: Mapping[str, Difference]) -> "Yardstick":
+        """Return a yardstick that allows for more noise, per output; the same one where a tolerance was asked for."""
+        if self.tolerance is not None:
+            return self
+        allowed = {
+            name: largest([own, noise[name].times(TIMES_NOISE) if noise[name].largest <= LOUD else NONE])
+            for name, own in self.allowed.items()
+        }
+        return replace(
+            self, allowed=allowed, noise={name: largest([own, noise[name]]) for name, own in self.noise.items()}
         )
 
     @property
@@ -171,6 +186,7 @@ def measure_yardstick(
         ties=ties,
         scores=answers,
         margins={name: 2 * allowed[name].largest * sizes[name] for name in numbers},
+        tolerance=tolerance,
     )
 
 
