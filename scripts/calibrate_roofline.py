@@ -16,6 +16,7 @@ from rich.table import Table
 
 from planner.cli.app import console
 from planner.files import load_profile, ppipe, write_text
+from planner.model import InputError
 from planner.profiling import Coefficients, block_starts, build_architecture, find_device, read_graph
 from planner.profiling.calibration import Errors, Sample, align_layers, fit_coefficients, leave_one_out
 from planner.profiling.roofline import describe
@@ -28,7 +29,7 @@ MODELS = {
     "convnext_large": ("convnext_large", 128, 448),
 }
 DEVICES = ("V100", "T4", "L4", "P4")
-SOURCE_MEASURED = "fitted to measured profiles of the zoo (profiles/zoo), scripts/calibrate_roofline.py"
+SOURCE_MEASURED = "fitted to measured profiles of the zoo on one core of {processor} (profiles/zoo), {script}"
 SOURCE = "fitted to PPipe's block timings on {device} (ATC'25) of four models, scripts/calibrate_roofline.py"
 
 
@@ -39,7 +40,9 @@ def main() -> None:
     parser.add_argument("--profiles", type=Path, nargs="*", default=[], help="measured profiles of models of the zoo")
     parser.add_argument("--measured", default="", help="the device of --profiles to fit to")
     parser.add_argument("--device", default="x86-core", help="the device of the catalogue that --profiles are of")
+    parser.add_argument("--processor", default="this machine", help="what --profiles were measured on, for the source")
     parser.add_argument("--toml", action="store_true", help="print the coefficients as TOML")
+    parser.add_argument("--write", type=Path, metavar="TOML", help="put the coefficients into this catalogue")
     parser.add_argument("--out", type=Path, help="CSV of the errors: device, model, median_whole, median_block")
     arguments = parser.parse_args()
     samples: dict[str, list[Sample]] = {}
@@ -51,10 +54,16 @@ def main() -> None:
     if arguments.out is not None:
         lines = ["device,model,median_whole,median_block", *(",".join(map(str, row)) for row in rows)]
         write_text(arguments.out, "\n".join(lines) + "\n")
-    if arguments.toml:
-        for name, of_device in samples.items():
-            source = SOURCE if name in DEVICES else SOURCE_MEASURED
-            print_coefficients(name, fit_coefficients(find_device(name), of_device, source.format(device=name)))
+    if not arguments.toml and arguments.write is None:
+        return
+    for name, of_device in samples.items():
+        source = SOURCE if name in DEVICES else SOURCE_MEASURED
+        source = source.format(device=name, processor=arguments.processor, script="scripts/calibrate_roofline.py")
+        section = coefficients_toml(name, fit_coefficients(find_device(name), of_device, source))
+        if arguments.toml:
+            print(f"\n{section}", end="")
+        if arguments.write is not None:
+            write_text(arguments.write, with_section(arguments.write.read_text(encoding="utf-8"), section))
 
 
 def report(samples: Mapping[str, Sequence[Sample]]) -> list[tuple[str, str, float, float]]:
@@ -82,11 +91,20 @@ def join(errors: Sequence[Errors]) -> Errors:
     return Errors(np.concatenate([found.whole for found in errors]), np.concatenate([found.block for found in errors]))
 
 
-def print_coefficients(name: str, coefficients: Coefficients) -> None:
-    """Print coefficients as they stand in the catalogue."""
-    print(f"\n[coefficients.{name}]")
-    for key, value in asdict(coefficients).items():
-        print(f"{key} = {json.dumps(value)}")
+def coefficients_toml(name: str, coefficients: Coefficients) -> str:
+    """Return coefficients as they stand in the catalogue."""
+    lines = [f"[coefficients.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in asdict(coefficients).items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def with_section(text: str, section: str) -> str:
+    """Return a catalogue with one of its sections in place of the section of the same heading; others keep comments."""
+    heading = section.partition("\n")[0]
+    before, found, after = text.partition(f"{heading}\n")
+    if not found:
+        raise InputError(f"the catalogue has no section {heading}; add one for the device first")
+    rest = re.search(r"^(?=\n|\[|#)", after, re.MULTILINE)
+    return before + section + (after[rest.start() :] if rest else "")
 
 
 def measured_sample(path: Path, device: str) -> Sample:

@@ -27,18 +27,21 @@ def main() -> None:
     parser.add_argument("--core", required=True, help="what one core of this machine is called")
     parser.add_argument("--pair", required=True, help="what two cores of this machine are called")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu where others use the machine")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds on new sessions")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds on new sessions; the heavier models get one fewer"
+    )
     parser.add_argument("--cap-s", type=float, default=0.2, help="seconds for one block at one batch size, at most")
     arguments = parser.parse_args()
-    options = {"rounds": arguments.rounds, "cap_s": arguments.cap_s}
     for name in arguments.models:
+        light = ARCHITECTURES[name].macs <= LIGHT_MACS
+        options = {"rounds": max(1, arguments.rounds - (not light)), "cap_s": arguments.cap_s}
         out, part = arguments.out / f"{name}.json", arguments.out / f"{name}.part.json"
         if out.exists():
             continue
         begin_s = perf_counter()
         part.unlink(missing_ok=True)
         profile(name, arguments.core, part, clock=arguments.clock, balance=ESTIMATED, **options)
-        if ARCHITECTURES[name].macs <= LIGHT_MACS and len(os.sched_getaffinity(0)) > 1:
+        if light and len(os.sched_getaffinity(0)) > 1:
             profile(name, arguments.pair, part, cores=2, shares="1,2", **options)
         estimate(name, ESTIMATED, part)
         part.replace(out)

@@ -1,6 +1,7 @@
 """The scripts that hold splits and profiles to their promises, on one small model each."""
 
 import csv
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from planner.files import save
+from planner.model import InputError
 from planner.profiling import (
     DeviceAtHand,
     Effort,
@@ -62,3 +64,12 @@ def test_profiles_are_checked_against_a_second_measurement(tmp_path, profile):
         assert verdict in found.stdout
         assert f"{inside} blocks" in found.stdout
     assert found.returncode == 1
+
+
+def test_new_coefficients_replace_those_of_the_same_device_only():
+    with_section = runpy.run_path(str(SCRIPTS / "calibrate_roofline.py"))["with_section"]
+    before = "[coefficients.a]\nx = 1\n\n# Of b.\n[coefficients.b]\nx = 2\ny = 3\n\n# Of c.\n[coefficients.c]\nx = 4\n"
+    assert with_section(before, "[coefficients.b]\nx = 5\n") == before.replace("x = 2\ny = 3", "x = 5")
+    assert with_section(before, "[coefficients.c]\nx = 6\n") == before.replace("x = 4", "x = 6")
+    with pytest.raises(InputError, match=r"no section \[coefficients.d\]"):
+        with_section(before, "[coefficients.d]\nx = 1\n")
