@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from simulator.dispatch.books import (
     AWAITED,
     FACTS,
+    FREE,
     HEAD,
+    MAX_STAGES,
     MONOTONE,
     NEVER,
     NOTES,
@@ -24,6 +26,8 @@ from simulator.dispatch.books import (
     WORK,
     Books,
     completion,
+    forget,
+    refresh,
     reserve,
 )
 from simulator.dispatch.compiled import compiled
@@ -87,6 +91,44 @@ def advance(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32], 
     books[NOTES, 0, HEAD] = head
     books[NOTES, 0, WAKE] = wake
     return size, pipeline
+
+
+@compiled
+def advance_anew(
+    policy: int,
+    books: Books,
+    arrivals: Ints,
+    fate: NDArray[np.int32],
+    now: int,
+    arrived: int,
+    changed: Ints,
+    count: int,
+) -> tuple[int, int, int, int]:
+    """Enter what has changed since the last call into the books, and `advance`.
+
+    One call, since each costs a frontend on a real clock as much as the work in it.
+
+    Parameters
+    ----------
+    arrived
+        How many requests have arrived.
+    changed
+        ``[4 · i : 4 · i + 4]`` for each of ``count`` slices: its row in the books, its number, the first slice of its
+        card, and until when it is reserved.
+
+    Returns
+    -------
+    size, pipeline, wake, head
+        As `advance`; when to call again, and the first request that waits still.
+    """
+    books[NOTES, 0, TAIL] = arrived
+    for i in range(count):
+        row = changed[4 * i]
+        books[FREE, row, changed[4 * i + 1]] = changed[4 * i + 3]
+        refresh(books, row, changed[4 * i + 2])
+        forget(books, row // books[NOTES, 0, MAX_STAGES])
+    size, pipeline = advance(policy, books, arrivals, fate, now)
+    return size, pipeline, books[NOTES, 0, WAKE], books[NOTES, 0, HEAD]
 
 
 @compiled

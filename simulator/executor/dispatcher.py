@@ -18,19 +18,13 @@ import numpy as np
 from simulator.dispatch.books import (
     CARD,
     CHOSEN,
-    FREE,
-    HEAD,
     NEVER,
     NOTES,
-    SENT,
-    TAIL,
     WAKE,
-    forget,
     open_books,
-    refresh,
 )
 from simulator.dispatch.decisions import LOST
-from simulator.dispatch.frontend import POLICIES, advance
+from simulator.dispatch.frontend import POLICIES, advance_anew
 from simulator.dispatch.system import Ints, System
 from simulator.executor.devices import slices_of
 from simulator.executor.fleet import SliceId
@@ -80,6 +74,9 @@ class Dispatcher:
         self._down: dict[SliceId, int] = {}  # until when
         self._free_us = dict.fromkeys(self._entries, 0)
         self._changed: set[SliceId] = set()  # since their reservations were entered into the books
+        self._entered = np.zeros(4 * len(self._entries), np.int64)  # what `advance_anew` is told of them
+        self._entering = self._entered.data
+        self._sent = 0
         # Plain numbers: an element of an array costs ten times as much, and these are read for every batch.
         self._times_us: list[int] = [*arrivals_us.tolist(), NEVER]
         self._rows = {s: s.pipeline * system.max_stages + s.stage for s in self._entries}
@@ -104,21 +101,22 @@ class Dispatcher:
         """Let the requests in that have arrived by now."""
         arrived = bisect_right(self._times_us, now_us, self.arrived)
         self.queued += arrived - self.arrived
-        self.arrived = self._books[NOTES, 0, TAIL] = arrived
+        self.arrived = arrived
 
     def next_batch(self, now_us: int) -> Sent | None:
         """Ask the policy for a batch to send now."""
         if not self.queued:
             return None
-        self._enter_reservations(now_us)
-        size, pipeline = advance(self._policy, self._books, self._arrivals_us, self.fate, now_us)
-        self.wake_us, head = int(self._books[NOTES, 0, WAKE]), int(self._books[NOTES, 0, HEAD])
+        count = self._lay_out_changed(now_us)
+        size, pipeline, self.wake_us, head = advance_anew(
+            self._policy, self._books, self._arrivals_us, self.fate, now_us, self.arrived, self._entered, count
+        )
         self.queued = self.arrived - head
         if size == 0:
             return None
         chosen = self._books[CHOSEN, self._first_rows[pipeline], : self._stages[pipeline]].tolist()
         slices = tuple([SliceId(pipeline, stage, w) for stage, w in enumerate(chosen)])
-        number = int(self._books[NOTES, 0, SENT]) - 1
+        number, self._sent = self._sent, self._sent + 1
         ready_us = now_us
         for slice_id in slices:
             ready_us += self._travel_us(slice_id, size)
@@ -202,19 +200,20 @@ class Dispatcher:
                 free_us = now_us
         return max(now_us, free_us)
 
-    def _enter_reservations(self, now_us: int) -> None:
-        """Enter into the books what has changed, and what is overdue: a batch that should have ended by now."""
+    def _lay_out_changed(self, now_us: int) -> int:
+        """Lay out what has changed, and what is overdue: a batch that should have ended by now; return how many."""
+        changed = self._changed
         for slice_id, entries in self._entries.items():
             if (entries or slice_id in self._down) and self._free_us[slice_id] <= now_us:
-                self._changed.add(slice_id)
-        for slice_id in self._changed:
-            row = self._rows[slice_id]
+                changed.add(slice_id)
+        entering, at = self._entering, 0
+        for slice_id in changed:
             free_us = self._free_us[slice_id] = self._lay_out(slice_id, now_us)
-            self._books[FREE, row, slice_id.slice] = free_us
-            refresh(self._books, row, self._cards[slice_id])
-        for pipeline in {slice_id.pipeline for slice_id in self._changed}:
-            forget(self._books, pipeline)
-        self._changed.clear()
+            entering[at], entering[at + 1] = self._rows[slice_id], slice_id.slice
+            entering[at + 2], entering[at + 3] = self._cards[slice_id], free_us
+            at += 4
+        changed.clear()
+        return at // 4
 
 
 def compile_policy(system: System, policy: str) -> None:

@@ -12,7 +12,7 @@ it, and what a broken worker can take with it is bounded.
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from simulator.dispatch.books import NEVER
@@ -55,6 +55,29 @@ class _Slice:
         return self.failures >= FAILURES_OF_A_SLICE
 
 
+class _Tensors:
+    """Who makes the tensors of a pipeline, and for how long they are needed.
+
+    Makers are numbered: 0 are the requesters, 1 is the first stage. ``read[stage]`` are the makers of what a stage
+    reads, by name in its order, and ``answers`` those of the answers; ``carried[stage]`` are (maker, name) of what
+    travels into it, and ``freed[stage]`` are the makers of whom nothing is needed once it is through.
+    """
+
+    def __init__(self, models: PipelineModels) -> None:
+        made = [models.requests, *(stage.outputs for stage in models.stages)]
+        maker = {layout.name: number for number, layouts in enumerate(made) for layout in layouts}
+        self.read = [{layout.name: maker[layout.name] for layout in stage.inputs} for stage in models.stages]
+        self.answers = {name: maker[name] for name in models.answers}
+        alive: list[list[tuple[int, str]]] = [[(0, layout.name) for layout in models.requests]]
+        for stage in range(len(models.stages)):
+            needed = models.needed_after(stage)
+            alive.append([(number, name) for name, number in maker.items() if name in needed and number <= stage + 1])
+        self.carried = alive[: len(models.stages)]
+        self.freed = [
+            set(range(stage + 2)) - {number for number, _ in alive[stage + 1]} for stage in range(len(models.stages))
+        ]
+
+
 class Frontend:
     """One run: requests that arrive at given times, a policy, a fleet that has been started.
 
@@ -78,14 +101,12 @@ class Frontend:
         self.journal = Journal()
         self._system, self._dispatcher, self._fleet = system, dispatcher, fleet
         self._requester, self._links = requester, links
-        self._answers = [model.answers for model in models]
-        self._inputs = [[[layout.name for layout in stage.inputs] for stage in model.stages] for model in models]
-        self._needed = [[model.needed_after(stage) for stage in range(len(model.stages))] for model in models]
+        self._of = [_Tensors(model) for model in models]
         self._limit, self._restart_us, self._patience = in_flight, restart_us, patience or Patience()
         self._tick = tick or (lambda now_us: None)
         self._slices = {slice_id: _Slice() for slice_id in dispatcher.slices}
         self._under_way: dict[int, Batch] = {}
-        self._tensors: dict[int, dict[str, Parcel]] = {}
+        self._parcels: dict[int, dict[int, Parcel]] = {}  # of each batch under way, by maker
         self._on_the_wire: list[tuple[int, int]] = []  # a heap of (time of arrival, batch)
         self._held_back = False
         self._stopped_us: int | None = None
@@ -165,7 +186,7 @@ class Frontend:
         self.journal.batches.append(batch)
         self.journal.count_in_flight(batch.sent_us, batch.size)
         parcel = self._fleet.place(batch.pipeline, batch.first, batch.size)
-        self._tensors[batch.number] = dict.fromkeys(parcel.bytes_of, parcel)
+        self._parcels[batch.number] = {0: parcel}
         now_us = self.now_us()
         self._note_hop(batch, 0, sum(parcel.bytes_of.values()), batch.sent_us, now_us)
         self._reach(batch, now_us)
@@ -187,8 +208,8 @@ class Frontend:
         own = self._slices[slice_id]
         while own.up and own.waiting and len(own.handed) < HANDED_TO_A_WORKER:
             batch = own.waiting[0]
-            tensors = self._tensors[batch.number]
-            inputs = {name: tensors[name] for name in self._inputs[batch.pipeline][batch.stage]}
+            parcels = self._parcels[batch.number]
+            inputs = {name: parcels[maker] for name, maker in self._of[batch.pipeline].read[batch.stage].items()}
             if not self._fleet.submit(slice_id, batch.number, inputs):
                 return
             if not own.handed:
@@ -214,17 +235,20 @@ class Frontend:
         visit = Visit(event.slice, batch.number, batch.size, batch.arrived_us, *times_us)
         self._dispatcher.served(event.slice, batch.number, batch.size, visit.start_us, visit.end_us)
         batch.visits.append(visit)
-        self._tensors[batch.number].update(dict.fromkeys(event.parcel.bytes_of, event.parcel))
+        self._parcels[batch.number][batch.stage + 1] = event.parcel
         self._hand_over(event.slice)
         if batch.stage == len(batch.slices) - 1:
             self._answer(batch, visit)
         else:
-            self._keep_tensors(batch, self._needed[batch.pipeline][batch.stage])
+            self._free(batch, self._of[batch.pipeline].freed[batch.stage])
             batch.stage += 1
             self._pass_on(batch, visit)
 
     def _pass_on(self, batch: Batch, visit: Visit) -> None:
-        nbytes = sum(parcel.bytes_of[name] for name, parcel in self._tensors[batch.number].items())
+        parcels = self._parcels[batch.number]
+        nbytes = 0
+        for maker, name in self._of[batch.pipeline].carried[batch.stage]:
+            nbytes += parcels[maker].bytes_of[name]
         now_us = self.now_us()
         arrival_us, waited_us = self._links.send(visit.slice, batch.size, now_us)
         self._note_hop(batch, batch.stage, nbytes, visit.computed_us, arrival_us, waited_us)
@@ -241,8 +265,11 @@ class Frontend:
 
     def _answer(self, batch: Batch, visit: Visit) -> None:
         """Give every requester its rows of the outputs."""
-        tensors = self._tensors[batch.number]
-        outputs = {name: self._fleet.fetch(tensors[name], [name])[name] for name in self._answers[batch.pipeline]}
+        parcels = self._parcels[batch.number]
+        outputs = {
+            name: self._fleet.fetch(parcels[maker], [name])[name]
+            for name, maker in self._of[batch.pipeline].answers.items()
+        }
         self._requester.answer(batch.first, batch.size, outputs)
         nbytes = sum(tensor.nbytes for tensor in outputs.values())
         del outputs
@@ -253,17 +280,17 @@ class Frontend:
 
     def _end(self, batch: Batch, now_us: int) -> None:
         del self._under_way[batch.number]
-        self._keep_tensors(batch, frozenset())
-        del self._tensors[batch.number]
+        self._free(batch, list(self._parcels[batch.number]))
+        del self._parcels[batch.number]
         self.journal.count_in_flight(now_us, -batch.size)
 
-    def _keep_tensors(self, batch: Batch, names: frozenset[str]) -> None:
-        """Free the parcels of which nothing else is needed; slices that waited for room go on."""
-        tensors = self._tensors[batch.number]
-        needed = {id(parcel) for name, parcel in tensors.items() if name in names}
-        released = {id(parcel): parcel for parcel in tensors.values() if id(parcel) not in needed}
-        self._tensors[batch.number] = {name: parcel for name, parcel in tensors.items() if id(parcel) in needed}
-        for parcel in released.values():
+    def _free(self, batch: Batch, makers: Iterable[int]) -> None:
+        """Free what some makers made for a batch, as far as it is there; slices that waited for room go on."""
+        parcels = self._parcels[batch.number]
+        for maker in makers:
+            parcel = parcels.pop(maker, None)
+            if parcel is None:
+                continue
             self._fleet.release(parcel)
             if parcel.maker is not None and self._slices[parcel.maker].waiting:
                 self._hand_over(parcel.maker)
@@ -370,7 +397,11 @@ class Frontend:
         self.journal.incidents.append(Incident(self.now_us(), slice_id, what, requests))
 
     def _pop_handed(self, own: _Slice, number: int) -> Batch:
-        batch = next(batch for batch in own.handed if batch.number == number)
-        own.handed.remove(batch)
+        batch = own.handed[0]
+        if batch.number == number:  # they are served in order
+            own.handed.popleft()
+        else:
+            batch = next(batch for batch in own.handed if batch.number == number)
+            own.handed.remove(batch)
         own.handed_us = self.now_us()
         return batch

@@ -78,6 +78,9 @@ class LocalFleet:
             slice_id: _forms(task.stage.outputs, batches[slice_id.pipeline]) for slice_id, task in self._tasks.items()
         }
         self._samples = len(next(iter(inputs.values())))
+        # Parcels say where tensors lie, and there are only so many places: each is made once.
+        self._brought: dict[tuple[int, int, int], Parcel] = {}  # by pipeline, size, first sample
+        self._filled: dict[tuple[SliceId, int, int], Parcel] = {}  # by slice, size, slot
         try:
             self._first = self._share(models[0].requests, inputs, self._samples + max(batches) - 1)
             self._outboxes = {
@@ -90,9 +93,15 @@ class LocalFleet:
 
     def place(self, pipeline: int, first: int, size: int) -> Parcel:
         """Return the rows of the inputs that requests bring; they are in shared memory since before the run."""
-        form, row = self._requests[pipeline][size], first % self._samples
-        spots = {name: Spot(0, self._first[name] + row * layout.request_bytes) for name, layout in form.layouts.items()}
-        return Parcel(None, form.nbytes, _Held(form, spots, None))
+        row = first % self._samples
+        parcel = self._brought.get((pipeline, size, row))
+        if parcel is None:
+            form = self._requests[pipeline][size]
+            spots = {
+                name: Spot(0, self._first[name] + row * layout.request_bytes) for name, layout in form.layouts.items()
+            }
+            parcel = self._brought[pipeline, size, row] = Parcel(None, form.nbytes, _Held(form, spots, None))
+        return parcel
 
     def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
         """Send a worker its next batch; False if its outbox is full, or if it was found dead a moment ago."""
@@ -211,9 +220,14 @@ class LocalFleet:
 
     def _finished(self, slice_id: SliceId, work: Work, done: Done) -> Finished:
         """Return the event with the outputs: they lie one after the other in the slot."""
-        form, (segment, slot) = self._made[slice_id][work.size], work.outputs
-        spots = {name: Spot(segment, slot + offset) for name, offset in zip(form.layouts, form.offsets, strict=True)}
-        parcel = Parcel(slice_id, form.nbytes, _Held(form, spots, slot))
+        segment, slot = work.outputs
+        parcel = self._filled.get((slice_id, work.size, slot))
+        if parcel is None:
+            form = self._made[slice_id][work.size]
+            spots = {
+                name: Spot(segment, slot + offset) for name, offset in zip(form.layouts, form.offsets, strict=True)
+            }
+            parcel = self._filled[slice_id, work.size, slot] = Parcel(slice_id, form.nbytes, _Held(form, spots, slot))
         return Finished(slice_id, done.ticket, parcel, done.start_ns, done.computed_ns, done.end_ns)
 
     def _bury(self, slice_id: SliceId) -> int | None:

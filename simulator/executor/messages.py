@@ -6,6 +6,7 @@ processes of one machine share.
 """
 
 import struct
+from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -65,10 +66,10 @@ def pack(message: Work | Ready | Done | Failed) -> bytes:
 Spot(segment=1, offset=128)))
     """
     if isinstance(message, Done):
-        return struct.pack("<5q", DONE, *message)
+        return _numbers(5).pack(DONE, *message)
     if isinstance(message, Work):
         spots = chain(message.outputs, *message.inputs)
-        return struct.pack(f"<{5 + 2 * len(message.inputs)}q", WORK, message.ticket, message.size, *spots)
+        return _numbers(5 + 2 * len(message.inputs)).pack(WORK, message.ticket, message.size, *spots)
     if isinstance(message, Ready):
         return struct.pack("<2q", READY, message.pid)
     return struct.pack("<2q", FAILED, message.ticket) + message.reason.encode()
@@ -76,13 +77,18 @@ Spot(segment=1, offset=128)))
 
 def unpack(packet: bytes) -> Work | Ready | Done | Failed:
     """Return the message that was packed."""
-    kind, first = struct.unpack_from("<2q", packet)
+    kind = packet[0]
     if kind == FAILED:
-        return Failed(first, packet[16:].decode())
-    numbers = struct.unpack(f"<{len(packet) // 8}q", packet)
+        return Failed(struct.unpack_from("<q", packet, 8)[0], packet[16:].decode())
+    _, *numbers = _numbers(len(packet) // 8).unpack(packet)
     if kind == DONE:
-        return Done(*numbers[1:])
+        return Done(*numbers)
     if kind == READY:
-        return Ready(first)
-    spots = tuple(map(Spot, numbers[3::2], numbers[4::2]))
-    return Work(first, numbers[2], spots[0], spots[1:])
+        return Ready(*numbers)
+    spots = tuple(map(Spot, numbers[2::2], numbers[3::2]))
+    return Work(numbers[0], numbers[1], spots[0], spots[1:])
+
+
+@cache
+def _numbers(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}q")
