@@ -10,7 +10,7 @@ after it (by a layer, or as a model output: the last stage answers the request).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 from planner.model import InputError
 from planner.profiling.costs import Cost, layer_cost
+from planner.profiling.parameters import stored_bytes
 from planner.profiling.shapes import Tensor, infer_tensors
 
 RANDOM_OPERATORS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
@@ -29,8 +30,9 @@ class Layer:
     """A node of the model.
 
     ``inputs`` are the tensors that it reads and that depend on the model's inputs, ``parameters`` its constants
-    (names of initializers and of constant nodes' outputs); both include what its subgraphs capture. ``live_bytes``
-    is what all tensors alive while it runs take per request, its outputs included.
+    (names of initializers and of constant nodes' outputs); both include what its subgraphs capture. ``stored`` are
+    the bytes of the constants in the file behind them, by name (`planner.profiling.parameters`). ``live_bytes`` is
+    what all tensors alive while it runs take per request, its outputs included.
     """
 
     name: str
@@ -38,9 +40,14 @@ class Layer:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     parameters: tuple[str, ...]
-    parameter_bytes: int
+    stored: Mapping[str, int]
     live_bytes: int
     cost: Cost
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of the constants that it holds."""
+        return sum(self.stored.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +79,9 @@ class ModelGraph:
         """Bytes per request of the tensors alive at each cut between two layers (one fewer than layers)."""
         return tuple(sum(self.tensors[name].request_bytes for name in names) for names in self.alive[1:-1])
 
-    @cached_property
-    def parameter_sizes(self) -> dict[str, int]:
-        """Bytes of each parameter, by name."""
-        return {name: self.tensors[name].request_bytes for layer in self.layers for name in layer.parameters}
-
     def parameter_bytes(self, first: int = 0, last: int | None = None) -> int:
-        """Return the bytes of all constants of layers [first, last), each counted once."""
-        names = {name for layer in self.layers[first:last] for name in layer.parameters}
-        return sum(self.parameter_sizes[name] for name in names)
+        """Return the bytes of all constants of layers [first, last) as the file stores them, each counted once."""
+        return sum({name: size for layer in self.layers[first:last] for name, size in layer.stored.items()}.values())
 
     def live_bytes(self, first: int, last: int) -> int:
         """Return the peak bytes per request of the tensors alive while layers [first, last) run."""
@@ -113,7 +114,7 @@ def read_graph(model: ir.Model, name: str = "") -> ModelGraph:
     if not nodes:
         raise InputError("the model has no layer: none of its nodes depends on an input; check how it was exported")
     alive = _alive_tensors(model.graph, nodes, varying)
-    layers = _layers(nodes, varying, tensors, alive)
+    layers = _layers(nodes, varying, tensors, alive, model.opset_imports)
     return ModelGraph(name or str(model.graph.name or "model"), model, layers, tensors, alive)
 
 
@@ -198,6 +199,7 @@ def _layers(
     varying: set[ir.Value],
     tensors: dict[str, Tensor],
     alive: tuple[tuple[str, ...], ...],
+    opsets: Mapping[str, int],
 ) -> tuple[Layer, ...]:
     used = Counter(node.name for node in nodes)
     layers = []
@@ -214,9 +216,9 @@ def _layers(
                 inputs=inputs,
                 outputs=outputs,
                 parameters=parameters,
-                parameter_bytes=sum(tensors[name].request_bytes for name in parameters),
+                stored=stored_bytes(node, varying, tensors),
                 live_bytes=sum(tensors[name].request_bytes for name in live),
-                cost=layer_cost(node, tensors, inputs, outputs),
+                cost=layer_cost(node, tensors, inputs, outputs, opsets),
             )
         )
     return tuple(layers)
