@@ -74,6 +74,7 @@ MAY_IMPORT = {
         "planner.files",
         "planner.cli.app",
         "planner.cli.output",
+        "planner.cli.model_files",
         "simulator.workload",
         "simulator.dispatch",
         "simulator.engine",

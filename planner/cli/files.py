@@ -1,12 +1,14 @@
 """Commands about files: validate any of them, print their JSON Schemas."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from planner.cli.app import about, console
+from planner.cli.model_files import BatchAxisOption, ConstantOption, FixOption, StateOption
 from planner.files import load_any, load_problem, ppipe, schema_of, write_text
 from planner.files.documents import KINDS
 from planner.model import Cluster, InputError, Plan, Problem, Profile
@@ -27,12 +29,16 @@ def validate(
     data: Annotated[
         Path | None, typer.Option(help="Folder of PPipe's published profiles: plan files in its form are checked too.")
     ] = None,
+    fix: FixOption = None,
+    constant: ConstantOption = None,
+    state: StateOption = None,
+    batch_axis: BatchAxisOption = None,
 ) -> None:
     """Read files of any kind, check everything that they promise, and say what they hold."""
     against = load_problem(problem) if problem else None
     for path in files:
         if path.suffix == ".onnx":
-            text = _describe_model(path)
+            text = _describe_model(path, (fix, constant, state, batch_axis))
         elif data is not None:
             published = ppipe.read_problem(path, data)
             text = _describe_plan(path, ppipe.read_plan(path, published), published)
@@ -41,15 +47,17 @@ def validate(
         console.print(f"{path}: {text}", highlight=False, soft_wrap=True)
 
 
-def _describe_model(path: Path) -> str:
+def _describe_model(path: Path, options: Sequence[list[str] | None]) -> str:
+    from planner.cli.model_files import settings_of
     from planner.files.models import load_model
-    from planner.profiling import free_batch, read_graph
+    from planner.profiling import prepare_model
 
     model = load_model(path)
     with about(path):
-        graph = read_graph(free_batch(model), path.stem)
-    megabytes = graph.parameter_bytes() / 1e6
-    return f"valid ONNX model, {len(graph.layers)} layers, {megabytes:.1f} MB of parameters, batch can vary"
+        prepared = prepare_model(model, path.stem, settings_of(*options))
+    megabytes = prepared.graph.parameter_bytes() / 1e6
+    batch = f"a run takes one request: {prepared.reason}" if prepared.single else "batch can vary"
+    return f"valid ONNX model, {len(prepared.graph.layers)} layers, {megabytes:.1f} MB of parameters, {batch}"
 
 
 def _describe(path: Path, problem: Problem | None) -> str:

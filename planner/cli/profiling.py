@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from planner.cli.app import about, console, printable, progress
+from planner.cli.app import console, printable, progress
+from planner.cli.model_files import (
+    BatchAxisOption,
+    ConstantOption,
+    FixOption,
+    ModelArgument,
+    ModelFile,
+    SeedOption,
+    StateOption,
+    read_model,
+    settings_of,
+)
 from planner.cli.profile_model import cut_blocks
 from planner.files import load_profile, save, write_csv
 from planner.model import InputError, Profile
@@ -16,18 +27,16 @@ from planner.model import InputError, Profile
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from planner.profiling import ModelGraph
-
-ModelArgument = Annotated[str, typer.Argument(help="An .onnx file, or the name of a model (see `models`).")]
 OutOption = Annotated[
     Path, typer.Option(help="Profile to write; if it exists, its blocks are kept and the new latencies added.")
 ]
-BatchesOption = Annotated[str, typer.Option(help="Batch sizes, for example 1,2,4,8.")]
+BatchesOption = Annotated[
+    str | None, typer.Option(help="Batch sizes. [default: 1,2,4,8; 1 where requests cannot share a run]")
+]
 BlocksOption = Annotated[int, typer.Option(min=1, help="Blocks to cut a model into.")]
 EvenOption = Annotated[
     bool, typer.Option("--even", help="Blocks of the most even runtime; else of the fewest bytes within bounds.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random weights of a model given by name.")]
 ModelOutOption = Annotated[
     Path | None, typer.Option(help="Also write the model that was profiled, weights and all: what an executor runs.")
 ]
@@ -49,7 +58,7 @@ def profile(
     model: ModelArgument,
     device: Annotated[str, typer.Option(help="Name for this machine in the profile.")],
     out: OutOption,
-    batches: BatchesOption = "1,2,4,8",
+    batches: BatchesOption = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores of this machine that make up the device.")] = 1,
     shares: Annotated[str, typer.Option(help="Shares 1/k to measure, each with k workers at once: 1,2.")] = "1",
     blocks: BlocksOption = 10,
@@ -69,6 +78,10 @@ def profile(
         str, typer.Option(help="wall, or cpu: processor time, for one core of a machine that others use as well.")
     ] = "wall",
     again: Annotated[bool, typer.Option("--again", help="Measure again what the profile has already.")] = False,
+    fix: FixOption = None,
+    constant: ConstantOption = None,
+    state: StateOption = None,
+    batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
 ) -> None:
@@ -79,17 +92,18 @@ def profile(
     """
     from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, with_tables
 
-    sizes = _numbers(batches, "--batches")
+    asked = _numbers(batches, "--batches") if batches is not None else None
     if not device.strip():
         raise InputError(f"--device: expected a name such as this-cpu, got {device!r}")
     if clock not in ("wall", "cpu"):
         raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
     at_hand = DeviceAtHand(device, cores, _numbers(shares, "--shares"), provider)
-    onnx_model, graph, sha256 = _resolve(model, seed)
+    file = read_model(model, settings_of(fix, constant, state, batch_axis), seed)
+    graph, sizes = file.graph, file.batches(asked)
     if model_out is not None:
-        _write_profiled(model, onnx_model, model_out)
+        _write_profiled(model, file.given, model_out)
     helpers = [find_device(other) for other in _names(balance)]
-    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
+    blank, starts = _start(out, file, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
     known = [k for k in at_hand.shares if blank.has(device, k) and blank.table(device, k).batches == sizes]
     missing = [k for k in at_hand.shares if again or k not in known]
     if not missing:
@@ -112,17 +126,21 @@ def estimate(
     model: ModelArgument,
     device: Annotated[str, typer.Option(help="Devices of the catalogue, e.g. V100,RaspberryPi5.")],
     out: OutOption,
-    batches: BatchesOption = "1,2,4,8",
+    batches: BatchesOption = None,
     shares: Annotated[str, typer.Option(help="Limit the shares 1/k to these; default: all that a device offers.")] = "",
     blocks: BlocksOption = 10,
     even: EvenOption = False,
+    fix: FixOption = None,
+    constant: ConstantOption = None,
+    state: StateOption = None,
+    batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
 ) -> None:
     """Estimate the blocks of a model on devices that are not at hand, from datasheet figures (a roofline per layer)."""
     from planner.profiling import estimate_tables, find_device, with_tables
 
-    sizes = _numbers(batches, "--batches")
+    asked = _numbers(batches, "--batches") if batches is not None else None
     limit = _numbers(shares, "--shares") if shares else None
     devices = [find_device(other) for other in _names(device)]
     if not devices:
@@ -133,10 +151,11 @@ def estimate(
             raise InputError(
                 f"--shares: {one.name} offers {offered} and none of {shares}; leave it out, or ask for one"
             )
-    onnx_model, graph, sha256 = _resolve(model, seed)
+    file = read_model(model, settings_of(fix, constant, state, batch_axis), seed)
+    graph, sizes = file.graph, file.batches(asked)
     if model_out is not None:
-        _write_profiled(model, onnx_model, model_out)
-    blank, starts = _start(out, graph, sha256, lambda: cut_blocks(graph, [], devices, blocks, even=even))
+        _write_profiled(model, file.given, model_out)
+    blank, starts = _start(out, file, lambda: cut_blocks(graph, [], devices, blocks, even=even))
     found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
     save(found, out)
     _show(found, out)
@@ -165,12 +184,16 @@ def layers(
     batch: Annotated[int, typer.Option(min=1, help="Batch size of the latencies.")] = 1,
     measure: Annotated[bool, typer.Option(help="Measure each layer's kernel here, on one core.")] = False,
     device: Annotated[str, typer.Option(help="Devices of the catalogue to estimate, e.g. V100,T4.")] = "",
+    fix: FixOption = None,
+    constant: ConstantOption = None,
+    state: StateOption = None,
+    batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Show a model's layers: work, parameters, tensors alive, the size of the cut behind each, and latencies in µs."""
     from planner.profiling import DeviceAtHand, estimate_layers, find_device, measure_layers
 
-    _, graph, _ = _resolve(model, seed)
+    graph = read_model(model, settings_of(fix, constant, state, batch_axis), seed).graph
     latencies = {other: estimate_layers(graph, find_device(other), batch, 1) for other in _names(device)}
     if measure:
         times = measure_layers(graph, DeviceAtHand("here"), batch)
@@ -228,48 +251,22 @@ def export_model(
     _write_model(build_model(name, seed, height=height, width=width, classes=classes), out)
 
 
-def _resolve(text: str, seed: int) -> "tuple[ir.Model, ModelGraph, str]":
-    """Return a model whose batch is free, its graph, and the hash of its file (as `models export` would write it).
-
-    The hash is of the file that was given, not of what was made of it: executors read that one, and do the same to it.
-    """
-    import hashlib
-
-    import onnx_ir as ir
-
-    from planner.files.models import load_model, model_sha256
-    from planner.profiling import build_model, free_batch, read_graph
-
-    path = Path(text)
-    if path.suffix == ".onnx" or path.exists():
-        given = load_model(path)
-        with about(path):
-            model = free_batch(given)
-            graph = read_graph(model, path.stem)
-        if model is not given:
-            console.print(f"{path} pins its batch; profiling it with a free one", highlight=False, soft_wrap=True)
-        return model, graph, model_sha256(path)
-    model = build_model(text, seed)
-    graph = read_graph(model, text)
-    return model, graph, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest()
-
-
-def _start(
-    out: Path, graph: "ModelGraph", sha256: str, cut: Callable[[], tuple[int, ...]]
-) -> tuple[Profile, tuple[int, ...]]:
+def _start(out: Path, file: ModelFile, cut: Callable[[], tuple[int, ...]]) -> tuple[Profile, tuple[int, ...]]:
     """Return the profile in ``out``, or a new one without latencies, and the layers at which its blocks begin."""
     from planner.profiling import blank_profile, block_starts
 
     if not out.exists():
         starts = cut()
-        return blank_profile(graph, starts, sha256), starts
+        return replace(blank_profile(file.graph, starts, file.sha256), settings=file.settings), starts
     found = load_profile(out)
-    if found.model_sha256 not in (None, sha256):
+    if found.model_sha256 not in (None, file.sha256):
         raise InputError(
-            f"{out}: is the profile of another model file (hash {str(found.model_sha256)[:12]}, not {sha256[:12]}); "
-            "choose another --out"
+            f"{out}: is the profile of another model file (hash {str(found.model_sha256)[:12]}, "
+            f"not {file.sha256[:12]}); choose another --out"
         )
-    return found, block_starts(graph, found)
+    if found.settings != file.settings:
+        raise InputError(f"{out}: is of the same model read with other settings; give the same ones, or another --out")
+    return found, block_starts(file.graph, found)
 
 
 def _write_profiled(text: str, model: "ir.Model", out: Path) -> None:

@@ -9,6 +9,7 @@ from planner.profiling.batching import free_batch
 from planner.profiling.catalogue import CatalogueDevice, Coefficients, device_catalogue, find_device
 from planner.profiling.layer_times import LayerTimes, measure_layers
 from planner.profiling.onnx_graph import Layer, ModelGraph, read_graph
+from planner.profiling.preparing import Prepared, prepare_model
 from planner.profiling.profiler import DeviceAtHand, measure_tables
 from planner.profiling.profiles import blank_profile, block_starts, with_tables
 from planner.profiling.roofline import estimate_layers, estimate_tables
@@ -26,6 +27,7 @@ __all__ = [
     "LayerTimes",
     "ModelGraph",
     "Part",
+    "Prepared",
     "blank_profile",
     "block_starts",
     "build_architecture",
@@ -41,6 +43,7 @@ __all__ = [
     "measure_tables",
     "model_names",
     "open_session",
+    "prepare_model",
     "random_feeds",
     "read_graph",
     "run_chain",

@@ -10,19 +10,17 @@ after it (by a layer, or as a model output: the last stage answers the request).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 from planner.model import InputError
 from planner.profiling.costs import Cost, layer_cost
+from planner.profiling.graphs import read_values, request_inputs, tidy, varying_values
 from planner.profiling.parameters import stored_bytes
 from planner.profiling.shapes import Tensor, infer_tensors
-
-RANDOM_OPERATORS = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class ModelGraph:
     """A model's layers in topological order, and its tensors.
 
     ``alive[i]`` are the names of the tensors alive at cut i, in order of appearance; ``model`` is the model
-    itself, with functions inlined and the shapes of all tensors filled in.
+    itself, with functions inlined and the shapes of all tensors filled in. Where ``single``, a run takes one request.
     """
 
     name: str
@@ -63,6 +61,7 @@ class ModelGraph:
     layers: tuple[Layer, ...]
     tensors: dict[str, Tensor]
     alive: tuple[tuple[str, ...], ...]
+    single: bool = False
 
     @cached_property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -79,6 +78,16 @@ class ModelGraph:
         """Bytes per request of the tensors alive at each cut between two layers (one fewer than layers)."""
         return tuple(sum(self.tensors[name].request_bytes for name in names) for names in self.alive[1:-1])
 
+    @cached_property
+    def barred(self) -> dict[int, str]:
+        """Why the model cannot be cut at some of the cuts between two layers: by cut, the tensor and its obstacle."""
+        return {
+            cut: f"tensor {name!r} cannot cross: {self.tensors[name].obstacle}"
+            for cut, names in enumerate(self.alive[1:-1], start=1)
+            for name in names
+            if self.tensors[name].obstacle
+        }
+
     def parameter_bytes(self, first: int = 0, last: int | None = None) -> int:
         """Return the bytes of all constants of layers [first, last) as the file stores them, each counted once."""
         return sum({name: size for layer in self.layers[first:last] for name, size in layer.stored.items()}.values())
@@ -88,10 +97,16 @@ class ModelGraph:
         return max(layer.live_bytes for layer in self.layers[first:last])
 
 
-def read_graph(model: ir.Model, name: str = "") -> ModelGraph:
-    """Return the layers, cuts and costs of a model whose inputs all begin with a symbolic batch dimension.
+def read_graph(model: ir.Model, name: str = "", *, single: bool = False) -> ModelGraph:
+    """Return the layers, cuts and costs of a model whose inputs all have one symbolic dimension, the batch.
 
-    The model given is not changed, but for the order of its nodes. Weights are not loaded.
+    The model given is not changed, but for the order of its nodes. Weights are not loaded, unless ONNX cannot infer
+    the shapes and the model has to be run.
+
+    Parameters
+    ----------
+    single
+        No input has a symbolic dimension: a run takes one request.
 
     Raises
     ------
@@ -108,75 +123,14 @@ def read_graph(model: ir.Model, name: str = "") -> ModelGraph:
     (['Relu', 'Add'], (('x',), ('x', 'h'), ('y',)), (16,))
     """
     model = tidy(model)
-    tensors = infer_tensors(model)
+    tensors = infer_tensors(model, single=single)
     varying = varying_values(model.graph)
     nodes = [node for node in model.graph if any(value in varying for value in node.outputs)]
     if not nodes:
         raise InputError("the model has no layer: none of its nodes depends on an input; check how it was exported")
     alive = _alive_tensors(model.graph, nodes, varying)
     layers = _layers(nodes, varying, tensors, alive, model.opset_imports)
-    return ModelGraph(name or str(model.graph.name or "model"), model, layers, tensors, alive)
-
-
-def tidy(model: ir.Model) -> ir.Model:
-    """Return a `checked_copy` with functions inlined and unused nodes removed."""
-    copy = checked_copy(model)
-    if copy.functions:
-        InlinePass()(copy)
-    RemoveUnusedNodesPass()(copy)
-    return copy
-
-
-def checked_copy(model: ir.Model) -> ir.Model:
-    """Return a copy that shares the weights; both have their nodes in topological order afterwards.
-
-    Raises
-    ------
-    InputError
-        The graph has a cycle, or a node reads what nothing makes.
-    """
-    try:
-        model.graph.sort()
-    except ValueError:
-        raise InputError(f"graph {model.graph.name!r} has a cycle; export the model again") from None
-    for node in model.graph.all_nodes():
-        for value in node.inputs:
-            if value is not None and value.graph is None and value.name:
-                raise InputError(
-                    f"tensor {value.name!r}, read by node {node.name or node.op_type!r}, is neither an input, an "
-                    "initializer nor another node's output; export the model again with its weights"
-                )
-    return model.clone()
-
-
-def request_inputs(graph: ir.Graph) -> list[ir.Value]:
-    """Return the graph inputs that a request brings: before IR version 4 initializers are inputs too."""
-    return [value for value in graph.inputs if value.name not in graph.initializers]
-
-
-def read_values(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that a node reads, those that its subgraphs capture included."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        for subgraph in _subgraphs(attribute):
-            for inner in subgraph.all_nodes():
-                yield from (value for value in inner.inputs if value is not None and value.graph is node.graph)
-            yield from (value for value in subgraph.outputs if value.graph is node.graph)
-
-
-def _subgraphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
-
-
-def varying_values(graph: ir.Graph) -> set[ir.Value]:
-    """Return the values that depend on a request, random numbers included."""
-    varying = set(request_inputs(graph))
-    for node in graph:
-        if node.op_type in RANDOM_OPERATORS or any(value in varying for value in read_values(node)):
-            varying.update(value for value in node.outputs if value.name)
-    return varying
+    return ModelGraph(name or str(model.graph.name or "model"), model, layers, tensors, alive, single)
 
 
 def _alive_tensors(graph: ir.Graph, nodes: Sequence[ir.Node], varying: set[ir.Value]) -> tuple[tuple[str, ...], ...]:

@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from planner.model import InputError
 from planner.profiling.drawing import Domain, draw, find_domains
-from planner.profiling.onnx_graph import request_inputs
-from planner.profiling.shapes import one_line
+from planner.profiling.graphs import input_shape, one_line, request_inputs
 
 CPU = "CPUExecutionProvider"
 _INLINE_BYTES = 4096  # smaller initializers may hold shapes, which onnxruntime wants to see
@@ -125,9 +124,8 @@ def random_feeds(model: ir.Model, batch: int, rng: np.random.Generator) -> dict[
     for value in request_inputs(model.graph):
         if value.shape is None or value.dtype is None:
             raise InputError(f"input {value.name!r} has no shape or type; export the model with one")
-        shape = [batch, *(size for size in value.shape[1:] if isinstance(size, int))]
         name = str(value.name)
-        feeds[name] = draw(value.dtype, tuple(shape), domains.get(name, Domain()), rng)
+        feeds[name] = draw(value.dtype, input_shape(value, batch), domains.get(name, Domain()), rng)
     return feeds
 
 

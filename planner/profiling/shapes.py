@@ -2,9 +2,11 @@
 
 ONNX's shape inference runs on two batch sizes, 2 and 3, on which everything is a number: what grows in step is
 the batch dimension, whatever path it took (Shape, Gather, Concat, Reshape). Neither size is 1, which would
-broadcast with anything and hide a pinned batch.
+broadcast with anything and hide a pinned batch. Where inference ends (an operator that it does not know, sizes that
+depend on the data) the model is run instead (`planner.profiling.probing`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,10 +14,21 @@ import onnx
 import onnx_ir as ir
 
 from planner.model import InputError
+from planner.profiling.graphs import axis_label, batch_dimension, input_shape, one_line, where
+from planner.profiling.probing import Probe, probe_shapes
 
-BATCH = "batch"
-_PROBES = (2, 3)
+_INFERRED = (2, 3)
+_PROBED = (2, 3, 5)
 _SMALL = 1024  # elements; constants up to this size may hold shapes and are shown to the inference
+
+# What onnxruntime takes from and gives to Python without a conversion: only that travels between stages.
+_TRAVELS = {
+    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL,
+    ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
+    ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
+}  # fmt: skip
+
+_UNSIZED = {ir.DataType.UNDEFINED, ir.DataType.STRING}
 
 
 @dataclass(frozen=True)
@@ -23,12 +36,14 @@ class Tensor:
     """A tensor's element type and its shape for one request.
 
     ``batch_axis`` is the axis along which it grows with the batch, None where its size is always the same.
+    ``obstacle`` says why it cannot cross a cut, an empty text where it can; ``shape`` is then one that was met.
     """
 
     name: str
     dtype: ir.DataType
     shape: tuple[int, ...]
     batch_axis: int | None
+    obstacle: str = ""
 
     @property
     def batched(self) -> bool:
@@ -43,39 +58,101 @@ class Tensor:
     @property
     def request_bytes(self) -> int:
         """Bytes per request (the whole size where the tensor does not grow with the batch)."""
-        return -(-self.elements * self.dtype.bitwidth // 8)
+        return 0 if self.dtype in _UNSIZED else -(-self.elements * self.dtype.bitwidth // 8)
 
 
-def infer_tensors(model: ir.Model) -> dict[str, Tensor]:
+def infer_tensors(model: ir.Model, *, single: bool = False) -> dict[str, Tensor]:
     """Return every tensor of the main graph by name, and write symbolic shapes into the model's values.
+
+    Parameters
+    ----------
+    single
+        The inputs have no symbolic dimension: a run takes one request.
 
     Raises
     ------
     InputError
-        The batch is pinned, or a shape depends on the data or on an unknown operator.
+        Inputs are not ready (`check_inputs`), the batch is pinned, or shapes contradict each other.
     """
-    small, large = (concrete_shapes(model, batch) for batch in _PROBES)
-    constants = set(model.graph.initializers)
-    tensors = {}
+    check_inputs(model.graph, single=single)
+    probes = _shapes(model, (1,) if single else _INFERRED)
+    tensors: dict[str, Tensor] = {}
     for value, node in _values(model.graph):
         name = str(value.name)
-        if name not in small or name not in large:
+        if not all(name in probe.shapes for probe in probes):
             if node is not None and not value.uses() and not value.is_graph_output():
                 continue  # an optional output that nobody reads
-            raise InputError(
-                f"unsupported dynamic shape: tensor {name!r} of {_where(node)} has a shape that cannot be inferred "
-                "(it depends on the data, or the operator is unknown); cut the model before it or fix the shape"
-            )
-        (dtype, low), (_, high) = small[name], large[name]
-        # Linear in the batch: f(1) = 2 f(2) - f(3).
-        unit = tuple(2 * low_size - high_size for low_size, high_size in zip(low, high, strict=True))
-        moved = [axis for axis, sizes in enumerate(zip(low, high, strict=True)) if len(set(sizes)) > 1]
-        tensors[name] = Tensor(name, dtype, unit, moved[0] if moved else None)
-        if name not in constants:
-            value.shape = ir.Shape([_symbolic(*sizes) for sizes in zip(unit, low, strict=True)])
-            value.dtype = dtype
-    _check_batch(model.graph, tensors)
+            obstacle = next((probe.opaque[name] for probe in probes if name in probe.opaque), "")
+            if not obstacle:
+                raise InputError(_unknown(name, node))
+            tensors[name] = Tensor(name, ir.DataType.UNDEFINED, (0,), None, f"it {obstacle}")
+            continue
+        tensor = _tensor(name, probes)
+        tensors[name] = _as_request(value, tensor) if single else tensor
+        if name not in model.graph.initializers and not tensor.obstacle:
+            value.shape = ir.Shape(_symbolic(tensor))
+            value.dtype = tensor.dtype
+    if not single:
+        _check_batch(model.graph, tensors)
     return tensors
+
+
+def _shapes(model: ir.Model, batches: Sequence[int]) -> list[Probe]:
+    """Return the shapes at some batch sizes, inferred where that gives all of them, else by running the model."""
+    wanted = {
+        str(value.name)
+        for value, node in _values(model.graph)
+        if node is None or value.uses() or value.is_graph_output()
+    }
+    try:
+        inferred = [concrete_shapes(model, batch) for batch in batches]
+        reason = None
+    except InputError as error:
+        inferred, reason = [], error
+    if inferred and all(wanted <= found.keys() for found in inferred):
+        return [Probe(batch, found, {}) for batch, found in zip(batches, inferred, strict=True)]
+    constants = constant_shapes(model.graph)
+    try:
+        return probe_shapes(model, batches if batches == (1,) else _PROBED, constants)
+    except InputError as error:
+        for value, node in _values(model.graph):
+            if inferred and str(value.name) in wanted and any(str(value.name) not in found for found in inferred):
+                raise InputError(f"{_unknown(str(value.name), node)}; running it did not help: {error}") from None
+        raise reason or error from None
+
+
+def _unknown(name: str, node: ir.Node | None) -> str:
+    return (
+        f"unsupported dynamic shape: tensor {name!r} of {where(node)} has a shape that cannot be inferred "
+        "(it depends on the data, or the operator is unknown); cut the model before it or fix the shape"
+    )
+
+
+def _tensor(name: str, probes: Sequence[Probe]) -> Tensor:
+    """Return a tensor that was met at several batch sizes; linear in the batch, f(1) = f(b) / b along one axis."""
+    dtype, first = probes[0].shapes[name]
+    shapes = [probe.shapes[name][1] for probe in probes]
+    opaque = next((probe.opaque[name] for probe in probes if name in probe.opaque), "")
+    if opaque or len({len(shape) for shape in shapes}) > 1:
+        return Tensor(name, dtype, first, None, f"it {opaque or 'changes its number of dimensions with the batch'}")
+    obstacle = "" if dtype in _TRAVELS else f"it holds {dtype.name.lower()}, which does not travel between stages"
+    moved = [axis for axis in range(len(first)) if len({shape[axis] for shape in shapes}) > 1]
+    if not moved:
+        return Tensor(name, dtype, first, None, obstacle)
+    axis, batch = moved[0], probes[0].batch
+    if len(moved) > 1:
+        return Tensor(name, dtype, first, axis, f"its axes {moved} all grow with the batch")
+    if any(shape[axis] * batch != first[axis] * probe.batch for shape, probe in zip(shapes, probes, strict=True)):
+        sizes = [shape[axis] for shape in shapes]
+        at = [probe.batch for probe in probes]
+        return Tensor(name, dtype, first, axis, f"its size along axis {axis} is {sizes} at batches {at}")
+    return Tensor(name, dtype, (*first[:axis], first[axis] // batch, *first[axis + 1 :]), axis, obstacle)
+
+
+def _as_request(value: ir.Value, tensor: Tensor) -> Tensor:
+    """Return an input or output of a model that takes one request a run as if requests lay along its first axis."""
+    first = 0 if tensor.shape and (value.is_graph_input() or value.is_graph_output()) else None
+    return Tensor(tensor.name, tensor.dtype, tensor.shape, first, tensor.obstacle)
 
 
 def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
@@ -83,31 +160,30 @@ def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
     for node in graph:
         read = [tensors[str(value.name)] for value in node.inputs if value is not None and value.name in tensors]
         made = [tensors[str(value.name)] for value in node.outputs if value.name in tensors]
-        if any(t.batched for t in read) and not any(t.batched for t in made) and node.op_type not in ("Shape", "Size"):
+        pins = any(t.batched for t in read) and not any(t.batched or t.obstacle for t in made)
+        if pins and node.op_type not in ("Shape", "Size"):
             raise InputError(
-                f"{_where(node)} pins the batch: it makes shape {list(made[0].shape)} whatever the batch is; "
+                f"{where(node)} pins the batch: it makes shape {list(made[0].shape)} whatever the batch is; "
                 "export the model with a symbolic batch dimension"
             )
     for value in graph.outputs:
-        if value.shape is None or len(value.shape) == 0 or isinstance(value.shape[0], int):
+        tensor = tensors[str(value.name)]
+        if tensor.obstacle:
             raise InputError(
-                f"output {value.name!r} pins the batch: its shape is {value.shape}, whose first dimension does not "
-                "grow with the batch; export the model with a symbolic batch dimension"
+                f"output {value.name!r} cannot be handed to requests: {tensor.obstacle}; take one request a run"
             )
 
 
 def concrete_shapes(model: ir.Model, batch: int) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
-    """Return the element type and shape of each tensor when the inputs' symbolic first dimensions are ``batch``.
+    """Return the element type and shape of each tensor when the batch is ``batch``, as ONNX infers them.
 
-    Tensors whose shape cannot be inferred are left out. Raises InputError where shapes contradict each other
-    or an input is not ready (`check_inputs`).
+    Tensors whose shape cannot be inferred are left out. Raises InputError where shapes contradict each other.
     """
-    check_inputs(model.graph)
     scratch = model.clone()
     graph = scratch.graph
     for value in graph.inputs:
         if value.name not in graph.initializers and value.shape is not None:
-            value.shape = ir.Shape([batch, *value.shape[1:]])
+            value.shape = ir.Shape(input_shape(value, batch))
     for value, node in _values(graph):
         if node is not None:
             value.shape = None
@@ -124,35 +200,38 @@ def concrete_shapes(model: ir.Model, batch: int) -> dict[str, tuple[ir.DataType,
             sizes = [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
             if min(sizes, default=0) >= 0:
                 found[info.name] = (ir.DataType(tensor.elem_type), tuple(sizes))
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            found[name] = (value.const_value.dtype, tuple(value.const_value.shape.numpy()))
-    return found
+    return found | constant_shapes(model.graph)
 
 
-def check_inputs(graph: ir.Graph) -> None:
-    """Refuse inputs without a symbolic batch dimension first and numbers after it; raises InputError."""
+def constant_shapes(graph: ir.Graph) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
+    """Return the element types and shapes of the initializers."""
+    return {
+        name: (value.const_value.dtype, tuple(value.const_value.shape.numpy()))
+        for name, value in graph.initializers.items()
+        if value.const_value is not None
+    }
+
+
+def check_inputs(graph: ir.Graph, *, single: bool = False) -> None:
+    """Refuse inputs without exactly one symbolic dimension, the batch (none where ``single``); raises InputError."""
     for value in graph.inputs:
         if value.name in graph.initializers:
             continue
         if value.shape is None:
             raise InputError(f"unsupported dynamic shape: input {value.name!r} has no shape; export the model with one")
-        if len(value.shape) == 0:
-            raise InputError(f"input {value.name!r} has no batch dimension (it is a scalar); export the model with one")
-        if isinstance(value.shape[0], int):
+        symbolic = [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+        if len(value.shape) == 0 and not single:
+            raise InputError(
+                f"input {value.name!r} has no batch dimension (it is a scalar); "
+                f"give its value with --constant {value.name}=VALUE"
+            )
+        if not symbolic and not single:
             raise InputError(f"input {value.name!r} pins the batch to {value.shape[0]}; free it first")
-        for position, size in enumerate(value.shape[1:], start=1):
-            if not isinstance(size, int):
-                raise InputError(
-                    f"unsupported dynamic shape: input {value.name!r} has shape {value.shape}, whose dimension "
-                    f"{position} is no number; only the batch may vary: export the model with that dimension fixed"
-                )
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line, shortened to 200 characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+        for axis in symbolic[0 if single else 1 :]:
+            raise InputError(
+                f"unsupported dynamic shape: input {value.name!r} has shape {value.shape}, whose dimension "
+                f"{axis} is no number; only the batch may vary: fix it with --fix {axis_label(value, axis)}=NUMBER"
+            )
 
 
 def _values(graph: ir.Graph) -> list[tuple[ir.Value, ir.Node | None]]:
@@ -177,13 +256,5 @@ def _hide_large_constants(graph: ir.Graph) -> None:
             graph.inputs.append(value)
 
 
-def _symbolic(unit: int, at_two: int) -> int | str | None:
-    if unit == at_two:
-        return unit
-    if at_two == 2 * unit:
-        return BATCH if unit == 1 else f"{BATCH}*{unit}"
-    return None
-
-
-def _where(node: ir.Node | None) -> str:
-    return "the model" if node is None else f"node {node.name or node.outputs[0].name!r} ({node.op_type})"
+def _symbolic(tensor: Tensor) -> list[int | str]:
+    return [batch_dimension(size) if axis == tensor.batch_axis else size for axis, size in enumerate(tensor.shape)]

@@ -12,7 +12,8 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from planner.profiling.onnx_graph import read_graph, varying_values
+from planner.profiling.graphs import varying_values
+from planner.profiling.onnx_graph import read_graph
 from planner.profiling.runtime import open_session, random_feeds, run_model
 from planner.profiling.split import extract_part
 

@@ -40,6 +40,12 @@ def emulation_of(
     return Emulation(widths, factors, network)
 
 
+def model_file(folder: Path, variant: str) -> Path:
+    """Return the file of a variant; one that has its sizes in its name may have a file without them."""
+    own = folder / f"{variant}.onnx"
+    return own if own.exists() else folder / f"{variant.partition('@')[0]}.onnx"
+
+
 def load_profiled(path: Path, profile: Profile) -> ir.Model:
     """Read a model; raises InputError if it is missing or not the one that was profiled."""
     model, found = load_model(path), model_sha256(path)

@@ -41,7 +41,10 @@ def register(app: typer.Typer) -> None:
 
 def execute_plan(
     plan: Annotated[Path, typer.Argument(help="Plan file (JSON).")],
-    models: Annotated[Path, typer.Option(help="Folder with <variant>.onnx, the files that were profiled.")],
+    models: Annotated[
+        Path,
+        typer.Option(help="Folder with the files that were profiled: <variant>.onnx, bert.onnx for bert@seq=128."),
+    ],
     trace: Annotated[Path, typer.Option(help="Arrivals, in any schema, plain or .gz.")],
     problem: Annotated[
         Path | None, typer.Option(help="The plan's problem file. [default: problem.json or .toml beside it]")
@@ -80,7 +83,7 @@ def execute_plan(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/execute"),
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
-    from simulator.cli.devices import emulation_of, load_profiled
+    from simulator.cli.devices import emulation_of, load_profiled, model_file
     from simulator.cli.inputs import load_plans, load_trace, served_dnns, times_per_dnn
     from simulator.engine import build_system
     from simulator.executor import Settings, check_settings
@@ -109,7 +112,7 @@ def execute_plan(
     )
     for name in names:
         check_settings(settings, build_system(loaded.problem, loaded.plan, name))
-    given = {variant: load_profiled(models / f"{variant}.onnx", profile) for variant, profile in profiles.items()}
+    given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}
     offered = times_per_dnn(load_trace(trace, schema, seed=seed), names, round_robin)
     rates_rps = {name: load * loaded.plan.throughput_rps(name) if rate is None else rate for name in names}
     arrivals_us = {name: fold(offered[name], rates_rps[name], duration) for name in names}

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, progress
+from planner.cli.app import about, console, progress
+from planner.cli.model_files import BatchAxisOption, ConstantOption, FixOption, StateOption, settings_of
 from planner.files import load_profile, write_text
-from planner.model import InputError, Profile
+from planner.model import InputError, ModelSettings, Profile
 from simulator.cli.options import CoresOption, OversubscribeOption, SlowdownOption
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def pareto(
     cores: CoresOption = None,
     slowdown: SlowdownOption = None,
     oversubscribe: OversubscribeOption = False,
+    fix: FixOption = None,
+    constant: ConstantOption = None,
+    state: StateOption = None,
+    batch_axis: BatchAxisOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/pareto"),
 ) -> None:
     """Latency, throughput and bytes of every cut of a model between two devices, in both orders; the front marked."""
@@ -59,7 +64,7 @@ def pareto(
 
     pair = _pair(devices)
     wire = _link(link)
-    profile, given = _profile_of(model, pair, batch, onnx)
+    profile, given = _profile_of(model, pair, batch, onnx, settings_of(fix, constant, state, batch_axis))
     points = split_points(profile, pair, wire, batch)
     if measure:
         if given is None:
@@ -92,7 +97,9 @@ def _link(text: str) -> WireLink:
     return WireLink(1000 * latency_ms, bandwidth_gbps)
 
 
-def _profile_of(text: str, devices: tuple[str, str], batch: int, onnx: Path | None) -> tuple[Profile, ir.Model | None]:
+def _profile_of(
+    text: str, devices: tuple[str, str], batch: int, onnx: Path | None, options: ModelSettings
+) -> tuple[Profile, ir.Model | None]:
     """Return a profile that was given, or an estimate per layer for a model; and the model, where there is one."""
     from planner.files.models import load_model
     from simulator.cli.devices import load_profiled
@@ -100,10 +107,13 @@ def _profile_of(text: str, devices: tuple[str, str], batch: int, onnx: Path | No
 
     path = Path(text)
     if path.suffix == ".json":
+        if options != ModelSettings():
+            raise InputError("--fix and the like are for .onnx files; a profile has its own settings")
         profile = load_profile(path)
         return profile, None if onnx is None else load_profiled(onnx, profile)
     model = load_model(path)
-    return estimate_per_layer(model, path.stem, devices, batch), model
+    with about(path):
+        return estimate_per_layer(model, path.stem, devices, batch, options), model
 
 
 def _measured(

@@ -154,7 +154,7 @@ def execute(
     check_settings(settings, system)
     if not len(arrivals_us):
         raise InputError("no request arrives; expected at least one arrival")
-    graphs = read_graphs(plan.of(dnn), models)
+    graphs = read_graphs(problem, plan.of(dnn), models)
     requester = _requester(dnn, graphs, settings)
     compile_policy(system, settings.policy)
     dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us(settings, system))

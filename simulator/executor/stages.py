@@ -4,12 +4,13 @@ A plan speaks of blocks, a profile says which layers they hold, the model holds 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from planner.model import InputError, Pipeline, Problem, Profile
+from planner.model import InputError, ModelSettings, Pipeline, Problem, Profile
 from planner.profiling import (
     ModelGraph,
     blank_profile,
@@ -17,20 +18,31 @@ from planner.profiling import (
     estimate_tables,
     extract_parts,
     find_device,
-    free_batch,
-    read_graph,
+    prepare_model,
     with_tables,
 )
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 
 
-def read_graphs(pipelines: Sequence[Pipeline], models: Mapping[str, ir.Model]) -> dict[str, ModelGraph]:
-    """Return the graph of every variant that pipelines serve, by its name; raises InputError if one is not given."""
+def read_graphs(
+    problem: Problem, pipelines: Sequence[Pipeline], models: Mapping[str, ir.Model]
+) -> dict[str, ModelGraph]:
+    """Return the graph of every variant that pipelines serve, by its name, read with the settings of its profile.
+
+    Raises
+    ------
+    InputError
+        A model is not given, or is not as its profile says.
+    """
     graphs = {}
-    for variant in dict.fromkeys(pipeline.variant for pipeline in pipelines):
+    for dnn, variant in dict.fromkeys((pipeline.dnn, pipeline.variant) for pipeline in pipelines):
         if variant not in models:
             raise InputError(f"no model is given for variant {variant!r}; the models are {sorted(models)}")
-        graphs[variant] = read_graph(free_batch(models[variant]), variant)
+        settings = problem.dnn(dnn).variant(variant).settings or ModelSettings()
+        prepared = prepare_model(models[variant], variant, settings, compare=False)
+        if prepared.single and not settings.single:
+            raise InputError(f"{variant}: a run takes one request: {prepared.reason}; profile the model again")
+        graphs[variant] = prepared.graph
     return graphs
 
 
@@ -65,9 +77,21 @@ def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...
     )
 
 
-def estimate_per_layer(model: ir.Model, name: str, devices: Sequence[str], batch: int) -> Profile:
-    """Return a profile with one block per layer, estimated for devices of the catalogue; raises InputError."""
-    graph = read_graph(free_batch(model), name)
-    starts = range(len(graph.layers))
+def estimate_per_layer(
+    model: ir.Model, name: str, devices: Sequence[str], batch: int, settings: ModelSettings | None = None
+) -> Profile:
+    """Return a profile with one block per layer that can be cut, estimated for devices of the catalogue.
+
+    Raises
+    ------
+    InputError
+        A device is unknown, the model cannot be prepared with the settings, or a run of it takes one request.
+    """
+    prepared = prepare_model(model, name, settings, compare=False)
+    if prepared.single and batch > 1:
+        raise InputError(f"{name}: a run takes one request: {prepared.reason}; take batch 1")
+    graph = prepared.graph
+    starts = [cut for cut in range(len(graph.layers)) if cut not in graph.barred]
     kinds = [find_device(device) for device in dict.fromkeys(devices)]
-    return with_tables(blank_profile(graph, starts), estimate_tables(graph, starts, kinds, [batch], [1]))
+    profile = with_tables(blank_profile(graph, starts), estimate_tables(graph, starts, kinds, [batch], [1]))
+    return replace(profile, settings=None if prepared.settings == ModelSettings() else prepared.settings)

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from planner.profiling.shapes import BATCH
+from planner.profiling.graphs import BATCH
 from planner.profiling.weights import draw_filters, draw_normal
 
 IR_VERSION = 8

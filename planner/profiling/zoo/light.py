@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from planner.profiling.batching import free_batch
+from planner.profiling.batching import open_targets
 from planner.profiling.weights import balance_weights, randomise_weights
 
 LIGHT_MODELS = {
@@ -35,4 +35,4 @@ def build_light_model(name: str, seed: int = 0) -> ir.Model:
     folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
     model = ir.load(folder / f"light_{LIGHT_MODELS[name]}.onnx")
     model.graph.name = name
-    return balance_weights(free_batch(randomise_weights(model, seed)), seed)
+    return balance_weights(open_targets(randomise_weights(model, seed)), seed)

@@ -28,7 +28,8 @@ def test_one_call_measures_estimates_and_returns_the_model_to_run():
         ("here", 1, "measured"),
     ]
     assert len(found.profile.blocks) == 2
-    assert str(found.model.graph.inputs[0].shape) == "[batch,3,16,16]"
+    assert found.model is pinned
+    assert str(found.graph.model.graph.inputs[0].shape) == "[batch,3,16,16]"
     assert block_starts(found.graph, found.profile)[0] == 0
 
 

@@ -106,7 +106,7 @@ BAD = {
     # the height of x is not a number
     "dynamic height": ("g (float[n, 3, h, 8] x) => (float[n, 3, h, 8] y) { y = Relu(x) }", "dimension 2 is no number"),
     # how many elements are not zero depends on the data
-    "data-dependent": ("g (float[n, 4] x) => (int64[2, k] y) { y = NonZero(x) }", "unsupported dynamic shape"),
+    "data-dependent": ("g (float[n, 4] x) => (int64[2, k] y) { y = NonZero(x) }", "size that depends on the data"),
     # ONNX knows no such operator, so nothing tells the shape of its output
     "unknown operator": (
         "g (float[n, 4] x) => (float[n, 4] y) { h = mine.Odd(x) y = Relu(h) }",
@@ -114,13 +114,13 @@ BAD = {
     ),
     # a scalar has no dimension to batch along
     "no batch dimension": ("g (float x) => (float y) { y = Relu(x) }", "has no batch dimension"),
-    # the Reshape makes two rows of any batch
+    # the Gather takes the first request of any batch
     "pinned batch": (
-        "g (float[n, 4] x) => (float[2, 4] y) <int64[2] t = {2, -1}> { h = Reshape(x, t) y = Relu(h) }",
+        "g (float[n, 4] x) => (float[1, 4] y) <int64[1] t = {0}> { h = Gather(x, t) y = Relu(h) }",
         "pins the batch",
     ),
     # nothing depends on the input
-    "no layer": ("g (float[n, 4] x) => (float[4] y) <float[4] w = {1, 2, 3, 4}> { y = Relu(w) }", "does not grow"),
+    "no layer": ("g (float[n, 4] x) => (float[4] y) <float[4] w = {1, 2, 3, 4}> { y = Relu(w) }", "has no layer"),
 }
 
 

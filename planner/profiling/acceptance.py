@@ -1,0 +1,170 @@
+"""Whether a model may stand for its file: its answers to requests, alone and together, against the file's own.
+
+The file is run as it is, one call at a time. It must answer a call twice alike. The model that will be planned and cut
+must then give the same answers at several batch sizes, whatever requests share a run, but for what the file's own
+arithmetic differs by between optimisation levels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from planner.model import InputError, ModelSettings
+from planner.profiling.batching import trace_calls
+from planner.profiling.graphs import RANDOM_OPERATORS, one_line, varying_values, where
+from planner.profiling.inputs import Axes
+from planner.profiling.onnx_graph import ModelGraph
+from planner.profiling.runtime import open_session, random_feeds, run_model
+from planner.profiling.tracing import CLOSE, MIXED, Fold, Values, close, find_fold, put_together
+
+BATCHES = (1, 2, 3, 5)
+_LOOSE = 0.1  # of the largest magnitude
+_NOISE = 4  # times what optimisations move an answer by
+
+
+@dataclass(frozen=True, eq=False)
+class Calls:
+    """Calls of a file on different inputs, and its answers: ``answers[call]`` are its outputs."""
+
+    feeds: Sequence[Values]
+    answers: Sequence[Sequence[np.ndarray]]
+    tolerance: float
+
+
+def check_function(model: ir.Model) -> None:
+    """Refuse a model that draws random numbers; raises InputError naming the layer."""
+    varying = varying_values(model.graph)
+    for node in model.graph.all_nodes():
+        if node.op_type in RANDOM_OPERATORS and (node.graph is not model.graph or node.outputs[0] in varying):
+            raise InputError(
+                f"{where(node)} draws random numbers: the model is no function of its input, so that no answer of it "
+                "can be checked; export it without that layer, or with the numbers as an input"
+            )
+
+
+def call_file(model: ir.Model, settings: ModelSettings, single: ir.Model) -> Calls:
+    """Run the file on some calls; ``single`` is it with every size fixed.
+
+    Raises
+    ------
+    InputError
+        onnxruntime cannot run it, or it answers a call twice differently.
+    """
+    constants = {
+        name: value.const_value.numpy()
+        for name, value in single.graph.initializers.items()
+        if name in settings.constants and value.const_value is not None
+    }
+    feeds = [random_feeds(single, 1, np.random.default_rng([11, call])) for call in range(max(BATCHES))]
+    session = open_session(model)
+    answers = [_run(session, {**constants, **each}) for each in feeds]
+    again = _run(session, {**constants, **feeds[0]})
+    for value, first, second in zip(model.graph.outputs, answers[0], again, strict=True):
+        if not np.array_equal(first, second, equal_nan=first.dtype.kind in "fc"):
+            raise InputError(_moody(model, str(value.name)))
+    plain = _run(open_session(model, optimise=False), {**constants, **feeds[0]})
+    noise = max((_distance(a, b) for a, b in zip(answers[0], plain, strict=True)), default=0.0)
+    return Calls(feeds, answers, max(CLOSE, _NOISE * noise))
+
+
+def _run(session: object, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    try:
+        made = run_model(session, feeds)
+    except Exception as error:  # onnxruntime raises a dozen unrelated types
+        raise InputError(
+            f"onnxruntime cannot run the model on inputs drawn for it: {one_line(error)}; where an input may only hold "
+            "certain values, give them with --constant"
+        ) from None
+    if not all(isinstance(each, np.ndarray) for each in made):
+        raise InputError("the model's outputs are not all tensors; export it with tensors as its outputs")
+    return made
+
+
+def _moody(model: ir.Model, output: str) -> str:
+    suspects = [node for node in model.graph.all_nodes() if node.op_type in {"Dropout", *RANDOM_OPERATORS}]
+    for function in model.functions.values():
+        suspects += [node for node in function if node.op_type in {"Dropout", *RANDOM_OPERATORS}]
+    named = f"; {where(suspects[0])} may be why (a dropout in training mode?)" if suspects else ""
+    return (
+        f"output {output!r} differs between two runs on the same input: the model is no function of its input{named}; "
+        "export it for inference"
+    )
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    if a.dtype.kind not in "fc" or a.shape != b.shape or not a.size:
+        return 0.0
+    both = np.isfinite(a) & np.isfinite(b)
+    scale = float(np.abs(a[both]).max(initial=0.0))
+    return float(np.abs(a[both].astype(np.float64) - b[both]).max(initial=0.0)) / scale if scale else 0.0
+
+
+def check_batches(calls: Calls, graph: ModelGraph, axes: Axes, *, rewritten: bool) -> None:
+    """Compare a model's answers to requests that share a run with the file's to each; raises InputError.
+
+    Arithmetic at another batch size may differ by more than optimisations make it differ. So where a model that was
+    not ``rewritten`` differs, one of the requests is run with others beside it: its answer must not change.
+    """
+    session = open_session(graph.model)
+    for batch in BATCHES:
+        made = _run_together(session, calls.feeds[:batch], axes)
+        if isinstance(made, str):
+            raise InputError(_culprit(graph, calls, axes, f"batch {batch} cannot be run: {made}"))
+        for name, (*alone, output) in zip(graph.outputs, zip(*calls.answers[:batch], made, strict=True), strict=True):
+            fold = find_fold(alone, output, calls.tolerance)
+            if (
+                fold == MIXED
+                and not rewritten
+                and _is_arithmetic(session, calls, axes, batch, graph.outputs.index(name))
+            ):
+                continue
+            if fold is not None and not (isinstance(fold, Fold) and fold.outer == 1):
+                reason = fold if isinstance(fold, str) else "holds requests in turn"
+                raise InputError(_culprit(graph, calls, axes, f"output {name!r} at batch {batch} {reason}"))
+
+
+def _run_together(session: object, feeds: Sequence[Values], axes: Axes) -> list[np.ndarray] | str:
+    together = {name: put_together([each[name] for each in feeds], Fold(axis)) for name, axis in axes.items()}
+    try:
+        return run_model(session, together)
+    except Exception as error:  # onnxruntime raises a dozen unrelated types
+        return one_line(error)
+
+
+def _is_arithmetic(session: object, calls: Calls, axes: Axes, batch: int, output: int) -> bool:
+    """Tell whether answers at a batch size are the same whatever shares the run, and not far from those alone."""
+    first, *others = calls.feeds
+    made = [
+        _run_together(session, [first, *company[: batch - 1]], axes) for company in (others, list(reversed(others)))
+    ]
+    if batch == 1 or any(isinstance(each, str) for each in made):
+        return False
+    alone = [answers[output] for answers in calls.answers]
+    here, there = (each[output] for each in made if not isinstance(each, str))
+    companies = ([alone[0], *alone[1:batch]], [alone[0], *alone[:0:-1][: batch - 1]])
+    folds = [find_fold(list(company), each, _LOOSE) for company, each in zip(companies, (here, there), strict=True)]
+    if not all(isinstance(fold, Fold) and fold.outer == 1 for fold in folds):
+        return False
+    axis = folds[0].axis  # type: ignore[union-attr]
+    rows = alone[0].shape[axis]
+    return close(here.take(range(rows), axis), there.take(range(rows), axis))
+
+
+def _culprit(graph: ModelGraph, calls: Calls, axes: Axes, reason: str) -> str:
+    """Return a line that names the layer which keeps requests from sharing a run, if it can be found."""
+    try:
+        trace_calls(graph.model, calls.feeds[:3], axes)
+    except InputError as error:
+        return str(error)
+    return f"requests that share a run are not answered as alone: {reason}"
+
+
+def check_calls(calls: Calls, graph: ModelGraph) -> None:
+    """Compare a model that takes one request a run with the file; raises InputError."""
+    session = open_session(graph.model)
+    for feeds, answers in zip(calls.feeds[:2], calls.answers, strict=False):
+        for name, expected, made in zip(graph.outputs, answers, _run(session, feeds), strict=True):
+            if find_fold([expected], made, calls.tolerance) is not None:
+                raise InputError(f"output {name!r} is not what the file answers; report this model")

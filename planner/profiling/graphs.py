@@ -1,0 +1,121 @@
+"""Graphs of ONNX models walked: which values requests bring, which depend on them, and what to call things.
+
+A request's dimension of the batch is a symbolic one, named "batch", or "batch*5" where a request has 5 rows.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
+
+from planner.model import InputError
+
+BATCH = "batch"
+RANDOM_OPERATORS = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+}
+
+
+def tidy(model: ir.Model) -> ir.Model:
+    """Return a `checked_copy` with functions inlined and unused nodes removed."""
+    copy = checked_copy(model)
+    if copy.functions:
+        InlinePass()(copy)
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def checked_copy(model: ir.Model) -> ir.Model:
+    """Return a copy that shares the weights; both have their nodes in topological order afterwards.
+
+    Raises
+    ------
+    InputError
+        The graph has a cycle, or a node reads what nothing makes.
+    """
+    try:
+        model.graph.sort()
+    except ValueError:
+        raise InputError(f"graph {model.graph.name!r} has a cycle; export the model again") from None
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.graph is None and value.name:
+                raise InputError(
+                    f"tensor {value.name!r}, read by node {node.name or node.op_type!r}, is neither an input, an "
+                    "initializer nor another node's output; export the model again with its weights"
+                )
+    return model.clone()
+
+
+def request_inputs(graph: ir.Graph) -> list[ir.Value]:
+    """Return the graph inputs that a request brings: before IR version 4 initializers are inputs too."""
+    return [value for value in graph.inputs if value.name not in graph.initializers]
+
+
+def read_values(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that a node reads, those that its subgraphs capture included."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        for subgraph in _subgraphs(attribute):
+            for inner in subgraph.all_nodes():
+                yield from (value for value in inner.inputs if value is not None and value.graph is node.graph)
+            yield from (value for value in subgraph.outputs if value.graph is node.graph)
+
+
+def _subgraphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
+
+
+def varying_values(graph: ir.Graph) -> set[ir.Value]:
+    """Return the values that depend on a request, random numbers included."""
+    varying = set(request_inputs(graph))
+    for node in graph:
+        if node.op_type in RANDOM_OPERATORS or any(value in varying for value in read_values(node)):
+            varying.update(value for value in node.outputs if value.name)
+    return varying
+
+
+def input_shape(value: ir.Value, batch: int) -> tuple[int, ...]:
+    """Return an input's shape for ``batch`` requests: its symbolic dimension, times the rows that a request has.
+
+    >>> input_shape(ir.Value(name="boxes", shape=ir.Shape(["batch*5", 4])), 3)
+    (15, 4)
+    """
+    assert value.shape is not None
+    return tuple(size if isinstance(size, int) else batch * _rows(size) for size in value.shape)
+
+
+def _rows(size: ir.SymbolicDim) -> int:
+    name, _, rows = str(size.value).partition("*")
+    return int(rows) if name == BATCH and rows.isdecimal() else 1
+
+
+def batch_dimension(rows: int) -> str:
+    """Return the name of a dimension that has ``rows`` per request."""
+    return BATCH if rows == 1 else f"{BATCH}*{rows}"
+
+
+def axis_label(value: ir.Value, axis: int) -> str:
+    """Return the name of a symbolic dimension of an input; ``input:axis`` for one without a name."""
+    assert value.shape is not None
+    size = value.shape[axis]
+    name = "" if isinstance(size, int) else str(size.value or "")
+    return name if name.strip("?") else f"{value.name}:{axis}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line, shortened to 200 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def where(node: ir.Node | None) -> str:
+    """Return a node's name and operator for messages."""
+    return "the model" if node is None else f"node {node.name or node.outputs[0].name!r} ({node.op_type})"

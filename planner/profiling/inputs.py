@@ -1,0 +1,200 @@
+"""From a model file to the model that requests meet: sizes fixed, constants put in, and the batch found.
+
+Settings say what a file leaves open (`planner.model.ModelSettings`). What they do not say is guessed where only one
+reading makes sense; whoever uses the model compares it with the file (`planner.profiling.acceptance`).
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice, product
+
+import numpy as np
+import onnx_ir as ir
+
+from planner.model import Constant, InputError, ModelSettings
+from planner.profiling.graphs import axis_label, batch_dimension, request_inputs, tidy
+
+_READINGS = 8  # of inputs whose batch may lie along several axes, at most
+
+Axes = dict[str, int]
+
+
+def with_settings(model: ir.Model, settings: ModelSettings) -> ir.Model:
+    """Return a tidy copy whose symbolic dimensions have their numbers and whose constant inputs are initializers.
+
+    Raises
+    ------
+    InputError
+        Settings name what the model does not have, or an input is no tensor of numbers.
+    """
+    copy = tidy(model)
+    for value in request_inputs(copy.graph):
+        if value.shape is not None:  # some exporters write -1 or 0 where a size is open
+            value.shape = ir.Shape(None if isinstance(size, int) and size < 1 else size for size in value.shape)
+    _check_names(copy.graph, settings)
+    for value in request_inputs(copy.graph):
+        name = str(value.name)
+        if name in settings.constants:
+            _put_in(copy, value, settings.constants[name])
+            continue
+        if not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING:
+            kind = "strings" if value.dtype == ir.DataType.STRING else str(value.type)
+            raise InputError(
+                f"input {name!r} is of {kind}: only numbers travel between stages; export the model from behind the "
+                "layers that read it"
+            )
+        if value.shape is not None:
+            labels = [axis_label(value, axis) for axis in range(len(value.shape))]
+            value.shape = ir.Shape(
+                size if isinstance(size, int) else settings.sizes.get(label, settings.sizes.get(f"{name}:{axis}", size))
+                for axis, (size, label) in enumerate(zip(value.shape, labels, strict=True))
+            )
+    return copy
+
+
+def _check_names(graph: ir.Graph, settings: ModelSettings) -> None:
+    inputs = {str(value.name): value for value in request_inputs(graph)}
+    outputs = [str(value.name) for value in graph.outputs]
+    symbols = {
+        label: None
+        for value in inputs.values()
+        for axis, size in enumerate(value.shape or ())
+        if not isinstance(size, int)
+        for label in (axis_label(value, axis), f"{value.name}:{axis}")
+    }
+    for option, names, known in (
+        ("fix", settings.sizes, list(symbols)),
+        ("constant", settings.constants, list(inputs)),
+        ("batch-axis", settings.batch_axes, list(inputs)),
+        ("state", settings.states, outputs),
+        ("state", settings.states.values(), list(inputs)),
+    ):
+        for name in names:
+            if name not in known:
+                what = "symbolic dimension" if option == "fix" else "output" if known is outputs else "input"
+                raise InputError(f"--{option}: the model has no {what} {name!r}; it has {', '.join(known) or 'none'}")
+    for name, axis in settings.batch_axes.items():
+        shape = inputs[name].shape
+        if shape is not None and axis >= len(shape):
+            raise InputError(f"--batch-axis: input {name!r} has {len(shape)} dimensions, so no axis {axis}")
+
+
+def _put_in(model: ir.Model, value: ir.Value, constant: Constant) -> None:
+    """Make an initializer of an input; before IR version 4 it stays an input as well."""
+    name = str(value.name)
+    if value.dtype is None or value.dtype == ir.DataType.STRING:
+        raise InputError(f"--constant: input {name!r} is no tensor of numbers")
+    declared = [size if isinstance(size, int) else -1 for size in value.shape or constant.shape]
+    given = list(constant.shape)
+    fits = len(given) == len(declared) and all(want in (-1, have) for want, have in zip(declared, given, strict=True))
+    if not fits and len(constant.values) == 1 and all(size in (-1, 1) for size in declared):
+        given, fits = [1] * len(declared), True  # a number for a tensor of one element
+    if not fits:
+        raise InputError(f"--constant: input {name!r} has shape {value.shape}, the value given has {given}")
+    numbers = np.array(constant.values, dtype=np.float64).reshape(given)
+    tensor = numbers.astype(value.dtype.numpy())
+    if not np.array_equal(tensor.astype(np.float64), numbers) and not np.issubdtype(tensor.dtype, np.floating):
+        raise InputError(f"--constant: input {name!r} is {value.dtype.name.lower()}, which cannot hold the value given")
+    value.shape = ir.Shape(given)
+    value.const_value = ir.tensor(tensor, dtype=value.dtype, name=name)
+    model.graph.register_initializer(value)
+    if model.ir_version >= 4:
+        model.graph.inputs.remove(value)
+
+
+def batch_readings(graph: ir.Graph, settings: ModelSettings) -> Iterator[Axes]:
+    """Yield along which axis of each input requests may lie, the likeliest first.
+
+    Raises
+    ------
+    InputError
+        Nothing tells: an input is a scalar, or several dimensions are open.
+    """
+    inputs = request_inputs(graph)
+    open_axes = {str(value.name): _open_axes(value) for value in inputs}
+    names = {
+        axis_label(value, axes[0])
+        for value in inputs
+        if (axes := open_axes[str(value.name)]) and str(value.name) not in settings.batch_axes
+    }
+    choices = []
+    for value in inputs:
+        name, axes = str(value.name), open_axes[str(value.name)]
+        if name in settings.batch_axes:
+            choices.append([settings.batch_axes[name]])
+        elif not axes:
+            choices.append(_closed_axes(value, pinned=not names))
+        elif len(axes) > 1:
+            choices.append([_batch_among(value, axes, names)])
+        else:
+            choices.append(axes)
+        others = [axis for axis in axes if axis != choices[-1][0]]
+        if others:
+            label = axis_label(value, others[0])
+            raise InputError(
+                f"unsupported dynamic shape: input {name!r} has shape {value.shape}, whose dimension {others[0]} is no "
+                f"number; only the batch may vary: fix it with --fix {label}=NUMBER"
+            )
+    yield from (dict(zip(open_axes, axes, strict=True)) for axes in islice(product(*choices), _READINGS))
+
+
+def _open_axes(value: ir.Value) -> list[int]:
+    if value.shape is None:
+        raise InputError(f"unsupported dynamic shape: input {value.name!r} has no shape; export the model with one")
+    return [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+
+
+def _closed_axes(value: ir.Value, *, pinned: bool) -> list[int]:
+    """Return along which axes of an input of fixed shape requests may lie: the first of size 1, or the first of all."""
+    assert value.shape is not None
+    sizes = [int(size) for size in value.shape if isinstance(size, int)]
+    if not sizes:
+        raise InputError(
+            f"input {value.name!r} has no batch dimension (it is a scalar); "
+            f"give its value with --constant {value.name}=VALUE"
+        )
+    ones = [axis for axis, size in enumerate(sizes) if size == 1]
+    if not ones and not pinned:
+        raise InputError(
+            f"input {value.name!r} has no batch dimension: its shape is {sizes}; give its value with --constant "
+            f"{value.name}=FILE.npy, or the axis of the batch with --batch-axis {value.name}=AXIS"
+        )
+    return ones or [0]
+
+
+def _batch_among(value: ir.Value, axes: list[int], names: set[str]) -> int:
+    """Return which of several open dimensions is the batch: the first one, if it comes first or others share it."""
+    if axes[0] == 0:
+        return 0
+    shared = [axis for axis in axes if axis_label(value, axis) in names]
+    if len(shared) == 1:
+        return shared[0]
+    raise InputError(
+        f"input {value.name!r} has shape {value.shape}, of which several dimensions vary: say which one is the batch "
+        f"with --batch-axis {value.name}=AXIS, and fix the others with --fix"
+    )
+
+
+def name_batch(graph: ir.Graph, axes: Mapping[str, int]) -> int:
+    """Name the batch in the inputs' shapes, and return how many requests a call of the model had as it was.
+
+    A call has as many requests as all inputs have rows; where they have different numbers it is one request.
+    """
+    inputs = request_inputs(graph)
+    pinned = {str(value.name): value.shape[axes[str(value.name)]] for value in inputs if value.shape is not None}
+    rows = {name: size if isinstance(size, int) else 1 for name, size in pinned.items()}
+    call = next(iter(rows.values())) if len(set(rows.values())) == 1 and len(rows) > 0 else 1
+    for value in inputs:
+        sizes: list[int | str | ir.SymbolicDim] = list(value.shape or ())
+        sizes[axes[str(value.name)]] = batch_dimension(rows[str(value.name)] // call)
+        value.shape = ir.Shape(sizes)
+    return call
+
+
+def as_single(graph: ir.Graph, axes: Mapping[str, int]) -> None:
+    """Give the batch of every input that leaves it open the size 1."""
+    for value in request_inputs(graph):
+        axis = axes.get(str(value.name), 0)
+        value.shape = ir.Shape(
+            1 if position == axis and not isinstance(size, int) else size
+            for position, size in enumerate(value.shape or ())
+        )

@@ -1,0 +1,110 @@
+"""From a model file to a graph whose layers can be planned, and to what its users must know.
+
+The one way in which commands read a user's model. Settings say what the file leaves open; sizes that do not change are
+made constants; a pinned batch is freed. The result is compared with the file. Where requests cannot share a run,
+because a layer mixes them or pins the batch in a way that cannot be opened, the model takes one request a run.
+"""
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from planner.model import InputError, ModelSettings
+from planner.profiling.acceptance import call_file, check_batches, check_calls, check_function
+from planner.profiling.batching import free_batch
+from planner.profiling.folding import fold_sizes
+from planner.profiling.graphs import request_inputs
+from planner.profiling.inputs import Axes, as_single, batch_readings, name_batch, with_settings
+from planner.profiling.onnx_graph import ModelGraph, read_graph
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model ready to be cut.
+
+    ``settings`` are those that led to the graph; ``reason`` says why a run takes one request, if so; ``freed`` whether
+    the file pins the batch and the graph does not.
+    """
+
+    graph: ModelGraph
+    settings: ModelSettings
+    reason: str = ""
+    freed: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether a run takes one request."""
+        return self.settings.single
+
+
+def prepare_model(
+    model: ir.Model, name: str, settings: ModelSettings | None = None, *, compare: bool = True
+) -> Prepared:
+    """Return a model's layers as they will be planned, cut and run.
+
+    Parameters
+    ----------
+    model
+        As read from its file; it is not changed.
+    name
+        What the graph is called.
+    settings
+        What the file leaves open.
+    compare
+        Run the file and the result on some requests; without it trust the settings (of a profile, for example).
+
+    Raises
+    ------
+    InputError
+        Settings are missing or do not fit, the model is no function of its inputs, or it cannot be run.
+
+    Examples
+    --------
+    >>> model = ir.from_onnx_text('''<ir_version: 8, opset_import: ["" : 17]>
+    ...     mixing (float[n, 4] x) => (float[n, 4] y) { h = Relu (x)   [mix] y = Softmax <axis = 0> (h) }''')
+    >>> prepared = prepare_model(model, "mixing")
+    >>> prepared.single, prepared.reason
+    (True, "node 'mix' (Softmax) mixes requests that share a run")
+    """
+    settings = settings or ModelSettings()
+    plain = with_settings(model, settings)
+    axes = next(batch_readings(plain.graph, settings)) if request_inputs(plain.graph) else {}
+    single = plain.clone()
+    as_single(single.graph, axes)
+    check_function(plain)
+    calls = call_file(model, settings, single) if compare else None
+    if not settings.single:
+        try:
+            pinned = _is_pinned(plain)
+            batched = free_batch(plain, settings) if pinned else _with_batch(plain, settings)
+            graph = read_graph(fold_sizes(batched), name)
+            if calls is not None:
+                check_batches(calls, graph, batch_axes(batched), rewritten=pinned)
+            return Prepared(graph, settings, freed=pinned)
+        except InputError as error:
+            reason = str(error)
+    else:
+        reason = "the profile says so"
+    graph = read_graph(fold_sizes(single, single=True), name, single=True)
+    if calls is not None:
+        check_calls(calls, graph)
+    return Prepared(graph, replace(settings, single=True), reason)
+
+
+def _is_pinned(model: ir.Model) -> bool:
+    return any(all(isinstance(size, int) for size in value.shape or ()) for value in request_inputs(model.graph))
+
+
+def _with_batch(plain: ir.Model, settings: ModelSettings) -> ir.Model:
+    """Return a copy whose inputs call their open dimension the batch."""
+    batched = plain.clone()
+    name_batch(batched.graph, next(batch_readings(plain.graph, settings)))
+    return batched
+
+
+def batch_axes(model: ir.Model) -> Axes:
+    """Return the axis of the batch of each input."""
+    return {
+        str(value.name): next(axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int))
+        for value in request_inputs(model.graph)
+    }
