@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from planner.model import InputError, ModelSettings
+from planner.model import InputError
 from planner.profiling.batching import trace_calls
 from planner.profiling.graphs import RANDOM_OPERATORS, one_line, varying_values, where
 from planner.profiling.inputs import Axes
@@ -44,19 +44,14 @@ def check_function(model: ir.Model) -> None:
             )
 
 
-def call_file(model: ir.Model, settings: ModelSettings, single: ir.Model) -> Calls:
-    """Run the file on some calls; ``single`` is it with every size fixed.
+def call_file(model: ir.Model, constants: Values, single: ir.Model) -> Calls:
+    """Run the file on some calls; ``single`` is it with every size fixed, ``constants`` what all calls share.
 
     Raises
     ------
     InputError
         onnxruntime cannot run it, or it answers a call twice differently.
     """
-    constants = {
-        name: value.const_value.numpy()
-        for name, value in single.graph.initializers.items()
-        if name in settings.constants and value.const_value is not None
-    }
     feeds = [random_feeds(single, 1, np.random.default_rng([11, call])) for call in range(max(BATCHES))]
     session = open_session(model)
     answers = [_run(session, {**constants, **each}) for each in feeds]

@@ -101,6 +101,13 @@ def _put_in(model: ir.Model, value: ir.Value, constant: Constant) -> None:
         model.graph.inputs.remove(value)
 
 
+def constant_inputs(model: ir.Model, settings: ModelSettings) -> dict[str, np.ndarray]:
+    """Return the values of the inputs that all requests share, after `with_settings` put them in."""
+    initializers = model.graph.initializers
+    tensors = {name: initializers[name].const_value for name in settings.constants}
+    return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+
+
 def batch_readings(graph: ir.Graph, settings: ModelSettings) -> Iterator[Axes]:
     """Yield along which axis of each input requests may lie, the likeliest first.
 

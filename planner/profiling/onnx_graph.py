@@ -11,9 +11,10 @@ after it (by a layer, or as a model output: the last stage answers the request).
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
@@ -54,6 +55,7 @@ class ModelGraph:
 
     ``alive[i]`` are the names of the tensors alive at cut i, in order of appearance; ``model`` is the model
     itself, with functions inlined and the shapes of all tensors filled in. Where ``single``, a run takes one request.
+    ``constants`` are inputs of the model's file that no request brings.
     """
 
     name: str
@@ -62,6 +64,7 @@ class ModelGraph:
     tensors: dict[str, Tensor]
     alive: tuple[tuple[str, ...], ...]
     single: bool = False
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, ...]:

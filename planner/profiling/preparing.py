@@ -14,7 +14,7 @@ from planner.profiling.acceptance import call_file, check_batches, check_calls, 
 from planner.profiling.batching import free_batch
 from planner.profiling.folding import fold_sizes
 from planner.profiling.graphs import request_inputs
-from planner.profiling.inputs import Axes, as_single, batch_readings, name_batch, with_settings
+from planner.profiling.inputs import Axes, as_single, batch_readings, constant_inputs, name_batch, with_settings
 from planner.profiling.onnx_graph import ModelGraph, read_graph
 
 
@@ -72,12 +72,13 @@ def prepare_model(
     single = plain.clone()
     as_single(single.graph, axes)
     check_function(plain)
-    calls = call_file(model, settings, single) if compare else None
+    constants = constant_inputs(plain, settings)
+    calls = call_file(model, constants, single) if compare else None
     if not settings.single:
         try:
             pinned = _is_pinned(plain)
             batched = free_batch(plain, settings) if pinned else _with_batch(plain, settings)
-            graph = read_graph(fold_sizes(batched), name)
+            graph = replace(read_graph(fold_sizes(batched), name), constants=constants)
             if calls is not None:
                 check_batches(calls, graph, batch_axes(batched), rewritten=pinned)
             return Prepared(graph, settings, freed=pinned)
@@ -85,7 +86,7 @@ def prepare_model(
             reason = str(error)
     else:
         reason = "the profile says so"
-    graph = read_graph(fold_sizes(single, single=True), name, single=True)
+    graph = replace(read_graph(fold_sizes(single, single=True), name, single=True), constants=constants)
     if calls is not None:
         check_calls(calls, graph)
     return Prepared(graph, replace(settings, single=True), reason)

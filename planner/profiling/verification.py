@@ -19,8 +19,9 @@ import onnx_ir as ir
 
 from planner.model import InputError
 from planner.profiling.differences import NONE, Difference, difference, equal, largest
+from planner.profiling.graphs import request_inputs
 from planner.profiling.near_ties import Choice, Threshold, find_tie
-from planner.profiling.onnx_graph import ModelGraph, request_inputs
+from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.runtime import open_session, run_model
 from planner.profiling.samples import Tensors, join, take
 
@@ -237,9 +238,9 @@ def _requests_of_a_call(original: ir.Model, graph: ModelGraph) -> int:
 
 
 def _unread(original: ir.Model, graph: ModelGraph) -> dict[str, np.ndarray]:
-    """Return zeros for inputs that the original has but nothing reads."""
-    known = {tensor.name for tensor in graph.inputs}
-    return {
+    """Return the inputs that no request brings: constants, and zeros for those that nothing reads."""
+    known = {tensor.name for tensor in graph.inputs} | set(graph.constants)
+    return dict(graph.constants) | {
         str(value.name): np.zeros([size if isinstance(size, int) else 1 for size in value.shape], value.dtype.numpy())
         for value in request_inputs(original.graph)
         if value.name not in known and value.shape is not None and value.dtype is not None
