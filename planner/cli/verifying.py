@@ -7,12 +7,19 @@ import typer
 from rich.table import Table
 
 from planner.cli.app import about, console, progress
+from planner.cli.model_files import (
+    BatchAxisOption,
+    ConstantOption,
+    FixOption,
+    ModelArgument,
+    StateOption,
+    read_model,
+    settings_of,
+)
 from planner.files import write_csv
 from planner.model import InputError
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from planner.profiling import ModelGraph
     from planner.profiling.cuts import CutsTried
     from planner.profiling.samples import Tensors
@@ -36,10 +43,14 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Annotated[str, typer.Argument(help="An .onnx file, or the name of a model (see `models`).")],
+    model: ModelArgument,
     cuts: Annotated[str, typer.Option(help="Cuts to try: all, or how many, evenly spaced.")] = "20",
     inputs: InputsOption = None,
     tolerance: ToleranceOption = None,
+    fix: FixOption = None,
+    constant: ConstantOption = None,
+    state: StateOption = None,
+    batch_axis: BatchAxisOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs (and of the weights of models by name).")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
 ) -> None:
@@ -54,11 +65,12 @@ def verify(
     from planner.profiling.verification import measure_yardstick
 
     count = None if cuts == "all" else _count(cuts)
-    original, graph = _read(model, seed)
+    file = read_model(model, settings_of(fix, constant, state, batch_axis), seed)
+    original, graph = file.given, file.graph
     samples = draw_samples(graph, SAMPLES, seed) if inputs is None else _given(graph, inputs)
     yardstick = measure_yardstick(original, graph, samples, tolerance)
     chosen = choose_cuts(graph, count)
-    batch = min(BATCH, len(yardstick.answers))
+    batch = 1 if file.prepared.single else min(BATCH, len(yardstick.answers))
     with progress() as bar:
         task = bar.add_task(f"cuts of {graph.name}", total=len(chosen) + 1)
         ways = try_cuts(graph, chosen, samples, yardstick, batch, lambda: bar.advance(task))
@@ -121,17 +133,3 @@ def _given(graph: "ModelGraph", path: Path) -> "Tensors":
     batches = load_inputs(path)
     with about(path):
         return cut_samples(graph, batches)
-
-
-def _read(text: str, seed: int) -> "tuple[ir.Model, ModelGraph]":
-    """Return a model as it was given, and its graph with the batch free."""
-    from planner.files.models import load_model
-    from planner.profiling import build_model, free_batch, read_graph
-
-    path = Path(text)
-    if path.suffix != ".onnx" and not path.exists():
-        model = build_model(text, seed)
-        return model, read_graph(model, text)
-    model = load_model(path)
-    with about(path):
-        return model, read_graph(free_batch(model), path.stem)

@@ -42,15 +42,15 @@ class CutsTried:
 
 
 def choose_cuts(graph: ModelGraph, count: int | None) -> list[int]:
-    """Return all cuts, or about ``count`` of them, evenly spaced from the first to the last.
+    """Return all legal cuts, or about ``count`` of them, evenly spaced from the first to the last.
 
     >>> from types import SimpleNamespace
-    >>> choose_cuts(SimpleNamespace(layers=range(10)), 3)
-    [1, 5, 9]
+    >>> choose_cuts(SimpleNamespace(layers=range(10), barred={2: "a sequence"}), 3)
+    [1, 6, 9]
     """
-    cuts = range(1, len(graph.layers))
+    cuts = [cut for cut in range(1, len(graph.layers)) if cut not in graph.barred]
     if count is None or count >= len(cuts):
-        return list(cuts)
+        return cuts
     return sorted({cuts[round(at)] for at in np.linspace(0, len(cuts) - 1, count)})
 
 

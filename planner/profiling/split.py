@@ -47,6 +47,8 @@ def extract_part(graph: ModelGraph, first: int, last: int) -> Part:
     made = {name for layer in layers for name in layer.outputs}
     inputs = tuple(name for name in graph.alive[first] if name in read)
     outputs = tuple(name for name in graph.alive[last] if name in made)
+    if last == len(graph.layers):  # answers that depend on no request
+        outputs += tuple(name for name in graph.outputs if name not in graph.alive[last])
     part = ir.Model(
         ir.convenience.extract(graph.model.graph, inputs, outputs),
         ir_version=graph.model.ir_version,
