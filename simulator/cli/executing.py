@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from simulator.cli.inputs import LoadedPlan
     from simulator.executor import Execution, Settings
     from simulator.executor.compare import Comparison
+    from simulator.executor.hand_over import HandOver
     from simulator.executor.measure import Measurement
     from simulator.workload.arrivals import ArrivalsUs
 
 CPU = "CPUExecutionProvider"
+FRONTEND_FULL = 0.7  # of a core: above, requests wait for the frontend
 
 
 def register(app: typer.Typer) -> None:
@@ -198,6 +200,7 @@ def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
 def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
     """Write and show what a run measured; raises InputError if its figures or its answers cannot be right."""
     from simulator.executor.compare import compare
+    from simulator.executor.hand_over import hand_over
     from simulator.executor.measure import measure
     from simulator.executor.report import write_comparison, write_measurement
 
@@ -209,11 +212,36 @@ def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
     write_measurement(run, measurement, folder)
     _show(run, measurement)
     if with_comparison:
-        comparison = compare(run)
+        costs = hand_over(run)
+        _tell_costs(run, costs)
+        comparison = compare(run, costs)
         write_comparison(comparison, folder)
         _show_comparison(comparison)
     if run.verdict is not None and run.verdict.wrong:
         raise InputError(f"{name}: {run.verdict}")
+
+
+def _tell_costs(run: Execution, costs: HandOver | None) -> None:
+    """Say what handing over takes, and where the frontend is the limit."""
+    from simulator.executor.hand_over import LEAST_BATCHES
+
+    if costs is None:
+        errors.print(
+            f"note: fewer than {LEAST_BATCHES} batches of a pipeline were answered in the warm-up: what handing over "
+            "takes is not in the prediction; choose a longer --warm-up"
+        )
+        return
+    added_ms = max(costs.per_batch_us(pipeline) for pipeline in range(len(costs.ways_us))) / 1000
+    sent = sum(batch.sent_us >= run.window_us[0] for batch in run.journal.batches)
+    rate = sent / ((run.window_us[1] - run.window_us[0]) / 1e6)
+    console.print(
+        f"hand-over, measured in the warm-up: {added_ms:.2f} ms a batch; the frontend takes {costs.frontend_us:.0f} µs "
+        f"of CPU time a batch, so that one serves {costs.largest_rate:.0f} batches/s at most ({rate:.0f} now)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if rate > FRONTEND_FULL * costs.largest_rate:
+        errors.print("note: the frontend is the limit at this rate; plan larger batches, or run more frontends")
 
 
 def _show(run: Execution, measurement: Measurement) -> None:

@@ -1,7 +1,8 @@
 """Prediction against measurement: the same plan and the same arrivals simulated and run, side by side.
 
-The simulation takes latencies from the profile and transfers from the cluster's network, and dispatches with the same
-guard time as the run. Throughput, latencies, attainment and utilisation are then computed by the same functions.
+The simulation takes latencies from the profile and what handing over costs from the run's warm-up (`hand_over`), or
+transfers from the cluster's network where that is not known, and dispatches with the same guard time as the run.
+Throughput, latencies, attainment and utilisation are then computed by the same functions.
 """
 
 import csv
@@ -16,6 +17,7 @@ import pandas as pd
 from simulator.engine import simulate
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Execution
+from simulator.executor.hand_over import HandOver, ends_us, with_hand_over
 from simulator.results import Records, attainment, latencies_us
 from simulator.results.metrics import quantile
 
@@ -63,12 +65,11 @@ class Comparison:
         return next(row for row in self.rows if row.quantity == quantity)
 
 
-def compare(execution: Execution) -> Comparison:
-    """Simulate what was run, and put both side by side."""
-    records, system = execution.records, execution.system
-    simulated = simulate(with_guard(system, execution.guard_us), records.arrival_us, policy=execution.settings.policy)
-    predicted = replace(simulated, system=system)
-    window_us = execution.window_us
+def compare(execution: Execution, costs: HandOver | None = None) -> Comparison:
+    """Simulate what was run, and put both side by side; ``costs`` are those of handing batches over."""
+    records = execution.records
+    predicted = predict(execution, costs)
+    system, window_us = execution.system, execution.window_us
     rows = [
         Compared(
             "throughput", "requests/s", _rate_rps(predicted, window_us), _rate_rps(records, window_us), "relative"
@@ -93,6 +94,29 @@ def compare(execution: Execution) -> Comparison:
                 )
             )
     return Comparison(predicted, records, tuple(rows))
+
+
+def predict(execution: Execution, costs: HandOver | None = None) -> Records:
+    """Return the records of a simulation of what was run.
+
+    The way to the first stage delays all batches alike, and so does the way back: both are added to when requests have
+    their answers, and taken off the time that dispatch believes to have.
+    """
+    system, policy = execution.system, execution.settings.policy
+    if costs is None:
+        simulated = simulate(with_guard(system, execution.guard_us), execution.records.arrival_us, policy=policy)
+        return replace(simulated, system=system)
+    added_us = np.array(ends_us(costs), np.int64)
+    slower = with_guard(
+        with_hand_over(system, costs, emulated=execution.settings.emulation.network),
+        execution.guard_us + int(added_us.max()),
+    )
+    simulated = simulate(slower, execution.records.arrival_us, policy=policy)
+    answered_us = np.full(len(simulated), -1, np.int64)
+    served = np.flatnonzero(simulated.finished)
+    pipeline = simulated.visits[0].pipeline[simulated.visit[0][served]]
+    answered_us[served] = simulated.end_us()[served] + added_us[pipeline]
+    return replace(simulated, system=system, answered_us=answered_us)
 
 
 def comparison_csv(rows: Sequence[Compared]) -> str:

@@ -165,9 +165,11 @@ class Frontend:
         """Ask the policy, on arrivals and at its timer, as long as batches may be sent."""
         if self._stopped_us is not None:
             return
-        due = self._dispatcher.next_arrival_us <= now_us or self._dispatcher.wake_us <= now_us
-        if not due and not self._held_back:
+        due_us = min(self._dispatcher.next_arrival_us, self._dispatcher.wake_us)
+        if due_us > now_us and not self._held_back:
             return
+        if self._held_back:  # until now, when there is room again
+            due_us = now_us
         self._dispatcher.arrive(now_us)
         while len(self._under_way) < self._limit:
             sent = self._dispatcher.next_batch(now_us)
@@ -175,7 +177,8 @@ class Frontend:
                 self._held_back = False
                 return
             deadline_us = self._dispatcher.deadline_us(sent.first + sent.size - 1)
-            batch = Batch(sent.number, sent.pipeline, sent.first, sent.size, now_us, deadline_us, list(sent.slices))
+            slices = list(sent.slices)
+            batch = Batch(sent.number, sent.pipeline, sent.first, sent.size, now_us, deadline_us, slices, due_us)
             self._send(batch)
             now_us = self.now_us()
         self._held_back = True
@@ -188,7 +191,7 @@ class Frontend:
         parcel = self._fleet.place(batch.pipeline, batch.first, batch.size)
         self._parcels[batch.number] = {0: parcel}
         now_us = self.now_us()
-        self._note_hop(batch, 0, sum(parcel.bytes_of.values()), batch.sent_us, now_us)
+        self._note_hop(batch, 0, sum(parcel.bytes_of.values()), batch.due_us, now_us)
         self._reach(batch, now_us)
 
     # Batches go from slice to slice.

@@ -19,6 +19,7 @@ from simulator.results.records import Records, Visits, outcomes
 class Batch:
     """A batch under way: requests [first, first + size), the slice that each stage's work is meant for.
 
+    ``due_us`` is when it could have been sent: when the request or the timer came that made the policy send it.
     ``visits`` are the stages that it is through with; ``failures`` counts the workers that broke under it;
     ``answered_us`` is when its requesters had their answers, ``lost_us`` when it was given up.
     """
@@ -30,6 +31,7 @@ class Batch:
     sent_us: int
     deadline_us: int
     slices: list[SliceId]
+    due_us: int = 0
     stage: int = 0
     arrived_us: int = 0
     failures: int = 0
@@ -58,7 +60,7 @@ class Visit(NamedTuple):
 class Hop(NamedTuple):
     """A batch's way into a stage, or (``stage`` = number of stages) back to the requesters.
 
-    It begins when the sender has computed its outputs (or the batch is sent), and ends when the batch is in
+    It begins when the sender has computed its outputs (or the batch is due to be sent), and ends when the batch is in
     the receiver's queue (or with the requesters). ``waited_us`` of it went by because an emulated network card
     was busy.
     """

@@ -10,9 +10,11 @@ import pytest
 from planner.model import InputError
 from simulator.engine import build_system, simulate
 from simulator.executor.compare import Compared, compare, comparison_csv, latency_shares
+from simulator.executor.devices import Emulation
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Execution, Settings
 from simulator.executor.fleet import SliceId
+from simulator.executor.hand_over import hand_over, with_hand_over
 from simulator.executor.journal import Batch, Hop, Journal, Usage, Visit, to_records
 from simulator.executor.measure import littles_law, measure, throughput
 from simulator.results import latencies_us, utilisation
@@ -20,18 +22,22 @@ from simulator.results.tables import read_records, write_records
 
 
 def rehearse(
-    case, arrivals_us: np.ndarray, guard_us: int = 0, *, stretch: float = 1.0, way_back_us: int = 0
+    case, arrivals_us: np.ndarray, guard_us: int = 0, *, stretch: float = 1.0, way_back_us: int = 0, way_in_us: int = 0
 ) -> Execution:
-    """Return the run that a simulation foretells; ``stretch`` makes the last stage's batches end later."""
+    """Return the run that a simulation foretells; ``stretch`` makes the last stage's batches end later.
+
+    ``way_in_us`` is how much later than due batches reach their first slice, ``way_back_us`` how long answers take.
+    """
     system = build_system(case.problem, case.plan, case.dnn)
-    records = simulate(with_guard(system, guard_us), arrivals_us)
+    records = simulate(with_guard(system, guard_us), arrivals_us + way_in_us)
     journal = Journal()
     fate = np.where(records.finished, records.visit[0], -records.outcome).astype(np.int32)
     stages = range(int(system.stages[0]))
     for number, size in enumerate(records.visits[0].size.tolist()):
         first = int(np.flatnonzero(records.visit[0] == number)[0])
         slices = [SliceId(0, s, int(records.visits[s].slice[number])) for s in stages]
-        batch = Batch(number, 0, first, size, int(records.visits[0].arrive_us[number]), 0, slices)
+        sent_us = int(records.visits[0].arrive_us[number])
+        batch = Batch(number, 0, first, size, sent_us, 0, slices, sent_us - way_in_us)
         for s in stages:
             visits = records.visits[s]
             arrive_us, start_us, end_us = (
@@ -192,6 +198,45 @@ def test_the_way_back_belongs_to_the_latency_and_not_to_the_last_slice(make_case
     assert comparison.row("p50 latency").measured == pytest.approx(11.0)
     assert comparison.row("utilisation of pipeline 0 stage 1").measured == pytest.approx(0.4, abs=0.01)
     assert utilisation(run.records)["core"] == pytest.approx(0.4, abs=0.01)
+
+
+def test_what_handing_over_costs_is_found_and_makes_the_prediction_true(make_case) -> None:
+    """Batches come 400 µs late, stages take 100 µs longer than planned, hops 250 µs, answers 300 µs."""
+    case = make_case(batch=1, latency_us=8_000, slo_us=80_000, bandwidth_gbps=1e6)
+    slower = make_case(batch=1, latency_us=8_200, slo_us=80_000, bandwidth_gbps=1e6, hop_latency_us=250)
+    arrivals_us = np.cumsum(np.random.default_rng(5).exponential(6_000, 1_000)).astype(np.int64)
+    run = rehearse(slower, arrivals_us, way_in_us=400, way_back_us=300)
+    for batch in run.journal.batches:  # of the 4.1 ms on a slice, 4 ms are computed
+        batch.visits = [visit._replace(computed_us=visit.start_us + 4_000) for visit in batch.visits]
+    run = replace(run, window_us=(1_000_000, run.window_us[1]), frontend_cpu_s=0.2)
+    costs = hand_over(run)
+    assert costs is not None
+    assert costs.ways_us == ((pytest.approx(400), pytest.approx(250), pytest.approx(300)),)
+    assert costs.on_slice_us == ((pytest.approx(100), pytest.approx(100)),)
+    assert costs.per_batch_us(0) == pytest.approx(1150)
+    assert costs.frontend_us == pytest.approx(200)
+    planned = replace(run, system=build_system(case.problem, case.plan, case.dnn))
+    informed, ignorant = compare(planned, costs), compare(planned)
+    for quantity in ("throughput", "p50 latency", "p99 latency", "attainment"):
+        assert informed.row(quantity).difference == pytest.approx(0, abs=1e-3), quantity
+    assert ignorant.row("p50 latency").difference > 0.1
+
+
+def test_an_emulated_network_is_no_part_of_the_ways(make_case) -> None:
+    slower = make_case(batch=1, latency_us=8_000, hop_latency_us=250)
+    run = rehearse(slower, np.arange(300, dtype=np.int64) * 10_000)
+    run.journal.hops = [hop._replace(waited_us=0) for hop in run.journal.hops]
+    emulating = replace(run, settings=Settings(emulation=Emulation(network=True)))
+    costs = hand_over(replace(emulating, window_us=(2_000_000, 3_000_000)))
+    assert costs is not None
+    assert costs.ways_us[0][1] == pytest.approx(0)
+    system = with_hand_over(run.system, costs, emulated=True)
+    assert (system.hop_us == run.system.hop_us).all()
+
+
+def test_a_short_warm_up_tells_nothing_of_handing_over(make_case) -> None:
+    run = rehearse(make_case(batch=1, latency_us=8_000), np.arange(300, dtype=np.int64) * 10_000)
+    assert hand_over(replace(run, window_us=(100_000, 3_000_000))) is None
 
 
 def test_records_of_a_run_are_read_as_they_were_written(make_case, tmp_path: Path) -> None:
