@@ -15,8 +15,11 @@ import typer
 from planner.cli.app import console, new_app, progress, run
 from planner.files import write_text
 from planner.model import InputError
+from planner.planning.merging import bisection, exact
 from planner.planning.merging.deployment import MergeProblem, deploy
-from planner.planning.merging.schemes import LayerGroup, MergeModel, read_schemes
+from planner.planning.merging.oracles import Budget, History
+from planner.planning.merging.results import Found, Try
+from planner.planning.merging.schemes import LayerGroup, MergeModel, Sharing, read_schemes, sharing_of
 
 app = new_app("Reproduce CoMPI's published problems.")
 
@@ -75,13 +78,62 @@ def solve(data: Data, out: Out) -> None:
         problem = problem_of(case, read_groups(data / f"profiles/{case['model_type']}.json"))
         begin_s = process_time()
         ours = deploy(replace(problem, all_stages=True)).memory_bytes
-        before = deploy(replace(problem, schemes=(), all_stages=True)).memory_bytes
+        before = deploy(replace(problem, sharing=frozenset(), all_stages=True)).memory_bytes
         seconds = process_time() - begin_s
         printed = round(case["total_mem_bytes"])
         note = "" if printed == ours else f"printed {printed}, true optimum {ours}"
         rows.append(dict(zip(SOLVE_COLUMNS, (path.stem, printed, ours, before, round(seconds, 4), note), strict=True)))
         console.print(f"{path.stem}: {ours} bytes{f' ({note})' if note else ''}", soft_wrap=True)
     write_rows(out, SOLVE_COLUMNS, rows)
+
+
+@app.command()
+def search(
+    data: Data,
+    instance: Annotated[Path, typer.Option(help="Instance: profile, models, gpus, oracle (search_3m2g.json).")],
+    proof: Annotated[bool, typer.Option(help="Also search for the best schemes, with a proof.")] = True,
+    most_tries: Annotated[int, typer.Option(help="Questions that the search with a proof may ask.")] = 100,
+) -> None:
+    """Search for schemes by the reference's rule, then for the best ones, and print every try."""
+    document = read_json(instance if instance.exists() else data / instance)
+    problem = problem_of(document, read_groups(data / document["profile"]))
+    rule = document["oracle"]
+    if rule.get("rule") != "budget":
+        raise InputError(f"{instance}: oracle: expected the rule budget, got {rule.get('rule')!r}")
+    oracle = Budget(rule["budget"])
+    console.print("by the reference's rule: models, groups, bytes saved, answer")
+    show_found(problem, bisection.search(problem, oracle, show_try))
+    if proof:
+        console.print("with schemes as choices of the programme: bytes saved, answer, shared groups")
+        found = exact.search(problem, History(problem.models, oracle), most_tries=most_tries, report=show_try)
+        show_found(problem, found)
+
+
+def show_try(tried: Try) -> None:
+    """Print one try."""
+    answer = "accepted" if tried.accepted else "refused"
+    if tried.scheme is not None:
+        models = ",".join(map(str, tried.scheme.models))
+        console.print(f"  {models:12} {tried.scheme.first}-{tried.scheme.last - 1:<4} {tried.saved_bytes:>12} {answer}")
+    else:
+        console.print(f"  {tried.saved_bytes:>12} {answer:9} {show_sharing(tried.sharing)}", soft_wrap=True)
+
+
+def show_sharing(sharing: Sharing) -> str:
+    """Return sharing in short: models, and the group that they share."""
+    sets = sorted(sharing, key=lambda members: (min(members)[1], min(members)))
+    return "  ".join(f"{','.join(str(model) for model, _ in sorted(one))}:{min(one)[1]}" for one in sets)
+
+
+def show_found(problem: MergeProblem, found: Found) -> None:
+    """Print what a search found."""
+    console.print(f"  {len(found.tries)} tries; shared (models:group): {show_sharing(found.sharing)}", soft_wrap=True)
+    for stage in found.deployment.stages:
+        gpus = ",".join(map(str, stage.devices))
+        console.print(f"  {problem.models[stage.model].name} groups {stage.first}-{stage.last - 1} on GPU {gpus}")
+    proven = "" if found.bound_bytes is None else f"; nothing that is not ruled out saves more than {found.bound_bytes}"
+    memory = found.deployment.memory_bytes
+    console.print(f"  {memory} bytes in use, {found.saved_bytes} saved{proven}", soft_wrap=True)
 
 
 def least_bytes(problem: MergeProblem) -> tuple[int | None, str]:
@@ -103,7 +155,7 @@ def problem_of(case: Mapping[str, Any], groups: Sequence[LayerGroup]) -> MergePr
         MergeModel(f"m{number}", tuple(groups), model["max_stage_num"], model["max_gpu_num"], model["mean_gpu_num"])
         for number, model in enumerate(case["models"])
     )
-    return MergeProblem(models, tuple(case["gpus"]), read_schemes(case["schemes"]))
+    return MergeProblem(models, tuple(case["gpus"]), sharing_of(models, read_schemes(case.get("schemes", []))))
 
 
 def read_groups(path: Path) -> list[LayerGroup]:

@@ -40,3 +40,21 @@ def test_published_examples_have_their_true_bytes(tmp_path: Path) -> None:
     for case, expected in golden.items():
         assert found[case] == (expected, "")
     assert found["E"] == (220848256, "printed 212652256, true optimum 220848256")
+
+
+def test_the_search_is_never_better_than_the_proven_one(tmp_path: Path) -> None:
+    data = Path(os.environ["POOLPIPE_REFERENCE"]) / "compi"
+    command = [sys.executable, ROOT / "scripts/reproduce_compi.py", "search", "--data", data, "--most-tries", "4"]
+    done = subprocess.run(
+        [*command, "--instance", "search_3m2g.json"], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    tries = [line.split() for line in done.stdout.splitlines() if line.endswith(("accepted", "refused"))]
+    assert tries[:3] == [
+        ["0,1,2", "0-7", "182284544", "refused"],
+        ["0,1,2", "3-7", "176504832", "refused"],
+        ["0,1,2", "5-7", "128655360", "accepted"],
+    ]
+    assert len(tries) == 17
+    ends = [line for line in done.stdout.splitlines() if "bytes in use" in line]
+    assert "140698080 bytes in use, 165986304 saved" in ends[0]
+    assert "165986304 saved; nothing that is not ruled out saves more than" in ends[1]

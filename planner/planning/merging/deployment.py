@@ -42,7 +42,7 @@ from math import ceil
 from typing import Literal
 
 from planner.model import InputError
-from planner.planning.merging.schemes import Member, MergeModel, Scheme, shared_classes
+from planner.planning.merging.schemes import Member, MergeModel, Sharing, check_sharing
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
@@ -53,12 +53,19 @@ SCALE_BYTES = 1e6  # the programme counts megabytes
 
 @dataclass(frozen=True)
 class MergeProblem:
-    """Models, the memory of each device (bytes), and the schemes by which models share groups."""
+    """Models, the memory of each device (bytes), and which groups share one copy.
+
+    With ``all_stages`` every model must have as many stages as it may.
+    """
 
     models: tuple[MergeModel, ...]
     device_bytes: tuple[int, ...]
-    schemes: tuple[Scheme, ...] = ()
+    sharing: Sharing = frozenset()
     all_stages: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sharing that cannot be."""
+        check_sharing(self.models, self.sharing)
 
 
 @dataclass(frozen=True)
@@ -91,23 +98,27 @@ class Formulation:
     """The programme and the numbers of its columns."""
 
     problem: MergeProblem
-    classes: list[frozenset[Member]]
     model: LinearModel = field(default_factory=LinearModel)
     stage: dict[tuple[int, Interval], int] = field(default_factory=dict)
     on: dict[tuple[int, Interval, int], int] = field(default_factory=dict)
     load: dict[tuple[int, Interval, int], int] = field(default_factory=dict)
     replicas: dict[tuple[int, Interval], dict[int, int]] = field(default_factory=dict)
-    copy: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 def build(problem: MergeProblem) -> Formulation:
     """Return the programme of a problem."""
-    formulation = Formulation(problem, shared_classes(problem.models, problem.schemes))
+    formulation = without_memory(problem)
+    _add_memory(formulation)
+    return formulation
+
+
+def without_memory(problem: MergeProblem) -> Formulation:
+    """Return the programme without copies, their limits and the objective."""
+    formulation = Formulation(problem)
     _add_stages(formulation)
     _add_paths(formulation)
     _add_replicas(formulation)
     _add_loads(formulation)
-    _add_memory(formulation)
     return formulation
 
 
@@ -208,7 +219,8 @@ def _add_loads(formulation: Formulation) -> None:
 def _add_memory(formulation: Formulation) -> None:
     """Add the copies, what a device holds at most, and the objective."""
     problem, model = formulation.problem, formulation.model
-    shared = {member: number for number, members in enumerate(formulation.classes) for member in members}
+    classes = sorted(problem.sharing, key=min)
+    shared = {member for members in classes for member in members}
     present: defaultdict[tuple[Member, int], list[int]] = defaultdict(list)
     for (number, (first, last), device), column in formulation.on.items():
         for group in range(first, last):
@@ -216,8 +228,8 @@ def _add_memory(formulation: Formulation) -> None:
     total: defaultdict[int, float] = defaultdict(float)
     for device, memory in enumerate(problem.device_bytes):
         held: defaultdict[int, float] = defaultdict(float)
-        for number, members in enumerate(formulation.classes):
-            copy = formulation.copy[number, device] = model.add_column(f"copy[{number},{device}]", upper=1)
+        for number, members in enumerate(classes):
+            copy = model.add_column(f"copy[{number},{device}]", upper=1)
             held[copy] += _bytes(problem, min(members))
             for member in sorted(members):
                 columns = [(column, -1.0) for column in present[member, device]]
@@ -237,8 +249,8 @@ def _bytes(problem: MergeProblem, member: Member) -> int:
     return problem.models[member[0]].groups[member[1]].parameter_bytes
 
 
-def extract(formulation: Formulation, solution: Solution) -> Deployment:
-    """Return the deployment in a solution, its memory counted anew."""
+def extract(formulation: Formulation, solution: Solution, sharing: Sharing | None = None) -> Deployment:
+    """Return the deployment in a solution, its memory counted anew; ``sharing`` is the problem's if None."""
     stages = tuple(
         DeployedStage(
             number,
@@ -252,14 +264,15 @@ def extract(formulation: Formulation, solution: Solution) -> Deployment:
         for (number, interval), column in sorted(formulation.stage.items())
         if solution.values[column] > 0.5
     )
-    memory = sum(device_bytes(formulation.problem, stages))
+    memory = sum(device_bytes(formulation.problem, stages, sharing))
     bound = min(float(memory), solution.bound * SCALE_BYTES)
     return Deployment(stages, memory, bound, "optimal" if solution.status == "optimal" else "feasible")
 
 
-def device_bytes(problem: MergeProblem, stages: Sequence[DeployedStage]) -> list[int]:
+def device_bytes(problem: MergeProblem, stages: Sequence[DeployedStage], sharing: Sharing | None = None) -> list[int]:
     """Return the bytes in use on each device: every group once, a shared one once for all that share it."""
-    shared = {member: min(members) for members in shared_classes(problem.models, problem.schemes) for member in members}
+    classes = problem.sharing if sharing is None else sharing
+    shared = {member: min(members) for members in classes for member in members}
     held: list[set[Member]] = [set() for _ in problem.device_bytes]
     for stage in stages:
         for device in stage.devices:
@@ -281,12 +294,12 @@ def deploy(problem: MergeProblem, backend: str = "highs", limits: Limits | None 
     --------
     Two models of 100 bytes and a head of 10 on one device, with and without sharing:
 
-    >>> from planner.planning.merging.schemes import LayerGroup
+    >>> from planner.planning.merging.schemes import LayerGroup, Scheme, sharing_of
     >>> group, head = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
     >>> models = tuple(MergeModel(name, (group, head), 1, 1.0, 0.4) for name in "ab")
     >>> deploy(MergeProblem(models, (1000,))).memory_bytes
     220
-    >>> deploy(MergeProblem(models, (1000,), (Scheme((0, 1), 0, 2),))).memory_bytes
+    >>> deploy(MergeProblem(models, (1000,), sharing_of(models, [Scheme((0, 1), 0, 2)]))).memory_bytes
     120
     """
     if (reason := _hopeless(problem)) is not None:

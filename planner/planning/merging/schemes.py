@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from planner.model import InputError
 
 Member = tuple[int, int]  # a model and one of its layer groups, by their indices
+Sharing = frozenset[frozenset[Member]]  # the members of each set share one copy
 
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """A run of layers that is merged or not as one: a stem, a residual block, a head (which is never merged)."""
+    """A run of layers that is merged or not as one: a stem, a residual block, a head (which is never merged).
+
+    Groups of equal ``kind`` and bytes can share one copy, whatever the architectures around them.
+    """
 
     parameter_bytes: int
     latency: float
     mergeable: bool = True
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Scheme:
     last: int
 
 
-def shared_classes(models: Sequence[MergeModel], schemes: Iterable[Scheme]) -> list[frozenset[Member]]:
+def sharing_of(models: Sequence[MergeModel], schemes: Iterable[Scheme]) -> Sharing:
     """Return the sets of (model, group) that share one copy; schemes that meet in a member join.
 
     Raises
@@ -59,7 +64,7 @@ def shared_classes(models: Sequence[MergeModel], schemes: Iterable[Scheme]) -> l
     --------
     >>> group, head = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
     >>> models = [MergeModel(name, (group, head), 1, 1.0, 0.5) for name in "abc"]
-    >>> [sorted(members) for members in shared_classes(models, [Scheme((0, 2), 0, 2)])]
+    >>> [sorted(members) for members in sharing_of(models, [Scheme((0, 2), 0, 2)])]
     [[(0, 0), (2, 0)]]
     """
     classes: dict[Member, set[Member]] = {}
@@ -69,8 +74,7 @@ def shared_classes(models: Sequence[MergeModel], schemes: Iterable[Scheme]) -> l
             members = {(model, group) for model in scheme.models if models[model].groups[group].mergeable}
             joined = set(members).union(*(classes.get(member, ()) for member in members))
             classes.update(dict.fromkeys(joined, joined))
-    unique = {frozenset(members) for members in classes.values() if len(members) > 1}
-    return sorted(unique, key=min)
+    return frozenset(frozenset(members) for members in classes.values() if len(members) > 1)
 
 
 def _check(models: Sequence[MergeModel], scheme: Scheme, number: int) -> None:
@@ -95,13 +99,21 @@ def _check(models: Sequence[MergeModel], scheme: Scheme, number: int) -> None:
             raise InputError(f"{where}: group {group}: expected equal groups to merge, got bytes {sizes}")
 
 
-def saved_at_most(models: Sequence[MergeModel], classes: Iterable[frozenset[Member]]) -> int:
-    """Return the bytes that sharing saves where every model has one replica of everything on one device."""
-    return sum(
-        (len(members) - 1) * models[model].groups[group].parameter_bytes
-        for members in classes
-        for model, group in [min(members)]
-    )
+def check_sharing(models: Sequence[MergeModel], sharing: Sharing) -> None:
+    """Refuse sharing of members that there are not, of two groups of one model, of heads, and of unlike groups."""
+    for members in sharing:
+        where = f"sharing {sorted(members)}"
+        for model, group in members:
+            if not (0 <= model < len(models) and 0 <= group < len(models[model].groups)):
+                raise InputError(f"{where}: there is no group {group} of model {model}")
+        groups = [models[model].groups[group] for model, group in members]
+        if len({model for model, _ in members}) < len(members) or len(members) < 2:
+            raise InputError(f"{where}: expected groups of two or more different models")
+        if not all(group.mergeable for group in groups):
+            raise InputError(f"{where}: heads cannot be merged; leave them out")
+        if len({(group.kind, group.parameter_bytes) for group in groups}) > 1:
+            sizes = sorted(group.parameter_bytes for group in groups)
+            raise InputError(f"{where}: expected equal groups to merge, got bytes {sizes}")
 
 
 def read_schemes(raw: Sequence[Mapping[str, object]]) -> tuple[Scheme, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from planner.model import InputError
 from planner.planning.merging.deployment import DeployedStage, MergeProblem, deploy, device_bytes
-from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, read_schemes, shared_classes
+from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, read_schemes, sharing_of
 
 
 def random_problem(seed: int) -> MergeProblem:
@@ -24,7 +24,7 @@ def random_problem(seed: int) -> MergeProblem:
     )
     devices = tuple(int(size) for size in rng.integers(80, 300, rng.integers(1, 4)))
     schemes = (Scheme((0, 1), 0, int(rng.integers(1, 4))),) if rng.random() < 0.7 else ()
-    return MergeProblem(models, devices, schemes, all_stages=bool(rng.random() < 0.3))
+    return MergeProblem(models, devices, sharing_of(models, schemes), all_stages=bool(rng.random() < 0.3))
 
 
 def ways(model: MergeModel, number: int, devices: int, all_stages: bool) -> Iterator[list[DeployedStage]]:
@@ -79,10 +79,10 @@ def test_equal_to_brute_force(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_sharing_more_or_more_memory_never_costs_memory(seed: int) -> None:
     problem = replace(random_problem(seed), device_bytes=(500, 500, 500), all_stages=False)
-    merged = deploy(replace(problem, schemes=(Scheme((0, 1), 0, 2),))).memory_bytes
-    apart = deploy(replace(problem, schemes=())).memory_bytes
+    merged = deploy(replace(problem, sharing=sharing_of(problem.models, [Scheme((0, 1), 0, 2)]))).memory_bytes
+    apart = deploy(replace(problem, sharing=frozenset())).memory_bytes
     assert merged <= apart
-    assert deploy(replace(problem, schemes=(), device_bytes=(900, 900, 900))).memory_bytes <= apart
+    assert deploy(replace(problem, sharing=frozenset(), device_bytes=(900, 900, 900))).memory_bytes <= apart
 
 
 def test_shared_groups_count_once_per_device_by_hand() -> None:
@@ -91,7 +91,7 @@ def test_shared_groups_count_once_per_device_by_hand() -> None:
         MergeModel(name, (LayerGroup(100, 1.0), LayerGroup(head, 1.0, mergeable=False)), 1, 1.0, load)
         for name, head, load in (("a", 10, 0.4), ("b", 20, 0.6))
     )
-    schemes = (Scheme((0, 1), 0, 1),)
+    schemes = sharing_of(models, [Scheme((0, 1), 0, 1)])
     assert deploy(MergeProblem(models, (200, 200), schemes)).memory_bytes == 130
     busy = tuple(replace(model, mean_devices=0.7) for model in models)
     assert deploy(MergeProblem(busy, (200, 200), schemes)).memory_bytes == 230
@@ -100,8 +100,8 @@ def test_shared_groups_count_once_per_device_by_hand() -> None:
 def test_schemes_that_meet_join() -> None:
     group = LayerGroup(5, 1.0)
     models = [MergeModel(name, (group, group), 1, 1.0, 0.1) for name in "abc"]
-    found = shared_classes(models, [Scheme((0, 1), 0, 2), Scheme((1, 2), 1, 2)])
-    assert found == [{(0, 0), (1, 0)}, {(0, 1), (1, 1), (2, 1)}]
+    found = sharing_of(models, [Scheme((0, 1), 0, 2), Scheme((1, 2), 1, 2)])
+    assert found == {frozenset({(0, 0), (1, 0)}), frozenset({(0, 1), (1, 1), (2, 1)})}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_schemes_that_cannot_be(scheme: Scheme, message: str) -> None:
         for name, size in (("a", 10), ("b", 20))
     ]
     with pytest.raises(InputError, match=message):
-        shared_classes(models, [scheme])
+        sharing_of(models, [scheme])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+"""Searches for schemes: the reference's by hand, ours against brute force, oracles that err."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planner.model import InputError
+from planner.planning.merging import bisection, exact
+from planner.planning.merging.choices import best_choice, candidates
+from planner.planning.merging.deployment import MergeProblem, deploy
+from planner.planning.merging.oracles import Budget, Command, History, within
+from planner.planning.merging.results import Savings
+from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, sharing_of
+
+SHARED = frozenset({frozenset({(0, 0), (1, 0)})})
+MORE = frozenset({frozenset({(0, 0), (1, 0)}), frozenset({(0, 1), (1, 1)})})
+
+
+def small(seed: int, models: int = 2, groups: int = 3) -> MergeProblem:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(10, 90, groups)
+    layers = tuple(
+        LayerGroup(int(size), float(rng.uniform(1, 3)), number < groups - 1) for number, size in enumerate(sizes)
+    )
+    limits = sorted(int(rng.integers(1, 3)) for _ in range(models))
+    made = tuple(MergeModel(f"m{n}", layers, limit, 1.0, 0.4) for n, limit in enumerate(limits))
+    return MergeProblem(made, (1000, 1000))
+
+
+def every_sharing(problem: MergeProblem) -> Iterator[Sharing]:
+    """All that can be shared, by trying every set of candidates of which no two meet."""
+    sets = candidates(problem)
+    for chosen in product([False, True], repeat=len(sets)):
+        kept = [members for members, take in zip(sets, chosen, strict=True) if take]
+        if len(set().union(*kept)) == sum(map(len, kept)):
+            yield frozenset(kept)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_best_accepted_sharing_is_found_and_proven(seed: int) -> None:
+    problem = small(seed, models=2 + seed % 2)
+    budget = Budget(1 + seed % 3)
+    savings = Savings(problem)
+    expected = max(savings.of(sharing) or 0 for sharing in every_sharing(problem) if budget(sharing))
+    found = exact.search(problem, History(problem.models, budget))
+    assert budget(found.sharing)
+    assert found.saved_bytes == expected == found.bound_bytes
+    assert savings.of(found.sharing) == expected
+    by_rule = bisection.search(problem, budget)
+    assert by_rule.saved_bytes <= expected
+    assert budget(by_rule.sharing)
+
+
+def test_questions_that_are_not_asked_leave_a_bound() -> None:
+    problem = small(1, models=3)
+    stopped = exact.search(problem, History(problem.models, Budget(2)), most_tries=1)
+    proven = exact.search(problem, History(problem.models, Budget(2)))
+    assert len(stopped.tries) == 1
+    assert stopped.bound_bytes is not None
+    assert stopped.saved_bytes <= proven.saved_bytes <= stopped.bound_bytes
+
+
+def test_choices_are_the_deployment_of_what_they_choose() -> None:
+    problem = small(3, models=3)
+    choice = best_choice(problem, [])
+    assert choice is not None
+    assert deploy(replace(problem, sharing=choice.sharing)).memory_bytes == choice.deployment.memory_bytes
+    without = best_choice(problem, [choice.sharing])
+    assert without is not None
+    assert not within(choice.sharing, without.sharing)
+    assert without.deployment.memory_bytes >= choice.deployment.memory_bytes
+
+
+def test_the_reference_rule_by_hand() -> None:
+    """One device, groups of 10, 20 and 30 bytes and a head, latency 1 each; limits 1, 1, 2; budget 3.
+
+    All of all saves 2 · 60, load 6: refused. Its halves: groups 0-1 save 2 · 30, group 2 saves 2 · 30, models 0 and 1
+    save 60. Of these equals the first, load 4: refused. Models 0 and 1, load 3: accepted. All else overlaps that.
+    """
+    layers = (*(LayerGroup(size, 1.0) for size in (10, 20, 30)), LayerGroup(5, 1.0, mergeable=False))
+    models = tuple(MergeModel(f"m{n}", layers, limit, 1.0, 0.3) for n, limit in enumerate((1, 1, 2)))
+    found = bisection.search(MergeProblem(models, (1000,)), Budget(3))
+    assert [(tried.scheme, tried.saved_bytes, tried.accepted) for tried in found.tries] == [
+        (Scheme((0, 1, 2), 0, 4), 120, False),
+        (Scheme((0, 1, 2), 0, 2), 60, False),
+        (Scheme((0, 1), 0, 4), 60, True),
+    ]
+    assert found.saved_bytes == 60
+
+
+def test_schemes_halve_where_limits_change_and_at_half_the_latency() -> None:
+    layers = tuple(LayerGroup(1, latency) for latency in (1.0, 1.0, 1.0, 5.0))
+    models = tuple(MergeModel(f"m{n}", layers, limit, 1.0, 0.1) for n, limit in enumerate((1, 1, 1, 2)))
+    found = list(bisection.halves(MergeProblem(models, (100,)), Scheme((0, 1, 2, 3), 0, 4)))
+    assert found == [
+        Scheme((0, 1, 2, 3), 0, 3),
+        Scheme((0, 1, 2, 3), 3, 4),
+        Scheme((0, 1, 2), 0, 4),
+        Scheme((3,), 0, 4),
+    ]
+
+
+def test_groups_of_unlike_architectures_share_where_they_are_alike() -> None:
+    stem, block, wide = (
+        LayerGroup(10, 1.0, kind="stem"),
+        LayerGroup(20, 1.0, kind="block"),
+        LayerGroup(20, 1.0, kind="wide"),
+    )
+    models = (MergeModel("a", (stem, block), 1, 1.0, 0.1), MergeModel("b", (wide, stem, block), 1, 1.0, 0.1))
+    assert candidates(MergeProblem(models, (100,))) == [frozenset({(0, 0), (1, 1)}), frozenset({(0, 1), (1, 2)})]
+
+
+def test_answers_are_kept_and_never_asked_twice(tmp_path: Path) -> None:
+    models = small(0).models
+    asked: list[Sharing] = []
+
+    def oracle(sharing: Sharing) -> bool:
+        asked.append(sharing)
+        return len(sharing) < 2
+
+    history = History(models, oracle, tmp_path / "answers.jsonl")
+    assert history(SHARED)
+    assert not history(MORE)
+    again = History(models, None, tmp_path / "answers.jsonl")
+    assert again(SHARED)
+    assert not again(MORE)
+    assert len(asked) == 2
+    assert history(frozenset())  # nothing shared needs no oracle
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["nonsense"], "line 1: expected shared and accepted, got 'nonsense'"),
+        ([{"shared": [[["x", 0], ["m1", 0]]], "accepted": True}], "line 1: an answer about \\['x'\\]"),
+        (
+            [
+                {"shared": [[["m0", 0], ["m1", 0]]], "accepted": False},
+                {"shared": [[["m0", 0], ["m1", 0]], [["m0", 1], ["m1", 1]]], "accepted": True},
+            ],
+            "line 2: it says accepted, which earlier answers contradict",
+        ),
+    ],
+)
+def test_histories_that_cannot_be(tmp_path: Path, lines: list[object], message: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    with pytest.raises(InputError, match=message):
+        History(small(0).models, None, path)
+
+
+def test_a_history_without_an_oracle_says_what_it_lacks() -> None:
+    with pytest.raises(InputError, match="no answer on file for"):
+        History(small(0).models)(SHARED)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("print('yes')", "expected {\"accepted\": true} or false, got 'yes'"),
+        ("raise SystemExit(3)", "exit status 3: , in 2 tries"),
+        ("import time; time.sleep(60)", "no answer within 0.5 s, in 2 tries"),
+    ],
+)
+def test_commands_that_fail(program: str, message: str) -> None:
+    oracle = Command(small(0).models, (sys.executable, "-c", program), limit_s=0.5)
+    with pytest.raises(InputError, match=message):
+        oracle(SHARED)
+
+
+def test_a_command_is_asked_in_json() -> None:
+    program = "import json, sys; print(json.dumps({'accepted': len(json.load(sys.stdin)['shared']) == 1}))"
+    oracle = Command(small(0).models, (sys.executable, "-c", program))
+    assert oracle(SHARED)
+    assert not oracle(MORE)
+
+
+def test_models_out_of_order_are_refused() -> None:
+    problem = small(0)
+    models = tuple(replace(model, max_stages=limit) for model, limit in zip(problem.models, (2, 1), strict=True))
+    with pytest.raises(InputError, match="expected them by increasing stage limit"):
+        bisection.search(replace(problem, models=models), Budget(2))
+
+
+def test_sharing_is_checked() -> None:
+    problem = small(0)
+    with pytest.raises(InputError, match="heads cannot be merged"):
+        replace(problem, sharing=frozenset({frozenset({(0, 2), (1, 2)})}))
+    with pytest.raises(InputError, match="two or more different models"):
+        replace(problem, sharing=frozenset({frozenset({(0, 0), (0, 1)})}))
+    assert sharing_of(problem.models, [Scheme((0, 1), 0, 3)]) == MORE
