@@ -30,12 +30,14 @@ class ModelSettings:
 
     ``sizes`` are numbers for symbolic dimensions, by their name or as ``input:axis``. ``constants`` are inputs that no
     request brings. ``states`` are outputs that come back as an input of the next call (output -> input).
-    ``batch_axes`` are the axes of inputs along which requests lie. With ``single`` a run takes one request: a call
-    of the model, whatever its sizes are.
+    ``batch_axes`` are the axes of inputs along which requests lie. With ``opened`` the batch, which inputs leave open
+    but layers pin, is opened there too. With ``single`` a run takes one request: a call of the model, whatever its
+    sizes are.
     """
 
     sizes: Mapping[str, Positive] = field(default_factory=dict, hash=False)
     constants: Mapping[str, Constant] = field(default_factory=dict, hash=False)
     states: Mapping[str, str] = field(default_factory=dict, hash=False)
     batch_axes: Mapping[str, Count] = field(default_factory=dict, hash=False)
+    opened: bool = False
     single: bool = False

@@ -5,6 +5,7 @@ reading makes sense; whoever uses the model compares it with the file (`planner.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice, product
 
 import numpy as np
@@ -108,6 +109,23 @@ def constant_inputs(model: ir.Model, settings: ModelSettings) -> dict[str, np.nd
     return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
 
 
+@dataclass
+class _Missing:
+    """What settings do not say: the first problem in words, and all options that would."""
+
+    problem: str = ""
+    sizes: dict[str, None] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
+
+    def note(self, problem: str, option: str = "") -> None:
+        self.problem = self.problem or problem
+        self.options += [option] if option else []
+
+    def error(self) -> InputError:
+        sizes = [f"--fix {','.join(f'{name}=NUMBER' for name in self.sizes)}"] if self.sizes else []
+        return InputError(f"{self.problem}: give {' '.join([*sizes, *self.options])}")
+
+
 def batch_readings(graph: ir.Graph, settings: ModelSettings) -> Iterator[Axes]:
     """Yield along which axis of each input requests may lie, the likeliest first.
 
@@ -123,24 +141,24 @@ def batch_readings(graph: ir.Graph, settings: ModelSettings) -> Iterator[Axes]:
         for value in inputs
         if (axes := open_axes[str(value.name)]) and str(value.name) not in settings.batch_axes
     }
-    choices = []
+    choices, missing = [], _Missing()
     for value in inputs:
         name, axes = str(value.name), open_axes[str(value.name)]
         if name in settings.batch_axes:
             choices.append([settings.batch_axes[name]])
         elif not axes:
-            choices.append(_closed_axes(value, pinned=not names))
-        elif len(axes) > 1:
-            choices.append([_batch_among(value, axes, names)])
+            choices.append(_closed_axes(value, missing, pinned=not names))
         else:
-            choices.append(axes)
-        others = [axis for axis in axes if axis != choices[-1][0]]
-        if others:
-            label = axis_label(value, others[0])
-            raise InputError(
-                f"unsupported dynamic shape: input {name!r} has shape {value.shape}, whose dimension {others[0]} is no "
-                f"number; only the batch may vary: fix it with --fix {label}=NUMBER"
-            )
+            choices.append([_batch_among(value, axes, names, missing)])
+        for axis in axes:
+            if axis != choices[-1][0]:
+                missing.sizes[axis_label(value, axis)] = None
+                missing.note(
+                    f"unsupported dynamic shape: input {name!r} has shape {value.shape}, whose dimension {axis} is no "
+                    "number; only the batch may vary"
+                )
+    if missing.problem:
+        raise missing.error()
     yield from (dict(zip(open_axes, axes, strict=True)) for axes in islice(product(*choices), _READINGS))
 
 
@@ -150,35 +168,31 @@ def _open_axes(value: ir.Value) -> list[int]:
     return [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
 
 
-def _closed_axes(value: ir.Value, *, pinned: bool) -> list[int]:
-    """Return along which axes of an input of fixed shape requests may lie: the first of size 1, or the first of all."""
-    assert value.shape is not None
-    sizes = [int(size) for size in value.shape if isinstance(size, int)]
-    if not sizes:
-        raise InputError(
-            f"input {value.name!r} has no batch dimension (it is a scalar); "
-            f"give its value with --constant {value.name}=VALUE"
-        )
+def _closed_axes(value: ir.Value, missing: _Missing, *, pinned: bool) -> list[int]:
+    """Return along which axes of an input of fixed shape requests may lie: those of size 1, or the first of all."""
+    sizes = [int(size) for size in value.shape or () if isinstance(size, int)]
     ones = [axis for axis, size in enumerate(sizes) if size == 1]
-    if not ones and not pinned:
-        raise InputError(
-            f"input {value.name!r} has no batch dimension: its shape is {sizes}; give its value with --constant "
-            f"{value.name}=FILE.npy, or the axis of the batch with --batch-axis {value.name}=AXIS"
+    if not sizes:
+        missing.note(f"input {value.name!r} has no batch dimension (it is a scalar)", f"--constant {value.name}=VALUE")
+    elif not ones and not pinned:
+        missing.note(
+            f"input {value.name!r} has no batch dimension: its shape is {sizes}",
+            f"--constant {value.name}=FILE.npy (or --batch-axis {value.name}=AXIS)",
         )
     return ones or [0]
 
 
-def _batch_among(value: ir.Value, axes: list[int], names: set[str]) -> int:
-    """Return which of several open dimensions is the batch: the first one, if it comes first or others share it."""
-    if axes[0] == 0:
-        return 0
+def _batch_among(value: ir.Value, axes: list[int], names: set[str], missing: _Missing) -> int:
+    """Return which of the open dimensions is the batch: the first one, if it comes first or others share it."""
     shared = [axis for axis in axes if axis_label(value, axis) in names]
-    if len(shared) == 1:
-        return shared[0]
-    raise InputError(
-        f"input {value.name!r} has shape {value.shape}, of which several dimensions vary: say which one is the batch "
-        f"with --batch-axis {value.name}=AXIS, and fix the others with --fix"
-    )
+    if axes[0] == 0 or len(axes) == 1:
+        return axes[0]
+    if len(shared) != 1:
+        missing.note(
+            f"input {value.name!r} has shape {value.shape}, of which several dimensions vary",
+            f"--batch-axis {value.name}=AXIS",
+        )
+    return shared[0] if shared else axes[0]
 
 
 def name_batch(graph: ir.Graph, axes: Mapping[str, int]) -> int:

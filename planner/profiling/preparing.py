@@ -74,30 +74,38 @@ def prepare_model(
     check_function(plain)
     constants = constant_inputs(plain, settings)
     calls = call_file(model, constants, single) if compare else None
-    if not settings.single:
+    pinned = _is_pinned(plain)
+    reason = "its settings say so"
+    for opened in _ways(settings, pinned):
         try:
-            pinned = _is_pinned(plain)
-            batched = free_batch(plain, settings) if pinned else _with_batch(plain, settings)
+            batched = free_batch(single, replace(settings, batch_axes=axes)) if opened else _batched(plain, settings)
             graph = replace(read_graph(fold_sizes(batched), name), constants=constants)
             if calls is not None:
-                check_batches(calls, graph, batch_axes(batched), rewritten=pinned)
-            return Prepared(graph, settings, freed=pinned)
+                check_batches(calls, graph, batch_axes(batched), rewritten=opened or pinned)
+            return Prepared(graph, replace(settings, opened=opened), freed=opened or pinned)
         except InputError as error:
             reason = str(error)
-    else:
-        reason = "the profile says so"
     graph = replace(read_graph(fold_sizes(single, single=True), name, single=True), constants=constants)
     if calls is not None:
         check_calls(calls, graph)
     return Prepared(graph, replace(settings, single=True), reason)
 
 
+def _ways(settings: ModelSettings, pinned: bool) -> tuple[bool, ...]:
+    """Return whether the batch is to be opened inside a model whose inputs leave it open, in the order to try."""
+    if settings.single:
+        return ()
+    return (True,) if settings.opened else (False,) if pinned else (False, True)
+
+
 def _is_pinned(model: ir.Model) -> bool:
     return any(all(isinstance(size, int) for size in value.shape or ()) for value in request_inputs(model.graph))
 
 
-def _with_batch(plain: ir.Model, settings: ModelSettings) -> ir.Model:
-    """Return a copy whose inputs call their open dimension the batch."""
+def _batched(plain: ir.Model, settings: ModelSettings) -> ir.Model:
+    """Return a copy whose inputs call their open dimension the batch; one without is freed."""
+    if _is_pinned(plain):
+        return free_batch(plain, settings)
     batched = plain.clone()
     name_batch(batched.graph, next(batch_readings(plain.graph, settings)))
     return batched

@@ -85,7 +85,10 @@ def _finding_more(probed: ir.Model, shapes: Mapping[str, tuple[ir.DataType, tupl
         output = node.outputs[0]
         dtype, sizes = shapes[str(output.name)]
         zeros = np.zeros([1 if at == axis else size for at, size in enumerate(sizes)], dtype.numpy())
-        one = ir.Value(name=f"{output.name}//one", const_value=ir.tensor(zeros), shape=ir.Shape(zeros.shape))
+        one = ir.Value(
+            name=f"{output.name}//one", const_value=ir.tensor(zeros, dtype=dtype), shape=ir.Shape(zeros.shape)
+        )
+        one.dtype = dtype
         more = ir.Value(name=f"{output.name}//more", type=output.type)
         output.replace_all_uses_with(more, replace_graph_outputs=True)
         model.graph.register_initializer(one)

@@ -169,9 +169,7 @@ def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
     for value in graph.outputs:
         tensor = tensors[str(value.name)]
         if tensor.obstacle:
-            raise InputError(
-                f"output {value.name!r} cannot be handed to requests: {tensor.obstacle}; take one request a run"
-            )
+            raise InputError(f"output {value.name!r} is nothing that requests could share: {tensor.obstacle}")
 
 
 def concrete_shapes(model: ir.Model, batch: int) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:
