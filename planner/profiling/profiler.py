@@ -28,6 +28,7 @@ import psutil
 
 from planner.model import InputError, LatencyTable, Provenance
 from planner.profiling.onnx_graph import ModelGraph
+from planner.profiling.placement import find_placement
 from planner.profiling.plausibility import Watch, describe_doubts, doubts
 from planner.profiling.runtime import CPU, open_session, random_feeds, run_model
 from planner.profiling.split import Part, extract_part, extract_parts
@@ -71,7 +72,8 @@ def measure_tables(
     Raises
     ------
     InputError
-        The machine has fewer cores, the execution provider is missing, or processor time cannot tell the latency.
+        The machine has fewer cores, the execution provider is missing, cannot be used or runs nothing of the model, or
+        processor time cannot tell the latency.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.cores > available:
@@ -99,7 +101,11 @@ def _measure_share(
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
     if share > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
-    threads, parts, watch = device.threads(share), extract_parts(graph, starts), Watch()
+    threads, parts = device.threads(share), extract_parts(graph, starts)
+    elsewhere = (
+        "" if device.provider == CPU else str(find_placement(whole, device.provider, feeds[batches[-1]], threads))
+    )
+    watch = Watch()
     with colocated(share, threads, device.cores, device.provider) as neighbours:
         neighbours.load(whole)
         times_us = time_parts(parts, device, share, feeds, effort, neighbours, progress)
@@ -112,7 +118,9 @@ def _measure_share(
         logger.warning(
             "%s on %s 1/%d: %s; measure it again on a quiet machine", graph.name, device.name, share, doubtful
         )
-    remarks = f"{company} meanwhile" + (f"; {doubtful}" if doubtful else "")
+    if elsewhere:
+        logger.warning("%s on %s 1/%d: %s", graph.name, device.name, share, elsewhere)
+    remarks = "; ".join(each for each in (f"{company} meanwhile", elsewhere, doubtful) if each)
     middle = np.median if share == 1 else np.mean
     runs = {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
     return LatencyTable(

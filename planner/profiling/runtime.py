@@ -34,7 +34,8 @@ def open_session(
     Raises
     ------
     InputError
-        The execution provider is not installed, or onnxruntime lacks an operator or refuses the model.
+        The execution provider is not installed or cannot be used, or onnxruntime lacks an operator or refuses the
+        model.
     """
     import onnxruntime as ort
 
@@ -72,6 +73,11 @@ def open_session(
     except Exception as error:  # onnxruntime raises a dozen unrelated types, all for models that it cannot run
         name = str(model) if isinstance(model, Path) else model.graph.name
         raise InputError(f"onnxruntime cannot run {name!r}: {one_line(error)}") from None
+    if provider not in session.get_providers():
+        raise InputError(
+            f"execution provider {provider!r} was asked for, but onnxruntime runs {session.get_providers()} instead: "
+            "it could not load its libraries (a CUDA wheel needs CUDA and cuDNN); install them, or name another one"
+        )
     session.weights_in_use = values, weights  # onnxruntime reads them in place: they must live as long as it
     return session
 

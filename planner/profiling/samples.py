@@ -114,4 +114,5 @@ def take(tensor: Tensor, array: np.ndarray, position: int, size: int) -> np.ndar
     if axis is None or array.ndim <= axis or array.shape[axis] % size:
         return array
     rows = array.shape[axis] // size
-    return array.take(range(position * rows, (position + 1) * rows), axis)
+    part = slice(position * rows, (position + 1) * rows)
+    return array[(slice(None),) * axis + (part,)]

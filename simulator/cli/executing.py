@@ -21,6 +21,7 @@ from simulator.cli import splitting
 from simulator.cli.options import SCHEMAS, CoresOption, OversubscribeOption, SlowdownOption
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from planner.model import Profile
@@ -64,7 +65,17 @@ def execute_plan(
     guard: Annotated[float, typer.Option(help="Share of the SLO by which dispatch finishes early.")] = 0.05,
     in_flight: Annotated[int | None, typer.Option(help="Batches under way at most. [default: 4 per slice]")] = None,
     queue: Annotated[int, typer.Option(help="Batches that a slice has made and the next stage has not taken.")] = 4,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the unsplit model's.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the model file's own.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Relative difference to allow. [default: by the model's own noise]")
+    ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            help="What requests bring: a .npz with an array for each input, or a folder of them (with several DNNs: "
+            "DNN.npz or DNN/ in it). [default: random inputs]"
+        ),
+    ] = None,
     with_comparison: Annotated[
         bool, typer.Option("--compare", help="Simulate the same plan and arrivals; put both side by side.")
     ] = False,
@@ -105,6 +116,8 @@ def execute_plan(
         queue=queue,
         warmup_s=warm_up,
         verify=verify,
+        tolerance=tolerance,
+        inputs="" if inputs is None else str(inputs),
         provider=provider,
         cluster=cluster,
         realtime=realtime,
@@ -114,17 +127,19 @@ def execute_plan(
     )
     for name in names:
         check_settings(settings, build_system(loaded.problem, loaded.plan, name))
+    samples = {name: _samples(inputs, name) for name in names}
     given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}
     offered = times_per_dnn(load_trace(trace, schema, seed=seed), names, round_robin)
     rates_rps = {name: load * loaded.plan.throughput_rps(name) if rate is None else rate for name in names}
     arrivals_us = {name: fold(offered[name], rates_rps[name], duration) for name in names}
     rows: list[dict[str, Any]] = []
     for name in names:
-        run = _run(loaded, name, given, arrivals_us[name], settings)
+        run = _run(loaded, name, given, arrivals_us[name], settings, samples[name])
         if not rows:  # nothing is written before a run came about
             _write_inputs(loaded, settings, trace, duration, out)
         rows.append({"dnn": name, "rate_rps": rates_rps[name]} | _write_run(run, out))
         write_table(rows, out / "summary.csv")
+        _require_answers(run, out)
         _measure(run, out, with_comparison)
     console.print(f"records and measurements written to {out}", highlight=False, soft_wrap=True)
 
@@ -135,8 +150,34 @@ def _profiles(loaded: LoadedPlan, names: list[str]) -> dict[str, Profile]:
     return {pipeline.variant: loaded.problem.dnn(pipeline.dnn).variant(pipeline.variant) for pipeline in pipelines}
 
 
+def _samples(inputs: Path | None, name: str) -> list[dict[str, np.ndarray]] | None:
+    """Return what the requests of a DNN bring, None where it is to be drawn."""
+    from planner.files.inputs import load_inputs
+
+    if inputs is None:
+        return None
+    own = [inputs / f"{name}.npz", inputs / name]
+    return load_inputs(next((path for path in own if path.exists()), inputs))
+
+
+def _require_answers(run: Execution, out: Path) -> None:
+    """Refuse a run that answered nothing: it measured nothing, and whoever asked for it is to know."""
+    if run.interrupted or run.records.finished.any():
+        return
+    incidents = run.journal.incidents
+    first = f"; first of {len(incidents)} incidents: {incidents[0].slice}: {incidents[0].what}" if incidents else ""
+    raise InputError(
+        f"{run.system.dnn}: none of {len(run.records)} requests was answered{first}; what happened is in {out}"
+    )
+
+
 def _run(
-    loaded: LoadedPlan, name: str, models: dict[str, ir.Model], arrivals_us: ArrivalsUs, settings: Settings
+    loaded: LoadedPlan,
+    name: str,
+    models: dict[str, ir.Model],
+    arrivals_us: ArrivalsUs,
+    settings: Settings,
+    samples: list[dict[str, np.ndarray]] | None,
 ) -> Execution:
     """Run one DNN, and tell how far it is.
 
@@ -161,7 +202,7 @@ def _run(
 
     tell(f"{name}: starting workers")
     try:
-        return execute(loaded.problem, loaded.plan, name, models, arrivals_us, settings, tick=tick)
+        return execute(loaded.problem, loaded.plan, name, models, arrivals_us, settings, inputs=samples, tick=tick)
     finally:
         tell("")
 
@@ -177,6 +218,7 @@ def _write_inputs(loaded: LoadedPlan, settings: Settings, trace: Path, duration_
         "duration_s": duration_s,
         "policy": settings.policy,
         "seed": settings.seed,
+        "inputs": settings.inputs or "random",
         "emulated": settings.emulation.describe() or "nothing",
         "plan_sha256": digest(loaded.plan),
         "problem_sha256": digest(loaded.problem),

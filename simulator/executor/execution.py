@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ import onnx_ir as ir
 from planner.model import InputError, Plan, Problem
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.runtime import require_provider
+from planner.profiling.samples import Tensors, cut_samples, draw_samples
+from planner.profiling.verification import measure_yardstick
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
@@ -29,8 +31,8 @@ from simulator.executor.layouts import PipelineModels
 from simulator.executor.links import Links
 from simulator.executor.local import LocalFleet
 from simulator.executor.on_ray import RayFleet
-from simulator.executor.requesters import Samples, Verdict, Verifier
-from simulator.executor.stages import prepare_stages, read_graphs
+from simulator.executor.requesters import SAMPLES, Samples, Verdict, Verifier
+from simulator.executor.stages import noise_of_stages, read_graphs, split_model, stage_starts, write_warm_up
 from simulator.executor.workers import WorkerTask
 from simulator.results.records import Records
 
@@ -55,7 +57,11 @@ class Settings:
     warmup_s
         Requests that arrive before are served, but not measured.
     verify
-        Compare every answer with the unsplit model's.
+        Compare every answer with the original model's, the file as it was given, run request by request.
+    tolerance
+        Relative difference of numbers to allow then; None for what the model's own noise says.
+    inputs
+        Where the requests' inputs come from, for the results; empty if they are drawn.
     provider
         onnxruntime's execution provider.
     oversubscribe
@@ -66,7 +72,7 @@ class Settings:
         Let the frontend run before all else on its core (Linux, SCHED_RR 1, as root). It needs a core for some
         hundred microseconds per batch; where workers use all cores, it may otherwise have to wait for one of them.
     seed
-        Of the requests' inputs.
+        Of the requests' inputs, where they are drawn.
     """
 
     policy: str = "reservation"
@@ -75,6 +81,8 @@ class Settings:
     queue: int = QUEUE
     warmup_s: float = 0.0
     verify: bool = False
+    tolerance: float | None = None
+    inputs: str = ""
     provider: str = CPU
     cluster: Literal["local", "ray"] = "local"
     realtime: bool = False
@@ -127,6 +135,7 @@ def execute(
     arrivals_us: Ints,
     settings: Settings | None = None,
     *,
+    inputs: Sequence[Tensors] | None = None,
     make_fleet: Callable[[Equipment], Fleet] | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> Execution:
@@ -138,6 +147,8 @@ def execute(
         Variant name -> the model that was profiled.
     arrivals_us
         Sorted times (µs) from the start of the run.
+    inputs
+        Batches of what requests bring, by input; requests bring these samples in turn. None: drawn ones.
     make_fleet
         Makes the workers, in place of what ``settings.cluster`` says.
     tick
@@ -155,14 +166,21 @@ def execute(
     if not len(arrivals_us):
         raise InputError("no request arrives; expected at least one arrival")
     graphs = read_graphs(problem, plan.of(dnn), models)
-    requester = _requester(dnn, graphs, settings)
+    variant, graph = _only_graph(dnn, graphs)
+    starts = stage_starts(problem, plan.of(dnn), graphs)
+    samples = draw_samples(graph, SAMPLES, settings.seed) if inputs is None else cut_samples(graph, inputs)
+    requester = Samples(samples)
+    if settings.verify:
+        requester = _verifier(models[variant], graph, starts, samples, settings)
     compile_policy(system, settings.policy)
     dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us(settings, system))
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
-        stages = prepare_stages(problem, plan.of(dnn), graphs, Path(folder))
+        stages = tuple(split_model(graph, own, Path(folder) / f"pipeline{number}") for number, own in enumerate(starts))
+        for models_of, batch in zip(stages, system.batch.tolist(), strict=True):
+            write_warm_up(models_of, graph, samples, warm_batches(batch))
         tasks = worker_tasks(system, stages, settings)
         fleet = (make_fleet or FLEETS[settings.cluster])(
-            Equipment(stages, system.batch.tolist(), tasks, requester.inputs, settings.queue)
+            Equipment(stages, system.batch.tolist(), tasks, samples, settings.queue)
         )
         try:
             began_s = time.monotonic()
@@ -244,10 +262,15 @@ def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: S
             cores=pinned.get(slice_id, ()),
             threads=max(1, emulation.cores.get(device, 1) // share),
             provider=settings.provider,
-            warm_batches=tuple(sorted({1, batch})),
+            warm_batches=warm_batches(batch),
             slowdown=emulation.slowdown.get(device, 1.0),
         )
     return tasks
+
+
+def warm_batches(batch: int) -> tuple[int, ...]:
+    """Return the batch sizes on which workers warm up: those of a request alone and of a whole batch."""
+    return tuple(sorted({1, batch}))
 
 
 def check_settings(settings: Settings, system: System) -> None:
@@ -274,12 +297,21 @@ def cores_of_slices(system: System, settings: Settings) -> dict[SliceId, tuple[i
     return assign_cores(system, slices_of(system), settings.emulation.cores, oversubscribe=settings.oversubscribe)
 
 
-def _requester(dnn: str, graphs: Mapping[str, ModelGraph], settings: Settings) -> Samples:
-    """Return who sends the requests; all pipelines of a run must serve one variant, or answers would differ."""
+def _only_graph(dnn: str, graphs: Mapping[str, ModelGraph]) -> tuple[str, ModelGraph]:
+    """Return the one variant that all pipelines of a run must serve, or answers would differ, and its graph."""
     if len(graphs) > 1:
         raise InputError(f"{dnn}: the executor runs plans of one variant, this one has {sorted(graphs)}")
-    (graph,) = graphs.values()
-    return (Verifier if settings.verify else Samples)(graph, settings.seed)
+    return next(iter(graphs.items()))
+
+
+def _verifier(
+    original: ir.Model, graph: ModelGraph, starts: Sequence[Sequence[int]], samples: Tensors, settings: Settings
+) -> Verifier:
+    """Return who compares the answers of pipelines whose stages begin at layers ``starts`` with the original's."""
+    yardstick = measure_yardstick(original, graph, samples, settings.tolerance)
+    for own in {tuple(each) for each in starts}:
+        yardstick = yardstick.widened(noise_of_stages(graph, own, samples, yardstick.noise))
+    return Verifier(samples, graph, yardstick, settings.inputs or f"random inputs of seed {settings.seed}")
 
 
 @contextmanager

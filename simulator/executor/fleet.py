@@ -43,7 +43,8 @@ class Equipment:
     tasks
         What the worker of each slice is to be.
     inputs
-        What requests bring, ``[sample, ...]`` of every input; request number n brings sample n modulo their number.
+        What requests bring, ``[sample, ...]`` of every input, a sample being what one request has; request number n
+        brings sample n modulo their number.
     queue
         Batches that a worker has made and the next stage has not finished with, at most; a worker whose
         outputs find no room waits.

@@ -45,6 +45,10 @@ class StageModel:
     inputs: tuple[TensorLayout, ...]
     outputs: tuple[TensorLayout, ...]
 
+    def warm_up_file(self, batch: int) -> Path:
+        """Return where inputs of a batch lie with which workers warm up: arrays in the order of ``inputs`` (.npz)."""
+        return self.path.with_name(f"{self.path.stem}.batch{batch}.npz")
+
 
 @dataclass(frozen=True)
 class PipelineModels:

@@ -1,7 +1,7 @@
 """A fleet on this machine: a process per slice, tensors in shared memory, small packets over sockets.
 
-Segment 0 holds the requests' inputs: samples in turn, as many again as a batch may need to run over the end, so that
-every batch is a run of rows that is there already. The other segments are the slices' outboxes.
+The first segment holds the requests' inputs: samples in turn, as many again as a batch may need to run over the end, so
+that every batch is a run of samples that is there already. The other segments are the slices' outboxes.
 """
 
 import multiprocessing
@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import NamedTuple
@@ -20,10 +21,10 @@ import numpy as np
 import psutil
 
 from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
-from simulator.executor.layouts import TensorLayout, packed
+from simulator.executor.layouts import TensorLayout, aligned, packed
 from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Spot, Work, pack, unpack
-from simulator.executor.transport import Segment, read, write
-from simulator.executor.workers import run_worker
+from simulator.executor.transport import Segment, read, read_requests
+from simulator.executor.workers import REQUESTS, run_worker
 
 STOP_WITHIN_S = 3.0
 
@@ -92,13 +93,14 @@ class LocalFleet:
             raise
 
     def place(self, pipeline: int, first: int, size: int) -> Parcel:
-        """Return the rows of the inputs that requests bring; they are in shared memory since before the run."""
+        """Return the samples that requests bring; they are in shared memory since before the run."""
         row = first % self._samples
         parcel = self._brought.get((pipeline, size, row))
         if parcel is None:
             form = self._requests[pipeline][size]
             spots = {
-                name: Spot(0, self._first[name] + row * layout.request_bytes) for name, layout in form.layouts.items()
+                name: Spot(REQUESTS, self._first[name] + row * layout.request_bytes)
+                for name, layout in form.layouts.items()
             }
             parcel = self._brought[pipeline, size, row] = Parcel(None, form.nbytes, _Held(form, spots, None))
         return parcel
@@ -178,12 +180,15 @@ class LocalFleet:
             segment.close()
         self._segments.clear()
 
-    def _share(self, layouts: Sequence[TensorLayout], samples: Tensors, rows: int) -> dict[str, int]:
-        """Put samples into a segment, again and again until there are ``rows``; returns where each input begins."""
-        offsets, nbytes = packed(layouts, rows)
-        memory = self._segment(1, nbytes).memory
-        turns = np.arange(rows) % self._samples
-        write(memory, 0, layouts, rows, [samples[layout.name][turns] for layout in layouts])
+    def _share(self, layouts: Sequence[TensorLayout], samples: Tensors, count: int) -> dict[str, int]:
+        """Put samples into a segment, again and again until there are ``count``; return where each input begins."""
+        sizes = [aligned(layout.request_bytes * count) for layout in layouts]
+        *offsets, end = accumulate(sizes, initial=0)
+        memory = self._segment(1, end).memory
+        turns = np.arange(count) % self._samples
+        for layout, offset in zip(layouts, offsets, strict=True):
+            own = samples[layout.name]
+            np.ndarray((count, *layout.shape), layout.dtype, memory.buf, offset)[...] = own[turns]
         return {layout.name: offset for layout, offset in zip(layouts, offsets, strict=True)}
 
     def _outbox(self, slots: int, slot_bytes: int) -> _Outbox:
@@ -194,7 +199,8 @@ class LocalFleet:
         return self._segments[-1]
 
     def _view(self, spot: Spot, layout: TensorLayout, size: int) -> np.ndarray:
-        return read(self._segments[spot.segment].memory, spot.offset, layout, size)
+        take = read_requests if spot.segment == REQUESTS else read
+        return take(self._segments[spot.segment].memory, spot.offset, layout, size)
 
     def _hear(self, slice_id: SliceId) -> Event:
         worker = self._workers[slice_id]

@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 
 from planner.model import InputError
+from planner.profiling.samples import join_requests
 from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
 from simulator.executor.workers import WorkerTask, open_stage
 
@@ -40,12 +41,15 @@ class SliceActor:
     """What runs on a node: one stage, as a worker of this machine would."""
 
     def __init__(self, task: WorkerTask, files: Mapping[str, bytes]) -> None:
-        """Open the stage; its model comes as the contents of its files."""
-        self._folder = tempfile.TemporaryDirectory(prefix="poolpipe-")
-        for name, content in files.items():
-            (Path(self._folder.name) / name).write_bytes(content)
-        stage = replace(task.stage, path=Path(self._folder.name) / task.stage.path.name)
-        self._stage = open_stage(replace(task, stage=stage, cores=()))
+        """Open the stage; its model comes as the contents of its files.
+
+        They are needed no longer once it is open, and an actor that is killed could not remove them.
+        """
+        with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            stage = replace(task.stage, path=Path(folder) / task.stage.path.name)
+            self._stage = open_stage(replace(task, stage=stage, cores=()))
         self._inputs = [layout.name for layout in stage.inputs]
         self._process = psutil.Process()
 
@@ -87,6 +91,7 @@ class RayFleet:
     def __init__(self, equipment: Equipment) -> None:
         self._ray = _import_ray()
         self._tasks, self._inputs, self._queue = equipment.tasks, equipment.inputs, equipment.queue
+        self._requests = [model.requests for model in equipment.models]
         self._made: defaultdict[SliceId, int] = defaultdict(int)
         self._actors: dict[SliceId, _Actor] = {}
         self._joined = not self._ray.is_initialized()
@@ -104,8 +109,11 @@ class RayFleet:
 
     def place(self, pipeline: int, first: int, size: int) -> Parcel:
         """Put the inputs of a batch into the object store."""
-        numbers = range(first, first + size)
-        tensors = {name: tensor.take(numbers, axis=0, mode="wrap") for name, tensor in self._inputs.items()}
+        tensors = {}
+        for layout in self._requests[pipeline]:
+            samples = self._inputs[layout.name]
+            numbers = [number % len(samples) for number in range(first, first + size)]
+            tensors[layout.name] = join_requests(layout.name, samples, numbers, layout.batch_axis)
         sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
         return Parcel(None, sizes, {name: self._ray.put(tensor) for name, tensor in tensors.items()})
 

@@ -1,18 +1,16 @@
 """Who sends requests and gets the answers.
 
-Inputs are made before a run, a few samples that requests bring in turn, and lie where workers read them when a run
+Inputs are there before a run, a few samples that requests bring in turn, and lie where workers read them when a run
 begins, as if requesters had written them there themselves. So sending a request costs the frontend nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
-from planner.model import InputError
+from planner.profiling.differences import NONE, Difference, largest
 from planner.profiling.onnx_graph import ModelGraph
-from planner.profiling.runtime import open_session, random_feeds, run_model
+from planner.profiling.samples import take
+from planner.profiling.verification import Yardstick
 from simulator.executor.fleet import Tensors
 
 SAMPLES = 16
@@ -26,11 +24,11 @@ class Requester(Protocol):
 
 
 class Samples:
-    """Requests with random inputs, ``inputs[name][number % samples]``; counts the answers."""
+    """Requests that bring samples in turn, ``inputs[name][number % samples]``; counts the answers."""
 
-    def __init__(self, graph: ModelGraph, seed: int = 0, samples: int = SAMPLES) -> None:
-        self.inputs: Tensors = random_feeds(graph.model, samples, np.random.default_rng(seed))
-        self.samples = samples
+    def __init__(self, inputs: Tensors) -> None:
+        self.inputs = inputs
+        self.samples = len(next(iter(inputs.values())))
         self.answered = 0
 
     def answer(self, first: int, size: int, outputs: Tensors) -> None:
@@ -40,87 +38,65 @@ class Samples:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many answers were compared with the unsplit model's, how many were equal to the bit, and the worst error.
+    """How answers compare with the original model's (`planner.profiling.verification`).
 
-    ``worst`` is the largest difference over all elements of an answer, relative to that tensor's largest magnitude.
+    ``worst`` and ``worst_rms`` are the largest differences of numbers, relative to the largest magnitude of an output
+    and as root mean squares; ``noise`` is how far the original is from itself. ``tolerance`` is what was asked for in
+    place of that, None if nothing was. ``reason`` says what is wrong with the first wrong answer.
     """
 
     compared: int
     bit_equal: int
     wrong: int
     worst: float
-    tolerance: float
+    worst_rms: float
+    noise: float
+    tolerance: float | None
+    inputs: str
+    reason: str = ""
 
     def __str__(self) -> str:
         """Return a line for people."""
+        allowed = "" if self.tolerance is None else f", allowed {self.tolerance:g}"
         return (
-            f"{self.compared} answers compared with the unsplit model's: {self.bit_equal} equal to the bit, "
-            f"{self.wrong} wrong, worst relative difference {self.worst:.2g} (allowed {self.tolerance:.0e})"
+            f"{self.compared} answers to {self.inputs} compared with the original model's: {self.bit_equal} equal to "
+            f"the bit, {self.wrong} wrong, worst relative difference {self.worst:.2g} (its own noise: {self.noise:.2g}"
+            f"{allowed})" + (f"; {self.reason}" if self.reason else "")
         )
 
 
 class Verifier(Samples):
-    """Requests with random inputs whose every answer is compared with the unsplit model's.
+    """Requests whose every answer is compared with the original model's."""
 
-    Kernels may add in another order for another batch size or another split, so answers may differ in the last bits.
-
-    Raises
-    ------
-    InputError
-        The model answers two different inputs alike, so that a comparison would prove nothing.
-    """
-
-    def __init__(self, graph: ModelGraph, seed: int = 0, samples: int = SAMPLES, tolerance: float = 1e-5) -> None:
-        super().__init__(graph, seed, samples)
-        session = open_session(graph.model)
-        self._expected: list[Tensors] = []
-        for sample in range(samples):
-            feeds = {name: tensor[sample : sample + 1] for name, tensor in self.inputs.items()}
-            self._expected.append(dict(zip(graph.outputs, run_model(session, feeds), strict=True)))
-        _require_differences(self._expected, graph.name)
-        self._tolerance = tolerance
+    def __init__(self, inputs: Tensors, graph: ModelGraph, yardstick: Yardstick, source: str) -> None:
+        super().__init__(inputs)
+        self._yardstick, self._source = yardstick, source
+        self._outputs = [graph.tensors[name] for name in graph.outputs]
         self._bit_equal = self._wrong = 0
-        self._worst = 0.0
+        self._worst: Difference = NONE
+        self._reason = ""
 
     def answer(self, first: int, size: int, outputs: Tensors) -> None:
         """Compare the answers."""
         super().answer(first, size, outputs)
         for position in range(size):
-            own = {name: _rows_of(tensor, position, size) for name, tensor in outputs.items()}
-            self._compare(own, self._expected[(first + position) % self.samples])
-
-    def _compare(self, outputs: Tensors, expected: Tensors) -> None:
-        if all(np.array_equal(outputs[name], tensor) for name, tensor in expected.items()):
-            self._bit_equal += 1
-            return
-        worst = max(_difference(outputs[name], tensor) for name, tensor in expected.items())
-        self._worst = max(self._worst, worst)
-        self._wrong += not worst <= self._tolerance  # NaN is wrong
+            own = {tensor.name: take(tensor, outputs[tensor.name], position, size) for tensor in self._outputs}
+            judgement = self._yardstick.judge((first + position) % self.samples, own)
+            self._bit_equal += judgement.equal
+            self._wrong += not judgement.right
+            self._worst = largest([self._worst, judgement.worst])
+            self._reason = self._reason or judgement.why
 
     @property
     def verdict(self) -> Verdict:
         """What was found so far."""
-        return Verdict(self.answered, self._bit_equal, self._wrong, self._worst, self._tolerance)
-
-
-def _rows_of(tensor: np.ndarray, position: int, size: int) -> np.ndarray:
-    """Return the rows of one of ``size`` requests; all of a tensor that does not grow with the batch."""
-    rows, rest = divmod(len(tensor), size) if tensor.ndim else (0, 0)
-    return tensor[position * rows : (position + 1) * rows] if rows and not rest else tensor
-
-
-def _difference(got: np.ndarray, expected: np.ndarray) -> float:
-    if got.shape != expected.shape:
-        return float("inf")
-    scale = float(np.max(np.abs(expected))) or 1.0
-    return float(np.max(np.abs(got.astype(np.float64) - expected))) / scale
-
-
-def _require_differences(expected: Sequence[Tensors], name: str) -> None:
-    first = expected[0]
-    for other in expected[1:]:
-        if all(np.array_equal(first[key], other[key]) for key in first):
-            raise InputError(
-                f"model {name} gives equal outputs for different inputs, so comparing outputs would prove nothing; "
-                "give it trained or random weights"
-            )
+        return Verdict(
+            self.answered,
+            self._bit_equal,
+            self._wrong,
+            *self._worst,
+            self._yardstick.loudest,
+            self._yardstick.tolerance,
+            self._source,
+            self._reason,
+        )

@@ -3,7 +3,7 @@
 A plan speaks of blocks, a profile says which layers they hold, the model holds the layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,15 @@ from planner.profiling import (
     estimate_tables,
     extract_parts,
     find_device,
+    open_session,
     prepare_model,
+    run_model,
     with_tables,
 )
+from planner.profiling.cuts import BATCH, run_parts
+from planner.profiling.differences import Difference, difference
+from planner.profiling.samples import Tensors, join
+from planner.profiling.shapes import Tensor
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 
 
@@ -46,21 +52,23 @@ def read_graphs(
     return graphs
 
 
-def prepare_stages(
-    problem: Problem, pipelines: Sequence[Pipeline], graphs: Mapping[str, ModelGraph], folder: Path
-) -> tuple[PipelineModels, ...]:
-    """Write the stage models of pipelines into ``folder``; raises InputError if a model is not the one profiled."""
-    prepared = []
-    for number, pipeline in enumerate(pipelines):
-        graph = graphs[pipeline.variant]
-        starts = block_starts(graph, problem.dnn(pipeline.dnn).variant(pipeline.variant))
-        layers = [starts[stage.first_block] for stage in pipeline.stages]
-        prepared.append(split_model(graph, layers, folder / f"pipeline{number}"))
-    return tuple(prepared)
+def stage_starts(problem: Problem, pipelines: Sequence[Pipeline], graphs: Mapping[str, ModelGraph]) -> list[list[int]]:
+    """Return per pipeline the layers at which stages begin; raises InputError if a model is not the one profiled."""
+    found = []
+    for pipeline in pipelines:
+        starts = block_starts(graphs[pipeline.variant], problem.dnn(pipeline.dnn).variant(pipeline.variant))
+        found.append([starts[stage.first_block] for stage in pipeline.stages])
+    return found
 
 
 def split_model(graph: ModelGraph, starts: Sequence[int], folder: Path) -> PipelineModels:
-    """Write the parts of a model that begin at layers ``starts`` into ``folder``, weights beside them."""
+    """Write the parts of a model that begin at layers ``starts`` into ``folder``, weights beside them.
+
+    Raises
+    ------
+    InputError
+        Between the parts, or from or to requesters, something travels that is no tensor of numbers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stages = []
     for number, part in enumerate(extract_parts(graph, starts)):
@@ -71,10 +79,52 @@ def split_model(graph: ModelGraph, starts: Sequence[int], folder: Path) -> Pipel
 
 
 def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...]:
-    return tuple(
-        TensorLayout(name, np.dtype(tensor.dtype.numpy()).name, tensor.shape, tensor.request_bytes, tensor.batch_axis)
-        for name, tensor in ((name, graph.tensors[name]) for name in names)
-    )
+    return tuple(_layout(graph.tensors[name]) for name in names)
+
+
+def _layout(tensor: Tensor) -> TensorLayout:
+    if tensor.obstacle:
+        raise InputError(f"tensor {tensor.name!r} cannot travel: {tensor.obstacle}; cut the model elsewhere")
+    kind = np.dtype(tensor.dtype.numpy())
+    return TensorLayout(tensor.name, kind.name, tensor.shape, tensor.request_bytes, tensor.batch_axis)
+
+
+def write_warm_up(models: PipelineModels, graph: ModelGraph, samples: Tensors, batches: Sequence[int]) -> None:
+    """Run the stages on batches of samples, and write what each one reads to where its workers will look for it.
+
+    Raises
+    ------
+    InputError
+        A stage cannot run on what the ones before it make, or makes something else than its model's shapes promise.
+    """
+    count = len(next(iter(samples.values())))
+    alive = {batch: join(graph, samples, [number % count for number in range(batch)]) for batch in batches}
+    for number, stage in enumerate(models.stages):
+        session = open_session(stage.path)
+        for batch, tensors in alive.items():
+            feeds = {layout.name: tensors[layout.name] for layout in stage.inputs}
+            np.savez(stage.warm_up_file(batch), *feeds.values())
+            made = run_model(session, feeds)
+            for layout, tensor in zip(stage.outputs, made, strict=True):
+                if tensor.shape != layout.batch_shape(batch) or tensor.dtype != layout.dtype:
+                    raise InputError(
+                        f"stage {number} makes tensor {layout.name!r} as {tensor.dtype} {list(tensor.shape)} at batch "
+                        f"{batch}, the model's shapes promise {layout.dtype} {list(layout.batch_shape(batch))}; "
+                        "cut the model elsewhere"
+                    )
+                tensors[layout.name] = tensor
+            for name in set(tensors) - models.needed_after(number):
+                del tensors[name]
+
+
+def noise_of_stages(
+    graph: ModelGraph, starts: Sequence[int], samples: Tensors, names: Iterable[str]
+) -> dict[str, Difference]:
+    """Return how far the runtime's optimisations of stages, each by itself, move some outputs of the model."""
+    count = len(next(iter(samples.values())))
+    feeds = join(graph, samples, range(1 if graph.single else min(BATCH, count)))
+    plain, optimised = (run_parts(graph, starts, feeds, optimise=optimise) for optimise in (False, True))
+    return {name: difference(optimised[name], plain[name]) for name in names}
 
 
 def estimate_per_layer(

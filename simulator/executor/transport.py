@@ -89,6 +89,18 @@ def read(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int) ->
     return np.ndarray(layout.batch_shape(batch), layout.dtype, memory.buf, offset)
 
 
+def read_requests(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int) -> np.ndarray:
+    """Return what a batch of requests that lie one after the other has of a tensor.
+
+    In place where the batch is the first axis, a copy where it is another one; where there is none, requests have it
+    alike, and it is the first one's.
+    """
+    if layout.batch_axis is None:
+        return read(memory, offset, layout, 1)
+    each = np.ndarray((batch, *layout.shape), layout.dtype, memory.buf, offset)
+    return np.moveaxis(each, 0, layout.batch_axis).reshape(layout.batch_shape(batch))
+
+
 def write(
     memory: SharedMemory, offset: int, layouts: Sequence[TensorLayout], batch: int, tensors: Sequence[np.ndarray]
 ) -> None:

@@ -113,6 +113,9 @@ def _served(run: Execution, trial: Trial) -> Served:
     """Return median latency and throughput without the first batches."""
     batches = [batch for batch in run.journal.batches if batch.answered_us is not None]
     counted = batches[trial.warm_batches :]
+    if not counted:
+        what = run.journal.incidents[0].what if run.journal.incidents else "they took too long"
+        raise InputError(f"trial of {run.system.dnn}: only {len(batches)} batches were answered ({what})")
     latencies_us = [batch.answered_us - batch.sent_us for batch in counted if batch.answered_us is not None]
     first_us, last_us = batches[trial.warm_batches - 1].answered_us, counted[-1].answered_us
     assert first_us is not None

@@ -19,7 +19,9 @@ import numpy as np
 
 from simulator.executor.layouts import StageModel
 from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Work, pack, unpack
-from simulator.executor.transport import read, write
+from simulator.executor.transport import read, read_requests, write
+
+REQUESTS = 0  # the number of the segment in which requests lie
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def _answer(message: Work, stage: "Stage", memories: Sequence[SharedMemory]) -> 
     start_ns = time.monotonic_ns()
     try:
         feeds = {
-            layout.name: read(memories[spot.segment], spot.offset, layout, message.size)
+            layout.name: (read_requests if spot.segment == REQUESTS else read)(
+                memories[spot.segment], spot.offset, layout, message.size
+            )
             for layout, spot in zip(stage.model.inputs, message.inputs, strict=True)
         }
         outputs = stage(feeds)
@@ -95,15 +99,21 @@ class Stage:
 
 
 def open_stage(task: WorkerTask) -> Stage:
-    """Return a stage ready to run, on its cores, warmed up; raises InputError where onnxruntime cannot run it."""
+    """Return a stage ready to run, on its cores, warmed up; raises InputError where onnxruntime cannot run it.
+
+    It warms up on what earlier stages really make (`StageModel.warm_up_file`): a tensor may hold a shape, indices or a
+    mask, which not any number is.
+    """
     if task.cores:
         os.sched_setaffinity(0, task.cores)
     from planner.profiling.runtime import open_session  # after the affinity is set: its threads inherit it
 
     stage = Stage(open_session(task.stage.path, threads=task.threads, provider=task.provider), task)
     for batch in task.warm_batches:
+        with np.load(task.stage.warm_up_file(batch)) as arrays:
+            feeds = {layout.name: arrays[f"arr_{at}"] for at, layout in enumerate(task.stage.inputs)}
         for _ in range(2):
-            stage({layout.name: np.ones(layout.batch_shape(batch), layout.dtype) for layout in task.stage.inputs})
+            stage(feeds)
     return stage
 
 
