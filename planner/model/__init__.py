@@ -3,9 +3,10 @@
 from planner.model.cluster import Cluster, DeviceType, Link, Network
 from planner.model.digest import digest
 from planner.model.errors import InputError
-from planner.model.plan import Pipeline, Plan, Stage
+from planner.model.plan import Pipeline, Placed, Plan, Stage
 from planner.model.problem import Dnn, Options, Problem
 from planner.model.profile import Block, LatencyTable, Profile, Provenance
+from planner.model.segments import Segment
 from planner.model.settings import Constant, ModelSettings
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "Network",
     "Options",
     "Pipeline",
+    "Placed",
     "Plan",
     "Problem",
     "Profile",
     "Provenance",
+    "Segment",
     "Stage",
     "digest",
 ]

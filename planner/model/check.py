@@ -14,7 +14,12 @@ With the words of DESIGN section 5, for each pipeline of DNN d with stages s on 
     latency      sum(L_s + T_s) + B + slack <= SLO
     memory       a slice holds its stage's parameters and activations, where the device's memory is known
     capacity     the throughputs of a pool and of its pipeline are at most n_s · x_s
-    devices      sum over d and positions p of ceil(sum of n_s / k over the stages at p) <= devices of type g
+    placement    every slice lies on one segment, with the other processes of its stage; the segments of a device are a
+                 layout of it, and, where devices are not shared, serve one position of one DNN
+    cards        what the slices of a server send and receive at the planned throughput fits its network card, each way
+    devices      the devices on which slices lie are devices of the cluster
+    neighbours   the grounds on which latencies beside unlike stages stand are those of the cluster's device types
+    energy       watts and joules, where the plan states them
     rate         the throughput reaches the rate of d, under the objectives that serve given rates
     objective    ``value`` is what the objective makes of throughputs and devices, and is not beyond ``bound``
 
@@ -22,19 +27,21 @@ Latencies, transfers and building times that a plan states may exceed what they 
 so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil, inf
+from math import inf
 
+from planner.model.check_placement import check_placement
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
+from planner.model.energy import plan_watts, planned_working_watts
 from planner.model.errors import InputError
 from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value
+from planner.model.placing import devices_used
 from planner.model.plan import Pipeline, Plan, Stage
 from planner.model.problem import Dnn, Problem
 from planner.model.profile import Profile
+from planner.model.segments import processes
 
 LATENCY_TOLERANCE_US = 0.01  # the slack of a published solver; measured latencies are whole microseconds
 
@@ -90,7 +97,7 @@ def check(problem: Problem, plan: Plan, tolerance: float = 1e-6) -> tuple[Violat
                 found += _latency(problem, dnn, pipeline, where)
                 found += _memory(problem, dnn, pipeline, where)
                 found += _capacity(problem, dnn, pipeline, where, tolerance)
-    found += _devices(problem, plan)
+    found += (Violation(*finding) for finding in check_placement(problem, plan, tolerance))
     found += _objective(problem, plan, tolerance)
     return tuple(found)
 
@@ -99,32 +106,19 @@ def slice_rps(problem: Problem, dnn: Dnn, pipeline: Pipeline, position: int) -> 
     """Return x_s, what one slice of a stage sustains (requests/s).
 
     Inference limits it, and so do the transfers from and to its neighbours, for the slices of a server share its
-    network card: x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)), with G of `Problem.card_devices`.
+    network card: x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)), with G of `Problem.card_devices` and k
+    the slices that fill a device.
     """
     profile = dnn.variant(pipeline.variant)
     stage = pipeline.stages[position]
     following = pipeline.stages[position + 1].device if position + 1 < len(pipeline.stages) else None
-    sharing = stage.share * problem.card_devices(stage.device, following)
+    fraction = problem.cluster.device(stage.device).fraction(stage.share)
+    sharing = float(problem.card_devices(stage.device, following) / fraction)
     limits = [stage.batch / _inference_us(profile, stage)]
     for sender in range(max(0, position - 1), min(position + 1, len(pipeline.stages) - 1)):
         wire_us = _wire_us(problem, profile, pipeline, sender)
         limits.append(1 / (wire_us * sharing) if wire_us > 0 else inf)
     return min(limits) * 1e6
-
-
-def devices_used(plan: Plan) -> Counter[str]:
-    """Return the whole devices of each type that a plan takes.
-
-    Stages of a DNN at the same position may fill one device together; positions and DNNs do not share devices.
-    """
-    used: defaultdict[tuple[str, int, str], Fraction] = defaultdict(Fraction)
-    for pipeline in plan.pipelines:
-        for position, stage in enumerate(pipeline.stages):
-            used[pipeline.dnn, position, stage.device] += Fraction(stage.slices, stage.share)
-    total: Counter[str] = Counter()
-    for (_, _, device), devices in used.items():
-        total[device] += ceil(devices)
-    return total
 
 
 def _unknown_names(problem: Problem, plan: Plan) -> Iterator[Violation]:
@@ -152,8 +146,8 @@ def _other_profiles(problem: Problem, plan: Plan) -> Iterator[Violation]:
 
 
 def _check_share(device: DeviceType, stage: Stage) -> None:
-    if stage.share not in device.shares:
-        raise InputError(f"share of {device.name}: expected one of {list(device.shares)}, got {stage.share}")
+    if stage.share not in device.offers:
+        raise InputError(f"share of {device.name}: expected one of {list(device.offers)}, got {stage.share}")
 
 
 def _structure(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
@@ -176,10 +170,19 @@ def _structure(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> It
         got = len(pipeline.stages)
         yield Violation("stages", where, over, f"expected at most {problem.options.max_stages}, got {got}")
     batches = [stage.batch for stage in pipeline.stages]
+    yield from _whole_segments(pipeline, where)
     if problem.options.stage_batches:
         yield from _parts(pipeline, where)
     elif len(set(batches)) > 1:
         yield Violation("batch", where, max(batches) - min(batches), f"expected one size in all stages, got {batches}")
+
+
+def _whole_segments(pipeline: Pipeline, where: str) -> Iterator[Violation]:
+    """Segments are taken whole, with all the processes that their share says."""
+    for position, stage in enumerate(pipeline.stages):
+        if stage.slices % processes(stage.share):
+            text = f"expected slices in groups of {processes(stage.share)} on {stage.place}, got {stage.slices}"
+            yield Violation("processes", f"{where}.stages[{position}]", stage.slices, text)
 
 
 def _parts(pipeline: Pipeline, where: str) -> Iterator[Violation]:
@@ -246,15 +249,11 @@ def _transfer_us(problem: Problem, profile: Profile, pipeline: Pipeline, positio
 def _memory(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
     profile = dnn.variant(pipeline.variant)
     for position, stage in enumerate(pipeline.stages):
-        memory = problem.cluster.device(stage.device).memory_bytes
+        memory = problem.cluster.device(stage.device).slice_memory_bytes(stage.share)
         needed = profile.memory_bytes(stage.batch, stage.first_block, stage.last_block)
-        if memory is not None and needed * stage.share > memory:
-            yield Violation(
-                "memory",
-                f"{where}.stages[{position}]",
-                needed - memory / stage.share,
-                f"expected at most {memory / stage.share:.0f} bytes on 1/{stage.share} of {stage.device}, got {needed}",
-            )
+        if needed > memory:
+            text = f"expected at most {memory:.0f} bytes on {stage.place}, got {needed}"
+            yield Violation("memory", f"{where}.stages[{position}]", needed - memory, text)
 
 
 def _capacity(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str, tolerance: float) -> Iterator[Violation]:
@@ -268,13 +267,6 @@ def _capacity(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str, tolera
                 yield Violation("capacity", here, got / capacity - 1, text)
 
 
-def _devices(problem: Problem, plan: Plan) -> Iterator[Violation]:
-    for name, devices in devices_used(plan).items():
-        count = problem.cluster.device(name).count
-        if devices > count:
-            yield Violation("devices", name, devices - count, f"expected at most {count}, got {devices}")
-
-
 def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Violation]:
     objective = problem.options.objective
     throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
@@ -283,7 +275,11 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
         if got < needed * (1 - tolerance):
             text = f"expected at least {needed:.9g} requests/s, got {got:.9g}"
             yield Violation("rate", dnn.name, 1 - got / needed, text)
-    value = objective_value(problem, throughput_rps, devices_used(plan))
+    devices = devices_used(problem, plan)
+    working = 0.0
+    if objective == "least_energy":
+        working = planned_working_watts(problem, plan.pipelines)
+    value = objective_value(problem, throughput_rps, devices, working)
     scale = abs(value) or 1.0
     if abs(plan.value - value) > tolerance * scale:
         yield Violation(
@@ -294,3 +290,10 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
         limit = "at least" if MAXIMISED[objective] else "at most"
         text = f"expected {limit} the value {plan.value:.9g}, got {plan.bound:.9g}"
         yield Violation("objective", "bound", over, text)
+    drawn = plan_watts(problem, plan.pipelines, devices)
+    for name, got, expected in (
+        ("watts", plan.watts, drawn and drawn[0]),
+        ("joules_per_thousand", plan.joules_per_thousand, drawn and drawn[1]),
+    ):
+        if got is not None and (expected is None or abs(got - expected) > tolerance * (expected or 1.0)):
+            yield Violation("energy", name, 1, f"expected {expected}, got {got}")

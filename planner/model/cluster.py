@@ -1,14 +1,28 @@
 """Clusters: device types, how many of each, and the network between their servers."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
+from fractions import Fraction
 from functools import cached_property
+from math import inf
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
 from planner.model.errors import InputError
-from planner.model.record import record
+from planner.model.record import LATER, record
+from planner.model.segments import (
+    MIG,
+    Division,
+    Kind,
+    Segment,
+    Share,
+    core_segments,
+    division,
+    equal_shares,
+    kind_of,
+    processes,
+)
 
 Positive = Annotated[int, Ge(1)]
 Count = Annotated[int, Ge(0)]
@@ -21,6 +35,17 @@ class DeviceType:
     A *share* k means 1/k of a device: NVIDIA MPS, or k co-located workers on one CPU. ``shares`` lists
     the k that plans may use. The ``devices_per_server`` devices of a server share its network card.
     ``memory_bytes`` and ``price_per_hour`` (any currency, the same for all types) are None when unknown.
+
+    Named kinds of segments (`planner.model.segments`) are told in one of three ways: ``mig`` names a GPU whose MIG
+    profiles are known, ``cores`` is the number of a CPU's cores, or ``segments`` on ``slots``. Segments of one device
+    together hold no more memory than it has. Where not all that fits the slots is possible, ``layouts`` lists what is:
+    numbers of segments by name. In a named segment up to ``processes`` processes of one stage may run.
+
+    ``neighbours`` is the ground on which latencies stand where unlike stages run on one device: its segments are
+    *isolated*, the tables were *measured* with such neighbours, or it is *assumed* that these matter no more than those
+    in the tables. None is isolated for MIG, else assumed.
+
+    A device in use draws ``idle_watts``, and ``busy_watts`` while all of it works; None when unknown.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -30,11 +55,103 @@ class DeviceType:
     devices_per_server: Positive = 1
     memory_bytes: Positive | None = None
     price_per_hour: Annotated[float, Ge(0)] | None = None
+    mig: Annotated[str, MinLen(1)] | None = field(default=None, metadata=LATER)
+    cores: Positive | None = field(default=None, metadata=LATER)
+    slots: Positive | None = field(default=None, metadata=LATER)
+    segments: tuple[Segment, ...] = field(default=(), metadata=LATER)
+    layouts: tuple[Mapping[str, Positive], ...] = field(default=(), metadata=LATER)
+    processes: Positive = field(default=1, metadata=LATER)
+    neighbours: Literal["isolated", "measured", "assumed"] | None = field(default=None, metadata=LATER)
+    idle_watts: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
+    busy_watts: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Refuse shares out of order, which would make equal clusters differ."""
+        """Refuse shares out of order, which would make equal clusters differ, and segments that cannot be."""
         if list(self.shares) != sorted(set(self.shares)):
             raise InputError(f"shares of {self.name}: expected increasing numbers, got {list(self.shares)}")
+        if (self.mig is not None) + (self.cores is not None) + bool(self.segments or self.slots) > 1:
+            raise InputError(f"{self.name}: expected one of mig, cores, and segments with slots, got several")
+        if self.mig is not None and self.mig not in MIG:
+            raise InputError(f"mig of {self.name}: expected one of {sorted(MIG)}, got {self.mig!r}")
+        if bool(self.segments) != bool(self.slots):
+            raise InputError(f"{self.name}: segments and slots belong together; give both")
+        if self.segments and self.slots:
+            division(self.slots, self.segments)
+        for layout in self.layouts:
+            unknown = [name for name in layout if self.named is None or name not in self.named.widths]
+            if unknown:
+                raise InputError(
+                    f"layouts of {self.name}: unknown segment {unknown[0]!r}; {self.name} has {self.names}"
+                )
+        if self.idle_watts is not None and self.busy_watts is not None and self.idle_watts > self.busy_watts:
+            raise InputError(
+                f"busy_watts of {self.name}: expected at least idle_watts, {self.idle_watts:g}, got {self.busy_watts:g}"
+            )
+
+    @cached_property
+    def _named_segments(self) -> tuple[int, tuple[Segment, ...]] | None:
+        if self.mig is not None:
+            return MIG[self.mig]
+        if self.cores is not None:
+            return self.cores, core_segments(self.cores)
+        return (self.slots, self.segments) if self.slots else None
+
+    @cached_property
+    def named(self) -> Division | None:
+        """The division into named segments; None where the type has none."""
+        return division(*self._named_segments) if self._named_segments else None
+
+    @property
+    def names(self) -> list[Kind]:
+        """The kinds of named segments."""
+        return list(self.named.widths) if self.named else []
+
+    @cached_property
+    def offers(self) -> tuple[Share, ...]:
+        """All shares that slices may run on: ``shares``, and every named segment with 1 to ``processes`` processes."""
+        counts = range(1, self.processes + 1)
+        return (*self.shares, *(str(name) if p == 1 else f"{name}/{p}" for name in self.names for p in counts))
+
+    def division(self, kind: Kind) -> Division:
+        """Return the division of a device that has segments of a kind; raises InputError for an unknown one."""
+        if isinstance(kind, int) and kind in self.shares:
+            return self._shares
+        if self.named is None or kind not in self.named.widths:
+            raise InputError(f"share of {self.name}: expected one of {list(self.offers)}, got {kind!r}")
+        return self.named
+
+    @cached_property
+    def _shares(self) -> Division:
+        return equal_shares(self.shares)
+
+    def fraction(self, share: Share) -> Fraction:
+        """Return the part of a device that a slice takes, and of a network card that it may use.
+
+        >>> DeviceType("L4", 1, shares=(1, 2)).fraction(2), DeviceType("A100", 1, mig="a100-40gb").fraction("3g.20gb/2")
+        (Fraction(1, 2), Fraction(1, 4))
+        """
+        kind = kind_of(share)
+        if isinstance(kind, int):
+            return Fraction(1, kind)
+        divided = self.division(kind)
+        return Fraction(divided.widths[kind], divided.slots * processes(share))
+
+    def slice_memory_bytes(self, share: Share) -> float:
+        """Return the memory that a slice may hold, infinite where it is unknown."""
+        own = self.segment_memory_bytes(kind_of(share))
+        return inf if own is None else own / processes(share)
+
+    def segment_memory_bytes(self, kind: Kind) -> float | None:
+        """Return the memory of a segment: its own, or its part of the device's; None where that is unknown."""
+        for segment in self._named_segments[1] if self._named_segments else ():
+            if segment.name == kind and segment.memory_bytes is not None:
+                return segment.memory_bytes
+        return None if self.memory_bytes is None else float(self.memory_bytes * self.fraction(kind))
+
+    @property
+    def ground(self) -> Literal["isolated", "measured", "assumed"]:
+        """On what latencies beside unlike neighbours stand."""
+        return self.neighbours or ("assumed" if self.mig is None else "isolated")
 
 
 @record

@@ -1,23 +1,23 @@
 """What a plan is worth under each objective."""
 
 from collections.abc import Mapping
+from typing import get_args
 
+from planner.model.energy import idle_and_busy_watts
 from planner.model.errors import InputError
-from planner.model.problem import Dnn, Objective, Problem
+from planner.model.problem import GIVEN_RATES, Dnn, Objective, Problem
 
-MAXIMISED: Mapping[Objective, bool] = {
-    "max_min_throughput": True,
-    "max_weighted_throughput": True,
-    "least_cost": False,
-    "fewest_devices": False,
-}
+MAXIMISED: Mapping[Objective, bool] = {name: name not in GIVEN_RATES for name in get_args(Objective)}
 
 
-def objective_value(problem: Problem, throughput_rps: Mapping[str, float], devices: Mapping[str, int]) -> float:
+def objective_value(
+    problem: Problem, throughput_rps: Mapping[str, float], devices: Mapping[str, int], working_watts: float = 0.0
+) -> float:
     """Return the objective that given throughputs (per DNN) on given whole devices (per type) amount to.
 
     ``max_min_throughput`` is the least throughput / weight, ``max_weighted_throughput`` the sum of weight · throughput;
-    ``least_cost`` is the price per hour and ``fewest_devices`` the number of the devices in use.
+    ``least_cost`` is the price per hour and ``fewest_devices`` the number of the devices in use; ``least_energy`` is
+    what these draw idle, and ``working_watts`` (`planner.model.energy`).
 
     >>> from planner.model import *
     >>> profile = Profile("toy", (Block(("a",)),), (), (LatencyTable("L4", 1, (1,), ((9,),), Provenance("bound", "")),))
@@ -33,6 +33,9 @@ def objective_value(problem: Problem, throughput_rps: Mapping[str, float], devic
         return sum(dnn.weight * throughput_rps.get(dnn.name, 0.0) for dnn in problem.dnns)
     if objective == "fewest_devices":
         return float(sum(devices.values()))
+    if objective == "least_energy":
+        idle = sum(idle_and_busy_watts(problem, name)[0] * count for name, count in devices.items() if count)
+        return idle + working_watts
     return sum(price_per_hour(problem, name) * count for name, count in devices.items() if count)
 
 

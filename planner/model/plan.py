@@ -9,6 +9,7 @@ from annotated_types import Ge, MinLen
 
 from planner.model.cluster import Count, Positive
 from planner.model.record import record
+from planner.model.segments import Share, on_device
 
 Scheduler = Literal["np", "pipelines", "dart-r"]
 Status = Literal["optimal", "feasible"]
@@ -17,7 +18,9 @@ Time = Annotated[float, Ge(0)]
 
 @record
 class Stage:
-    """Blocks [first_block, last_block) on a pool of ``slices`` slices, each 1/``share`` of a ``device``.
+    """Blocks [first_block, last_block) on a pool of ``slices`` slices, each on a share of a ``device``.
+
+    The share is an integer k, 1/k of a device, or names a segment (`planner.model.segments`).
 
     ``latency_us`` is the inference time of a batch, ``transfer_us`` the time that its output then takes to
     the next stage (0 for the last one), ``throughput_rps`` what the whole pool sustains.
@@ -26,7 +29,7 @@ class Stage:
     first_block: Count
     last_block: Positive
     device: str
-    share: Positive
+    share: Share
     slices: Positive
     batch: Positive
     latency_us: Count
@@ -34,9 +37,9 @@ class Stage:
     throughput_rps: Time
 
     @property
-    def devices(self) -> float:
-        """Devices that the pool fills, in fractions where shares do."""
-        return self.slices / self.share
+    def place(self) -> str:
+        """The device and share in words: ``L4``, ``L4 1/2``, ``A100 3g.40gb``."""
+        return on_device(self.device, self.share)
 
 
 @record
@@ -75,12 +78,39 @@ class Pipeline:
 
 
 @record
+class Placed:
+    """Slices of a stage that lie alike on consecutive devices.
+
+    On each of ``devices`` devices of the stage's type, from number ``device`` on, a slice lies on the segment that
+    begins at each of ``slots``; slices that share a segment as processes name its slot as often as they are. They are
+    the stage's slices from ``first_slice`` on, device by device. Device n stands in server n // devices per server.
+    """
+
+    pipeline: Count
+    stage: Count
+    first_slice: Count
+    device: Count
+    devices: Positive
+    slots: Annotated[tuple[Count, ...], MinLen(1)]
+
+    @property
+    def slices(self) -> int:
+        """How many slices these are."""
+        return self.devices * len(self.slots)
+
+
+@record
 class Plan:
     """The pipelines of every DNN, ordered by DNN, with the proof that came with them.
 
     ``value`` is the objective reached, ``bound`` what no plan can exceed (fall below, when minimising);
     ``status`` is *optimal* when their gap is within the tolerance asked for. ``profile_sha256`` maps
     ``"dnn/variant"`` to the digest of the profile that the plan was computed from.
+
+    ``placement`` says on which segment of which device every slice lies; where it is empty
+    `planner.model.placing.placement_of` derives it. ``neighbours`` says of every device type with unlike stages on one
+    device on what ground their latencies stand (`DeviceType.ground`). ``watts`` is what the devices in use draw at the
+    planned rates, ``joules_per_thousand`` the energy of a thousand requests then; None where watts are unknown.
     """
 
     scheduler: Scheduler
@@ -95,6 +125,10 @@ class Plan:
     profile_sha256: Mapping[str, str]
     pipelines: tuple[Pipeline, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
+    placement: tuple[Placed, ...] = ()
+    neighbours: Mapping[str, str] = field(default_factory=dict)
+    watts: Time | None = None
+    joules_per_thousand: Time | None = None
 
     @property
     def gap(self) -> float:

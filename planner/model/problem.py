@@ -1,5 +1,6 @@
 """Problems: a cluster, the DNNs to serve on it, and the rules that a plan must keep."""
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
@@ -7,11 +8,15 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from planner.model.cluster import Cluster, Positive
 from planner.model.errors import InputError
 from planner.model.profile import Profile
-from planner.model.record import record
+from planner.model.record import LATER, record
 
-Objective = Literal["max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices"]
+Objective = Literal["max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices", "least_energy"]
+
+GIVEN_RATES: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_energy")
 
 CardSharing = Literal["own", "larger"]
+
+DeviceSharing = Literal["own", "shared"]
 
 
 @record
@@ -57,6 +62,9 @@ class Options:
     many slices, so that the slices of such a stage are a multiple of b / b_s. Parts of a batch arrive together and
     leave together, which is why nothing waits: a stage takes its latency at b_s, and transfers move the whole batch.
 
+    Under ``device_sharing`` "own" the slices on a device serve one position of one DNN (PPipe's rule); under "shared"
+    any stages of any DNNs, as layouts allow (`planner.model.packing`).
+
     ``card_sharing`` tells how many devices of a stage the planner lets share a network card (`Problem.card_devices`).
     """
 
@@ -66,6 +74,7 @@ class Options:
     batch_building_factor: Annotated[float, Ge(0)] = 1.3
     stage_batches: bool = False
     card_sharing: CardSharing = "own"
+    device_sharing: DeviceSharing = field(default="own", metadata=LATER)
 
 
 @record

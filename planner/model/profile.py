@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from planner.model.cluster import Count, Positive
 from planner.model.errors import InputError
 from planner.model.record import LATER, record
+from planner.model.segments import Share, share_text
 from planner.model.settings import ModelSettings
 
 
@@ -50,20 +51,22 @@ class LatencyTable:
     ``latency_us[batch][block]`` in µs; row i is for batch size ``batches[i]``. ``spread[batch][block]`` is
     the standard deviation of the logarithm of the single timings behind it, where measured.
     ``peak_memory_bytes[batch]`` is by how much a process that runs the whole model grew at most, where measured:
-    weights, what the runtime makes of them, and activations.
+    weights, what the runtime makes of them, and activations. ``beside`` names the models that ran on the rest of the
+    device meanwhile; where it is empty, neighbours were idle, or equal to this model on a share 1/k.
     """
 
     device: Annotated[str, MinLen(1)]
-    share: Positive
+    share: Share
     batches: Annotated[tuple[Positive, ...], MinLen(1)]
     latency_us: tuple[tuple[Count, ...], ...]
     provenance: Provenance
     spread: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
     peak_memory_bytes: tuple[Count, ...] | None = None
+    beside: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         """Refuse unordered batches and ragged tables."""
-        where = f"latency table of {self.device}, share 1/{self.share}"
+        where = f"latency table of {self.device}, share {share_text(self.share)}"
         if list(self.batches) != sorted(set(self.batches)):
             raise InputError(f"{where}: batches: expected increasing numbers, got {list(self.batches)}")
         for name, rows in (("latency_us", self.latency_us), ("spread", self.spread)):
@@ -93,7 +96,7 @@ class LatencyTable:
         at = bisect_left(self.batches, batch)
         if batch < 1 or at == len(self.batches):
             raise InputError(
-                f"no latency for ({self.device}, share 1/{self.share}, batch {batch}); "
+                f"no latency for ({self.device}, share {share_text(self.share)}, batch {batch}); "
                 f"profiled batches are {list(self.batches)}: profile it or estimate it"
             )
         above = self.latency_us[at]
@@ -132,15 +135,15 @@ class Profile:
         for table in self.tables:
             if len(table.latency_us[0]) != len(self.blocks):
                 raise InputError(
-                    f"profile {self.name}: latency table of {table.device}, share 1/{table.share}: "
+                    f"profile {self.name}: latency table of {table.device}, share {share_text(table.share)}: "
                     f"expected {len(self.blocks)} numbers a row, one per block, got {len(table.latency_us[0])}"
                 )
         if len(self._tables) != len(self.tables):
-            keys = [f"{table.device} 1/{table.share}" for table in self.tables]
+            keys = [f"{table.device} {share_text(table.share)}" for table in self.tables]
             raise InputError(f"profile {self.name}: tables: one per device and share expected, got {keys}")
 
     @cached_property
-    def _tables(self) -> Mapping[tuple[str, int], LatencyTable]:
+    def _tables(self) -> Mapping[tuple[str, Share], LatencyTable]:
         return {(table.device, table.share): table for table in self.tables}
 
     @property
@@ -148,12 +151,12 @@ class Profile:
         """Names of the device types that have a table, in order of appearance."""
         return tuple(dict.fromkeys(table.device for table in self.tables))
 
-    def has(self, device: str, share: int) -> bool:
-        """Tell whether there are latencies for 1/``share`` of ``device``."""
+    def has(self, device: str, share: Share) -> bool:
+        """Tell whether there are latencies for a share of a device (`planner.model.segments`)."""
         return (device, share) in self._tables
 
-    def table(self, device: str, share: int) -> LatencyTable:
-        """Return the latencies on 1/``share`` of ``device``.
+    def table(self, device: str, share: Share) -> LatencyTable:
+        """Return the latencies on a share of a device.
 
         Raises
         ------
@@ -161,14 +164,15 @@ class Profile:
             There is no such table.
         """
         if not self.has(device, share):
-            have = ", ".join(f"{name} 1/{k}" for name, k in self._tables)
+            have = ", ".join(f"{name} {share_text(each)}" for name, each in self._tables)
             raise InputError(
-                f"profile {self.name} has no latencies for {device} 1/{share} (it has {have}); profile or estimate them"
+                f"profile {self.name} has no latencies for {device} {share_text(share)} (it has {have}); "
+                "profile or estimate them"
             )
         return self._tables[device, share]
 
-    def stage_latency_us(self, device: str, share: int, batch: int, first: int, last: int) -> int:
-        """Return L_s, the latency (µs) of blocks [first, last) at ``batch`` on 1/``share`` of ``device``.
+    def stage_latency_us(self, device: str, share: Share, batch: int, first: int, last: int) -> int:
+        """Return L_s, the latency (µs) of blocks [first, last) at ``batch`` on a share of a device.
 
         Each block counts at least 1 µs (DESIGN section 5). Raises InputError as `table` and
         `LatencyTable.block_latency_us` do.

@@ -1,0 +1,141 @@
+"""Check where the slices of a plan lie: segments, layouts, memory, network cards, from the placement alone."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from planner.model.cluster import DeviceType
+from planner.model.packing import fits, geometries
+from planner.model.placing import Location, locations, neighbour_grounds, pool_of
+from planner.model.plan import Plan, Stage
+from planner.model.problem import Problem
+from planner.model.segments import kind_of, processes
+
+
+class Finding(NamedTuple):
+    """A constraint that is broken, where, by how much, and in words."""
+
+    constraint: str
+    where: str
+    amount: float
+    text: str
+
+
+def check_placement(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Finding]:
+    """Yield what the placement of a plan breaks; a plan without one is placed first."""
+    strangers = [
+        placed
+        for placed in plan.placement
+        if placed.pipeline >= len(plan.pipelines) or placed.stage >= len(plan.pipelines[placed.pipeline].stages)
+    ]
+    for placed in strangers:
+        yield Finding("placement", f"pipelines[{placed.pipeline}].stages[{placed.stage}]", 1, "there is no such stage")
+    if strangers:
+        return
+    found = list(locations(problem, plan))
+    yield from _every_slice_once(plan, found)
+    by_device: defaultdict[tuple[str, int], list[Location]] = defaultdict(list)
+    for location in found:
+        by_device[location.device, location.number].append(location)
+    yield from _enough_devices(problem, by_device)
+    for (name, number), held in by_device.items():
+        yield from _device(problem, plan, problem.cluster.device(name), f"{name}[{number}]", held)
+    yield from _cards(problem, plan, found, tolerance)
+    expected = neighbour_grounds(problem, plan)
+    if plan.placement and dict(plan.neighbours) != expected:
+        yield Finding("neighbours", "neighbours", 1, f"expected {expected}, got {dict(plan.neighbours)}")
+
+
+def _every_slice_once(plan: Plan, found: list[Location]) -> Iterator[Finding]:
+    placed: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for location in found:
+        placed[location.pipeline, location.stage].append(location.slice)
+    for number, pipeline in enumerate(plan.pipelines):
+        for position, stage in enumerate(pipeline.stages):
+            got = sorted(placed[number, position])
+            if got != list(range(stage.slices)):
+                missing = set(range(stage.slices)) - set(got)
+                text = f"expected each of {stage.slices} slices once, got {len(got)}, {len(missing)} of them missing"
+                amount = len(missing) or len(got) - stage.slices
+                yield Finding("placement", f"pipelines[{number}].stages[{position}]", amount, text)
+
+
+def _enough_devices(problem: Problem, by_device: Mapping[tuple[str, int], object]) -> Iterator[Finding]:
+    needed: dict[str, int] = {}
+    for name, number in by_device:
+        needed[name] = max(needed.get(name, 0), number + 1)
+    for name, devices in needed.items():
+        count = problem.cluster.device(name).count
+        if devices > count:
+            yield Finding("devices", name, devices - count, f"expected at most {count}, got {devices}")
+
+
+def _device(problem: Problem, plan: Plan, device: DeviceType, where: str, held: list[Location]) -> Iterator[Finding]:
+    """Check one device: processes of one stage per segment, a layout, memory, and who may share it."""
+    by_slot: defaultdict[int, list[Location]] = defaultdict(list)
+    for location in held:
+        by_slot[location.slot].append(location)
+    segments, memory_bytes = [], 0
+    for slot, sharers in by_slot.items():
+        stages = {(one.pipeline, one.stage) for one in sharers}
+        stage = _stage(plan, sharers[0])
+        together = processes(stage.share)
+        if len(stages) > 1 or len(sharers) > together:
+            got = ", ".join(f"pipelines[{p}].stages[{s}]" for p, s in sorted(stages))
+            text = f"expected {together} slices of one stage on a segment, got {len(sharers)} of {got}"
+            yield Finding("placement", f"{where}, slot {slot}", len(sharers), text)
+        segments.append((kind_of(stage.share), slot))
+        for one in sharers:
+            loaded = _stage(plan, one)
+            pipeline = plan.pipelines[one.pipeline]
+            profile = problem.dnn(pipeline.dnn).variant(pipeline.variant)
+            memory_bytes += profile.memory_bytes(loaded.batch, loaded.first_block, loaded.last_block)
+    divided = geometries(device, [kind for kind, _ in segments])
+    if len(divided) > 1 or not fits(divided[0], segments):
+        text = f"expected a layout of {device.name}, got {', '.join(f'{kind} at {slot}' for kind, slot in segments)}"
+        yield Finding("layout", where, 1, text)
+    if device.memory_bytes is not None and memory_bytes > device.memory_bytes:
+        text = f"expected at most {device.memory_bytes} bytes on a device, got {memory_bytes}"
+        yield Finding("memory", where, memory_bytes - device.memory_bytes, text)
+    owners = {
+        pool_of(problem.options.device_sharing, one.device, plan.pipelines[one.pipeline].dnn, one.stage) for one in held
+    }
+    if len(owners) > 1:
+        got = ", ".join(f"{dnn} stage {position}" for _, dnn, position in sorted(owners))
+        text = f"expected one DNN and position, for devices are not shared, got {got}"
+        yield Finding("placement", where, len(owners) - 1, text)
+
+
+def _stage(plan: Plan, location: Location) -> Stage:
+    return plan.pipelines[location.pipeline].stages[location.stage]
+
+
+def _cards(problem: Problem, plan: Plan, found: list[Location], tolerance: float) -> Iterator[Finding]:
+    """Check that no server's card is asked to send, or to receive, more than all the time."""
+    loads = [[_card_loads(problem, plan, number, position) for position in range(len(pipeline.stages))]
+             for number, pipeline in enumerate(plan.pipelines)]  # fmt: skip
+    used: defaultdict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for location in found:
+        sent, received = loads[location.pipeline][location.stage]
+        card = used[location.device, location.server]
+        card[0] += sent
+        card[1] += received
+    for (name, server), card in used.items():
+        for word, load in zip(("send", "receive"), card, strict=True):
+            if load > 1 + tolerance:
+                text = f"expected to {word} at most all the time, got {load:.6g} of it"
+                yield Finding("cards", f"{name} server {server}", load - 1, text)
+
+
+def _card_loads(problem: Problem, plan: Plan, number: int, position: int) -> tuple[float, float]:
+    """Return the part of the time that a slice of a stage sends, and receives, at the planned throughput."""
+    pipeline = plan.pipelines[number]
+    profile = problem.dnn(pipeline.dnn).variant(pipeline.variant)
+    loads = [0.0, 0.0]
+    for way, sender in enumerate((position, position - 1)):
+        if 0 <= sender < len(pipeline.stages) - 1:
+            stage, receiver = pipeline.stages[sender], pipeline.stages[sender + 1]
+            size_bytes = profile.cut_bytes[stage.last_block - 1]
+            wire_us = problem.cluster.network.wire_us(stage.device, receiver.device, size_bytes)
+            loads[way] = pipeline.throughput_rps * wire_us * 1e-6 / pipeline.stages[position].slices
+    return loads[0], loads[1]

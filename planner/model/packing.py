@@ -1,0 +1,308 @@
+"""Which segments fit on one device together: layouts, and where sums of fractions say the same.
+
+A *layout* is a multiset of segments that one device can hold at once; it is *maximal* if no segment can be added.
+Segments fit on D devices if D maximal layouts contain them.
+
+*Sums decide* for kinds of which each fills a device alone and lies anywhere, if any numbers of them fit on as many
+devices as their fractions sum to, rounded up. They do for {1/2, 1/3, 1/4}, and for kinds that divide each other; not
+for {1/2, 1/3, 1/5}: 1/2 + 2/3 + 4/5 = 1.967, and no two devices hold these. It is enough to look at fewer segments of
+each kind than fill a device, for full devices can be taken away first.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise, product
+from math import prod
+
+from planner.model.cluster import DeviceType
+from planner.model.segments import Kind
+
+Layout = tuple[int, ...]  # numbers of segments, one per kind of a geometry
+REMAINDERS = 2_000  # up to so many are looked at to find whether sums decide
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Kinds of segments that divide a device the same way: ``widths`` on ``slots``, from ``starts`` on.
+
+    ``memory`` is what a segment of each kind holds (bytes), ``memory_limit`` what a device does; both 0 where they are
+    no limit. ``allowed`` lists the layouts that the device knows, nothing where it knows all that fit.
+    """
+
+    slots: int
+    kinds: tuple[Kind, ...]
+    widths: tuple[int, ...]
+    starts: tuple[tuple[int, ...], ...]
+    memory: tuple[int, ...]
+    memory_limit: int
+    allowed: tuple[Layout, ...]
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether every segment may lie anywhere, and slots are all that limits."""
+        free = all(len(starts) == self.slots - w + 1 for starts, w in zip(self.starts, self.widths, strict=True))
+        return free and not self.memory_limit and not self.allowed
+
+    @property
+    def fills_alone(self) -> bool:
+        """Whether segments of each kind alone fill a device, so that only fractions count where these may be cut."""
+        return self.anywhere and all(self.slots % width == 0 for width in self.widths)
+
+
+def geometries(device: DeviceType, kinds: Iterable[Kind]) -> tuple[Geometry, ...]:
+    """Return the geometries of the kinds given: that of 1/k, that of the named ones, either where there are such.
+
+    >>> [geometry.kinds for geometry in geometries(DeviceType("A", 1, shares=(1, 2), cores=4), [2, "1 core", 1])]
+    [(1, 2), ('1 core',)]
+    """
+    wanted = set(kinds)
+    found = []
+    for group in ([k for k in device.shares if k in wanted], [name for name in device.names if name in wanted]):
+        if not group:
+            continue
+        divided = device.division(group[0])
+        memory = [0] * len(group) if isinstance(group[0], int) else [_memory(device, kind) for kind in group]
+        limited = device.memory_bytes is not None and any(
+            held * divided.slots > device.memory_bytes * divided.widths[kind]
+            for held, kind in zip(memory, group, strict=True)
+        )
+        named = isinstance(group[0], str)
+        allowed = [tuple(layout.get(str(kind), 0) for kind in group) for layout in device.layouts] if named else []
+        found.append(
+            Geometry(
+                divided.slots,
+                tuple(group),
+                tuple(divided.widths[kind] for kind in group),
+                tuple(divided.starts[kind] for kind in group),
+                tuple(memory) if limited else (0,) * len(group),
+                device.memory_bytes or 0 if limited else 0,
+                tuple(allowed),
+            )
+        )
+    return tuple(found)
+
+
+def _memory(device: DeviceType, kind: Kind) -> int:
+    return int(device.segment_memory_bytes(kind) or 0)
+
+
+@lru_cache(maxsize=1000)
+def sums_decide(geometry: Geometry) -> bool:
+    """Tell whether any segments fit on as many devices as their fractions sum to, rounded up.
+
+    >>> halves_to_fifths = DeviceType("A", 1, shares=(2, 3, 5))
+    >>> sums_decide(geometries(halves_to_fifths, [2, 3])[0]), sums_decide(geometries(halves_to_fifths, [2, 3, 5])[0])
+    (True, False)
+    """
+    if not geometry.fills_alone:
+        return False
+    widths = sorted(geometry.widths)
+    if all(larger % smaller == 0 for smaller, larger in pairwise(widths)):
+        return True
+    most = [geometry.slots // width for width in widths]
+    if prod(most) > REMAINDERS:
+        return False
+    remainders = product(*(range(count) for count in most))
+    return all(
+        len(_fewest_bins(geometry.slots, _widths(widths, counts))) == -(-_total(widths, counts) // geometry.slots)
+        for counts in remainders
+    )
+
+
+def _total(widths: Iterable[int], counts: Iterable[int]) -> int:
+    return sum(width * count for width, count in zip(widths, counts, strict=True))
+
+
+def _widths(widths: Iterable[int], counts: Iterable[int]) -> tuple[int, ...]:
+    """Return the widths of single segments, the widest first."""
+    return tuple(sorted((w for w, n in zip(widths, counts, strict=True) for _ in range(n)), reverse=True))
+
+
+@lru_cache(maxsize=10_000)
+def _fewest_bins(slots: int, widths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return falling widths packed into the fewest devices; exact, for a dozen of them."""
+    count = -(-sum(widths) // slots)
+    while True:
+        bins: list[list[int]] = [[] for _ in range(count)]
+        if _place(slots, widths, bins):
+            return tuple(tuple(held) for held in bins)
+        count += 1
+
+
+def _place(slots: int, widths: tuple[int, ...], bins: list[list[int]]) -> bool:
+    if not widths:
+        return True
+    tried = set()
+    for held in bins:
+        used = sum(held)
+        if used + widths[0] <= slots and used not in tried:
+            tried.add(used)  # devices that are equally full are the same
+            held.append(widths[0])
+            if _place(slots, widths[1:], bins):
+                return True
+            held.pop()
+    return False
+
+
+@lru_cache(maxsize=1000)
+def maximal_layouts(geometry: Geometry) -> tuple[Layout, ...]:
+    """Return the layouts to which no segment can be added, none of which is contained in another.
+
+    >>> maximal_layouts(geometries(DeviceType("A", 1, mig="a30-24gb"), ["1g.6gb", "2g.12gb"])[0])
+    ((0, 2), (2, 1), (4, 0))
+    """
+    found = set(_layouts(geometry))
+    if geometry.memory_limit:
+        found = {one for one in found if _total(geometry.memory, one) <= geometry.memory_limit}
+    if geometry.allowed:
+        found = {one for one in found if any(_within(one, other) for other in geometry.allowed)}
+    larger = sorted(found, key=lambda layout: -sum(layout))
+    best: list[Layout] = []
+    for layout in larger:
+        if any(layout) and not any(_within(layout, other) for other in best):
+            best.append(layout)
+    return tuple(sorted(best))
+
+
+def _within(layout: Layout, other: Layout) -> bool:
+    return all(one <= most for one, most in zip(layout, other, strict=True))
+
+
+def _layouts(geometry: Geometry) -> Iterator[Layout]:
+    """Yield layouts that fit the slots; of those that may lie anywhere and know no other limit only full ones."""
+    if all(len(starts) == geometry.slots - w + 1 for starts, w in zip(geometry.starts, geometry.widths, strict=True)):
+        only_full = geometry.anywhere
+        yield from _by_width(geometry.widths, geometry.slots, only_full)
+    else:
+        yield from _by_slot(geometry, 0)
+
+
+def _by_width(widths: tuple[int, ...], slots: int, only_full: bool) -> Iterator[Layout]:
+    if not widths:
+        yield ()
+        return
+    most = slots // widths[0]
+    fewest = most if only_full and len(widths) == 1 else 0
+    for count in range(fewest, most + 1):
+        for rest in _by_width(widths[1:], slots - count * widths[0], only_full):
+            yield (count, *rest)
+
+
+@lru_cache(maxsize=1000)
+def _by_slot(geometry: Geometry, slot: int) -> frozenset[Layout]:
+    """Return the layouts of the slots from one on."""
+    if slot == geometry.slots:
+        return frozenset([(0,) * len(geometry.kinds)])
+    found = set(_by_slot(geometry, slot + 1))
+    for number, (width, starts) in enumerate(zip(geometry.widths, geometry.starts, strict=True)):
+        if slot in starts:
+            for rest in _by_slot(geometry, slot + width):
+                found.add((*rest[:number], rest[number] + 1, *rest[number + 1 :]))
+    return frozenset(found)
+
+
+def arranged(geometry: Geometry, layout: Layout) -> tuple[tuple[int, int], ...]:
+    """Return (kind, first slot) of every segment of a layout on a device; kinds are indices.
+
+    >>> geometry = geometries(DeviceType("A", 1, mig="a100-80gb"), ["1g.10gb", "2g.20gb", "3g.40gb"])[0]
+    >>> arranged(geometry, (2, 1, 1))
+    ((2, 4), (1, 0), (0, 2), (0, 3))
+    """
+    order = sorted(range(len(layout)), key=lambda kind: -geometry.widths[kind])
+    wanted = tuple(kind for kind in order for _ in range(layout[kind]))
+    found = _arrange(geometry, wanted, frozenset())
+    if found is None:
+        raise ValueError(f"layout {layout} does not fit a device: {geometry}")
+    return found
+
+
+def _arrange(geometry: Geometry, wanted: tuple[int, ...], taken: frozenset[int]) -> tuple[tuple[int, int], ...] | None:
+    """Place segments one by one; of the places of one, those that leave room for the widest come first."""
+    if not wanted:
+        return ()
+    kind, width = wanted[0], geometry.widths[wanted[0]]
+    for start in _preferred(geometry, kind):
+        slots = frozenset(range(start, start + width))
+        if not slots & taken:
+            rest = _arrange(geometry, wanted[1:], taken | slots)
+            if rest is not None:
+                return ((kind, start), *rest)
+            if geometry.anywhere:
+                return None
+    return None
+
+
+def _preferred(geometry: Geometry, kind: int) -> tuple[int, ...]:
+    """Of segments with few places the last come first: 3g of an A100 leaves its first slots to 4g."""
+    starts = geometry.starts[kind]
+    return (
+        starts if geometry.anywhere else tuple(sorted(starts, key=lambda start: (len(starts) <= 2) * -start or start))
+    )
+
+
+def packed(geometry: Geometry, counts: Mapping[Kind, int]) -> list[Layout]:
+    """Return layouts, one per device, that hold at least so many segments of each kind.
+
+    They are the fewest where sums decide; elsewhere what first fit, the widest first, makes of them.
+    """
+    left = [counts.get(kind, 0) for kind in geometry.kinds]
+    if sums_decide(geometry):
+        return list(_packed_by_sums(geometry, left))
+    layouts, found = maximal_layouts(geometry), []
+    weights = geometry.widths
+    while any(left):
+        held = [tuple(min(n, most) for n, most in zip(left, layout, strict=True)) for layout in layouts]
+        best = max(held, key=lambda one: (_total(weights, one), one[::-1]))
+        left = [n - taken for n, taken in zip(left, best, strict=True)]
+        found.append(best)
+    return found
+
+
+def _packed_by_sums(geometry: Geometry, left: list[int]) -> Iterator[Layout]:
+    """Yield devices full of one kind, then the rest, from the smallest width on where kinds divide each other."""
+    rest = []
+    for number, (count, width) in enumerate(zip(left, geometry.widths, strict=True)):
+        full, remainder = divmod(count, geometry.slots // width)
+        rest.append(remainder)
+        for _ in range(full):
+            yield tuple(geometry.slots // width if kind == number else 0 for kind in range(len(left)))
+    if not any(rest):
+        return
+    ordered = sorted(set(geometry.widths))
+    if all(larger % smaller == 0 for smaller, larger in pairwise(ordered)):
+        bins: Iterable[Iterable[int]] = _first_fit(geometry.slots, _widths(geometry.widths, rest))
+    else:
+        bins = _fewest_bins(geometry.slots, _widths(geometry.widths, rest))
+    for held in bins:
+        widths = list(held)
+        yield tuple(widths.count(width) for width in geometry.widths)
+
+
+def _first_fit(slots: int, widths: tuple[int, ...]) -> list[list[int]]:
+    """Pack falling widths that divide each other: first fit is then exact."""
+    bins: list[list[int]] = []
+    for width in widths:
+        for held in bins:
+            if sum(held) + width <= slots:
+                held.append(width)
+                break
+        else:
+            bins.append([width])
+    return bins
+
+
+def fits(geometry: Geometry, segments: Iterable[tuple[Kind, int]]) -> bool:
+    """Tell whether (kind, first slot) are segments that one device can hold at once."""
+    taken: set[int] = set()
+    counts = dict.fromkeys(geometry.kinds, 0)
+    for kind, start in segments:
+        number = geometry.kinds.index(kind)
+        slots = set(range(start, start + geometry.widths[number]))
+        if start not in geometry.starts[number] or slots & taken:
+            return False
+        taken |= slots
+        counts[kind] += 1
+    return any(_within(tuple(counts.values()), layout) for layout in maximal_layouts(geometry)) or not any(
+        counts.values()
+    )

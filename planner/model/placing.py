@@ -1,0 +1,217 @@
+"""Where slices lie: from the pools of a plan to segments of devices, and back.
+
+Pools that may share devices are placed together: under ``device_sharing`` "own" those of one position of one DNN, under
+"shared" all of a type. Their segments go to as few devices as `planner.model.packing` knows, or to given layouts; the
+stages are laid down one after the other, so that the slices of a DNN lie side by side.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from planner.model.cluster import DeviceType
+from planner.model.packing import Layout, arranged, geometries, packed
+from planner.model.plan import Pipeline, Placed, Plan, Stage
+from planner.model.problem import DeviceSharing, Problem
+from planner.model.segments import Kind, kind_of, processes
+
+Pool = tuple[str, str, int]  # device type, and DNN and position where these do not share devices
+Layouts = Mapping[Kind, int]  # numbers of segments of one device
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where one slice lies: ``number`` of the device among those of its type, server, and first slot of the segment."""
+
+    pipeline: int
+    stage: int
+    slice: int
+    device: str
+    number: int
+    server: int
+    slot: int
+
+
+def pool_of(sharing: DeviceSharing, device: str, dnn: str, position: int) -> Pool:
+    """Return the pool whose slices may lie on a device with those of a stage.
+
+    >>> pool_of("own", "L4", "resnet", 1), pool_of("shared", "L4", "resnet", 1)
+    (('L4', 'resnet', 1), ('L4', '', 0))
+    """
+    return (device, "", 0) if sharing == "shared" else (device, dnn, position)
+
+
+def place(
+    problem: Problem, pipelines: Sequence[Pipeline], layouts: Mapping[Pool, Sequence[Layouts]] | None = None
+) -> tuple[Placed, ...]:
+    """Return where the slices of pipelines lie.
+
+    Parameters
+    ----------
+    layouts
+        The devices of a pool by the segments that they have; pools that are not in it are packed here.
+
+    Examples
+    --------
+    Three halves and a third fit on two devices:
+
+    >>> from planner.model import *
+    >>> provenance = Provenance("measured", "by hand")
+    >>> tables = tuple(LatencyTable("L4", k, (1,), ((9,),), provenance) for k in (2, 3))
+    >>> profile = Profile("toy", (Block(("a",)),), (), tables)
+    >>> cluster = Cluster((DeviceType("L4", 2, shares=(2, 3)),), Network(10))
+    >>> problem = Problem(cluster, (Dnn("toy", 20_000, (profile,)),))
+    >>> stages = [Stage(0, 1, "L4", k, slices, 1, 9, 0.0, 1.0) for k, slices in ((2, 3), (3, 1))]
+    >>> for placed in place(problem, [Pipeline("toy", "toy", 1.0, 0.0, 0.0, (stage,)) for stage in stages]):
+    ...     print(placed.pipeline, placed.slices, "on device", placed.device, "at", placed.slots)
+    0 2 on device 0 at (0, 3)
+    0 1 on device 1 at (0,)
+    1 1 on device 1 at (3,)
+    """
+    members: defaultdict[Pool, list[tuple[int, int, Stage]]] = defaultdict(list)
+    for number, pipeline in enumerate(pipelines):
+        for position, stage in enumerate(pipeline.stages):
+            pool = pool_of(problem.options.device_sharing, stage.device, pipeline.dnn, position)
+            members[pool].append((number, position, stage))
+    used: Counter[str] = Counter()
+    found: list[Placed] = []
+    for pool, stages in members.items():
+        device = problem.cluster.device(pool[0])
+        segments: Counter[Kind] = Counter()
+        for _, _, stage in stages:
+            segments[kind_of(stage.share)] += -(-stage.slices // processes(stage.share))
+        given = None if layouts is None else layouts.get(pool)
+        free, devices = _free_segments(device, segments, given, used[pool[0]])
+        used[pool[0]] += devices
+        for number, position, stage in stages:
+            found += _laid_down(number, position, stage, free)
+    return tuple(sorted(found, key=lambda one: (one.pipeline, one.stage, one.first_slice)))
+
+
+def _free_segments(
+    device: DeviceType, segments: Mapping[Kind, int], given: Sequence[Layouts] | None, first: int
+) -> tuple[dict[Kind, Iterator[tuple[int, int]]], int]:
+    """Return (device, slot) of the segments of each kind, device by device, and how many devices they take."""
+    places: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
+    number = first
+    for geometry in geometries(device, segments):
+        mine = {kind: segments[kind] for kind in geometry.kinds}
+        if given is None:
+            chosen = packed(geometry, mine)
+        else:
+            of_devices = [tuple(one.get(kind, 0) for kind in geometry.kinds) for one in given]
+            chosen = _trimmed([one for one in of_devices if any(one)], [mine[kind] for kind in geometry.kinds])
+        chosen.sort(key=lambda layout: (-sum(w * n for w, n in zip(geometry.widths, layout, strict=True)), layout))
+        for layout in chosen:
+            for kind, slot in arranged(geometry, layout):
+                places[geometry.kinds[kind]].append((number, slot))
+            number += 1
+    return {kind: iter(sorted(found)) for kind, found in places.items()}, number - first
+
+
+def _trimmed(layouts: list[Layout], counts: list[int]) -> list[Layout]:
+    """Take away segments that nothing needs, and devices that are then empty."""
+    left, kept = list(counts), []
+    for layout in sorted(layouts, key=lambda one: -sum(min(n, most) for n, most in zip(left, one, strict=True))):
+        taken = tuple(min(n, most) for n, most in zip(left, layout, strict=True))
+        left = [n - one for n, one in zip(left, taken, strict=True)]
+        if any(taken):
+            kept.append(taken)
+    return kept
+
+
+def _laid_down(
+    number: int, position: int, stage: Stage, free: Mapping[Kind, Iterator[tuple[int, int]]]
+) -> Iterator[Placed]:
+    """Yield a stage's slices on the next free segments, devices on which they lie alike in one."""
+    together = processes(stage.share)
+    segments = [next(free[kind_of(stage.share)]) for _ in range(-(-stage.slices // together))]
+    by_device = [
+        (device, [slot for _, slot in group for _ in range(together)])
+        for device, group in groupby(segments, key=lambda place: place[0])
+    ]
+    by_device[-1][1][len(by_device[-1][1]) - (len(segments) * together - stage.slices) :] = []
+    first_slice, at = 0, 0
+    while at < len(by_device):
+        device, slots = by_device[at]
+        alike = 1
+        while at + alike < len(by_device) and by_device[at + alike] == (device + alike, slots):
+            alike += 1
+        yield Placed(number, position, first_slice, device, alike, tuple(slots))
+        first_slice += alike * len(slots)
+        at += alike
+
+
+def placement_of(problem: Problem, plan: Plan) -> tuple[Placed, ...]:
+    """Return where the slices of a plan lie: as it says, or, where it does not, as `place` puts them."""
+    return plan.placement or place(problem, plan.pipelines)
+
+
+def locations(problem: Problem, plan: Plan) -> Iterator[Location]:
+    """Yield where every slice of a plan lies, in plan order."""
+    for placed in placement_of(problem, plan):
+        stage = plan.pipelines[placed.pipeline].stages[placed.stage]
+        per_server = problem.cluster.device(stage.device).devices_per_server
+        for offset in range(placed.devices):
+            number = placed.device + offset
+            for index, slot in enumerate(placed.slots):
+                yield Location(
+                    placed.pipeline,
+                    placed.stage,
+                    placed.first_slice + offset * len(placed.slots) + index,
+                    stage.device,
+                    number,
+                    number // per_server,
+                    slot,
+                )
+
+
+def devices_used(problem: Problem, plan: Plan) -> Counter[str]:
+    """Return the devices of each type on which slices of a plan lie."""
+    used: defaultdict[str, set[int]] = defaultdict(set)
+    for placed in placement_of(problem, plan):
+        stage = plan.pipelines[placed.pipeline].stages[placed.stage]
+        used[stage.device].update(range(placed.device, placed.device + placed.devices))
+    return Counter({name: len(numbers) for name, numbers in used.items()})
+
+
+def tenants(problem: Problem, plan: Plan) -> dict[tuple[str, int], set[tuple[int, int]]]:
+    """Return the stages (pipeline, stage) that have slices on each device (type, number)."""
+    found: defaultdict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
+    for placed in placement_of(problem, plan):
+        device = plan.pipelines[placed.pipeline].stages[placed.stage].device
+        for number in range(placed.device, placed.device + placed.devices):
+            found[device, number].add((placed.pipeline, placed.stage))
+    return dict(found)
+
+
+def neighbour_grounds(problem: Problem, plan: Plan) -> dict[str, str]:
+    """Return, per device type with unlike stages on one device, on what ground their latencies stand.
+
+    Stages are unlike that run other blocks or another model. A type that only *assumes* counts as *measured* where all
+    tables were measured beside every other model on their devices.
+    """
+    grounds: dict[str, str] = {}
+    for (name, _), stages in sorted(tenants(problem, plan).items()):
+        if len({_loaded(plan, *stage) for stage in stages}) == 1:
+            continue
+        ground = problem.cluster.device(name).ground
+        if ground == "assumed" and all(_measured_beside(problem, plan, stage, stages) for stage in stages):
+            ground = "measured"
+        grounds[name] = "assumed" if "assumed" in (ground, grounds.get(name)) else ground
+    return grounds
+
+
+def _loaded(plan: Plan, pipeline: int, stage: int) -> tuple[str, int, int]:
+    """Return what a slice has loaded: a model, and its blocks."""
+    found = plan.pipelines[pipeline].stages[stage]
+    return plan.pipelines[pipeline].variant, found.first_block, found.last_block
+
+
+def _measured_beside(problem: Problem, plan: Plan, stage: tuple[int, int], others: set[tuple[int, int]]) -> bool:
+    """Tell whether a stage's latencies were measured beside the models of the other stages of a device."""
+    pipeline = plan.pipelines[stage[0]]
+    at = pipeline.stages[stage[1]]
+    table = problem.dnn(pipeline.dnn).variant(pipeline.variant).table(at.device, at.share)
+    return {plan.pipelines[other].variant for other, _ in others - {stage}} <= set(table.beside)
