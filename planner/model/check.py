@@ -220,7 +220,7 @@ def _latency(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iter
 
 def _building_us(problem: Problem, dnn: Dnn, pipeline: Pipeline) -> float | None:
     """Return B as it must be; None where X0 is not part of the problem."""
-    if pipeline.batch == 1:
+    if pipeline.batch == 1 or problem.options.batch_building_factor == 0:
         return 0.0
     if dnn.np_throughput_rps is None:
         return None

@@ -306,3 +306,18 @@ def fits(geometry: Geometry, segments: Iterable[tuple[Kind, int]]) -> bool:
     return any(_within(tuple(counts.values()), layout) for layout in maximal_layouts(geometry)) or not any(
         counts.values()
     )
+
+
+@lru_cache(maxsize=1000)
+def _most_segments(geometry: Geometry) -> int:
+    return max((layout[0] for layout in maximal_layouts(geometry)), default=0)
+
+
+def most_segments(device: DeviceType, kind: Kind) -> int:
+    """Return how many segments of one kind a device holds at most.
+
+    >>> gpu = DeviceType("A", 1, shares=(1, 3), mig="a100-80gb")
+    >>> most_segments(gpu, 3), most_segments(gpu, "3g.40gb"), most_segments(gpu, "1g.10gb")
+    (3, 2, 7)
+    """
+    return kind if isinstance(kind, int) else _most_segments(geometries(device, [kind])[0])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from planner.model.cluster import DeviceType
-from planner.model.packing import Layout, arranged, geometries, packed
+from planner.model.packing import Geometry, Layout, arranged, geometries, packed, sums_decide
 from planner.model.plan import Pipeline, Placed, Plan, Stage
 from planner.model.problem import DeviceSharing, Problem
 from planner.model.segments import Kind, kind_of, processes
@@ -96,18 +96,37 @@ def _free_segments(
     places: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
     number = first
     for geometry in geometries(device, segments):
-        mine = {kind: segments[kind] for kind in geometry.kinds}
-        if given is None:
-            chosen = packed(geometry, mine)
-        else:
-            of_devices = [tuple(one.get(kind, 0) for kind in geometry.kinds) for one in given]
-            chosen = _trimmed([one for one in of_devices if any(one)], [mine[kind] for kind in geometry.kinds])
+        chosen = _chosen(geometry, segments, given)
         chosen.sort(key=lambda layout: (-sum(w * n for w, n in zip(geometry.widths, layout, strict=True)), layout))
         for layout in chosen:
             for kind, slot in arranged(geometry, layout):
                 places[geometry.kinds[kind]].append((number, slot))
             number += 1
     return {kind: iter(sorted(found)) for kind, found in places.items()}, number - first
+
+
+def _chosen(geometry: Geometry, segments: Mapping[Kind, int], given: Sequence[Layouts] | None) -> list[Layout]:
+    """Return the layouts of as many devices as the segments take."""
+    if given is None or sums_decide(geometry):
+        return packed(geometry, segments)
+    of_devices = [tuple(one.get(kind, 0) for kind in geometry.kinds) for one in given]
+    return _trimmed([one for one in of_devices if any(one)], [segments[kind] for kind in geometry.kinds])
+
+
+def devices_for(device: DeviceType, segments: Mapping[Kind, int], given: Sequence[Layouts] | None = None) -> int:
+    """Return how many devices segments of one pool take, as `place` lays them.
+
+    >>> devices_for(DeviceType("L4", 9, shares=(1, 2, 3)), {2: 3, 3: 2})
+    3
+    """
+    total = 0
+    for geometry in geometries(device, segments):
+        if sums_decide(geometry):
+            filled = sum(w * segments[kind] for kind, w in zip(geometry.kinds, geometry.widths, strict=True))
+            total += -(-filled // geometry.slots)
+        else:
+            total += len(_chosen(geometry, segments, given))
+    return total
 
 
 def _trimmed(layouts: list[Layout], counts: list[int]) -> list[Layout]:

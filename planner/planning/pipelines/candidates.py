@@ -1,20 +1,22 @@
 """Candidates: pipelines with everything fixed but their size (PPipe, ATC'25, section 5).
 
-A candidate of a DNN fixes a variant, the cuts, a device type g and a share 1/k per stage, and the batch size b.
+A candidate of a DNN fixes a variant, the cuts, a device type g and a share 1/k per stage (or a named segment of g), and
+the batch size b.
 For its stage s on blocks [i, j)
 
     inference    L_s = sum over the blocks of max(1, latency_us[g][k][b][block])
     transfer     T_s = b · t_j + hop latency to the next stage's servers, with t_j = cut bytes · 8 / bandwidth;
                  0 for the last stage
     one slice    x_s = min(b / L_s, 1 / (t_in · k · G), 1 / (t_out · k · G)), where G is the number of devices whose
-                 slices share a network card (`Problem.card_devices`); an absent transfer does not limit
+                 slices share a network card (`Problem.card_devices`), and k how many of these slices fill a device; an
+                 absent transfer does not limit
     building     B = factor · (b - 1) / X0, where X0 is NP's throughput for the DNN
 
 and the candidate is feasible if
 
     memory       a slice holds its stage's parameters and its activations at b (where the type's memory is known)
     latency      sum(L_s + T_s) + B + slack <= SLO
-    devices      its stages fit on the cluster at one slice each; positions do not share a device
+    devices      its stages fit on the cluster at one slice each; positions do not share a device, unless all do
 
 Candidates of a variant with equal devices and shares differ only in the vector (x_s): the Pareto-best are kept.
 
@@ -30,22 +32,23 @@ rows of arrays. Rows that cannot end within the budget, even at every block's fa
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
+from math import inf, lcm
 
 import numpy as np
 
 from planner.model import Dnn, Problem, Profile
+from planner.model.segments import Share, processes
 from planner.planning.arrays import Flags, Floats, Integers
 
 LATENCY_TOLERANCE = 1e-12  # of the SLO: rounding of the sums above, far below the microsecond
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Candidate:
     """A pipeline of one DNN with its cuts, devices, shares and batch sizes chosen; only slices are open.
 
-    Sequences have one entry per stage; stage s runs blocks [cuts[s], cuts[s + 1]) on 1/shares[s] of a device
-    of type ``devices[s]`` (an index into ``cluster.device_types``) and one of its slices sustains
+    Sequences have one entry per stage; stage s runs blocks [cuts[s], cuts[s + 1]) on share ``shares[s]`` of a
+    device of type ``devices[s]`` (an index into ``cluster.device_types``) and one of its slices sustains
     ``slice_rps[s]`` requests/s (x_s). ``dnn`` and ``variant`` are indices into the problem.
     """
 
@@ -53,7 +56,7 @@ class Candidate:
     variant: int
     cuts: tuple[int, ...]
     devices: tuple[int, ...]
-    shares: tuple[int, ...]
+    shares: tuple[Share, ...]
     batches: tuple[int, ...]
     slice_rps: tuple[float, ...]
 
@@ -61,6 +64,20 @@ class Candidate:
     def parts(self) -> tuple[int, ...]:
         """Parts in which each stage runs a batch, on as many slices at the same time: b / b_s."""
         return tuple(self.batches[0] // batch for batch in self.batches)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Numbers of which the slices of each stage are a multiple: its parts, and the processes of a segment."""
+        return tuple(lcm(parts, processes(share)) for parts, share in zip(self.parts, self.shares, strict=True))
+
+    def __lt__(self, other: "Candidate") -> bool:
+        """Order candidates by their fields; shares 1/k come before named ones."""
+        return self._key < other._key
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        shares = tuple((isinstance(share, str), share) for share in self.shares)
+        return self.dnn, self.variant, self.cuts, self.devices, shares, self.batches, self.slice_rps
 
 
 def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, pareto: bool = True) -> list[Candidate]:
@@ -124,7 +141,7 @@ def fastest_candidate(problem: Problem, dnn_index: int, x0_rps: float) -> tuple[
 
 def batch_building_us(problem: Problem, batch: int, x0_rps: float) -> float:
     """Return B, the time (µs) to build a batch while requests arrive at X0; infinite where X0 is 0 and b > 1."""
-    if batch == 1:
+    if batch == 1 or problem.options.batch_building_factor == 0:
         return 0.0
     return problem.options.batch_building_factor * (batch - 1) / x0_rps * 1e6 if x0_rps > 0 else inf
 
@@ -136,14 +153,14 @@ def planned_batches(profile: Profile) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Placement:
-    """A place where a stage can run: 1/``share`` of a device of type ``device`` (an index), as arrays over batches.
+    """A place where a stage can run: a share of a device of type ``device`` (an index), as arrays over batches.
 
     ``before_us[batch, block]`` sums the latencies of the blocks before ``block``; ``usable[batch, first, last]``
     tells whether blocks [first, last) have latencies at that batch and fit the slice's memory.
     """
 
     device: int
-    share: int
+    share: Share
     before_us: Integers
     usable: Flags
 
@@ -154,7 +171,7 @@ def placements(problem: Problem, profile: Profile) -> list[Placement]:
     memory_bytes = _stage_memory_bytes(profile, batches)
     found = []
     for index, device in enumerate(problem.cluster.device_types):
-        for share in device.shares:
+        for share in device.offers:
             if device.count == 0 or not profile.has(device.name, share):
                 continue
             table = profile.table(device.name, share)
@@ -163,7 +180,7 @@ def placements(problem: Problem, profile: Profile) -> list[Placement]:
             for row, batch in enumerate(batches):
                 if known[row]:
                     latency_us[row, 1:] = table.block_latency_us(batch)
-            fits = memory_bytes <= (inf if device.memory_bytes is None else device.memory_bytes / share)
+            fits = memory_bytes <= device.slice_memory_bytes(share)
             found.append(
                 Placement(
                     index,
@@ -229,14 +246,17 @@ class _Search:
         wire_us = [0.0, *(network.wire_us(*names, size) for size in self.profile.cut_bytes), 0.0]
         return np.array(wire_us), network.link(*names).hop_latency_us
 
-    def card_slices(self, place: Placement, following: Placement | None) -> int:
-        """Return how many slices of a stage share a network card, given where the next stage is."""
+    def card_slices(self, place: Placement, following: Placement | None) -> float:
+        """Return how many slices of a stage share a network card, given where the next stage is; parts of cards count."""
         types = self.problem.cluster.device_types
         next_name = None if following is None else types[following.device].name
-        return place.share * self.problem.card_devices(types[place.device].name, next_name)
+        device = types[place.device]
+        return float(self.problem.card_devices(device.name, next_name) / device.fraction(place.share))
 
     def fits(self, sequence: tuple[Placement, ...]) -> bool:
-        """Tell whether the cluster has a device of its own for every position."""
+        """Tell whether the cluster has a device of its own for every position, or one for all where they are shared."""
+        if self.problem.options.device_sharing == "shared":
+            return True  # no place is on a type without devices
         types = self.problem.cluster.device_types
         needed = Counter(place.device for place in sequence)
         return all(types[device].count >= count for device, count in needed.items())

@@ -1,13 +1,16 @@
 """Sizings: candidates with their numbers of slices, what every method finds, and plans made of them."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from planner.model import Pipeline, Plan, Problem, Stage, digest
+from planner.model.energy import plan_watts, planned_working_watts
 from planner.model.objective import MAXIMISED, objective_value
+from planner.model.placing import Layouts, Pool, devices_for, devices_used, neighbour_grounds, place, pool_of
 from planner.model.plan import Scheduler
+from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate, batch_building_us
 
 
@@ -32,19 +35,23 @@ class Sized:
         """Return the same throughput on as few slices as it needs."""
         rps = self.throughput_rps * (1 - 1e-12)
         slices = (
-            parts * ceil(rps / (parts * slice_rps))
-            for parts, slice_rps in zip(self.candidate.parts, self.candidate.slice_rps, strict=True)
+            group * ceil(rps / (group * slice_rps))
+            for group, slice_rps in zip(self.candidate.groups, self.candidate.slice_rps, strict=True)
         )
         return Sized(self.candidate, tuple(slices))
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """What a method found: the pipelines in use, a proven bound on the objective, and the solver behind it."""
+    """What a method found: the pipelines in use, a proven bound on the objective, and the solver behind it.
+
+    ``layouts`` holds, for pools in which sums of fractions do not say what fits, the segments of every device.
+    """
 
     pipelines: tuple[Sized, ...]
     bound: float
     backend: str
+    layouts: Mapping[Pool, tuple[Layouts, ...]] = field(default_factory=dict)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -69,33 +76,34 @@ class Sizing:
         """Return the throughput of a DNN (an index)."""
         return sum(sized.throughput_rps for sized in self.pipelines if sized.candidate.dnn == dnn)
 
-    def devices(self) -> dict[int, int]:
-        """Return the whole devices in use per device type (an index); shares of one device serve one (DNN, position).
-
-        >>> halves = Candidate(0, 0, (0, 1), (0,), (2,), (1,), (10.0,))
-        >>> thirds = Candidate(0, 0, (0, 1), (0,), (3,), (1,), (5.0,))
-        >>> Sizing((Sized(halves, (1,)), Sized(thirds, (2,))), 20.0, "highs").devices()
-        {0: 2}
-        """
-        used: dict[tuple[int, int, int], Fraction] = {}
+    def devices(self, problem: Problem) -> dict[int, int]:
+        """Return the devices in use per device type (an index)."""
+        segments: dict[Pool, Counter[Kind]] = {}
         for sized in self.pipelines:
             chosen = sized.candidate
             for position, (device, share, count) in enumerate(
                 zip(chosen.devices, chosen.shares, sized.slices, strict=True)
             ):
-                key = chosen.dnn, position, device
-                used[key] = used.get(key, Fraction()) + Fraction(count, share)
-        total: dict[int, int] = {}
-        for (_, _, device), share_of_devices in used.items():
-            total[device] = total.get(device, 0) + ceil(share_of_devices)
-        return total
+                name, dnn = problem.cluster.device_types[device].name, problem.dnns[chosen.dnn].name
+                pool = pool_of(problem.options.device_sharing, name, dnn, position)
+                segments.setdefault(pool, Counter())[kind_of(share)] += -(-count // processes(share))
+        total: Counter[int] = Counter()
+        for pool, counts in segments.items():
+            index = problem.cluster.index(pool[0])
+            device = problem.cluster.device_types[index]
+            total[index] += devices_for(device, counts, self.layouts.get(pool))
+        return dict(total)
 
     def value(self, problem: Problem) -> float:
         """Return the objective that this sizing reaches."""
+        working = 0.0
+        if problem.options.objective == "least_energy":
+            working = planned_working_watts(problem, [pipeline_of(problem, sized) for sized in self.pipelines])
         return objective_value(
             problem,
             {dnn.name: self.throughput_rps(index) for index, dnn in enumerate(problem.dnns)},
-            {problem.cluster.device_types[index].name: count for index, count in self.devices().items()},
+            {problem.cluster.device_types[index].name: count for index, count in self.devices(problem).items()},
+            working,
         )
 
 
@@ -128,6 +136,7 @@ def build_plan(
         Of what computed the plan, by name.
     """
     pipelines = tuple(pipeline_of(problem, sized) for sized in sorted(sizing.pipelines, key=_reading_order))
+    placement = place(problem, pipelines, sizing.layouts)
     value = sizing.value(problem)
     beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
     plan = Plan(
@@ -145,8 +154,16 @@ def build_plan(
         },
         pipelines=pipelines,
         versions=dict(versions),
+        placement=placement,
     )
-    return replace(plan, status="optimal" if plan.gap <= gap else "feasible")
+    drawn = plan_watts(problem, pipelines, devices_used(problem, plan))
+    return replace(
+        plan,
+        status="optimal" if plan.gap <= gap else "feasible",
+        neighbours=neighbour_grounds(problem, plan),
+        watts=drawn and drawn[0],
+        joules_per_thousand=drawn and drawn[1],
+    )
 
 
 def _reading_order(sized: Sized) -> tuple[int, float, Candidate]:

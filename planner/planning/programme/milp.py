@@ -26,34 +26,36 @@ Constraints
     whole[d,p,g]      sum of n_{c,s} / k(c, s) over the stages s = p on g <= N_{d,p,g}
     devices[g]        sum of N_{d,p,g} over d and p <= U_g <= count_g
 
-A stage that runs batches in parts (``options.stage_batches``) takes its slices in groups of as many: its column
-``slices`` counts groups, and x, 1/k and count_g · k are those of a group.
+Where such sums do not say what fits on devices, layouts take their place (`planner.planning.programme.pools`). With
+shared devices (``options.device_sharing``) the rows of a type stand for all d and p together.
+
+A stage that runs batches in parts (``options.stage_batches``), or several processes in a segment, takes its slices in
+groups of as many: its column ``slices`` counts groups, and x, 1/k and count_g · k are those of a group.
 
 Deviation: PPipe's own programme holds cuts, batch sizes and shares as binaries, with one configuration per sequence of
 device types. Candidates carry those choices, so this one contains all of its plans, and plans with several
 configurations per sequence.
-
-Where all stages at (d, p, g) use whole devices, their n stand in ``devices[g]`` themselves. Rows ``whole`` are written
-in units of 1/lcm(k), so that every coefficient is an integer.
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import ceil, lcm
 
 import numpy as np
 
 from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
+from planner.model.placing import Pool, pool_of
+from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme.backends import Clock, Limits, Start, TooLarge, solve
 from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.programme.objectives import set_objective
-from planner.planning.programme.relaxation import affordable, overloaded, relax, unit_losses
+from planner.planning.programme.pools import PoolColumns, add_pool
+from planner.planning.programme.relaxation import affordable, most_slices, overloaded, rate_watts, relax, unit_losses
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Formulation:
     used: list[int] = field(default_factory=list)
     rate: list[int] = field(default_factory=list)
     slices: list[tuple[int, ...]] = field(default_factory=list)
-    whole: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    pools: dict[Pool, list[PoolColumns]] = field(default_factory=dict)
 
 
 def build(problem: Problem, candidates: Sequence[Candidate]) -> Formulation:
@@ -86,8 +88,8 @@ def build(problem: Problem, candidates: Sequence[Candidate]) -> Formulation:
     _add_columns(formulation)
     _add_throughput_rows(formulation)
     _add_capacity_rows(formulation)
-    _add_device_rows(formulation, _add_whole_device_rows(formulation))
-    set_objective(formulation.model, problem, formulation.throughput, formulation.used)
+    _add_pool_rows(formulation)
+    set_objective(formulation.model, problem, formulation.throughput, formulation.used, _joules(formulation))
     return formulation
 
 
@@ -101,12 +103,16 @@ def _add_columns(formulation: Formulation) -> None:
         formulation.rate.append(model.add_column(f"rate[{name}]"))
         formulation.slices.append(
             tuple(
-                model.add_column(f"slices[{name},{stage}]", upper=types[device].count * share // parts, integer=True)
-                for stage, (device, share, parts) in enumerate(
-                    zip(candidate.devices, candidate.shares, candidate.parts, strict=True)
-                )
+                model.add_column(f"slices[{name},{stage}]", upper=most // group, integer=True)
+                for stage, (most, group) in enumerate(zip(most_slices(problem, candidate), candidate.groups, strict=True))
             )
         )
+
+
+def _joules(formulation: Formulation) -> list[tuple[int, float]]:
+    """Return what a request/s of every candidate draws beside idle devices, where energy is the objective."""
+    watts = rate_watts(formulation.problem, formulation.candidates)
+    return list(zip(formulation.rate, watts.tolist(), strict=True))
 
 
 def _add_throughput_rows(formulation: Formulation) -> None:
@@ -125,67 +131,75 @@ def _add_capacity_rows(formulation: Formulation) -> None:
         zip(formulation.candidates, formulation.rate, formulation.slices, strict=True)
     ):
         name = f"{formulation.problem.dnns[candidate.dnn].name}/{number}"
-        group_rps = (parts * rps for parts, rps in zip(candidate.parts, candidate.slice_rps, strict=True))
+        group_rps = (group * rps for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True))
         for stage, (column, rps) in enumerate(zip(slices, group_rps, strict=True)):
             formulation.model.add_row(f"capacity[{name},{stage}]", [(rate, 1.0), (column, -rps)], upper=0.0)
 
 
-def _add_whole_device_rows(formulation: Formulation) -> list[list[tuple[int, float]]]:
-    """Add sum of n_{c,s} / k <= N_{d,p,g}; return per type the terms that count whole devices."""
+def _add_pool_rows(formulation: Formulation) -> None:
+    """Add the rows of every pool, and sum of its devices <= U_g; the limit count_g is a bound of U_g."""
     problem, model = formulation.problem, formulation.model
-    pools: defaultdict[tuple[int, int, int], list[tuple[int, Fraction]]] = defaultdict(list)
+    members: defaultdict[Pool, defaultdict[Kind, list[tuple[int, Fraction]]]] = defaultdict(lambda: defaultdict(list))
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
-        for position, (column, device, share, parts) in enumerate(
-            zip(slices, candidate.devices, candidate.shares, candidate.parts, strict=True)
+        for position, (column, share, group) in enumerate(
+            zip(slices, candidate.shares, candidate.groups, strict=True)
         ):
-            pools[candidate.dnn, position, device].append((column, Fraction(parts, share)))
-    whole: list[list[tuple[int, float]]] = [[] for _ in problem.cluster.device_types]
-    for key, members in sorted(pools.items()):
-        dnn, position, device = key
-        unit = lcm(*(filled.denominator for _, filled in members))
-        if unit == 1:
-            whole[device] += [(column, float(filled)) for column, filled in members]
-            continue
-        device_type = problem.cluster.device_types[device]
-        name = f"whole[{problem.dnns[dnn].name},{position},{device_type.name}]"
-        formulation.whole[key] = model.add_column(name, upper=device_type.count, integer=True)
-        terms = [(column, float(unit * filled)) for column, filled in members]
-        model.add_row(name, [*terms, (formulation.whole[key], -unit)], upper=0.0)
-        whole[device].append((formulation.whole[key], 1.0))
-    return whole
+            pool = _pool(problem, candidate, position)
+            members[pool][kind_of(share)].append((column, Fraction(group, processes(share))))
+    devices: dict[str, list[tuple[int, float]]] = {device.name: [] for device in problem.cluster.device_types}
+    for pool, segments in sorted(members.items()):
+        device, dnn, position = pool
+        name = f"{dnn},{position},{device}" if dnn else device
+        columns = add_pool(model, name, problem.cluster.device(device), segments)
+        formulation.pools[pool] = columns
+        devices[device] += (term for one in columns for term in one.devices)
+    for (name, terms), used in zip(devices.items(), formulation.used, strict=True):
+        model.add_row(f"devices[{name}]", [*terms, (used, -1.0)], upper=0.0)
 
 
-def _add_device_rows(formulation: Formulation, whole: list[list[tuple[int, float]]]) -> None:
-    """Add sum of N_{d,p,g} <= U_g; the limit count_g is a bound of U_g."""
-    for device, terms, used in zip(formulation.problem.cluster.device_types, whole, formulation.used, strict=True):
-        formulation.model.add_row(f"devices[{device.name}]", [*terms, (used, -1.0)], upper=0.0)
+def _pool(problem: Problem, candidate: Candidate, position: int) -> Pool:
+    device = problem.cluster.device_types[candidate.devices[position]].name
+    return pool_of(problem.options.device_sharing, device, problem.dnns[candidate.dnn].name, position)
 
 
-def extract(formulation: Formulation, solution: Solution) -> tuple[Sized, ...]:
-    """Return the pipelines in a solution, each trimmed to the slices that its throughput needs."""
+def extract(formulation: Formulation, solution: Solution, bound: float, backend: str) -> Sizing:
+    """Return the plan in a solution: pipelines trimmed to the slices that their throughput needs, and its layouts."""
     found = []
     for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
-        groups = (round(solution.values[column]) for column in columns)
-        slices = tuple(parts * count for parts, count in zip(candidate.parts, groups, strict=True))
+        counts = (round(solution.values[column]) for column in columns)
+        slices = tuple(group * count for group, count in zip(candidate.groups, counts, strict=True))
         if min(slices) > 0:
             found.append(Sized(candidate, slices).trimmed())
-    return tuple(found)
+    layouts = {
+        pool: tuple(
+            dict(zip(one.geometry.kinds, layout, strict=True))
+            for one in columns
+            for layout, column in one.layouts.items()
+            for _ in range(round(solution.values[column]))
+        )
+        for pool, columns in formulation.pools.items()
+        if any(one.layouts for one in columns)
+    }
+    return Sizing(tuple(found), bound, backend, layouts)
 
 
-def start_from(formulation: Formulation, pipelines: Sequence[Sized]) -> Start:
+def start_from(formulation: Formulation, plan: Sizing) -> Start:
     """Return the integer columns' values in a plan, for a solver to begin from."""
-    slices = {sized.candidate: sized.slices for sized in Sizing(tuple(pipelines), 0.0, "").merged().pipelines}
+    slices = {sized.candidate: sized.slices for sized in plan.merged().pipelines}
     start: dict[int, float] = {}
-    filled: defaultdict[tuple[int, int, int], Fraction] = defaultdict(Fraction)
+    segments: defaultdict[Pool, Counter[Kind]] = defaultdict(Counter)
     for candidate, columns in zip(formulation.candidates, formulation.slices, strict=True):
         counts = slices.get(candidate, (0,) * len(columns))
-        groups = (count // parts for count, parts in zip(counts, candidate.parts, strict=True))
-        start.update(zip(columns, groups, strict=True))
-        for position, (device, share, count) in enumerate(
-            zip(candidate.devices, candidate.shares, counts, strict=True)
-        ):
-            filled[candidate.dnn, position, device] += Fraction(count, share)
-    return start | {column: ceil(filled[key]) for key, column in formulation.whole.items()}
+        start.update(
+            zip(columns, (count // group for count, group in zip(counts, candidate.groups, strict=True)), strict=True)
+        )
+        for position, (share, count) in enumerate(zip(candidate.shares, counts, strict=True)):
+            segments[_pool(formulation.problem, candidate, position)][kind_of(share)] += count // processes(share)
+    for pool, pool_columns in formulation.pools.items():
+        for one in pool_columns:
+            of_devices = (tuple(held.get(kind, 0) for kind in one.geometry.kinds) for held in plan.layouts.get(pool, ()))
+            start |= one.start(segments[pool], [layout for layout in of_devices if any(layout)])
+    return start
 
 
 def keep_objective(formulation: Formulation, value: float) -> None:
@@ -229,20 +243,19 @@ def size(
         raise overloaded(problem, candidates)
     first, kept = begin, candidates
     if first is None and len(candidates) > AT_ONCE:
-        order = np.argsort(unit_losses(candidates, relaxation), kind="stable")
+        order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
         shortlist = [candidates[number] for number in order[:SHORTLIST]]
-        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), (), restrict)
+        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
     if first is not None and begin is None:
         kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
-    start = first.pipelines if first else ()
-    last, status = _solve(problem, kept, backend, clock.remaining(), start, restrict)
+    last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
         raise InputError(WHOLE_DEVICES if status == "infeasible" else TOO_LATE)
     maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
     bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]
-    return Sizing(best.pipelines, min(bounds) if maximised else max(bounds), best.backend)
+    return replace(best, bound=min(bounds) if maximised else max(bounds))
 
 
 def _solve(
@@ -250,7 +263,7 @@ def _solve(
     candidates: Sequence[Candidate],
     backend: str,
     limits: Limits,
-    begin: Sequence[Sized],
+    begin: Sizing | None,
     restrict: Callable[[Formulation], object] | None,
 ) -> tuple[Sizing | None, Status]:
     """Build, solve and extract; a model that is too large for the solver's licence is solved by HiGHS."""
@@ -263,5 +276,5 @@ def _solve(
     except TooLarge as error:
         log.warning("%s; HiGHS solves this one", error)
         solution, name = solve(formulation.model, "highs", limits, start)
-    sizing = Sizing(extract(formulation, solution), solution.bound, name) if solution.found else None
+    sizing = extract(formulation, solution, solution.bound, name) if solution.found else None
     return sizing, solution.status

@@ -1,7 +1,7 @@
 """The linear relaxation of a plan over candidates: its bound, its prices, and what they rule out.
 
 With fractional slices, n_{c,s} = y_c / x_{c,s}, and fractions of devices, a plan needs one row per DNN and one per
-device type:
+device type (and more where fractions do not say what fits on a device: `planner.planning.programme.pools`):
 
     maximise (or minimise) the objective of Y, U subject to
     throughput[d]   Y_d <= sum of y_c over the candidates of d                           dual price  pi_d
@@ -9,26 +9,35 @@ device type:
 
 Its optimum bounds that of every plan. A pipeline of candidate c with n slices loses
 
-    loss(c, n) = sum over s of lambda_g · n_s / k_s - pi_d · min over s of x_s · n_s  >=  0
+    loss(c, n) = sum over s of lambda_{g,k} · n_s - (pi_d - e_c) · min over s of x_s · n_s  >=  0
 
-and a plan is at least the sum of its losses away from the bound (weak duality). So a plan better than a known value W
+where lambda_{g,k} is the price of a slice, lambda_g / k or what its segment's row says, and e_c what a request/s draws
+under ``least_energy``, else 0.
+
+A plan is at least the sum of its losses away from the bound (weak duality). So a plan better than a known value W
 holds no candidate whose least loss, over all sizes that fit the cluster, exceeds |bound - W|. The sizes worth a look
 are those that make some stage exactly full: y = m · x_s with n_t = ceil(y / x_t).
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from math import inf
 
 import numpy as np
 
 from planner.model import InputError, Problem
+from planner.model.energy import pipeline_joules
+from planner.model.packing import most_segments
+from planner.model.segments import Kind, Share, kind_of, processes
 from planner.planning.arrays import Floats
 from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.sizing import Sized, pipeline_of
 from planner.planning.programme.backends import solve
 from planner.planning.programme.linear import LinearModel, Status
 from planner.planning.programme.objectives import set_objective
+from planner.planning.programme.pools import PoolColumns, add_pool
 
 CHUNK = 512  # candidates whose sizes are compared at once; 512 · 3 stages · 300 slices are a few MB
 ROUNDING = 1e-9
@@ -38,13 +47,15 @@ ROUNDING = 1e-9
 class Relaxation:
     """The relaxation's optimum; ``worth`` is the change of the objective per additional device of each type.
 
-    ``rates`` holds the throughput of every candidate.
+    ``slice_price`` has the price of a slice per device type (an index) and share in use. ``rates`` holds the throughput
+    of every candidate.
     """
 
     status: Status
     bound: float
     throughput_price: Floats
     device_price: Floats
+    slice_price: Mapping[tuple[int, Share], float]
     worth: Floats
     rates: Floats
 
@@ -56,54 +67,83 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
     throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
     used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
     rates: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
-    devices: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
+    segments: list[defaultdict[Kind, list[tuple[int, Fraction]]]] = [defaultdict(list) for _ in types]
     rate_columns = []
     for number, candidate in enumerate(candidates):
         column = model.add_column(f"rate[{problem.dnns[candidate.dnn].name}/{number}]")
         rate_columns.append(column)
         rates[candidate.dnn].append((column, -1.0))
-        for device, use in device_use(candidate).items():
-            devices[device].append((column, use))
+        for device, share, slice_rps in zip(candidate.devices, candidate.shares, candidate.slice_rps, strict=True):
+            segments[device][kind_of(share)].append((column, Fraction(1 / (slice_rps * processes(share)))))
     throughput_rows = [
         model.add_row(f"throughput[{dnn.name}]", [(throughput[index], 1.0), *rates[index]], upper=0.0)
         for index, dnn in enumerate(problem.dnns)
     ]
+    pools = [add_pool(model, device.name, device, segments[index], integer=False) for index, device in enumerate(types)]
     device_rows = [
-        model.add_row(f"devices[{device.name}]", [*devices[index], (used[index], -1.0)], upper=0.0)
+        model.add_row(
+            f"devices[{device.name}]", [*(term for pool in pools[index] for term in pool.devices), (used[index], -1.0)],
+            upper=0.0,
+        )
         for index, device in enumerate(types)
-    ]
-    set_objective(model, problem, throughput, used)
+    ]  # fmt: skip
+    set_objective(model, problem, throughput, used, list(zip(rate_columns, rate_watts(problem, candidates), strict=True)))
     solution, _ = solve(model, "highs")
     if not solution.found:
         empty = np.zeros(0)
-        return Relaxation(solution.status, solution.bound, empty, empty, empty, empty)
+        return Relaxation(solution.status, solution.bound, empty, empty, {}, empty, empty)
+    device_price = abs(solution.row_duals[device_rows])
     return Relaxation(
         solution.status,
         solution.objective,
         abs(solution.row_duals[throughput_rows]),
-        abs(solution.row_duals[device_rows]),
+        device_price,
+        _slice_prices(problem, candidates, device_price, pools, abs(solution.row_duals)),
         solution.column_duals[used] + 0.0,  # never -0
         solution.values[rate_columns],
     )
 
 
-def device_use(candidate: Candidate) -> dict[int, float]:
-    """Return the devices of each type (an index) that a candidate fills per request/s.
+def _slice_prices(
+    problem: Problem, candidates: Sequence[Candidate], device_price: Floats, pools: list[list[PoolColumns]],
+    row_price: Floats,
+) -> dict[tuple[int, Share], float]:  # fmt: skip
+    """Return the price of a slice of every share in use: its part of a device's, or what its segment's row says."""
+    rows = [{kind: row for one in pool for kind, row in one.rows.items()} for pool in pools]
+    prices: dict[tuple[int, Share], float] = {}
+    for device, share in {place for one in candidates for place in zip(one.devices, one.shares, strict=True)}:
+        if kind_of(share) in rows[device]:
+            prices[device, share] = float(row_price[rows[device][kind_of(share)]]) / processes(share)
+        else:
+            fraction = problem.cluster.device_types[device].fraction(share)
+            prices[device, share] = float(device_price[device]) * float(fraction)
+    return prices
 
-    >>> device_use(Candidate(0, 0, (0, 1, 3), (0, 0), (2, 1), (4, 4), (100.0, 50.0)))
-    {0: 0.025}
-    """
-    use: defaultdict[int, float] = defaultdict(float)
-    for device, share, slice_rps in zip(candidate.devices, candidate.shares, candidate.slice_rps, strict=True):
-        use[device] += 1 / (slice_rps * share)
-    return dict(use)
+
+def rate_watts(problem: Problem, candidates: Sequence[Candidate]) -> Floats:
+    """Return what a request/s of each candidate draws beside idle devices, where energy is the objective, else 0."""
+    watts = np.zeros(len(candidates))
+    if problem.options.objective == "least_energy":
+        for number, candidate in enumerate(candidates):
+            watts[number] = pipeline_joules(problem, pipeline_of(problem, Sized(candidate, candidate.groups)))
+    return watts
 
 
-def unit_losses(candidates: Sequence[Candidate], relaxation: Relaxation) -> Floats:
+def most_slices(problem: Problem, candidate: Candidate) -> tuple[int, ...]:
+    """Return how many slices of each stage the cluster's devices hold, if nothing else lies on them."""
+    types = problem.cluster.device_types
+    return tuple(
+        types[device].count * most_segments(types[device], kind_of(share)) * processes(share)
+        for device, share in zip(candidate.devices, candidate.shares, strict=True)
+    )
+
+
+def unit_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation) -> Floats:
     """Return what each candidate loses per unit of the objective that it earns, fractional slices allowed."""
     losses = []
-    for candidate in candidates:
-        cost = sum(relaxation.device_price[device] * use for device, use in device_use(candidate).items())
+    for candidate, watts in zip(candidates, rate_watts(problem, candidates), strict=True):
+        places = zip(candidate.devices, candidate.shares, candidate.slice_rps, strict=True)
+        cost = watts + sum(relaxation.slice_price[device, share] / rps for device, share, rps in places)
         reward = relaxation.throughput_price[candidate.dnn]
         losses.append(cost / reward - 1 if reward > 0 else cost)
     return np.array(losses)
@@ -112,14 +152,13 @@ def unit_losses(candidates: Sequence[Candidate], relaxation: Relaxation) -> Floa
 def least_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation) -> Floats:
     """Return per candidate the least loss over all of its sizes that fit the cluster, infinite where none does."""
     losses = np.full(len(candidates), inf)
-    counts = np.array([device.count for device in problem.cluster.device_types])
     by_stages: defaultdict[int, list[int]] = defaultdict(list)
     for number, candidate in enumerate(candidates):
         by_stages[len(candidate.devices)].append(number)
     for numbers in by_stages.values():
         for begin in range(0, len(numbers), CHUNK):
             chunk = numbers[begin : begin + CHUNK]
-            losses[chunk] = _least_losses([candidates[number] for number in chunk], counts, relaxation)
+            losses[chunk] = _least_losses(problem, [candidates[number] for number in chunk], relaxation)
     return losses
 
 
@@ -137,14 +176,14 @@ def affordable(
     ]
 
 
-def _least_losses(candidates: list[Candidate], counts: np.ndarray, relaxation: Relaxation) -> Floats:
+def _least_losses(problem: Problem, candidates: list[Candidate], relaxation: Relaxation) -> Floats:
     """Compare all sizes of candidates with equally many stages."""
     slice_rps = np.array([candidate.slice_rps for candidate in candidates])
-    shares = np.array([candidate.shares for candidate in candidates])
-    devices = np.array([candidate.devices for candidate in candidates])
-    limit = counts[devices] * shares
-    slice_price = relaxation.device_price[devices] / shares
-    reward = relaxation.throughput_price[[candidate.dnn for candidate in candidates]]
+    limit = np.array([most_slices(problem, candidate) for candidate in candidates])
+    slice_price = np.array(
+        [[relaxation.slice_price[place] for place in zip(c.devices, c.shares, strict=True)] for c in candidates]
+    )
+    reward = relaxation.throughput_price[[candidate.dnn for candidate in candidates]] - rate_watts(problem, candidates)
     least = np.full(len(candidates), inf)
     for stage in range(slice_rps.shape[1]):
         rps = slice_rps[:, stage, np.newaxis] * np.arange(1, limit[:, stage].max() + 1)
