@@ -175,9 +175,9 @@ def show(problem: Problem, made: Plan) -> None:
 
 
 def _stages(pipeline: Pipeline) -> str:
-    """Write stages as ``8 × L4 [0-5] → 24 × P4/2 [6-9]``: slices, device, share, blocks, and batch where it differs."""
+    """Write stages as ``8 × L4 [0-5] → 24 × T4 1/2 [6-9]``: slices, device, share, blocks, and batch if it differs."""
     return " → ".join(
-        f"{stage.slices} × {stage.device}{f'/{stage.share}' if stage.share > 1 else ''} "
+        f"{stage.slices} × {stage.place} "
         f"[{stage.first_block}-{stage.last_block - 1}]"
         f"{f' in parts of {stage.batch}' if stage.batch != pipeline.batch else ''}"
         for stage in pipeline.stages
@@ -185,8 +185,8 @@ def _stages(pipeline: Pipeline) -> str:
 
 
 def _devices(problem: Problem, made: Plan) -> str:
-    from planner.model.check import devices_used
+    from planner.model.placing import devices_used
 
-    used = devices_used(made)
+    used = devices_used(problem, made)
     parts = (f"{used[device.name]} of {device.count} {device.name}" for device in problem.cluster.device_types)
     return "devices in use: " + ", ".join(parts)

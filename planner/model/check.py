@@ -291,9 +291,7 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
         text = f"expected {limit} the value {plan.value:.9g}, got {plan.bound:.9g}"
         yield Violation("objective", "bound", over, text)
     drawn = plan_watts(problem, plan.pipelines, devices)
-    for name, got, expected in (
-        ("watts", plan.watts, drawn and drawn[0]),
-        ("joules_per_thousand", plan.joules_per_thousand, drawn and drawn[1]),
-    ):
-        if got is not None and (expected is None or abs(got - expected) > tolerance * (expected or 1.0)):
-            yield Violation("energy", name, 1, f"expected {expected}, got {got}")
+    stated = ("watts", plan.watts), ("joules_per_thousand", plan.joules_per_thousand)
+    for (name, got), right in zip(stated, drawn or (None, None), strict=True):
+        if got is not None and (right is None or abs(got - right) > tolerance * (right or 1.0)):
+            yield Violation("energy", name, 1, f"expected {right}, got {got}")

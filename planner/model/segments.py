@@ -67,8 +67,8 @@ def division(slots: int, segments: tuple[Segment, ...]) -> Division:
         possible = tuple(range(slots - segment.width + 1))
         if not possible or not set(segment.starts) <= set(possible):
             raise InputError(
-                f"segment {segment.name}: expected {segment.width} slots, from {list(segment.starts) or 'any'} on, to lie "
-                f"on a device of {slots}"
+                f"segment {segment.name}: expected {segment.width} slots, from {list(segment.starts) or 'any'} on, "
+                f"to lie on a device of {slots}"
             )
         widths[segment.name], starts[segment.name] = segment.width, segment.starts or possible
     if len(widths) < len(segments):

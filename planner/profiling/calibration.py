@@ -147,7 +147,7 @@ def _blocks(device: CatalogueDevice, sample: Sample, table: LatencyTable) -> lis
     """Return estimated and measured block latencies for every batch of a table."""
     return [
         (
-            np.add.reduceat(estimate_workload(sample.workload, device, batch, table.share), list(sample.starts)),
+            np.add.reduceat(estimate_workload(sample.workload, device, batch, int(table.share)), list(sample.starts)),
             np.maximum(1.0, np.array(measured, float)),
         )
         for batch, measured in zip(table.batches, table.latency_us, strict=True)

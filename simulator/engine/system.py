@@ -50,10 +50,10 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
             kind = problem.cluster.device(stage.device)
             device[p, s] = problem.cluster.index(stage.device)
             ints["slices"][p, s] = stage.slices
-            ints["share"][p, s] = stage.share
+            ints["share"][p, s] = slices_per_device = round(1 / kind.fraction(stage.share))
             after = pipeline.stages[s + 1 :]
             ints["later_us"][p, s] = sum(later.latency_us + int(later.transfer_us) for later in after)
-            ints["server_slices"][p, s] = kind.devices_per_server * stage.share
+            ints["server_slices"][p, s] = kind.devices_per_server * slices_per_device
             ints["card_slices"][p, s] = _card_slices(problem, pipeline, s)
             latency_us[p, s, 1 : stage.batch + 1] = _latencies_us(problem, pipeline, stage)
             if s > 0:
@@ -69,7 +69,12 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
         device=device,
         device_types=tuple(kind.name for kind in kinds),
         devices=tuple(
-            sum(stage.devices for pipeline in pipelines for stage in pipeline.stages if stage.device == kind.name)
+            sum(
+                float(stage.slices * kind.fraction(stage.share))
+                for pipeline in pipelines
+                for stage in pipeline.stages
+                if stage.device == kind.name
+            )
             for kind in kinds
         ),
         prices_per_hour=tuple(nan if kind.price_per_hour is None else kind.price_per_hour for kind in kinds),
@@ -116,7 +121,8 @@ def _card_slices(problem: Problem, pipeline: Pipeline, s: int) -> int:
     if s == len(pipeline.stages) - 1:
         return 1
     per_server = [problem.cluster.device(stage.device).devices_per_server for stage in pipeline.stages[s : s + 2]]
-    return max(per_server) * pipeline.stages[s].share
+    fraction = problem.cluster.device(pipeline.stages[s].device).fraction(pipeline.stages[s].share)
+    return round(max(per_server) / fraction)
 
 
 def _hop(problem: Problem, pipeline: Pipeline, s: int) -> tuple[int, int]:
@@ -150,5 +156,5 @@ def _check(problem: Problem, pipeline: Pipeline, where: str) -> None:
         if abs(stage.latency_us - expected_us) > TOLERANCE_US:
             raise InputError(
                 f"{where}, stage {number}: latency {stage.latency_us} µs, the profile says {expected_us} µs "
-                f"({stage.device} 1/{stage.share}, batch {stage.batch}); was the plan made for another profile?"
+                f"({stage.place}, batch {stage.batch}); was the plan made for another profile?"
             )

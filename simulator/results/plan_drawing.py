@@ -1,11 +1,11 @@
 """A plan as a picture: pools as boxes from left to right, transfers as arrows between them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
-from planner.model import Pipeline, Plan, Problem, Stage
+from planner.model import DeviceType, Pipeline, Plan, Problem, Stage
 from simulator.results.hover import attach
 from simulator.results.style import COLOURS, HATCHES, INK, figure_of, new_axes, short
 
@@ -46,7 +46,7 @@ def plan_drawing(
             for position, stage in enumerate(pipeline.stages):
                 planned = pipeline.throughput_rps / stage.throughput_rps if stage.throughput_rps else 0.0
                 busy = planned if utilisation is None else utilisation.get((number, position), 0.0)
-                _box(ax, position * (BOX + GAP), -top - ROW, stage, types.index(stage.device), busy)
+                _box(ax, position * (BOX + GAP), -top - ROW, stage, problem.cluster.device_types, busy)
                 if position + 1 < len(pipeline.stages):
                     _arrow(ax, position * (BOX + GAP) + BOX, -top - ROW + HEIGHT / 2, problem, pipeline, position)
             top += ROW
@@ -69,7 +69,9 @@ def plan_drawing(
     return ax
 
 
-def _box(ax: Axes, left: float, bottom: float, stage: Stage, device: int, busy: float) -> None:
+def _box(ax: Axes, left: float, bottom: float, stage: Stage, types: Sequence[DeviceType], busy: float) -> None:
+    device = next(number for number, one in enumerate(types) if one.name == stage.device)
+    filled = float(stage.slices * types[device].fraction(stage.share))
     colour = COLOURS[device % 8]
     box = ax.add_patch(
         FancyBboxPatch(
@@ -90,10 +92,9 @@ def _box(ax: Axes, left: float, bottom: float, stage: Stage, device: int, busy: 
             (left + 0.06, bottom + 0.06), FILL_SIDE, (HEIGHT - 0.12) * min(1.0, busy), facecolor=INK, label="_fill"
         )
     )
-    attach(box, [f"{stage.devices:g} devices sustain {stage.throughput_rps:.1f} requests/s, {busy:.1%} used"])
-    share = f" 1/{stage.share}" if stage.share > 1 else ""
+    attach(box, [f"{filled:g} devices sustain {stage.throughput_rps:.1f} requests/s, {busy:.1%} used"])
     text = (
-        f"{stage.slices} × {stage.device}{share}   batch {stage.batch}\n"
+        f"{stage.slices} × {stage.place}   batch {stage.batch}\n"
         f"{_blocks(stage)}   {stage.latency_us / 1000:.1f} ms   {busy:.0%}"
     )
     ax.text(left + 0.32, bottom + HEIGHT / 2, text, fontsize=8, va="center", color=INK, linespacing=1.35)

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from planner.model import Plan, Problem, digest
+from planner.model.segments import share_text
 from simulator.results.hover import to_svg
 from simulator.results.measured_plots import latency_comparison
 from simulator.results.plan_drawing import plan_drawing
@@ -103,7 +104,7 @@ def _problem(problem: Problem) -> str:
             "device": device.name,
             "kind": device.kind,
             "count": device.count,
-            "shares": ", ".join(f"1/{share}" for share in device.shares),
+            "shares": ", ".join(share_text(share) for share in device.offers),
             "devices per server": device.devices_per_server,
             "price per hour": "unknown" if device.price_per_hour is None else device.price_per_hour,
         }
@@ -136,8 +137,7 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
             "DNN": pipeline.dnn,
             "pipeline": number,
             "stages": " → ".join(
-                f"{stage.slices} × {stage.device}{f' 1/{stage.share}' if stage.share > 1 else ''} "
-                f"blocks {stage.first_block}–{stage.last_block - 1}"
+                f"{stage.slices} × {stage.place} blocks {stage.first_block}–{stage.last_block - 1}"
                 for stage in pipeline.stages
             ),
             "batch": pipeline.batch,

@@ -296,7 +296,13 @@ def _check_expressible(problem: Problem) -> None:
             )
     if problem.cluster.network.links or problem.cluster.network.hop_latency_us:
         raise InputError("network: PPipe's form knows one bandwidth and no hop latency; write a native plan instead")
+    if problem.options.device_sharing == "shared":
+        raise InputError("device_sharing: PPipe's form knows devices of one DNN only; write a native plan instead")
     for device in problem.cluster.device_types:
+        if device.names:
+            raise InputError(
+                f"segments of {device.name}: PPipe's form knows shares 1/k only; write a native plan instead"
+            )
         if device.shares != tuple(range(1, len(device.shares) + 1)):
             raise InputError(f"shares of {device.name}: PPipe's form knows 1 to k only; write a native plan instead")
 
@@ -344,9 +350,9 @@ def _published_pipeline(problem: Problem, config: _Config, pipeline: Pipeline) -
                 dnn=pipeline.dnn,
                 layers=(stage.first_block, stage.last_block),
                 gpu=stage.device,
-                mps=stage.share - 1,
+                mps=int(stage.share) - 1,
                 bs=stage.batch,
-                num_gpu=stage.devices,
+                num_gpu=stage.slices / int(stage.share),
                 lat_infer=float(stage.latency_us),
                 lat_trans=stage.transfer_us,
                 num_gpu_per_server=problem.cluster.device(stage.device).devices_per_server,

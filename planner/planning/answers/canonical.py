@@ -9,6 +9,8 @@ max-min, its rate where rates are given, else what it has. That leaves a problem
 over the formulation of `planner.planning.programme.milp`, with open_c binary and most_{c,s} = count_g · k. Of equally
 many pipelines those with the fewest stages are taken.
 
+Devices that DNNs share are counted for all of them together, and pipelines are left as they are.
+
 Deviation: devices are not exchanged between DNNs, which would couple them again; on PPipe's 24 MAF'19 problems it costs
 one device in one of them, and takes 0.1 s instead of seconds. Nor are candidates looked at beyond the `LARGEST` that
 lose least by the relaxation's prices (`planner.planning.programme.relaxation`).
@@ -19,11 +21,12 @@ from dataclasses import replace
 
 from planner.model import Problem
 from planner.model.objective import MAXIMISED
+from planner.model.placing import Layouts, Pool
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, Start, solve
-from planner.planning.programme.relaxation import affordable, relax
+from planner.planning.programme.relaxation import affordable, most_slices, relax
 
 LIMITS = Limits(gap=1e-6, time_limit_s=1.0)  # each; a plan that is only good to read is not worth waiting for
 LARGEST = 200
@@ -39,14 +42,34 @@ def canonical(
     """
     clock = Clock(limits)
     sizing = sizing.merged()
+    if problem.options.device_sharing == "shared":
+        return _fewest_together(problem, sizing, backend, clock)
     found: list[Sized] = []
+    layouts: dict[Pool, tuple[Layouts, ...]] = {}
     for dnn in range(len(problem.dnns)):
         mine = _of(sizing.pipelines, dnn)
         if mine:
             own = [replace(candidate, dnn=0) for candidate in candidates if candidate.dnn == dnn]
-            alone = _alone(problem, sizing, dnn, Sizing(mine, 0.0, sizing.backend))
-            found += (_renumbered(sized, dnn) for sized in _simplest(alone, own, mine, backend, clock))
-    return replace(sizing, pipelines=tuple(found))
+            own_sizing = replace(sizing, pipelines=mine)
+            simplest = _simplest(_alone(problem, sizing, dnn, own_sizing), own, own_sizing, backend, clock)
+            found += (_renumbered(sized, dnn) for sized in simplest.pipelines)
+            layouts |= {pool: held for pool, held in simplest.layouts.items() if pool[1] == problem.dnns[dnn].name}
+    return replace(sizing, pipelines=tuple(found), layouts=layouts)
+
+
+def _fewest_together(problem: Problem, sizing: Sizing, backend: str, clock: Clock) -> Sizing:
+    """Return the pipelines in use on the fewest devices in all, where the objective leaves that open."""
+    if not MAXIMISED[problem.options.objective] or not sizing.pipelines:
+        return sizing
+    formulation = milp.build(problem, sorted(set(sizing.candidates)))
+    milp.keep_objective(formulation, sizing.value(problem))
+    formulation.model.set_objective([(column, 1.0) for column in formulation.used], maximise=False)
+    solution, _ = solve(formulation.model, backend, clock.within(LIMITS), milp.start_from(formulation, sizing))
+    if not solution.found:
+        return sizing
+    found = milp.extract(formulation, solution, sizing.bound, sizing.backend)
+    fewer = sum(found.devices(problem).values()) < sum(sizing.devices(problem).values())
+    return found if fewer and found.value(problem) >= sizing.value(problem) * (1 - milp.ROUNDING) else sizing
 
 
 def _of(pipelines: Sequence[Sized], dnn: int) -> tuple[Sized, ...]:
@@ -66,7 +89,7 @@ def _alone(problem: Problem, sizing: Sizing, number: int, mine: Sizing) -> Probl
         needed_rps = min(needed_rps, dnn.weight * sizing.value(problem))
     elif not MAXIMISED[problem.options.objective] and dnn.rate_rps is not None:
         needed_rps = min(needed_rps, dnn.rate_rps)
-    devices = mine.devices()
+    devices = mine.devices(problem)
     counts = {device.name: devices.get(index, 0) for index, device in enumerate(problem.cluster.device_types)}
     return replace(
         problem,
@@ -76,41 +99,38 @@ def _alone(problem: Problem, sizing: Sizing, number: int, mine: Sizing) -> Probl
     )
 
 
-def _simplest(
-    problem: Problem, candidates: Sequence[Candidate], pipelines: tuple[Sized, ...], backend: str, clock: Clock
-) -> tuple[Sized, ...]:
+def _simplest(problem: Problem, candidates: Sequence[Candidate], best: Sizing, backend: str, clock: Clock) -> Sizing:
     """Solve both steps for one DNN, each from the plan that the one before left."""
-    best = Sizing(pipelines, 0.0, backend)
     relaxation = relax(problem, candidates)
     kept = affordable(problem, candidates, relaxation, best.value(problem), best.candidates)[:LARGEST]
     formulation = milp.build(problem, sorted({*kept, *best.candidates}))
     proven = relaxation.bound > best.value(problem) - 1 + milp.ROUNDING  # no device less is possible
     for step in (_count_pipelines,) if proven else (milp.start_from, _count_pipelines):
-        start = step(formulation, best.pipelines)
+        start = step(formulation, best)
         solution, _ = solve(formulation.model, backend, clock.within(LIMITS), start)
         if solution.found:
-            best = min(best, Sizing(milp.extract(formulation, solution), 0.0, backend), key=_effort)
-    return best.pipelines
+            found = milp.extract(formulation, solution, best.bound, backend)
+            best = min(best, found, key=lambda sizing: _effort(problem, sizing))
+    return best
 
 
-def _count_pipelines(formulation: milp.Formulation, pipelines: Sequence[Sized]) -> Start:
+def _count_pipelines(formulation: milp.Formulation, plan: Sizing) -> Start:
     """Minimise the candidates in use, on no more devices than the plan has; return where to begin."""
-    milp.keep_objective(formulation, Sizing(tuple(pipelines), 0.0, "").value(formulation.problem))
-    model, types = formulation.model, formulation.problem.cluster.device_types
-    start = dict(milp.start_from(formulation, pipelines))
-    in_use, opened = {sized.candidate for sized in pipelines}, []
+    milp.keep_objective(formulation, plan.value(formulation.problem))
+    model = formulation.model
+    start = dict(milp.start_from(formulation, plan))
+    in_use, opened = set(plan.candidates), []
     for candidate, rate, slices in zip(formulation.candidates, formulation.rate, formulation.slices, strict=True):
         name = model.column_names[rate].replace("rate", "open", 1)
         column = model.add_column(name, upper=1.0, integer=True)
         start[column] = float(candidate in in_use)
         opened.append((column, 1.0 + len(slices) / FAR))
-        for stage, (count, device, share) in enumerate(zip(slices, candidate.devices, candidate.shares, strict=True)):
-            most = types[device].count * share  # at least as many groups of slices as fit
+        for stage, (count, most) in enumerate(zip(slices, most_slices(formulation.problem, candidate), strict=True)):
             model.add_row(f"{name},{stage}", [(count, 1.0), (column, -most)], upper=0.0)
     model.set_objective(opened, maximise=False)
     return start
 
 
-def _effort(sizing: Sizing) -> tuple[int, int, int]:
+def _effort(problem: Problem, sizing: Sizing) -> tuple[int, int, int]:
     stages = sum(len(sized.slices) for sized in sizing.pipelines)
-    return sum(sizing.devices().values()), len(sizing.pipelines), stages
+    return sum(sizing.devices(problem).values()), len(sizing.pipelines), stages

@@ -1,9 +1,9 @@
 """The next plan from the current one: at most so many slices are started anew.
 
-A slice holds blocks [i, j) of a variant of a DNN on 1/k of a device of type g; call that its role r. A slice that keeps
-its role keeps running, whatever the pipeline and the batch size it then serves; stopping one costs nothing; giving it
-another role, or a free device a role, means loading a model, which is what is limited. Over the formulation of
-`planner.planning.programme.milp`, with o_r slices in role r now:
+A slice holds blocks [i, j) of a variant of a DNN on a share of a device of type g; call that its role r. A slice that
+keeps its role keeps running, whatever the pipeline and the batch size it then serves; stopping one costs nothing;
+giving it another role, or a free device a role, means loading a model, which is what is limited. Over the formulation
+of `planner.planning.programme.milp`, with o_r slices in role r now:
 
     started[r]   sum of n_{c,s} over the stages s of candidates c in role r  -  a_r <= o_r
     started      sum of a_r <= most
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.model import InputError, Plan, Problem
+from planner.model.segments import Share
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates, pareto_best
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing
@@ -37,7 +38,7 @@ class Role:
     first_block: int
     last_block: int
     device: str
-    share: int
+    share: Share
 
 
 def slices_by_role(plan: Plan) -> Counter[Role]:
@@ -86,9 +87,9 @@ def size_from(problem: Problem, current: Plan, most: int, backend: str, limits: 
     started = limit_started(formulation)
     milp.keep_objective(formulation, best.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in started], maximise=False)
-    start = milp.start_from(formulation, best.pipelines)
+    start = milp.start_from(formulation, best)
     solution, _ = solve(formulation.model, backend, clock.within(TIDY_LIMITS), start)
-    return Sizing(milp.extract(formulation, solution), best.bound, best.backend) if solution.found else best
+    return milp.extract(formulation, solution, best.bound, best.backend) if solution.found else best
 
 
 def _candidates(problem: Problem, number: int) -> list[Candidate]:
@@ -113,8 +114,8 @@ def _limit_started(formulation: milp.Formulation, running: Counter[Role], most: 
     """Add the rows ``started[r]`` and ``started``; return the columns a_r."""
     by_role: defaultdict[Role, list[tuple[int, float]]] = defaultdict(list)
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
-        for stage, (column, parts) in enumerate(zip(slices, candidate.parts, strict=True)):
-            by_role[_role(formulation.problem, candidate, stage)].append((column, float(parts)))
+        for stage, (column, group) in enumerate(zip(slices, candidate.groups, strict=True)):
+            by_role[_role(formulation.problem, candidate, stage)].append((column, float(group)))
     model, started = formulation.model, []
     for role, terms in by_role.items():
         name = f"started[{role.dnn}/{role.variant},{role.first_block}-{role.last_block},{role.device}/{role.share}]"

@@ -11,7 +11,7 @@ published rule.
 
 from collections.abc import Mapping, Sequence
 
-from planner.model import Plan, Problem
+from planner.model import InputError, Plan, Problem
 from planner.planning.baselines.unpartitioned import certain, expect_throughput, whole_devices_only
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.sizing import Sized, Sizing
@@ -31,6 +31,8 @@ def size_dart_r(problem: Problem, np_devices: Allocation) -> Sizing:
         The whole devices of each type that NP gave each DNN.
     """
     expect_throughput(problem, "dart-r")
+    if problem.options.device_sharing == "shared":
+        raise InputError("dart-r replicates pipelines on whole devices; use device_sharing own, or another scheduler")
     whole = whole_devices_only(problem, min(DART_STAGES, problem.options.max_stages))
     pipelines: list[Sized] = []
     for number, counts in enumerate(_shares_of_cluster(problem, np_devices)):
@@ -41,12 +43,12 @@ def size_dart_r(problem: Problem, np_devices: Allocation) -> Sizing:
 
 
 def devices_of(plan: Plan) -> Allocation:
-    """Return the whole devices of each type that a plan gives each DNN."""
+    """Return the whole devices of each type that an NP plan gives each DNN: each slice has one."""
     found: dict[str, dict[str, int]] = {}
     for pipeline in plan.pipelines:
         counts = found.setdefault(pipeline.dnn, {})
         for stage in pipeline.stages:
-            counts[stage.device] = counts.get(stage.device, 0) + round(stage.devices)
+            counts[stage.device] = counts.get(stage.device, 0) + stage.slices
     return found
 
 

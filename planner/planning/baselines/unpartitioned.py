@@ -1,5 +1,7 @@
 """NP, which does not partition (PPipe, ATC'25, section 7): one stage, share 1/1, otherwise the main programme.
 
+Where DNNs share devices (``options.device_sharing``) that one stage may run on any segment.
+
 A plan has the fewest devices (`planner.planning.answers.canonical`). In four of the 24 published plans a DNN that does
 not bind has more than those, by no rule: any number up to all spare devices is optimal.
 
@@ -10,25 +12,33 @@ that meets the SLO, slack and batch building included. It knows no optimum: a sm
 from dataclasses import replace
 from math import inf
 
-from planner.model import InputError, Problem
+from planner.model import DeviceType, InputError, Problem, Segment
 from planner.model.objective import MAXIMISED
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.sizing import Sized, Sizing
 
 
 def unpartitioned(problem: Problem) -> Problem:
-    """Return the problem whose pipelines plans are NP plans: one stage, whole devices."""
+    """Return the problem whose pipelines plans are NP plans: one stage, on whole devices unless DNNs share them."""
+    if problem.options.device_sharing == "shared":
+        return replace(problem, options=replace(problem.options, max_stages=1))
     return whole_devices_only(problem, max_stages=1)
 
 
 def whole_devices_only(problem: Problem, max_stages: int) -> Problem:
-    """Return the problem with shares of 1/1 and at most so many stages."""
-    types = tuple(replace(device, shares=(1,)) for device in problem.cluster.device_types)
+    """Return the problem with whole devices, or segments that fill one, and at most so many stages."""
+    types = tuple(_whole(device) for device in problem.cluster.device_types)
     return replace(
         problem,
         cluster=replace(problem.cluster, device_types=types),
         options=replace(problem.options, max_stages=max_stages),
     )
+
+
+def _whole(device: DeviceType) -> DeviceType:
+    filling = tuple(Segment(str(name), 1) for name in device.names if device.fraction(str(name)) == 1)
+    plain = replace(device, shares=(1,), mig=None, cores=None, slots=None, segments=(), layouts=(), processes=1)
+    return replace(plain, slots=1, segments=filling) if filling else plain
 
 
 def size_np_closed_form(problem: Problem) -> Sizing:

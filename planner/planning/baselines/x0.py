@@ -43,8 +43,8 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
     >>> [dnn.np_throughput_rps for dnn in with_x0(problem).dnns]
     [125.0, 125.0]
     """
-    if all(dnn.np_throughput_rps is not None for dnn in problem.dnns):
-        return problem
+    if all(dnn.np_throughput_rps is not None for dnn in problem.dnns) or problem.options.batch_building_factor == 0:
+        return problem  # nothing rests on it
     whole = unpartitioned(problem)
     found = {number: enumerate_candidates(whole, number, inf) for number in range(len(problem.dnns))}
     served = [number for number, candidates in found.items() if candidates]
@@ -88,9 +88,9 @@ def _largest_sum(problem: Problem, candidates: Sequence[Candidate], backend: str
     formulation = milp.build(problem, candidates)
     milp.keep_objective(formulation, first.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)
-    start = milp.start_from(formulation, first.pipelines)
+    start = milp.start_from(formulation, first)
     solution, name = solve(formulation.model, backend, limits, start)
-    return Sizing(milp.extract(formulation, solution), first.bound, name) if solution.found else first
+    return milp.extract(formulation, solution, first.bound, name) if solution.found else first
 
 
 def _relaxed_largest_sum(problem: Problem, candidates: Sequence[Candidate]) -> list[float]:

@@ -247,7 +247,7 @@ class _Search:
         return np.array(wire_us), network.link(*names).hop_latency_us
 
     def card_slices(self, place: Placement, following: Placement | None) -> float:
-        """Return how many slices of a stage share a network card, given where the next stage is; parts of cards count."""
+        """Return how many slices of a stage share a network card, given where the next stage is; parts count."""
         types = self.problem.cluster.device_types
         next_name = None if following is None else types[following.device].name
         device = types[place.device]

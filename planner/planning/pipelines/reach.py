@@ -46,11 +46,7 @@ def least_slo(problem: Problem, dnn_index: int) -> LeastSlo:
     candidate, total_us = found
     slo_us = total_us / (1 - problem.options.slack_fraction)
     pipeline = pipeline_of(problem, Sized(candidate, (1,) * len(candidate.devices)))
-    stages = ", ".join(
-        f"{stage.device}{f' 1/{stage.share}' if stage.share > 1 else ''} "
-        f"blocks {stage.first_block}-{stage.last_block - 1}"
-        for stage in pipeline.stages
-    )
+    stages = ", ".join(f"{stage.place} blocks {stage.first_block}-{stage.last_block - 1}" for stage in pipeline.stages)
     return LeastSlo(
         dnn.name,
         slo_us,

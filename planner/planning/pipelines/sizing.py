@@ -89,9 +89,8 @@ class Sizing:
                 segments.setdefault(pool, Counter())[kind_of(share)] += -(-count // processes(share))
         total: Counter[int] = Counter()
         for pool, counts in segments.items():
-            index = problem.cluster.index(pool[0])
-            device = problem.cluster.device_types[index]
-            total[index] += devices_for(device, counts, self.layouts.get(pool))
+            found = devices_for(problem.cluster.device(pool[0]), counts, self.layouts.get(pool))
+            total[problem.cluster.index(pool[0])] += found
         return dict(total)
 
     def value(self, problem: Problem) -> float:

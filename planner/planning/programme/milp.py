@@ -104,7 +104,9 @@ def _add_columns(formulation: Formulation) -> None:
         formulation.slices.append(
             tuple(
                 model.add_column(f"slices[{name},{stage}]", upper=most // group, integer=True)
-                for stage, (most, group) in enumerate(zip(most_slices(problem, candidate), candidate.groups, strict=True))
+                for stage, (most, group) in enumerate(
+                    zip(most_slices(problem, candidate), candidate.groups, strict=True)
+                )
             )
         )
 
@@ -141,9 +143,7 @@ def _add_pool_rows(formulation: Formulation) -> None:
     problem, model = formulation.problem, formulation.model
     members: defaultdict[Pool, defaultdict[Kind, list[tuple[int, Fraction]]]] = defaultdict(lambda: defaultdict(list))
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
-        for position, (column, share, group) in enumerate(
-            zip(slices, candidate.shares, candidate.groups, strict=True)
-        ):
+        for position, (column, share, group) in enumerate(zip(slices, candidate.shares, candidate.groups, strict=True)):
             pool = _pool(problem, candidate, position)
             members[pool][kind_of(share)].append((column, Fraction(group, processes(share))))
     devices: dict[str, list[tuple[int, float]]] = {device.name: [] for device in problem.cluster.device_types}
@@ -197,7 +197,9 @@ def start_from(formulation: Formulation, plan: Sizing) -> Start:
             segments[_pool(formulation.problem, candidate, position)][kind_of(share)] += count // processes(share)
     for pool, pool_columns in formulation.pools.items():
         for one in pool_columns:
-            of_devices = (tuple(held.get(kind, 0) for kind in one.geometry.kinds) for held in plan.layouts.get(pool, ()))
+            of_devices = (
+                tuple(held.get(kind, 0) for kind in one.geometry.kinds) for held in plan.layouts.get(pool, ())
+            )
             start |= one.start(segments[pool], [layout for layout in of_devices if any(layout)])
     return start
 

@@ -1,7 +1,7 @@
 """Objectives of linear models of a plan: one function each, and a list of them.
 
 All of them see a plan through columns: Y_d, the throughput of DNN d, U_g, the devices of type g in use, and y_c, the
-rates of pipelines, with what a request/s of each draws. What they are worth to whom is told in `planner.model.objective`.
+rates of pipelines, with what a request/s of each draws. What they are worth is told in `planner.model.objective`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,8 +66,6 @@ OBJECTIVES: Mapping[Objective, Callable[[LinearModel, Problem, Columns, Columns,
 }
 
 
-def set_objective(
-    model: LinearModel, problem: Problem, throughput: Columns, used: Columns, rates: Terms = ()
-) -> None:
+def set_objective(model: LinearModel, problem: Problem, throughput: Columns, used: Columns, rates: Terms = ()) -> None:
     """Give a model the problem's objective, with the columns and rows that it needs."""
     OBJECTIVES[problem.options.objective](model, problem, throughput, used, rates)

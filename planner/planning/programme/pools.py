@@ -4,7 +4,7 @@ A *pool* is what may lie on a device together: the stages of one position of one
 stages (`planner.model.placing.pool_of`). With s_σ segments of kind σ in use, and D_l devices of maximal layout l,
 
     sums       sum over σ of fraction_σ · s_σ <= N                   N whole devices      ``whole[pool]``
-    layouts    s_σ <= sum over l of count(l, σ) · D_l   for every σ  rows ``segments[pool,σ]``, columns ``layout[pool,l]``
+    layouts    s_σ <= sum over l of count(l, σ) · D_l   for every σ  ``segments[pool,σ]``, ``layout[pool,l]``
 
 The first stands where it says the same as the second (`planner.model.packing.sums_decide`); without integers where
 every kind fills a device alone, for then the layouts of one kind are the best. Only maximal layouts are needed, for
@@ -52,58 +52,79 @@ class PoolColumns:
 
 
 def add_pool(
-    model: LinearModel, name: str, device: DeviceType, segments: Mapping[Kind, Sequence[tuple[int, Fraction]]], *,
-    integer: bool = True,
-) -> list[PoolColumns]:  # fmt: skip
-    """Add the rows of a pool, and return its columns, geometry by geometry.
+    model: LinearModel, name: str, device: DeviceType, segments: Mapping[Kind, Sequence[tuple[int, Fraction]]]
+) -> list[PoolColumns]:
+    """Add the rows of a pool on whole devices, and return its columns, geometry by geometry.
 
     Parameters
     ----------
     segments
         Terms (column, segments per unit) that sum to the segments in use of each kind.
-    integer
-        Whether devices are whole.
     """
     found = []
     for geometry in geometries(device, segments):
-        columns = PoolColumns(geometry)
-        if sums_decide(geometry) if integer else geometry.fills_alone:
-            _add_sum(model, name, device, columns, segments, integer)
-        else:
-            _add_layouts(model, name, device, columns, segments, integer)
+        mine = {kind: segments[kind] for kind in geometry.kinds}
+        by_sums = sums_decide(geometry)
+        columns = _by_sum(model, name, device, geometry, mine) if by_sums else PoolColumns(geometry)
+        if not by_sums:
+            floats = {kind: [(column, float(units)) for column, units in terms] for kind, terms in mine.items()}
+            _add_layouts(model, name, device, columns, floats, integer=True)
         found.append(columns)
     return found
 
 
-def _add_sum(
-    model: LinearModel, name: str, device: DeviceType, columns: PoolColumns,
-    segments: Mapping[Kind, Sequence[tuple[int, Fraction]]], integer: bool,
-) -> None:  # fmt: skip
-    geometry = columns.geometry
+def add_relaxed_pool(
+    model: LinearModel, device: DeviceType, segments: Mapping[Kind, Sequence[tuple[int, float]]]
+) -> list[PoolColumns]:
+    """Add the rows of all pools of a type together on fractions of devices, and return their columns."""
+    found = []
+    for geometry in geometries(device, segments):
+        columns = PoolColumns(geometry)
+        if geometry.fills_alone:
+            for kind, width in zip(geometry.kinds, geometry.widths, strict=True):
+                per_device = geometry.slots // width
+                columns.devices += [(column, units / per_device) for column, units in segments[kind]]
+        else:
+            _add_layouts(model, device.name, device, columns, segments, integer=False)
+        found.append(columns)
+    return found
+
+
+def _by_sum(
+    model: LinearModel, name: str, device: DeviceType, geometry: Geometry,
+    segments: Mapping[Kind, Sequence[tuple[int, Fraction]]],
+) -> PoolColumns:  # fmt: skip
     members = [
         (column, units * Fraction(width, geometry.slots))
         for kind, width in zip(geometry.kinds, geometry.widths, strict=True)
         for column, units in segments[kind]
     ]
-    unit = lcm(*(filled.denominator for _, filled in members)) if integer else 1
+    unit = lcm(*(filled.denominator for _, filled in members))
     if unit == 1:
-        columns.devices = [(column, float(filled)) for column, filled in members]
-        return
-    columns.whole = model.add_column(f"whole[{name}]", upper=device.count, integer=True)
-    model.add_row(f"whole[{name}]", [*((c, float(unit * n)) for c, n in members), (columns.whole, -unit)], upper=0.0)
-    columns.devices = [(columns.whole, 1.0)]
+        return PoolColumns(geometry, devices=[(column, float(filled)) for column, filled in members])
+    whole = model.add_column(f"whole[{name}]", upper=device.count, integer=True)
+    model.add_row(f"whole[{name}]", [*((c, float(unit * n)) for c, n in members), (whole, -unit)], upper=0.0)
+    return PoolColumns(geometry, whole, devices=[(whole, 1.0)])
 
 
 def _add_layouts(
     model: LinearModel, name: str, device: DeviceType, columns: PoolColumns,
-    segments: Mapping[Kind, Sequence[tuple[int, Fraction]]], integer: bool,
+    segments: Mapping[Kind, Sequence[tuple[int, float]]], *, integer: bool,
 ) -> None:  # fmt: skip
     geometry = columns.geometry
     for layout in maximal_layouts(geometry):
         held = "+".join(f"{n}×{share_text(kind)}" for kind, n in zip(geometry.kinds, layout, strict=True) if n)
         columns.layouts[layout] = model.add_column(f"layout[{name},{held}]", upper=device.count, integer=integer)
     for number, kind in enumerate(geometry.kinds):
-        terms = [(column, float(units)) for column, units in segments[kind]]
-        terms += [(column, -float(layout[number])) for layout, column in columns.layouts.items() if layout[number]]
-        columns.rows[kind] = model.add_row(f"segments[{name},{share_text(kind)}]", terms, upper=0.0)
+        terms = [(column, -float(layout[number])) for layout, column in columns.layouts.items() if layout[number]]
+        row = f"segments[{name},{share_text(kind)}]"
+        columns.rows[kind] = model.add_row(row, [*summed(segments[kind]), *terms], upper=0.0)
     columns.devices = [(column, 1.0) for column in columns.layouts.values()]
+
+
+def summed(terms: Iterable[tuple[int, float]]) -> Terms:
+    """Return terms with every column once."""
+    total: dict[int, float] = {}
+    for column, coefficient in terms:
+        total[column] = total.get(column, 0.0) + coefficient
+    return list(total.items())

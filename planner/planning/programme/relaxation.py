@@ -22,7 +22,6 @@ are those that make some stage exactly full: y = m · x_s with n_t = ceil(y / x_
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from math import inf
 
 import numpy as np
@@ -37,7 +36,7 @@ from planner.planning.pipelines.sizing import Sized, pipeline_of
 from planner.planning.programme.backends import solve
 from planner.planning.programme.linear import LinearModel, Status
 from planner.planning.programme.objectives import set_objective
-from planner.planning.programme.pools import PoolColumns, add_pool
+from planner.planning.programme.pools import PoolColumns, add_relaxed_pool, summed
 
 CHUNK = 512  # candidates whose sizes are compared at once; 512 · 3 stages · 300 slices are a few MB
 ROUNDING = 1e-9
@@ -67,27 +66,29 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
     throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
     used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
     rates: defaultdict[int, list[tuple[int, float]]] = defaultdict(list)
-    segments: list[defaultdict[Kind, list[tuple[int, Fraction]]]] = [defaultdict(list) for _ in types]
+    segments: list[defaultdict[Kind, list[tuple[int, float]]]] = [defaultdict(list) for _ in types]
     rate_columns = []
     for number, candidate in enumerate(candidates):
         column = model.add_column(f"rate[{problem.dnns[candidate.dnn].name}/{number}]")
         rate_columns.append(column)
         rates[candidate.dnn].append((column, -1.0))
         for device, share, slice_rps in zip(candidate.devices, candidate.shares, candidate.slice_rps, strict=True):
-            segments[device][kind_of(share)].append((column, Fraction(1 / (slice_rps * processes(share)))))
+            segments[device][kind_of(share)].append((column, 1 / (slice_rps * processes(share))))
     throughput_rows = [
         model.add_row(f"throughput[{dnn.name}]", [(throughput[index], 1.0), *rates[index]], upper=0.0)
         for index, dnn in enumerate(problem.dnns)
     ]
-    pools = [add_pool(model, device.name, device, segments[index], integer=False) for index, device in enumerate(types)]
+    pools = [add_relaxed_pool(model, device, segments[index]) for index, device in enumerate(types)]
     device_rows = [
         model.add_row(
-            f"devices[{device.name}]", [*(term for pool in pools[index] for term in pool.devices), (used[index], -1.0)],
+            f"devices[{device.name}]", [*summed(t for pool in pools[index] for t in pool.devices), (used[index], -1.0)],
             upper=0.0,
         )
         for index, device in enumerate(types)
     ]  # fmt: skip
-    set_objective(model, problem, throughput, used, list(zip(rate_columns, rate_watts(problem, candidates), strict=True)))
+    set_objective(
+        model, problem, throughput, used, list(zip(rate_columns, rate_watts(problem, candidates), strict=True))
+    )
     solution, _ = solve(model, "highs")
     if not solution.found:
         empty = np.zeros(0)

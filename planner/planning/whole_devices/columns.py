@@ -36,6 +36,7 @@ from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import covers
+from planner.planning.whole_devices.fractions import by_fractions
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class Generated:
 
 
 def admits(problem: Problem) -> bool:
-    """Tell whether the method applies: it maximises the least throughput / weight."""
-    return problem.options.objective == "max_min_throughput"
+    """Tell whether the method applies: it maximises the least throughput / weight, on devices of each DNN's own."""
+    return problem.options.objective == "max_min_throughput" and by_fractions(problem)
 
 
 def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
@@ -74,7 +75,9 @@ def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
     """
     if not admits(problem):
         raise InputError(
-            f"method columns: expected the objective max_min_throughput, got {problem.options.objective}; use milp"
+            "method columns: expected the objective max_min_throughput, device_sharing own and shares that may be added up, "
+            f"got {problem.options.objective}, {problem.options.device_sharing} and "
+            f"{[list(device.offers) for device in problem.cluster.device_types]}; use milp"
         )
     clock = Clock(limits)
     priced = [pricers(problem, number) for number in range(len(problem.dnns))]
@@ -100,7 +103,7 @@ def enumeration_size(problem: Problem) -> int:
     for dnn in problem.dnns:
         for profile in dnn.variants:
             places = sum(
-                profile.has(device.name, share) for device in problem.cluster.device_types for share in device.shares
+                profile.has(device.name, share) for device in problem.cluster.device_types for share in device.offers
             )
             blocks, batches = len(profile.blocks), len(planned_batches(profile))
             most = min(problem.options.max_stages, blocks)
@@ -176,7 +179,7 @@ def _bound(
 def _cost(candidate: Candidate, device_price: Floats) -> float:
     """Return what a request/s on a candidate costs."""
     return sum(
-        float(device_price[device]) / (share * slice_rps)
+        float(device_price[device]) / (int(share) * slice_rps)
         for device, share, slice_rps in zip(candidate.devices, candidate.shares, candidate.slice_rps, strict=True)
     )
 

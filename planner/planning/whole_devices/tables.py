@@ -25,6 +25,7 @@ from planner.planning.pipelines.sizes import CandidateTable, Items, best_whole, 
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import knapsack
+from planner.planning.whole_devices.fractions import by_fractions
 from planner.planning.whole_devices.splits import Cell, best_split
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,11 @@ class Tables:
 
 def admits(problem: Problem, candidates: Sequence[Candidate]) -> bool:
     """Tell whether the programme applies: the max-min objective, two device types, tables that fit in memory."""
-    if len(problem.cluster.device_types) > TYPES or problem.options.objective != "max_min_throughput":
+    if (
+        not by_fractions(problem)
+        or len(problem.cluster.device_types) > TYPES
+        or problem.options.objective != "max_min_throughput"
+    ):
         return False
     return float(np.prod(_counts(problem) * _units(candidates) + 1.0)) <= CELL_LIMIT
 
@@ -144,7 +149,7 @@ def _units(candidates: Sequence[Candidate]) -> Integers:
     for candidate in candidates:
         for device, share in zip(candidate.devices, candidate.shares, strict=True):
             if device < TYPES:
-                shares[device].add(share)
+                shares[device].add(int(share))
     return np.array([lcm(*used) for used in shares])
 
 

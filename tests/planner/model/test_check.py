@@ -157,7 +157,10 @@ def test_a_tighter_problem_is_broken() -> None:
     # A slice of half an L4 holds 100 + 2 · 10 bytes, which 238 bytes a device do not.
     small = (replace(problem.cluster.device_types[0], memory_bytes=238), problem.cluster.device_types[1])
     less_memory = replace(problem, cluster=replace(problem.cluster, device_types=small))
-    assert [(v.constraint, v.amount) for v in check(less_memory, plan)] == [("memory", 1.0), ("memory", 2.0)]  # slice, device
+    assert [(v.constraint, v.amount) for v in check(less_memory, plan)] == [
+        ("memory", 1.0),
+        ("memory", 2.0),
+    ]  # slice, device
 
 
 def test_links_limit_and_delay_transfers() -> None:
