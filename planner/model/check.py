@@ -292,6 +292,7 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
         yield Violation("objective", "bound", over, text)
     drawn = plan_watts(problem, plan.pipelines, devices)
     stated = ("watts", plan.watts), ("joules_per_thousand", plan.joules_per_thousand)
-    for (name, got), right in zip(stated, drawn or (None, None), strict=True):
+    truth: tuple[float | None, float | None] = drawn or (None, None)
+    for (name, got), right in zip(stated, truth, strict=True):
         if got is not None and (right is None or abs(got - right) > tolerance * (right or 1.0)):
             yield Violation("energy", name, 1, f"expected {right}, got {got}")

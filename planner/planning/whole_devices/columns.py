@@ -75,7 +75,7 @@ def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
     """
     if not admits(problem):
         raise InputError(
-            "method columns: expected the objective max_min_throughput, device_sharing own and shares that may be added up, "
+            "method columns: expected max_min_throughput, device_sharing own and shares that may be added up, "
             f"got {problem.options.objective}, {problem.options.device_sharing} and "
             f"{[list(device.offers) for device in problem.cluster.device_types]}; use milp"
         )

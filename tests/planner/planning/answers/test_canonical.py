@@ -19,14 +19,14 @@ def test_one_dnn_has_the_fewest_devices_of_all_optima(seed: int) -> None:
     plan = canonical(problem, candidates, first, "highs", Limits())
     best = best_by_use(problem, problem.dnns[0])
     value = max(best.values())
-    allowed = first.devices()
+    allowed = first.devices(problem)
     within = [
         sum(devices)
         for devices, rps in best.items()
         if rps >= value * (1 - 1e-9) and all(count <= allowed.get(device, 0) for device, count in enumerate(devices))
     ]
     assert plan.value(problem) == pytest.approx(first.value(problem), rel=1e-8)
-    assert sum(plan.devices().values()) == min(within)
+    assert sum(plan.devices(problem).values()) == min(within)
 
 
 def test_what_does_not_count_is_left_out() -> None:

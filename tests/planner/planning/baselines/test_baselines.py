@@ -166,7 +166,7 @@ def test_dart_r_replicates_a_pair_and_adds_the_excess() -> None:
     more = replace(problem, cluster=cluster(A=3, B=5))
     sizing = size_dart_r(more, {"toy": {"A": 2}})
     assert sizing.throughput_rps(0) == pytest.approx(1500.0 + 2 * 100.0)
-    assert sizing.devices() == {0: 3, 1: 5}
+    assert sizing.devices(problem) == {0: 3, 1: 5}
 
 
 def test_dart_r_keeps_devices_apart_where_a_pair_gains_nothing() -> None:

@@ -62,7 +62,7 @@ def check_sizing(problem: Problem, candidates: list[Candidate], expected: float)
     assert sizing.value(problem) == pytest.approx(expected, rel=2e-6)
     assert sizing.bound == pytest.approx(expected, rel=2e-6)
     assert sizing.bound >= expected * (1 - 1e-9)
-    for device, used in sizing.devices().items():
+    for device, used in sizing.devices(problem).items():
         assert used <= problem.cluster.device_types[device].count
 
 
@@ -149,9 +149,9 @@ def test_the_plan_takes_no_more_devices_and_pipelines_than_programmes_find(seed:
         pytest.skip("a DNN cannot be served")
     found = dynamic.size(problem, candidates, "highs", Limits())
     other = canonical(problem, candidates, milp.size(problem, candidates, "highs", Limits()), "highs", Limits())
-    devices = sum(found.devices().values())
-    assert devices <= sum(other.devices().values())
-    if found.devices() == other.devices():
+    devices = sum(found.devices(problem).values())
+    assert devices <= sum(other.devices(problem).values())
+    if found.devices(problem) == other.devices(problem):
         assert len(found.pipelines) <= len(other.pipelines)
 
 
