@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
-from planner.model.check_placement import check_placement
+from planner.model.check_placement import check_placement, unknown_slices
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
 from planner.model.energy import plan_watts, planned_working_watts
@@ -86,6 +86,7 @@ def check(problem: Problem, plan: Plan, tolerance: float = 1e-6) -> tuple[Violat
     L4: devices: expected at most 1, got 2
     """
     found = [*_unknown_names(problem, plan), *_other_profiles(problem, plan)]
+    found += (Violation(*finding) for finding in unknown_slices(plan))
     if found:
         return tuple(found)
     for dnn in problem.dnns:

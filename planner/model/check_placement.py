@@ -22,16 +22,7 @@ class Finding(NamedTuple):
 
 
 def check_placement(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Finding]:
-    """Yield what the placement of a plan breaks; a plan without one is placed first."""
-    strangers = [
-        placed
-        for placed in plan.placement
-        if placed.pipeline >= len(plan.pipelines) or placed.stage >= len(plan.pipelines[placed.pipeline].stages)
-    ]
-    for placed in strangers:
-        yield Finding("placement", f"pipelines[{placed.pipeline}].stages[{placed.stage}]", 1, "there is no such stage")
-    if strangers:
-        return
+    """Yield what the placement of a plan breaks, beyond `unknown_slices`; a plan without one is placed first."""
     found = list(locations(problem, plan))
     yield from _every_slice_once(plan, found)
     by_device: defaultdict[tuple[str, int], list[Location]] = defaultdict(list)
@@ -44,6 +35,20 @@ def check_placement(problem: Problem, plan: Plan, tolerance: float) -> Iterator[
     expected = neighbour_grounds(problem, plan)
     if plan.placement and dict(plan.neighbours) != expected:
         yield Finding("neighbours", "neighbours", 1, f"expected {expected}, got {dict(plan.neighbours)}")
+
+
+def unknown_slices(plan: Plan) -> Iterator[Finding]:
+    """Yield places of stages that a plan does not have, and of more slices than a stage has."""
+    for placed in plan.placement:
+        known = placed.pipeline < len(plan.pipelines) and placed.stage < len(plan.pipelines[placed.pipeline].stages)
+        where = f"pipelines[{placed.pipeline}].stages[{placed.stage}]"
+        if not known:
+            yield Finding("placement", where, 1, "expected a stage of the plan, got none")
+            continue
+        slices = plan.pipelines[placed.pipeline].stages[placed.stage].slices
+        over = placed.first_slice + placed.slices - slices
+        if over > 0:
+            yield Finding("placement", where, over, f"expected {slices} slices, got {slices + over}")
 
 
 def _every_slice_once(plan: Plan, found: list[Location]) -> Iterator[Finding]:

@@ -50,8 +50,8 @@ def canonical(
         mine = _of(sizing.pipelines, dnn)
         if mine:
             own = [replace(candidate, dnn=0) for candidate in candidates if candidate.dnn == dnn]
-            own_sizing = replace(sizing, pipelines=mine)
-            simplest = _simplest(_alone(problem, sizing, dnn, own_sizing), own, own_sizing, backend, clock)
+            alone = _alone(problem, sizing, dnn)
+            simplest = _simplest(alone, own, replace(sizing, pipelines=mine), backend, clock)
             found += (_renumbered(sized, dnn) for sized in simplest.pipelines)
             layouts |= {pool: held for pool, held in simplest.layouts.items() if pool[1] == problem.dnns[dnn].name}
     return replace(sizing, pipelines=tuple(found), layouts=layouts)
@@ -81,10 +81,11 @@ def _renumbered(sized: Sized, dnn: int) -> Sized:
     return replace(sized, candidate=replace(sized.candidate, dnn=dnn))
 
 
-def _alone(problem: Problem, sizing: Sizing, number: int, mine: Sizing) -> Problem:
+def _alone(problem: Problem, sizing: Sizing, number: int) -> Problem:
     """Return the problem of one DNN: to serve what the objective needs on the devices that the plan gives it."""
     dnn = problem.dnns[number]
-    needed_rps = mine.throughput_rps(0)
+    mine = replace(sizing, pipelines=tuple(sized for sized in sizing.pipelines if sized.candidate.dnn == number))
+    needed_rps = mine.throughput_rps(number)
     if problem.options.objective == "max_min_throughput":
         needed_rps = min(needed_rps, dnn.weight * sizing.value(problem))
     elif not MAXIMISED[problem.options.objective] and dnn.rate_rps is not None:

@@ -1,0 +1,133 @@
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.model import DeviceType, InputError, Segment
+from planner.model.packing import arranged, fits, geometries, maximal_layouts, most_segments, packed, sums_decide
+from planner.model.segments import MIG
+
+SEVEN = ("1g.10gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb")
+
+
+def test_layouts_of_an_a100_are_those_of_the_user_guide() -> None:
+    # NVIDIA's MIG User Guide, "Supported MIG Profiles": the rows of its picture, as numbers of 1g, 2g, 3g, 4g, 7g.
+    (geometry,) = geometries(DeviceType("A100", 1, mig="a100-80gb"), SEVEN)
+    assert set(maximal_layouts(geometry)) == {
+        (0, 0, 0, 0, 1),
+        (0, 0, 1, 1, 0),
+        (1, 1, 0, 1, 0),
+        (3, 0, 0, 1, 0),
+        (0, 0, 2, 0, 0),
+        (0, 2, 1, 0, 0),  # 2g at 0 and 2, 3g at 4
+        (2, 1, 1, 0, 0),
+        (4, 0, 1, 0, 0),
+        (1, 3, 0, 0, 0),
+        (3, 2, 0, 0, 0),
+        (5, 1, 0, 0, 0),
+        (7, 0, 0, 0, 0),
+    }
+
+
+@pytest.mark.parametrize("name", MIG)
+def test_every_layout_has_places_within_its_gpu_s_compute_slices(name: str) -> None:
+    gpu = DeviceType("gpu", 1, mig=name)
+    (geometry,) = geometries(gpu, gpu.names)
+    for layout in maximal_layouts(geometry):
+        places = arranged(geometry, layout)
+        assert fits(geometry, [(geometry.kinds[kind], start) for kind, start in places])
+        compute = sum(int(str(geometry.kinds[kind]).partition("g")[0]) for kind, _ in places)
+        assert compute <= (4 if name.startswith("a30") else 7)
+        memory = sum(int(gpu.segment_memory_bytes(geometry.kinds[kind]) or 0) for kind, _ in places)
+        assert memory <= int(name.partition("-")[2][:-2]) * 2**30
+
+
+@given(
+    st.sets(st.integers(1, 7), min_size=1, max_size=3),
+    st.lists(st.integers(0, 7), min_size=3, max_size=3),
+)
+def test_packed_segments_fit_and_are_as_few_devices_as_fractions_say_where_sums_decide(
+    shares: set[int], numbers: list[int]
+) -> None:
+    device = DeviceType("gpu", 1, shares=tuple(sorted(shares)))
+    (geometry,) = geometries(device, device.shares)
+    counts = dict(zip(geometry.kinds, numbers, strict=False))
+    layouts = packed(geometry, counts)
+    for layout in layouts:
+        assert fits(geometry, [(geometry.kinds[kind], start) for kind, start in arranged(geometry, layout)])
+    for number, kind in enumerate(geometry.kinds):
+        assert sum(layout[number] for layout in layouts) == counts[kind]
+    filled = sum(width * counts[kind] for kind, width in zip(geometry.kinds, geometry.widths, strict=True))
+    least = -(-filled // geometry.slots)
+    assert len(layouts) == least if sums_decide(geometry) else len(layouts) >= least
+
+
+@pytest.mark.parametrize("shares", [(2, 3), (2, 3, 4), (2, 3, 5), (3, 4), (3, 5), (2, 5), (2, 4, 8), (3, 5, 7)])
+def test_sums_decide_where_no_counterexample_is_found(shares: tuple[int, ...]) -> None:
+    device = DeviceType("gpu", 1, shares=shares)
+    (geometry,) = geometries(device, shares)
+
+    def holds(counts: tuple[int, ...], devices: int) -> bool:
+        """Tell whether the segments fit, by leaving out one device of any layout."""
+        if not any(counts):
+            return True
+        return devices > 0 and any(
+            holds(tuple(max(0, n - less) for n, less in zip(counts, layout, strict=True)), devices - 1)
+            for layout in maximal_layouts(geometry)
+        )
+
+    def fewest_by_fractions(counts: tuple[int, ...]) -> int:
+        return -(-sum(w * n for w, n in zip(geometry.widths, counts, strict=True)) // geometry.slots)
+
+    few = [counts for counts in product(*(range(k + 1) for k in shares)) if fewest_by_fractions(counts) <= 2]
+    assert sums_decide(geometry) == all(holds(counts, fewest_by_fractions(counts)) for counts in few)
+
+
+def test_memory_and_lists_of_layouts_limit_what_fits() -> None:
+    segments = (Segment("small", 1, memory_bytes=6), Segment("large", 2, memory_bytes=10))
+    free = DeviceType("gpu", 1, slots=4, segments=segments)
+    narrow = DeviceType("gpu", 1, slots=4, segments=segments, memory_bytes=16)
+    listed = DeviceType("gpu", 1, slots=4, segments=segments, layouts=({"small": 4}, {"large": 1}))
+    names = ["small", "large"]
+    assert maximal_layouts(geometries(free, names)[0]) == ((0, 2), (2, 1), (4, 0))
+    assert maximal_layouts(geometries(narrow, names)[0]) == ((1, 1), (2, 0))
+    assert maximal_layouts(geometries(listed, names)[0]) == ((0, 1), (4, 0))
+    assert most_segments(narrow, "small") == 2
+
+
+def test_cores_divide_each_other() -> None:
+    cpu = DeviceType("cpu", 1, "cpu", cores=48, memory_bytes=96)
+    assert cpu.names == ["1 core", "3 cores", "6 cores", "12 cores", "24 cores", "48 cores"]
+    assert sums_decide(geometries(cpu, cpu.names)[0])
+    assert cpu.slice_memory_bytes("12 cores") == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mig": "a100"}, r"mig of gpu: expected one of \['a100-40gb', .*, got 'a100'"),
+        ({"mig": "a100-40gb", "cores": 4}, "expected one of mig, cores, and segments with slots, got several"),
+        ({"slots": 4}, "segments and slots belong together"),
+        ({"slots": 2, "segments": (Segment("a", 3),)}, "segment a: expected 3 slots"),
+        ({"slots": 4, "segments": (Segment("a", 2, (3,)),)}, "segment a: expected 2 slots"),
+        ({"slots": 4, "segments": (Segment("a", 2), Segment("a", 1))}, "names must differ"),
+        ({"cores": 4, "layouts": ({"5 cores": 1},)}, "layouts of gpu: unknown segment '5 cores'"),
+        ({"idle_watts": 9.0, "busy_watts": 8.0}, "busy_watts of gpu: expected at least idle_watts, 9, got 8"),
+    ],
+)
+def test_impossible_segments_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DeviceType("gpu", 1, **changes)  # type: ignore[arg-type]
+
+
+def test_names_of_segments_have_no_processes() -> None:
+    with pytest.raises(InputError, match="expected a name without '/', got 'a/2'"):
+        Segment("a/2", 1)
+    with pytest.raises(InputError, match="expected increasing numbers"):
+        Segment("a", 1, (2, 1))
+
+
+def test_an_unknown_share_is_named_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"share of cpu: expected one of \[1, '1 core', '2 cores'\], got '3 cores'"):
+        DeviceType("cpu", 1, cores=2).fraction("3 cores")
