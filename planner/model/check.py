@@ -294,6 +294,6 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     drawn = plan_watts(problem, plan.pipelines, devices)
     stated = ("watts", plan.watts), ("joules_per_thousand", plan.joules_per_thousand)
     truth: tuple[float | None, float | None] = drawn or (None, None)
-    for (name, got), right in zip(stated, truth, strict=True):
-        if got is not None and (right is None or abs(got - right) > tolerance * (right or 1.0)):
-            yield Violation("energy", name, 1, f"expected {right}, got {got}")
+    for (name, said), right in zip(stated, truth, strict=True):
+        if said is not None and (right is None or abs(said - right) > tolerance * (right or 1.0)):
+            yield Violation("energy", name, 1, f"expected {right}, got {said}")
