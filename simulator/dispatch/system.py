@@ -44,6 +44,14 @@ class System:
         ``[pipeline, stage]``, index into ``device_types``; -1 beyond a pipeline's stages.
     device_types, devices, prices_per_hour
         Per type: its name, how many the plan fills (in fractions where shares do), its price (NaN if unknown).
+    watts
+        Per type: what a device draws idle and busy (NaN if unknown).
+    number
+        ``[pipeline, stage, slice]``, which device of its type a slice lies on, as the plan places it; None where each
+        ``share`` slices of a pool have a device of their own.
+    cores
+        ``[pipeline, stage, slice, 2]``, the first core of its device and how many cores a slice has, where segments are
+        cores; 0 cores where a slice shares all of its device's. None as for ``number``.
     spread
         ``[pipeline, stage]``, the standard deviation of the logarithm of service times at the planned batch, as the
         profile measured it; 0 where it did not, None where nobody asked.
@@ -65,6 +73,9 @@ class System:
     device_types: tuple[str, ...]
     devices: tuple[float, ...]
     prices_per_hour: tuple[float, ...]
+    watts: tuple[tuple[float, float], ...] = ()
+    number: Ints | None = None
+    cores: Ints | None = None
     spread: NDArray[np.float64] | None = None
 
     @cached_property

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError, Pipeline, Plan, Problem, Stage
+from planner.model.placing import locations
+from planner.model.segments import kind_of
 from simulator.dispatch.system import System
 
 __all__ = ["TOLERANCE_US", "System", "build_system"]
@@ -60,6 +62,7 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
                 ints["transfer_us"][p, s], ints["hop_us"][p, s] = _hop(problem, pipeline, s)
 
     kinds = problem.cluster.device_types
+    numbers, cores = _places(problem, plan, dnn_name, (*shape, int(ints["slices"].max())))
     return System(
         dnn=dnn_name,
         slo_us=int(dnn.slo_us),
@@ -78,9 +81,34 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
             for kind in kinds
         ),
         prices_per_hour=tuple(nan if kind.price_per_hour is None else kind.price_per_hour for kind in kinds),
+        watts=tuple((_or_nan(kind.idle_watts), _or_nan(kind.busy_watts)) for kind in kinds),
+        number=numbers,
+        cores=cores,
         spread=stage_spread(problem, pipelines),
         **ints,
     )
+
+
+def _or_nan(watts: float | None) -> float:
+    return nan if watts is None else watts
+
+
+def _places(
+    problem: Problem, plan: Plan, dnn_name: str, shape: tuple[int, int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of every slice's device, and its first core and how many it has; -1 where there is no slice."""
+    number, cores = np.full(shape, -1), np.zeros((*shape, 2), np.int64)
+    rows = {p: row for row, p in enumerate(i for i, one in enumerate(plan.pipelines) if one.dnn == dnn_name)}
+    for one in locations(problem, plan):
+        if one.pipeline not in rows:
+            continue
+        at = rows[one.pipeline], one.stage, one.slice
+        number[at] = one.number
+        device = problem.cluster.device(one.device)
+        share = plan.pipelines[one.pipeline].stages[one.stage].share
+        if device.cores is not None and isinstance(share, str):
+            cores[at] = one.slot, device.division(kind_of(share)).widths[kind_of(share)]
+    return number, cores
 
 
 def stage_spread(problem: Problem, pipelines: Sequence[Pipeline]) -> NDArray[np.float64]:

@@ -226,6 +226,7 @@ def combined(systems: list[System]) -> System:
         device_types=first.device_types,
         devices=tuple(np.max([system.devices for system in systems], axis=0).tolist()),
         prices_per_hour=first.prices_per_hour,
+        watts=first.watts,
         spread=None,
         **{name: stacked(name) for name in tables},
     )

@@ -1,7 +1,8 @@
 """Which cores each slice gets, and how a device that is not at hand is emulated.
 
 On this machine a device is a number of cores (one, unless told otherwise), and a slice of 1/k of it shares them
-with k - 1 others, as in the profiler. Devices take cores in plan order; every slice stays on its own device's.
+with k - 1 others, as in the profiler; a segment of some cores has these for itself. Devices take cores in plan order;
+every slice stays on the device that the plan's placement gives it.
 """
 
 import os
@@ -82,13 +83,19 @@ def assign_cores(
     """
     available = sorted(os.sched_getaffinity(0)) if available is None else available
     assigned: dict[SliceId, tuple[int, ...]] = {}
+    begins: dict[tuple[str, object], int] = {}  # device -> where its cores begin
     used = 0
     for slice_id in slices:
-        at = slice_id.pipeline, slice_id.stage
-        share, width = int(system.share[at]), cores.get(device_of(system, slice_id), 1)
-        if slice_id.slice % share == 0:
+        first, own = _cores_within(system, slice_id)
+        device = device_of(system, slice_id), _device_number(system, slice_id)
+        width = max(cores_of_device(system, device[0], cores), own)
+        if device not in begins:
+            begins[device] = used
             used += width
-        assigned[slice_id] = tuple(available[used - width : used])
+        begin = begins[device]
+        assigned[slice_id] = tuple(
+            available[begin + first : begin + first + own] if own else available[begin : begin + width]
+        )
     if used > len(available):
         if not oversubscribe:
             raise InputError(
@@ -97,6 +104,37 @@ def assign_cores(
             )
         return dict.fromkeys(slices, ())
     return assigned
+
+
+def cores_of_device(system: System, device: str, cores: Mapping[str, int]) -> int:
+    """Return how many cores of this machine a device of a type is: as told, as its segments need, or one."""
+    if device in cores or system.cores is None:
+        return cores.get(device, 1)
+    on_type = system.device == system.device_types.index(device)
+    return max(1, int(system.cores[on_type].sum(axis=-1).max(initial=1)))
+
+
+def threads_of(system: System, slice_id: SliceId, cores: Mapping[str, int]) -> int:
+    """Return the threads of a slice's worker: its own cores, or its share of the device's."""
+    _, own = _cores_within(system, slice_id)
+    share = int(system.share[slice_id.pipeline, slice_id.stage])
+    return own or max(1, cores_of_device(system, device_of(system, slice_id), cores) // share)
+
+
+def _cores_within(system: System, slice_id: SliceId) -> tuple[int, int]:
+    """Return the first core of its device and how many cores a slice has for itself; 0 where it shares all."""
+    if system.cores is None:
+        return 0, 0
+    first, own = system.cores[slice_id.pipeline, slice_id.stage, slice_id.slice].tolist()
+    return first, own
+
+
+def _device_number(system: System, slice_id: SliceId) -> object:
+    """Return what is equal for slices on one device of a type."""
+    if system.number is not None:
+        return int(system.number[slice_id.pipeline, slice_id.stage, slice_id.slice])
+    share = int(system.share[slice_id.pipeline, slice_id.stage])
+    return slice_id.pipeline, slice_id.stage, slice_id.slice // share
 
 
 def device_of(system: System, slice_id: SliceId) -> str:

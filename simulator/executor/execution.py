@@ -22,7 +22,15 @@ from planner.profiling.verification import measure_yardstick
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
-from simulator.executor.devices import CPU, Emulation, assign_cores, check_emulation, device_of, slices_of
+from simulator.executor.devices import (
+    CPU,
+    Emulation,
+    assign_cores,
+    check_emulation,
+    device_of,
+    slices_of,
+    threads_of,
+)
 from simulator.executor.dispatcher import Dispatcher, compile_policy
 from simulator.executor.fleet import Equipment, Fleet, SliceId, start
 from simulator.executor.frontend import Frontend, Patience
@@ -260,7 +268,7 @@ def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: S
             device=device,
             device_share=1 / share,
             cores=pinned.get(slice_id, ()),
-            threads=max(1, emulation.cores.get(device, 1) // share),
+            threads=threads_of(system, slice_id, emulation.cores),
             provider=settings.provider,
             warm_batches=warm_batches(batch),
             slowdown=emulation.slowdown.get(device, 1.0),

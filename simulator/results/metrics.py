@@ -173,6 +173,28 @@ def cost_per_thousand(records: Records, warm_up_us: int = WARM_UP_US) -> float:
     return 1000 * per_second / goodput if goodput > 0 else nan
 
 
+def watts(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return sum(devices · (idle + (busy - idle) · utilisation)), what the plan's devices drew on average (W).
+
+    Devices that the plan fills in part count in part. NaN where the watts of a device type in use are unknown.
+    (`planner.model.energy` is the same for a plan.)
+    """
+    system, total = records.system, 0.0
+    busy = utilisation(records, warm_up_us)
+    for name, devices, (idle, most) in zip(
+        system.device_types, system.devices, system.watts or [(nan, nan)] * len(system.devices), strict=True
+    ):
+        if devices:
+            total += devices * (idle + (most - idle) * busy[name])
+    return total
+
+
+def joules_per_thousand(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return watts / goodput · 1000, the energy of a thousand requests within their SLO (J); NaN where unknown."""
+    goodput = goodput_rps(records, warm_up_us)
+    return 1000 * watts(records, warm_up_us) / goodput if goodput > 0 else nan
+
+
 def summary(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
     """Return all metrics under flat names, one row of a sweep's table."""
     row: Floats = {
@@ -182,6 +204,8 @@ def summary(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
         "attainment": attainment(records, warm_up_us),
         "goodput_rps": goodput_rps(records, warm_up_us),
         "cost_per_thousand": cost_per_thousand(records, warm_up_us),
+        "watts": watts(records, warm_up_us),
+        "joules_per_thousand": joules_per_thousand(records, warm_up_us),
     }
     row |= {f"unserved_{cause}": share for cause, share in unserved_shares(records, warm_up_us).items()}
     row |= {f"latency_{name}_us": x for name, x in distribution(latencies_us(records, warm_up_us)).items()}
