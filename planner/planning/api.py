@@ -19,7 +19,7 @@ from planner.planning.baselines import (
     with_closed_form_x0,
     with_x0,
 )
-from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
+from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing, build_plan
 from planner.planning.programme.backends import BACKENDS, Clock, Limits
@@ -225,7 +225,7 @@ def all_candidates(problem: Problem) -> list[Candidate]:
         candidates = enumerate_candidates(problem, number, dnn.np_throughput_rps or 0.0)
         if not candidates:
             raise unreachable(problem, number)
-        found += candidates
+        found += best_of_segments(problem, candidates)
     return found
 
 

@@ -30,14 +30,14 @@ rows of arrays. Rows that cannot end within the budget, even at every block's fa
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, lcm
 
 import numpy as np
 
 from planner.model import Dnn, Problem, Profile
-from planner.model.segments import Share, processes
+from planner.model.segments import Share, kind_of, processes
 from planner.planning.arrays import Flags, Floats, Integers
 
 LATENCY_TOLERANCE = 1e-12  # of the SLO: rounding of the sums above, far below the microsecond
@@ -117,6 +117,27 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, par
             dnn_index, variant, rows.pareto_best() if pareto else np.arange(len(rows.batch))
         )
     ]
+
+
+def best_of_segments(problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates without those of one stage that another makes needless, under every objective but energy.
+
+    Of candidates of one DNN with one stage each, on the same kind of segment, a segment is best used by the one that
+    serves most on it, whatever the number of processes, the batch size, or the variant.
+    """
+    if problem.options.objective == "least_energy":
+        return list(candidates)
+
+    def segment_rps(candidate: Candidate) -> float:
+        return candidate.slice_rps[0] * processes(candidate.shares[0])
+
+    best: dict[tuple[int, int, int | str], Candidate] = {}
+    for candidate in candidates:
+        key = candidate.dnn, candidate.devices[0], kind_of(candidate.shares[0])
+        if len(candidate.devices) == 1 and (key not in best or segment_rps(candidate) > segment_rps(best[key])):
+            best[key] = candidate
+    kept = set(best.values())
+    return [candidate for candidate in candidates if len(candidate.devices) > 1 or candidate in kept]
 
 
 def fastest_candidate(problem: Problem, dnn_index: int, x0_rps: float) -> tuple[Candidate, float] | None:
