@@ -63,10 +63,19 @@ def new_app(help_text: str) -> typer.Typer:
     return app
 
 
+def _alone(app: typer.Typer) -> None:
+    """Let the only command of a script go without its name."""
+    callback = app.registered_callback.callback if app.registered_callback else None
+    single = len(app.registered_commands) == 1 and not app.registered_groups
+    if single and callback is not None and callback.__module__ == __name__:
+        app.registered_callback = None
+
+
 def run(app: typer.Typer) -> None:
     """Run a command line: bad input is one line on standard error and exit status 2, Ctrl-C is status 130."""
     for stream in (sys.stdout, sys.stderr):
         _degrade(stream)
+    _alone(app)
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, _end) for number in ENDED if in_main}
     try:
