@@ -21,10 +21,12 @@ from rich.table import Table
 
 from planner.cli.app import console, progress
 from planner.files import load_profile
+from planner.files.models import load_model
 from planner.model import InputError, Profile
 from planner.profiling import (
     DeviceAtHand,
     Effort,
+    ModelGraph,
     Part,
     block_starts,
     build_model,
@@ -69,9 +71,12 @@ class Checked:
 def main() -> None:
     """Measure the models of the profiles again, print how far off they are; exit with 1 if a statement fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("profiles", type=Path, nargs="+", help="profiles of models of the zoo")
+    parser.add_argument("profiles", type=Path, nargs="+", help="profiles of models of the zoo, or of --models")
     parser.add_argument(
         "--device", required=True, help="the measured device in them, which is one core of this machine"
+    )
+    parser.add_argument(
+        "--models", type=Path, help="folder of <profile>.onnx as `profile --model-out` wrote them; else the zoo's"
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="batch sizes to measure again")
     parser.add_argument("--cap-s", type=float, default=0.3, help="seconds for one block at one batch size, at most")
@@ -93,7 +98,7 @@ def main() -> None:
             done = {found.batch for found in results if found.model == profile.name}
             batches = [batch for batch in arguments.batches if batch not in done]
             if batches:
-                found = check(profile, arguments.device, batches, effort)
+                found = check(profile, _graph(profile, arguments.models), arguments.device, batches, effort)
                 results += found
                 append_results(arguments.out, found)
             bar.advance(task)
@@ -102,13 +107,19 @@ def main() -> None:
     sys.exit(0 if verdict(results) else 1)
 
 
-def check(profile: Profile, device: str, batches: Sequence[int], effort: Effort) -> list[Checked]:
+def _graph(profile: Profile, folder: Path | None) -> ModelGraph:
+    """Return the model of a profile: its file in a folder if it is there, else that of the zoo."""
+    path = None if folder is None else folder / f"{profile.name}.onnx"
+    model = load_model(path) if path is not None and path.exists() else build_model(profile.name)
+    return read_graph(model, profile.name)
+
+
+def check(profile: Profile, graph: ModelGraph, device: str, batches: Sequence[int], effort: Effort) -> list[Checked]:
     """Measure a model's blocks and the whole, a round of one after a round of the other, and compare."""
     kept = profile.table(device, 1)
     for batch in batches:
         if batch not in kept.batches:
             raise InputError(f"profile {profile.name} has no batch {batch} on {device}; it has {list(kept.batches)}")
-    graph = read_graph(build_model(profile.name), profile.name)
     rng = np.random.default_rng(0)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
     core, one_round = DeviceAtHand(device), effort.of_one_round()

@@ -1,20 +1,11 @@
 """The bodies of If, Loop and Scan: graphs inside a node, and the tensors in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 import onnx_ir as ir
 
 from planner.profiling.shapes import Tensor
-
-
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """Yield the bodies of a node."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def trips(node: ir.Node, tensors: Mapping[str, Tensor]) -> int:

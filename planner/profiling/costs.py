@@ -14,7 +14,8 @@ from typing import Literal
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.bodies import subgraphs, tensors_inside, trips
+from planner.profiling.bodies import tensors_inside, trips
+from planner.profiling.graphs import subgraphs
 from planner.profiling.shapes import Tensor
 
 Shape = tuple[int, ...]

@@ -3,7 +3,7 @@
 A request's dimension of the batch is a symbolic one, named "batch", or "batch*5" where a request has 5 rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
@@ -60,17 +60,19 @@ def request_inputs(graph: ir.Graph) -> list[ir.Value]:
 def read_values(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that a node reads, those that its subgraphs capture included."""
     yield from (value for value in node.inputs if value is not None)
+    for subgraph in subgraphs(node):
+        for inner in subgraph.all_nodes():
+            yield from (value for value in inner.inputs if value is not None and value.graph is node.graph)
+        yield from (value for value in subgraph.outputs if value.graph is node.graph)
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the bodies of a node (If, Loop, Scan)."""
     for attribute in node.attributes.values():
-        for subgraph in _subgraphs(attribute):
-            for inner in subgraph.all_nodes():
-                yield from (value for value in inner.inputs if value is not None and value.graph is node.graph)
-            yield from (value for value in subgraph.outputs if value.graph is node.graph)
-
-
-def _subgraphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 def varying_values(graph: ir.Graph) -> set[ir.Value]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from planner.profiling.bodies import subgraphs
+from planner.profiling.graphs import subgraphs
 from planner.profiling.shapes import Tensor
 
 DATA_FIRST = {"Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}  # the rest say how
