@@ -22,7 +22,7 @@ from rich.table import Table
 from planner.cli.app import console, progress
 from planner.files import load_profile
 from planner.files.models import load_model
-from planner.model import InputError, Profile
+from planner.model import InputError, ModelSettings, Profile
 from planner.profiling import (
     DeviceAtHand,
     Effort,
@@ -31,6 +31,7 @@ from planner.profiling import (
     block_starts,
     build_model,
     extract_parts,
+    prepare_model,
     random_feeds,
     read_graph,
 )
@@ -76,7 +77,7 @@ def main() -> None:
         "--device", required=True, help="the measured device in them, which is one core of this machine"
     )
     parser.add_argument(
-        "--models", type=Path, help="folder of <profile>.onnx as `profile --model-out` wrote them; else the zoo's"
+        "--models", type=Path, help="folder of the files that were profiled, as <model>.onnx; else the zoo's are built"
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="batch sizes to measure again")
     parser.add_argument("--cap-s", type=float, default=0.3, help="seconds for one block at one batch size, at most")
@@ -108,10 +109,11 @@ def main() -> None:
 
 
 def _graph(profile: Profile, folder: Path | None) -> ModelGraph:
-    """Return the model of a profile: its file in a folder if it is there, else that of the zoo."""
-    path = None if folder is None else folder / f"{profile.name}.onnx"
-    model = load_model(path) if path is not None and path.exists() else build_model(profile.name)
-    return read_graph(model, profile.name)
+    """Return the model of a profile, read as the profile says: its file in a folder, else that of the zoo."""
+    path = None if folder is None else folder / f"{profile.name.partition('@')[0]}.onnx"
+    if path is None or not path.exists():
+        return read_graph(build_model(profile.name), profile.name)
+    return prepare_model(load_model(path), profile.name, profile.settings or ModelSettings(), compare=False).graph
 
 
 def check(profile: Profile, graph: ModelGraph, device: str, batches: Sequence[int], effort: Effort) -> list[Checked]:
@@ -186,7 +188,7 @@ def verdict(results: Sequence[Checked]) -> bool:
 def show(results: Sequence[Checked]) -> None:
     """Print a line per model and batch size: blocks met within 2 (1) stated spreads, median spreads then and now."""
     table = Table("model", "batch", "whole ms", "sum ms", "off", "profile ms", "off", "in 2 (1)", "spread", box=None)
-    table.columns[0].no_wrap = True
+    table.columns[0].overflow = "fold"
     for found in results:
         table.add_row(
             found.model, str(found.batch), f"{found.whole_us / 1000:.2f}", f"{found.sum_us / 1000:.2f}",
