@@ -27,6 +27,8 @@ from planner.model import InputError, Profile
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from planner.profiling import ModelGraph
+
 OutOption = Annotated[
     Path, typer.Option(help="Profile to write; if it exists, its blocks are kept and the new latencies added.")
 ]
@@ -156,6 +158,7 @@ def estimate(
     if model_out is not None:
         _write_profiled(model, file.given, model_out)
     blank, starts = _start(out, file, lambda: cut_blocks(graph, [], devices, blocks, even=even))
+    _say_opaque(graph)
     found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
     save(found, out)
     _show(found, out)
@@ -194,6 +197,7 @@ def layers(
     from planner.profiling import DeviceAtHand, estimate_layers, find_device, measure_layers
 
     graph = read_model(model, settings_of(fix, constant, state, batch_axis), seed).graph
+    _say_opaque(graph)
     latencies = {other: estimate_layers(graph, find_device(other), batch, 1) for other in _names(device)}
     if measure:
         times = measure_layers(graph, DeviceAtHand("here"), batch)
@@ -218,6 +222,11 @@ def layers(
     for row in rows:
         table.add_row(*map(printable, row))
     console.print(table)
+
+
+def _say_opaque(graph: "ModelGraph") -> None:
+    if graph.opaque:
+        console.print(printable(graph.opaque), highlight=False, soft_wrap=True)
 
 
 def list_models(context: typer.Context) -> None:

@@ -279,6 +279,17 @@ MICROSOFT_MULTIPLIERS = {
 }  # fmt: skip
 
 
+def is_opaque(node: ir.Node) -> bool:
+    """Tell whether nothing here knows a node's work: an operator outside ONNX without a rule of its own.
+
+    It counts one operation per output element, which may be far from what it does.
+    """
+    if node.domain in ("", "ai.onnx"):
+        return False
+    rules = (MICROSOFT_MULTIPLIERS, VIEWS, MOVES, NORMS, COSTLY_ELEMENTS) if node.domain == "com.microsoft" else ()
+    return not any(node.op_type in rule for rule in rules)
+
+
 def _integer(node: ir.Node, name: str, default: int) -> int:
     return node.attributes[name].as_int() if name in node.attributes else default
 

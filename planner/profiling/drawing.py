@@ -154,6 +154,18 @@ def _depth(node: ir.Node) -> Domain:
     return _below(None if depth is None else int(depth.reshape(-1)[0]))
 
 
+def _compared(other: int) -> Callable[[ir.Node], Domain]:
+    """Return the rule for integers that are compared with many constants: a one-hot code made by hand."""
+
+    def rule(node: ir.Node) -> Domain:
+        codes = _constant(node.inputs[other])
+        if codes is None or codes.size < 3 or codes.dtype.kind not in "iu":
+            return Domain()
+        return Domain(int(codes.min()), int(codes.max()))
+
+    return rule
+
+
 def _length(axis: int) -> Callable[[ir.Node], Domain]:
     """Return the rule for lengths of sequences, which lie along an axis of the first input."""
 
@@ -175,6 +187,8 @@ _RULES: dict[tuple[str, int], Callable[[ir.Node], Domain]] = {
     ("Scatter", 1): _rows(0, None),
     ("ScatterND", 1): _points,
     ("OneHot", 0): _depth,
+    ("Equal", 0): _compared(1),
+    ("Equal", 1): _compared(0),
     ("EmbedLayerNormalization", 0): _rows(2),
     ("EmbedLayerNormalization", 1): _rows(4),
     ("EmbedLayerNormalization", 8): _rows(3),

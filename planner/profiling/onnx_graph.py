@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.costs import Cost, layer_cost
+from planner.profiling.costs import Cost, is_opaque, layer_cost
 from planner.profiling.graphs import read_values, request_inputs, tidy, varying_values
 from planner.profiling.parameters import stored_bytes
 from planner.profiling.shapes import Tensor, infer_tensors
@@ -31,7 +31,8 @@ class Layer:
     ``inputs`` are the tensors that it reads and that depend on the model's inputs, ``parameters`` its constants
     (names of initializers and of constant nodes' outputs); both include what its subgraphs capture. ``stored`` are
     the bytes of the constants in the file behind them, by name (`planner.profiling.parameters`). ``live_bytes`` is
-    what all tensors alive while it runs take per request, its outputs included.
+    what all tensors alive while it runs take per request, its outputs included. ``opaque`` tells that
+    nothing is known of its work.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Layer:
     stored: Mapping[str, int]
     live_bytes: int
     cost: Cost
+    opaque: bool = False
 
     @property
     def parameter_bytes(self) -> int:
@@ -80,6 +82,13 @@ class ModelGraph:
     def cut_bytes(self) -> tuple[int, ...]:
         """Bytes per request of the tensors alive at each cut between two layers (one fewer than layers)."""
         return tuple(sum(self.tensors[name].request_bytes for name in names) for names in self.alive[1:-1])
+
+    @cached_property
+    def opaque(self) -> str:
+        """Which operators' work is not known, in words; empty where all is."""
+        found = Counter(layer.operator for layer in self.layers if layer.opaque)
+        counts = ", ".join(f"{count} {operator}" for operator, count in sorted(found.items()))
+        return f"work not known, counted as one operation per element: {counts}" if counts else ""
 
     @cached_property
     def barred(self) -> dict[int, str]:
@@ -176,6 +185,7 @@ def _layers(
                 stored=stored_bytes(node, varying, tensors),
                 live_bytes=sum(tensors[name].request_bytes for name in live),
                 cost=layer_cost(node, tensors, inputs, outputs, opsets),
+                opaque=is_opaque(node),
             )
         )
     return tuple(layers)

@@ -102,7 +102,8 @@ def estimate_tables(
     workload = describe(graph)
     tables = []
     for device in devices:
-        provenance = Provenance("estimated", f"roofline, {device.precision}; {device.coefficients.source}")
+        method = f"roofline, {device.precision}; {device.coefficients.source}"
+        provenance = Provenance("estimated", "; ".join([method, *([graph.opaque] if graph.opaque else [])]))
         for share in [k for k in device.shares if shares is None or k in shares]:
             rows = []
             for batch in batches:
