@@ -115,7 +115,7 @@ class Posterior:
     def without(self, measured: Ints) -> tuple[Floats, Floats]:
         """Return mean and covariance (noise included) of some measurements as if they had not been made.
 
-        ``measured`` are positions in ``rows``; with B for these, mean = y_B - (K⁻¹_BB)⁻¹ α_B and covariance = (K⁻¹_BB)⁻¹
+        ``measured`` are positions in ``rows``; with B for these, mean = y_B - (K⁻¹_BB)⁻¹ α_B, covariance = (K⁻¹_BB)⁻¹
         (Rasmussen and Williams 2006, "Gaussian processes for machine learning", Section 5.4.2).
         """
         covariance = np.linalg.inv(self._inverse[np.ix_(measured, measured)])
