@@ -13,6 +13,7 @@ from planner.files import load_any, load_problem, ppipe, schema_of, write_text
 from planner.files.documents import KINDS
 from planner.model import Cluster, InputError, Plan, Problem, Profile
 from planner.model.check import check
+from planner.model.observed import Observed
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +65,8 @@ def _describe(path: Path, problem: Problem | None) -> str:
     record = load_any(path)
     if isinstance(record, Cluster):
         return "valid cluster, " + " + ".join(f"{device.count} {device.name}" for device in record.device_types)
+    if isinstance(record, Observed):
+        return f"valid observations: {len(record.runs)} runs of {len(record.models)} models"
     if isinstance(record, Profile):
         return f"valid profile of {record.name}, {len(record.blocks)} blocks on {', '.join(record.devices)}"
     if isinstance(record, Problem):

@@ -59,15 +59,20 @@ def finite_margin(scores: Floats, level: float, what: str) -> float:
     InputError
         The level is not between 0 and 1, or there are too few rows.
     """
+    require_rows(len(scores), level, what)
+    return margin(scores, 1 - level)
+
+
+def require_rows(rows: int, level: float, what: str) -> None:
+    """Raise InputError unless so many rows can calibrate a level, which is to be between 0 and 1."""
     if not 0 < level < 1:
         raise InputError(f"level of {what}: expected a number between 0 and 1, got {level}")
     needed = rows_needed(1 - level)
-    if len(scores) < needed:
+    if rows < needed:
         raise InputError(
-            f"level {level:g} of {what}: needs {needed} rows to calibrate on, got {len(scores)}; measure "
-            f"{needed - len(scores)} more, or ask for at most {floor(1000 * len(scores) / (len(scores) + 1)) / 1000:g}"
+            f"level {level:g} of {what}: needs {needed} to calibrate on, got {rows}; measure {needed - rows} more, or "
+            f"ask for at most {floor(1000 * rows / (rows + 1)) / 1000:g}"
         )
-    return margin(scores, 1 - level)
 
 
 def margins_by_group(

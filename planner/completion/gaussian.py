@@ -118,7 +118,7 @@ class Posterior:
         ``measured`` are positions in ``rows``; with B for these, mean = y_B - (K⁻¹_BB)⁻¹ α_B, covariance = (K⁻¹_BB)⁻¹
         (Rasmussen and Williams 2006, "Gaussian processes for machine learning", Section 5.4.2).
         """
-        covariance = np.linalg.inv(self._inverse[np.ix_(measured, measured)])
+        covariance: Floats = np.asarray(np.linalg.inv(self._inverse[np.ix_(measured, measured)]), dtype=float)
         return self.log_time[measured] - covariance @ self._alpha[measured], covariance
 
 

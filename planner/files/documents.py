@@ -16,16 +16,24 @@ from pydantic import TypeAdapter, ValidationError
 
 from planner.files.atomic import write_text
 from planner.model import Cluster, InputError, Plan, Problem, Profile
+from planner.model.observed import Observed
 
-T = TypeVar("T", Cluster, Profile, Problem, Plan)
+T = TypeVar("T", Cluster, Profile, Problem, Plan, Observed)
+Document = Cluster | Profile | Problem | Plan | Observed
 R = TypeVar("R")
 
-KINDS: dict[str, type[Any]] = {"cluster": Cluster, "profile": Profile, "problem": Problem, "plan": Plan}
+KINDS: dict[str, type[Any]] = {
+    "cluster": Cluster,
+    "profile": Profile,
+    "problem": Problem,
+    "plan": Plan,
+    "observations": Observed,
+}
 VERSION = 1
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    """Return the JSON Schema of a kind of file: cluster, profile, problem or plan."""
+    """Return the JSON Schema of a kind of file: cluster, profile, problem, plan or observations."""
     schema = TypeAdapter(KINDS[kind]).json_schema()
     schema["properties"] = {
         "schema": {"const": f"{kind}/{VERSION}", "type": "string"},
@@ -35,7 +43,7 @@ def schema_of(kind: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def dumps(record: Cluster | Profile | Problem | Plan) -> str:
+def dumps(record: Document) -> str:
     """Return the text of a document: the schema first, then sorted keys, number lists on one line.
 
     >>> from planner.model import DeviceType, Network
@@ -78,7 +86,12 @@ def load_plan(path: Path) -> Plan:
     return _load(path, Plan)
 
 
-def load_any(path: Path) -> Cluster | Profile | Problem | Plan:
+def load_observed(path: Path) -> Observed:
+    """Read a file of observations; raises InputError."""
+    return _load(path, Observed)
+
+
+def load_any(path: Path) -> Document:
     """Read whatever the file says it is; raises InputError."""
     document = _read(path)
     kind = str(document.get("schema", "")).partition("/")[0]
@@ -86,7 +99,7 @@ def load_any(path: Path) -> Cluster | Profile | Problem | Plan:
         raise InputError(
             f"{path}: schema: expected one of {[f'{name}/{VERSION}' for name in KINDS]}, got {document.get('schema')!r}"
         )
-    found: Cluster | Profile | Problem | Plan = _validate(path, document, kind, KINDS[kind])
+    found: Document = _validate(path, document, kind, KINDS[kind])
     return found
 
 

@@ -4,7 +4,7 @@ from planner.model.cluster import Cluster, DeviceType, Link, Network
 from planner.model.digest import digest
 from planner.model.errors import InputError
 from planner.model.plan import Pipeline, Placed, Plan, Stage
-from planner.model.problem import Dnn, Options, Problem
+from planner.model.problem import Dnn, LatencyBound, Options, Problem
 from planner.model.profile import Block, LatencyTable, Profile, Provenance
 from planner.model.segments import Segment
 from planner.model.settings import Constant, ModelSettings
@@ -16,6 +16,7 @@ __all__ = [
     "DeviceType",
     "Dnn",
     "InputError",
+    "LatencyBound",
     "LatencyTable",
     "Link",
     "ModelSettings",

@@ -85,6 +85,7 @@ def check(problem: Problem, plan: Plan, tolerance: float = 1e-6) -> tuple[Violat
     ...     print(violation)
     L4: devices: expected at most 1, got 2
     """
+    problem = problem.planned
     found = [*_unknown_names(problem, plan), *_other_profiles(problem, plan)]
     found += (Violation(*finding) for finding in unknown_slices(plan))
     if found:

@@ -1,6 +1,7 @@
 """Problems: a cluster, the DNNs to serve on it, and the rules that a plan must keep."""
 
-from dataclasses import field
+from dataclasses import field, replace
+from functools import cached_property
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
@@ -17,6 +18,13 @@ GIVEN_RATES: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_ene
 CardSharing = Literal["own", "larger"]
 
 DeviceSharing = Literal["own", "shared"]
+
+
+@record
+class LatencyBound:
+    """Plan with upper bounds that hold with probability ``bound`` in place of latencies that are only estimated."""
+
+    bound: Annotated[float, Gt(0), Lt(1)]
 
 
 @record
@@ -66,6 +74,9 @@ class Options:
     any stages of any DNNs, as layouts allow (`planner.model.packing`).
 
     ``card_sharing`` tells how many devices of a stage the planner lets share a network card (`Problem.card_devices`).
+
+    ``latency`` tells which latencies plans rely on: those of the profiles' tables (*nominal*), or bounds of a level
+    (`planner.model.Profile.bounded`).
     """
 
     objective: Objective = "max_min_throughput"
@@ -75,6 +86,7 @@ class Options:
     stage_batches: bool = False
     card_sharing: CardSharing = "own"
     device_sharing: DeviceSharing = field(default="own", metadata=LATER)
+    latency: Literal["nominal"] | LatencyBound = field(default="nominal", metadata=LATER)
 
 
 @record
@@ -97,6 +109,21 @@ class Problem:
             if dnn.name == name:
                 return dnn
         raise InputError(f"unknown DNN {name!r}; the problem has {[d.name for d in self.dnns]}")
+
+    @cached_property
+    def planned(self) -> "Problem":
+        """The problem with the latencies that plans rely on in its profiles' tables; itself where these are nominal.
+
+        Raises InputError where a bound is missing.
+        """
+        if isinstance(self.options.latency, str):
+            return self
+        level = self.options.latency.bound
+        return replace(
+            self,
+            dnns=tuple(replace(dnn, variants=tuple(v.bounded(level) for v in dnn.variants)) for dnn in self.dnns),
+            options=replace(self.options, latency="nominal"),
+        )
 
     def slack_us(self, dnn: Dnn) -> int:
         """Return the part of the SLO (µs) that is kept free: round(fraction · SLO)."""

@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
+from math import isclose
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
@@ -116,6 +117,7 @@ class Profile:
     ``cut_bytes[j]`` is the size per request of all tensors alive between block j and block j + 1.
     ``model_sha256`` is the hash of the ONNX file, None where there is none (published or imported numbers).
     ``settings`` are those with which the file was read, None for the usual ones.
+    ``bounds`` are tables of upper bounds beside those of ``tables``, any number of levels (`planner.completion`).
     """
 
     name: Annotated[str, MinLen(1)]
@@ -124,6 +126,7 @@ class Profile:
     tables: tuple[LatencyTable, ...]
     model_sha256: str | None = None
     settings: ModelSettings | None = field(default=None, metadata=LATER)
+    bounds: tuple[LatencyTable, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         """Refuse tables that do not fit the blocks, and two tables for one share of a device."""
@@ -132,7 +135,7 @@ class Profile:
                 f"profile {self.name}: cut_bytes: expected {len(self.blocks) - 1} numbers, "
                 f"one between each two of {len(self.blocks)} blocks, got {len(self.cut_bytes)}"
             )
-        for table in self.tables:
+        for table in (*self.tables, *self.bounds):
             if len(table.latency_us[0]) != len(self.blocks):
                 raise InputError(
                     f"profile {self.name}: latency table of {table.device}, share {share_text(table.share)}: "
@@ -145,6 +148,31 @@ class Profile:
     @cached_property
     def _tables(self) -> Mapping[tuple[str, Share], LatencyTable]:
         return {(table.device, table.share): table for table in self.tables}
+
+    def bounded(self, level: float) -> "Profile":
+        """Return the profile that plans rely on at a level: bounds for what was estimated, measurements as they are.
+
+        Raises
+        ------
+        InputError
+            An estimated table has no bound of that level.
+        """
+        bounds = {
+            (table.device, table.share): table
+            for table in self.bounds
+            if table.provenance.level is not None and isclose(table.provenance.level, level)
+        }
+        tables = []
+        for table in self.tables:
+            found = bounds.get((table.device, table.share))
+            if found is None and table.provenance.kind == "estimated":
+                levels = sorted({other.provenance.level for other in self.bounds if other.provenance.level})
+                raise InputError(
+                    f"profile {self.name} has no bound of level {level:g} for {table.device} 1/{table.share}, which is "
+                    f"estimated (it has levels {levels}); make one with `python -m planner complete --bound {level:g}`"
+                )
+            tables.append(found or table)
+        return replace(self, tables=tuple(tables), bounds=())
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -107,6 +107,7 @@ def make_plan(
     begin_s = perf_counter()
     limits = Limits(gap, time_limit_s)
     clock = Clock(limits)
+    asked, problem = problem, problem.planned
     known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, limits)
     if current is not None and max_started is not None:
         sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
@@ -124,7 +125,7 @@ def make_plan(
         method=method,
         gap=gap,
         seconds=perf_counter() - begin_s,
-        problem_sha256=digest(problem),
+        problem_sha256=digest(asked),
         versions=_versions(sizing.backend),
     )
     violations = check(known, plan)

@@ -31,6 +31,7 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
         The plan has no pipeline for the DNN, does not cover its blocks, names an absent device, has stages of
         different batch sizes, or its latencies are more than 50 µs away from the profile's.
     """
+    problem = problem.planned
     dnn = problem.dnn(dnn_name)
     pipelines = plan.of(dnn_name)
     if not pipelines:

@@ -46,7 +46,7 @@ def explain(problem: Problem) -> Explanation:
     >>> explained.bound, dict(explained.worth)
     (1000.0, {'L4': 250.0})
     """
-    problem = with_x0(problem)
+    problem = with_x0(problem.planned)
     least = tuple(least_slo(problem, number) for number in range(len(problem.dnns)))
     candidates: list[Candidate] = []
     for number, dnn in enumerate(problem.dnns):

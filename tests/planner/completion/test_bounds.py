@@ -58,8 +58,8 @@ def test_groups_calibrate_themselves_where_they_can():
 @pytest.mark.parametrize(
     ("level", "rows", "text"),
     [
-        (0.99, 50, "needs 99 rows to calibrate on, got 50; measure 49 more, or ask for at most 0.98"),
-        (0.95, 0, "needs 19 rows"),
+        (0.99, 50, "needs 99 to calibrate on, got 50; measure 49 more, or ask for at most 0.98"),
+        (0.95, 0, "needs 19 to calibrate"),
         (1.0, 500, "expected a number between 0 and 1"),
         (0.0, 500, "expected a number between 0 and 1"),
     ],

@@ -26,6 +26,7 @@ from planner.model import (
     Provenance,
     Stage,
 )
+from planner.model.observed import Observed, Run
 
 CLUSTER = Cluster(
     (DeviceType("L4", 2, shares=(1, 2), devices_per_server=4), DeviceType("Pi", 1, kind="cpu", price_per_hour=0.01)),
@@ -44,8 +45,12 @@ PLAN = Plan(
     (Pipeline("net", "net", 88888.0, 3.0, 400.0, (STAGE,)),), {"highspy": "1"},
 )  # fmt: skip
 
+OBSERVED = Observed(
+    (PROFILE,), (Run("net", "L4", 1, 2, (10.5, None), Provenance("measured", "by hand"), (0.01, None), ("net",)),)
+)
 
-@pytest.mark.parametrize("record", [CLUSTER, PROFILE, PROBLEM, PLAN], ids=list(KINDS))
+
+@pytest.mark.parametrize("record", [CLUSTER, PROFILE, PROBLEM, PLAN, OBSERVED], ids=list(KINDS))
 def test_round_trips_are_the_identity(record: Any, tmp_path: Path) -> None:
     save(record, tmp_path / "file.json")
     assert load_any(tmp_path / "file.json") == record
