@@ -43,7 +43,7 @@ MAY_IMPORT = {
         "planner.planning.programme",
         "planner.planning.baselines",
     },
-    "planner.cli": {"planner.model", "planner.files", "planner.profiling", "planner.planning"},
+    "planner.cli": {"planner.model", "planner.files", "planner.profiling", "planner.completion", "planner.planning"},
     "planner.__main__": {"planner.cli"},
     "simulator": set(),
     "simulator.workload": {"planner.model", "planner.compilation"},

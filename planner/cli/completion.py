@@ -10,15 +10,15 @@ import typer
 from rich.table import Table
 
 from planner.cli.app import console, errors, printable, progress
+from planner.cli.model_files import read_model, settings_of
 from planner.cli.profile_model import cut_blocks
-from planner.cli.profiling import numbers, resolve
+from planner.cli.profiling import names_in, numbers
 from planner.files import load_observed, load_profile, ppipe, save
 from planner.model import InputError, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
 
 if TYPE_CHECKING:
     from planner.completion.profiles import Predictions
-    from planner.profiling import ModelGraph
 
 ObservationsArgument = Annotated[Path, typer.Argument(help="Observations, as `observe` writes them.")]
 FeaturesOption = Annotated[
@@ -90,7 +90,7 @@ def suggest(
 ) -> None:
     """Tell which runs on a device to time next, and the typical error of its latencies after each of them."""
     with errors.status("reading what the observations say"):
-        predictions = _predictions(load_observed(observations), [device], features)
+        predictions = _predictions(load_observed(observations), [device], features, learn=device)
         found = predictions.suggest(device, budget)
     table = Table("run", "model", "share", "batch", "error then", box=None)
     for number, ((model, _, share, batch), error) in enumerate(found, start=1):
@@ -104,13 +104,15 @@ def complete(
     bound: Annotated[
         str, typer.Option(help="Levels of upper bounds to add, such as 0.95 or 0.9,0.95; none leaves them out.")
     ] = "0.95",
-    devices: Annotated[str, typer.Option(help="Devices to complete, e.g. L4,T4; default: all that were observed.")] = "",
+    devices: Annotated[
+        str, typer.Option(help="Devices to complete, e.g. L4,T4; default: all that were observed.")
+    ] = "",
     features: FeaturesOption = True,
 ) -> None:
     """Write whole profiles: what was measured, estimates of the rest, and upper bounds of sums of blocks."""
     levels = _levels(bound)
     with errors.status("completing"):
-        predictions = _predictions(load_observed(observations), _names(devices), features)
+        predictions = _predictions(load_observed(observations), names_in(devices), features)
         bounds = [predictions.bounded(level) for level in levels]
         profiles = predictions.profiles()
     for number, profile in enumerate(profiles):
@@ -121,14 +123,15 @@ def complete(
     for level in levels:
         margin = predictions.margin(level)
         console.print(
-            f"bounds of level {level:g}: {margin:.2f} sigmas, calibrated on {len(predictions.runs)} runs left out one by "
-            "one",
+            f"bounds of level {level:g}: {margin:.2f} sigmas, calibrated on {len(predictions.runs)} runs left out one "
+            "by one",
             highlight=False,
             soft_wrap=True,
         )
 
 
-def _predictions(observed: Observed, devices: Sequence[str], features: bool) -> "Predictions":
+def _predictions(observed: Observed, devices: Sequence[str], features: bool, learn: str | None = None) -> "Predictions":
+    from planner.completion.cells import platforms_to_learn
     from planner.completion.profiles import predict_profiles
     from planner.profiling import device_catalogue
 
@@ -139,7 +142,10 @@ def _predictions(observed: Observed, devices: Sequence[str], features: bool) -> 
         described = {
             name: (log(catalogue[name].peak_gflops), log(catalogue[name].memory_gigabytes_per_s)) for name in names
         }
-    return predict_profiles(observed, devices, described)
+    batches = None
+    if learn is not None:
+        batches = platforms_to_learn(observed, observed.runs, learn, described=described is not None)
+    return predict_profiles(observed, devices, described, batches)
 
 
 def _timed(
@@ -162,33 +168,26 @@ def _timed(
 
     if clock not in ("wall", "cpu"):
         raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
-    graph, sha256 = _graph(text, seed)
-    other = _graph(beside, seed)[0] if beside else None
-    if other is not None and (found is None or other.name not in {model.name for model in found.models}):
-        raise InputError(f"--beside {beside}: observe it alone first, so that the file knows its blocks")
     at_hand = DeviceAtHand(device, cores, shares)
-    known = [] if found is None else [model for model in found.models if model.name == graph.name]
-    if known:
-        profile, starts = known[0], block_starts(graph, known[0])
+    file = read_model(text, settings_of(), seed)
+    other = read_model(beside, settings_of(), seed).graph if beside else None
+    known = {} if found is None else {model.name: model for model in found.models}
+    if other is not None and other.name not in known:
+        raise InputError(f"--beside {beside}: observe it alone first, so that the file knows its blocks")
+    if file.graph.name in known:
+        profile = known[file.graph.name]
+        starts = block_starts(file.graph, profile)
     else:
-        starts = cut_blocks(graph, [], [], blocks, even=True) if len(graph.layers) <= blocks else cut_blocks(
-            graph, [at_hand], [], blocks
-        )
-        profile = blank_profile(graph, starts, sha256)
+        starts = cut_blocks(file.graph, [at_hand], [], blocks)
+        profile = blank_profile(file.graph, starts, file.sha256)
     effort = Effort(cap_s=cap_s, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
     with progress() as bar:
-        task = bar.add_task(f"timing {printable(graph.name)}", total=len(shares) * rounds * len(batches))
-        tables = measure_tables(
-            graph, starts, at_hand, batches, effort, lambda _: bar.advance(task), beside=other
-        )
+        task = bar.add_task(f"timing {printable(file.graph.name)}", total=len(shares) * rounds * len(batches))
+        sizes = file.batches(batches)
+        tables = measure_tables(file.graph, starts, at_hand, sizes, effort, lambda _: bar.advance(task), other)
     names = () if other is None else (other.name,)
     runs = runs_of_profile(replace(profile, tables=tables))
     return profile, tuple(replace(run, beside=names) for run in runs)
-
-
-def _graph(text: str, seed: int) -> "tuple[ModelGraph, str]":
-    _, graph, sha256 = resolve(text, seed)
-    return graph, sha256
 
 
 def _published(data: Path, name: str) -> Profile:
@@ -230,7 +229,3 @@ def _levels(text: str) -> list[float]:
     if not all(0 < level < 1 for level in found):
         raise InputError(f"--bound: expected numbers between 0 and 1 such as 0.95, got {text!r}")
     return found
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

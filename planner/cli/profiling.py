@@ -94,17 +94,17 @@ def profile(
     """
     from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, with_tables
 
-    asked = _numbers(batches, "--batches") if batches is not None else None
+    asked = numbers(batches, "--batches") if batches is not None else None
     if not device.strip():
         raise InputError(f"--device: expected a name such as this-cpu, got {device!r}")
     if clock not in ("wall", "cpu"):
         raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
-    at_hand = DeviceAtHand(device, cores, _numbers(shares, "--shares"), provider)
+    at_hand = DeviceAtHand(device, cores, numbers(shares, "--shares"), provider)
     file = read_model(model, settings_of(fix, constant, state, batch_axis), seed)
     graph, sizes = file.graph, file.batches(asked)
     if model_out is not None:
         _write_profiled(model, file.given, model_out)
-    helpers = [find_device(other) for other in _names(balance)]
+    helpers = [find_device(other) for other in names_in(balance)]
     blank, starts = _start(out, file, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
     known = [k for k in at_hand.shares if blank.has(device, k) and blank.table(device, k).batches == sizes]
     missing = [k for k in at_hand.shares if again or k not in known]
@@ -142,9 +142,9 @@ def estimate(
     """Estimate the blocks of a model on devices that are not at hand, from datasheet figures (a roofline per layer)."""
     from planner.profiling import estimate_tables, find_device, with_tables
 
-    asked = _numbers(batches, "--batches") if batches is not None else None
-    limit = _numbers(shares, "--shares") if shares else None
-    devices = [find_device(other) for other in _names(device)]
+    asked = numbers(batches, "--batches") if batches is not None else None
+    limit = numbers(shares, "--shares") if shares else None
+    devices = [find_device(other) for other in names_in(device)]
     if not devices:
         raise InputError(f"--device: expected names such as T4,L4, got {device!r}")
     for one in devices:
@@ -175,7 +175,7 @@ def import_profile(
     """Make a profile of your own measurements."""
     from planner.files.measurements import load_measurements
 
-    asked = _numbers(batches, "--batches") if batches else ()
+    asked = numbers(batches, "--batches") if batches else ()
     found = load_measurements(csv, cuts, name or csv.stem, date=date, batches=asked)
     save(found, out)
     _show(found, out)
@@ -198,7 +198,7 @@ def layers(
 
     graph = read_model(model, settings_of(fix, constant, state, batch_axis), seed).graph
     _say_opaque(graph)
-    latencies = {other: estimate_layers(graph, find_device(other), batch, 1) for other in _names(device)}
+    latencies = {other: estimate_layers(graph, find_device(other), batch, 1) for other in names_in(device)}
     if measure:
         times = measure_layers(graph, DeviceAtHand("here"), batch)
         latencies["measured"] = times.latency_us
@@ -319,13 +319,13 @@ def _show(profile: Profile, out: Path) -> None:
     console.print(f"wrote {out}: {len(profile.blocks)} blocks", highlight=False, soft_wrap=True)
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(text: str, option: str) -> tuple[int, ...]:
     """Read 1,2,4 as increasing positive numbers."""
     parts = [part.strip() for part in text.split(",")]
-    numbers = [int(part) for part in parts if part.isdecimal()]
-    if len(numbers) != len(parts) or numbers != sorted(set(numbers)) or numbers[0] < 1:
+    found = [int(part) for part in parts if part.isdecimal()]
+    if len(found) != len(parts) or found != sorted(set(found)) or found[0] < 1:
         raise InputError(f"{option}: expected increasing integers >= 1 such as 1,2,4, got {text!r}")
-    return tuple(numbers)
+    return tuple(found)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -336,5 +336,6 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _names(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
+    """Read V100,T4 as names."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -177,6 +177,28 @@ def platforms_of(observed: Observed, runs: Sequence[Run], asked: Sequence[str] =
     return {key: tuple(sorted(sizes)) for key, sizes in sorted(found.items())}
 
 
+def platforms_to_learn(
+    observed: Observed, runs: Sequence[Run], device: str, *, described: bool
+) -> dict[Platform, tuple[int, ...]]:
+    """Return the observed platforms, and those of a device to learn about: every share and batch seen on any device.
+
+    Raises
+    ------
+    InputError
+        Nothing is known of the device: no run, no estimate, and it is not described by features.
+    """
+    try:
+        found = platforms_of(observed, runs, [device])
+    except InputError:
+        if not described:
+            raise
+        found = platforms_of(observed, runs)
+    wanted: dict[Platform, set[int]] = {}
+    for (_, share), sizes in found.items():
+        wanted.setdefault((device, share), set()).update(sizes)
+    return found | {platform: tuple(sorted(sizes)) for platform, sizes in wanted.items()}
+
+
 def _crossed(*keys: Ints) -> Ints:
     """Return one key for each combination of keys."""
     found = np.zeros(len(keys[0]), np.int64)

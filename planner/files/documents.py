@@ -61,7 +61,7 @@ def dumps(record: Document) -> str:
     return f'{{\n  "schema": "{kind}/{VERSION}",' + flat[1:] + "\n"
 
 
-def save(record: Cluster | Profile | Problem | Plan, path: Path) -> None:
+def save(record: Document, path: Path) -> None:
     """Write a document in one step; raises InputError when the folder cannot be written."""
     write_text(path, dumps(record))
 
