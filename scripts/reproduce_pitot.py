@@ -15,14 +15,18 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
+from matplotlib.figure import Figure
 
 from planner.cli.app import console, new_app, progress, run
 from planner.completion.completion import Completion, fit
 from planner.completion.configurations import METHODS
 from planner.completion.metrics import coverage, excess, mape, tightness, worst_coverage
+from planner.completion.network import Network
 from planner.completion.observations import Axis, Observations, split
+from planner.completion.training import train
 from planner.files import replacing
 from planner.model import InputError
+from simulator.results.style import COLOURS, INK, MARKERS, figure_of, finish, legend, new_axes, save_with_numbers
 
 LEVELS = {"solo": 0, "2way": 1}
 MISSES = {"10": 0.1, "05": 0.05, "01": 0.01}
@@ -35,6 +39,25 @@ COLUMNS = (
 app = new_app("Reproduce Pitot's published results.")
 
 Data = Annotated[Path, typer.Option(help="Folder of the published data.npz and if2.npz.")]
+
+
+# What the paper printed (percent): MAPE alone and beside one other by fraction, and tightness of interference-aware
+# bounds at half of the runtimes by miss rate, alone and beside others.
+PUBLISHED_FRACTIONS = (0.1, 0.5, 0.9)
+PUBLISHED_MAPE = {
+    "pitot": ((10.35, 5.81, 5.39), (11.24, 9.15, 9.03)),
+    "factorisation": ((95.9, 11.6, 7.6), (170.0, 81.0, 80.0)),
+    "monolithic": ((17.3, 11.2, 10.6), (23.8, 15.0, 13.9)),
+    "attention": ((17.3, 11.3, 11.3), (19.9, 13.3, 13.4)),
+    "no-residual": ((10.26, 6.95, 6.60), (11.6, 10.2, 9.9)),
+    "proportional": ((22.3, 21.6, 21.6), (16.6, 16.1, 16.2)),
+    "no-features": ((17.5, 8.46, 6.98), (18.6, 11.9, 10.8)),
+    "discard": ((16.1, 6.43, 5.26), (84.0, 80.0, 80.0)),
+    "ignore": ((23.0, 17.6, 16.4), (49.5, 47.9, 48.3)),
+    "no-activation": ((10.5, 5.99, 5.45), (12.5, 9.8, 9.4)),
+}
+PUBLISHED_TIGHTNESS = {"solo": (7.99, 10.01, 15.86), "2way": (13.3, 16.1, 22.7)}
+NAMES = {"solo": "alone", "2way": "beside one other"}
 
 
 @app.command()
@@ -70,6 +93,113 @@ def evaluate(
                     bar.advance(task)
     _show(pd.DataFrame(list(done.values())))
     console.print(f"{len(done)} rows in {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def figures(
+    data: Data,
+    results: Annotated[Path, typer.Option(help="CSV of `evaluate`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures, each with its numbers.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the network whose embeddings are drawn.")] = 0,
+) -> None:
+    """Draw errors, tightness and ablations beside the published ones, slowdowns, and embeddings of a network."""
+    rows = pd.read_csv(results)
+    if tuple(rows.columns) != COLUMNS:
+        raise InputError(f"{results}: expected the columns that `evaluate` writes")
+    observations = read_pitot(data)
+    for level, number in (("solo", 0), ("2way", 1)):
+        save_with_numbers(*draw_errors(rows, level, number), out / f"mape-{level}")
+        save_with_numbers(*draw_tightness(rows, level), out / f"tightness-{level}")
+    save_with_numbers(*draw_ablations(rows), out / "ablations")
+    save_with_numbers(*draw_slowdowns(observations), out / "slowdown")
+    save_with_numbers(*draw_embeddings(observations, seed), out / "embeddings")
+    console.print(f"pictures are in {out}", highlight=False, soft_wrap=True)
+
+
+def draw_errors(rows: pd.DataFrame, level: str, number: int) -> tuple[Figure, pd.DataFrame]:
+    """Draw MAPE over the fraction that is known, of every method in the rows, and as published."""
+    ax = new_axes()
+    found = rows.groupby(["method", "fraction"])[f"mape_{level}"].agg(["mean", "std"]).reset_index()
+    for at, (method, part) in enumerate(found.groupby("method", sort=False)):
+        colour = COLOURS[at % len(COLOURS)]
+        deviation = part["std"].fillna(0)
+        ax.errorbar(
+            part.fraction, part["mean"], deviation, marker=MARKERS[at % len(MARKERS)], color=colour, label=method
+        )
+        if method in PUBLISHED_MAPE:
+            ax.plot(PUBLISHED_FRACTIONS, PUBLISHED_MAPE[method][number], "--", color=colour, alpha=0.6)
+    if "pitot" not in set(found.method):
+        ax.plot(PUBLISHED_FRACTIONS, PUBLISHED_MAPE["pitot"][number], "--", color=INK, label="pitot, published")
+    ax.set_yscale("log")
+    finish(ax, x="fraction of the runtimes known", y="MAPE, %", title=f"{NAMES[level]}; dashed: published")
+    legend(ax)
+    return figure_of(ax), found
+
+
+def draw_tightness(rows: pd.DataFrame, level: str) -> tuple[Figure, pd.DataFrame]:
+    """Draw how far bounds are above runtimes over the miss rate, at every fraction."""
+    ax = new_axes()
+    ours = rows[rows.method == "ours"]
+    columns = [f"tightness_{level}_{name}" for name in MISSES]
+    found = ours.groupby("fraction")[columns].mean()
+    for at, (fraction, values) in enumerate(found.iterrows()):
+        ax.plot(list(MISSES.values()), values, marker=MARKERS[at], color=COLOURS[at], label=f"{fraction:g} known")
+    ax.plot(list(MISSES.values()), PUBLISHED_TIGHTNESS[level], "--", color=INK, label="0.5 known, published")
+    ax.set_xscale("log")
+    finish(ax, x="miss rate", y="mean of |C / U - 1|, %", title=f"Tightness of bounds, {NAMES[level]}")
+    legend(ax)
+    return figure_of(ax), found.reset_index()
+
+
+def draw_ablations(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Draw the errors of every method at the fraction nearest to one half, both levels."""
+    fraction = min(rows.fraction.unique(), key=lambda value: abs(value - 0.5))
+    found = rows[rows.fraction == fraction].groupby("method", sort=False)[[f"mape_{level}" for level in LEVELS]].mean()
+    ax = new_axes(7.0, 0.5 + 0.4 * max(4, len(found)))
+    for at, level in enumerate(LEVELS):
+        ax.barh(np.arange(len(found)) + 0.38 * at, found[f"mape_{level}"], 0.36, color=COLOURS[at], label=NAMES[level])
+    ax.set_yticks(np.arange(len(found)) + 0.19, list(found.index))
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    finish(ax, x="MAPE, %", title=f"{fraction:g} of the runtimes known")
+    legend(ax)
+    return figure_of(ax), found.reset_index()
+
+
+def draw_slowdowns(observations: Observations) -> tuple[Figure, pd.DataFrame]:
+    """Draw a histogram of how much longer workloads take beside another, where they were also timed alone."""
+    pairs = observations.take(observations.level == 1)
+    alone = observations.take(observations.level == 0)
+    solo = np.full((len(observations.workloads), len(observations.platforms)), np.nan)
+    solo[alone.workload, alone.platform] = alone.log_time
+    slowdown = np.exp(pairs.log_time - solo[pairs.workload, pairs.platform])
+    slowdown = slowdown[np.isfinite(slowdown)]
+    counts, edges = np.histogram(slowdown, np.linspace(0.8, 4, 65))
+    ax = new_axes()
+    ax.stairs(counts, edges, fill=True, color=COLOURS[0])
+    middle, high = np.median(slowdown), np.quantile(slowdown, 0.95)
+    finish(ax, x="time beside another / time alone", y="runs", title=f"median {middle:.2f}, 95 % within {high:.2f}")
+    return figure_of(ax), pd.DataFrame({"from": edges[:-1], "to": edges[1:], "runs": counts})
+
+
+def draw_embeddings(observations: Observations, seed: int) -> tuple[Figure, pd.DataFrame]:
+    """Draw the two main directions of workloads' embeddings, coloured by the suite that they are from."""
+    parts = split(observations, 0.5, np.random.default_rng([seed, 0, 500]))
+    learn = observations.take(parts.train)
+    network = train(METHODS["ours"](len(learn)).recipe, learn, seed)
+    assert isinstance(network, Network)
+    centred = network.embeddings()[0] - network.embeddings()[0].mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    suites = [name.split("/")[0] for name in observations.workloads.names]
+    found = pd.DataFrame({"workload": observations.workloads.names, "suite": suites})
+    found[["first", "second"]] = left[:, :2] * values[:2]
+    ax = new_axes()
+    for at, (suite, part) in enumerate(found.groupby("suite")):
+        style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
+        ax.scatter(part["first"], part["second"], s=14, label=suite, **style)
+    finish(ax, x="first direction", y="second direction", title="Embeddings of workloads")
+    legend(ax)
+    return figure_of(ax), found
 
 
 def evaluated(

@@ -15,8 +15,12 @@ from simulator.engine.play import play
 from simulator.results.records import Records, Visits, outcomes
 
 
-def replay(system: System, arrivals_us: Ints, policy: int) -> Records:
-    """Simulate a frontend policy on sorted arrivals (µs)."""
+def replay(system: System, arrivals_us: Ints, policy: int, truth: System | None = None) -> Records:
+    """Simulate a frontend policy on sorted arrivals (µs).
+
+    With a ``truth``, the same pools with other latencies, the dispatcher decides by ``system`` and batches take what
+    is true: a plan whose profile was wrong.
+    """
     requests, stages = len(arrivals_us), system.max_stages
     fate = np.full(requests, -1, np.int32)
     times_us = np.empty((3, stages, requests), np.int64)
@@ -24,7 +28,7 @@ def replay(system: System, arrivals_us: Ints, policy: int) -> Records:
     slices = np.full((stages, requests), -1, np.int16)
     sent = decide_all(policy, open_books(system), arrivals_us, fate, times_us[0, 0], pipeline, size, slices)
     pipeline, size, slices, times_us = pipeline[:sent], size[:sent], slices[:, :sent], times_us[:, :, :sent]
-    play(system, pipeline, size, slices, times_us)
+    play(truth or system, pipeline, size, slices, times_us)
     visits = tuple(Visits(pipeline, size, slices[s], *times_us[:, s]) for s in range(stages))
     return Records(system, "replay", arrivals_us, outcomes(fate), (fate,) * stages, visits)
 

@@ -1,0 +1,319 @@
+#!/usr/bin/env python
+"""What plans from incomplete profiles are worth: nominal completions, bounds, margins, and the truth.
+
+Of PPipe's published block timings (18 DNNs, four GPUs), a fraction of the runs is given, a run being a DNN's blocks at
+one batch size on one share of a GPU. Profiles are completed from these; the published MAF'19 problems are planned with
+the completed profiles; every plan is simulated with the dispatcher believing them, while batches take the published
+times. Nothing is measured twice: what is given is planned with as it is.
+
+Methods: `nominal`; `margin M` (nominal times M); `block L` and `path L`, bounds of level L of each block or of
+pipelines' sums; `selected L`, path-wise with the margin calibrated on the stages that plans of *other* DNNs chose, as
+if those had then been measured; `truth`.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from pathlib import Path
+from time import process_time
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from planner.cli.app import console, new_app, progress, run
+from planner.completion.conformal import margin
+from planner.completion.paths import plan_scores
+from planner.completion.profiles import Kind, Predictions, predict_profiles
+from planner.files import ppipe, replacing
+from planner.model import InputError, Plan, Problem, Profile
+from planner.model.observed import Observed, Run, runs_of_profile
+from planner.planning import make_plan
+from planner.profiling import find_device
+from simulator.engine import System, build_system
+from simulator.engine.replay import replay
+from simulator.engine.run import POLICIES
+from simulator.results.metrics import attainment
+from simulator.results.style import COLOURS, MARKERS, figure_of, finish, legend, new_axes, save_with_numbers
+from simulator.workload import fold, read_maf21
+
+GPUS = ("L4", "T4", "V100", "P4")
+LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+MARGINS = (1.05, 1.1, 1.2, 1.3, 1.5)
+LOADS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+SELECTED_LEVEL = 0.95
+COLUMNS = (
+    "fraction", "seed", "method", "problem", "dnn", "devices", "planned_rps",
+    *(f"attainment_{load:.2f}" for load in LOADS), "held_rps", "cpu_seconds",
+)  # fmt: skip
+HELD = 0.99
+
+app = new_app("Study plans from incomplete profiles.")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A published problem: its name, the group of DNNs that it serves, and itself with the published profiles."""
+
+    name: str
+    group: str
+    problem: Problem
+
+
+@app.command()
+def study(
+    data: Annotated[Path, typer.Option(help="Folder of PPipe's published data (models/, plans/, simulator/).")],
+    out: Annotated[Path, typer.Option(help="Folder for rows.csv, summary.csv and the picture; rows are kept.")],
+    fractions: Annotated[str, typer.Option(help="Fractions of the runs to know.")] = "0.05,0.1,0.25,0.5",
+    trace: Annotated[str, typer.Option(help="Trace of the folder simulator/, without its ending.")] = "poisson_a",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the runs that are known.")] = 0,
+    every: Annotated[int, typer.Option(min=1, help="Take every so many of the 24 problems.")] = 1,
+) -> None:
+    """Plan and simulate; draw throughput against attainment."""
+    truth = [ppipe.read_profile(data, name, GPUS) for name in ppipe.list_dnns(data)]
+    cases = read_cases(data)[::every]
+    times_s = read_maf21(data / "simulator" / f"{trace}.csv.gz").times_s
+    rows_file = out / "rows.csv"
+    rows = read_rows(rows_file)
+    shares = [float(text) for text in fractions.split(",")]
+    with progress() as bar:
+        task = bar.add_task("fractions", total=len(shares))
+        for fraction in shares:
+            if not any(row["fraction"] == fraction and row["seed"] == seed for row in rows):
+                rows += list(study_fraction(truth, cases, times_s, fraction, seed))
+                write_rows(rows_file, rows)
+            bar.advance(task)
+    show(pd.DataFrame(rows), out)
+
+
+def study_fraction(
+    truth: Sequence[Profile], cases: Sequence[Case], times_s: np.ndarray, fraction: float, seed: int
+) -> Iterator[dict[str, object]]:
+    """Yield a row per method, problem and DNN."""
+    begin_s = process_time()
+    predictions = completed(truth, fraction, seed)
+    nominal = predictions.profiles()
+    completed_s = process_time() - begin_s
+    profiles: dict[str, Sequence[Profile]] = {"truth": truth, "nominal": nominal}
+    profiles |= {f"margin {factor:g}": [scaled(profile, factor) for profile in nominal] for factor in MARGINS}
+    kinds: tuple[Kind, ...] = ("block", "path")
+    for kind in kinds:
+        for level in LEVELS:
+            try:
+                profiles[f"{kind} {level:g}"] = predictions.bounded(level, kind)
+            except InputError:  # too few runs calibrate so high a level
+                continue
+    plans: dict[str, dict[str, Plan | None]] = {}
+    for method, known in profiles.items():
+        plans[method] = {case.name: planned(case, known) for case in cases}
+        yield from judged(method, cases, plans[method], known, truth, times_s, fraction, seed, completed_s)
+    if f"path {SELECTED_LEVEL:g}" in plans:
+        method = f"selected {SELECTED_LEVEL:g}"
+        margins = selected_margins(cases, plans[f"path {SELECTED_LEVEL:g}"], predictions, truth)
+        for case in cases:
+            known = predictions.bounded(SELECTED_LEVEL, "path", margins[case.group])
+            made = {case.name: planned(case, known)}
+            yield from judged(method, [case], made, known, truth, times_s, fraction, seed, completed_s)
+
+
+def completed(truth: Sequence[Profile], fraction: float, seed: int) -> Predictions:
+    """Return what a random fraction of the published runs says of all others."""
+    runs = [run for profile in truth for run in runs_of_profile(profile)]
+    chosen = np.random.default_rng(seed).permutation(len(runs))[: round(fraction * len(runs))]
+    blank = tuple(replace(profile, tables=()) for profile in truth)
+    described = {
+        name: (log(find_device(name).peak_gflops), log(find_device(name).memory_gigabytes_per_s)) for name in GPUS
+    }
+    batches = {(table.device, table.share): table.batches for profile in truth for table in profile.tables}
+    return predict_profiles(Observed(blank, tuple(runs[at] for at in chosen)), GPUS, described, batches)
+
+
+def selected_margins(
+    cases: Sequence[Case], plans: Mapping[str, Plan | None], predictions: Predictions, truth: Sequence[Profile]
+) -> dict[str, float]:
+    """Return, for each group of DNNs, the margin calibrated on the plans of all other groups, a score per DNN."""
+    runs: dict[tuple[str, str, int, int], Run] = {
+        run.place[:4]: run for profile in truth for run in runs_of_profile(profile)
+    }
+    known = {
+        place: replace(found, measured_us=np.array(runs[place].latency_us))
+        for place, found in predictions.predicted.items()
+        if place in runs
+    }
+    scores: dict[str, list[float]] = {case.group: [] for case in cases}
+    for case in cases:
+        plan = plans[case.name]
+        for dnn in case.problem.dnns if plan else ():
+            stages = [
+                (pipeline.variant, stage.device, stage.share, stage.batch, stage.first_block, stage.last_block)
+                for pipeline in plan.of(dnn.name)
+                for stage in pipeline.stages
+            ]
+            scores[case.group].append(plan_scores(stages, known))
+    return {
+        group: max(0.0, margin(np.array([s for other, own in scores.items() if other != group for s in own]), 0.05))
+        for group in scores
+    }
+
+
+def planned(case: Case, profiles: Sequence[Profile]) -> Plan | None:
+    """Return the plan made with some profiles; None where an SLO is out of reach with them."""
+    try:
+        return make_plan(with_profiles(case.problem, profiles))
+    except InputError:
+        return None
+
+
+def with_profiles(problem: Problem, profiles: Sequence[Profile]) -> Problem:
+    """Return a problem with the profiles of the same names."""
+    by_name = {profile.name: profile for profile in profiles}
+    dnns = tuple(replace(dnn, variants=tuple(by_name[v.name] for v in dnn.variants)) for dnn in problem.dnns)
+    return replace(problem, dnns=dnns)
+
+
+def judged(
+    method: str,
+    cases: Sequence[Case],
+    plans: Mapping[str, Plan | None],
+    known: Sequence[Profile],
+    truth: Sequence[Profile],
+    times_s: np.ndarray,
+    fraction: float,
+    seed: int,
+    cpu_seconds: float,
+) -> Iterator[dict[str, object]]:
+    """Simulate plans at all loads, with the true latencies."""
+    for case in cases:
+        plan = plans[case.name]
+        for dnn in case.problem.dnns:
+            row: dict[str, object] = {
+                "fraction": fraction, "seed": seed, "method": method, "problem": case.name, "dnn": dnn.name,
+                "devices": 0.0, "planned_rps": 0.0, "held_rps": 0.0, "cpu_seconds": round(cpu_seconds, 1),
+                **{f"attainment_{load:.2f}": float("nan") for load in LOADS},
+            }  # fmt: skip
+            if plan is not None:
+                believed = build_system(with_profiles(case.problem, known), plan, dnn.name)
+                real = build_system(*true_plan(case.problem, truth, plan), dnn.name)
+                full_rps = plan.throughput_rps(dnn.name)
+                row["devices"], row["planned_rps"] = round(sum(believed.devices), 3), round(full_rps, 3)
+                for load in LOADS:
+                    share = attained(believed, real, times_s, load * full_rps)
+                    row[f"attainment_{load:.2f}"] = round(share, 5)
+                    if share >= HELD and not row["held_rps"]:
+                        row["held_rps"] = round(load * full_rps, 3)
+            yield row
+
+
+def attained(believed: System, real: System, times_s: np.ndarray, rate_rps: float) -> float:
+    """Return the attainment at a rate where the dispatcher believes one system and another is real."""
+    return attainment(replay(believed, fold(times_s, rate_rps), POLICIES["reservation"], truth=real))
+
+
+def true_plan(problem: Problem, truth: Sequence[Profile], plan: Plan) -> tuple[Problem, Plan]:
+    """Return the problem with the true profiles, and the plan with the latencies that its stages really have."""
+    real = with_profiles(problem, truth)
+    pipelines = []
+    for pipeline in plan.pipelines:
+        profile = real.dnn(pipeline.dnn).variant(pipeline.variant)
+        stages = tuple(
+            replace(
+                stage,
+                latency_us=profile.stage_latency_us(
+                    stage.device, stage.share, stage.batch, stage.first_block, stage.last_block
+                ),
+            )
+            for stage in pipeline.stages
+        )
+        pipelines.append(replace(pipeline, stages=stages))
+    return real, replace(plan, pipelines=tuple(pipelines))
+
+
+def scaled(profile: Profile, factor: float) -> Profile:
+    """Return a profile with every latency a factor longer."""
+    tables = tuple(
+        replace(table, latency_us=tuple(tuple(round(factor * value) for value in row) for row in table.latency_us))
+        for table in profile.tables
+    )
+    return replace(profile, tables=tables)
+
+
+def read_cases(data: Path) -> list[Case]:
+    """Return the published MAF'19 problems."""
+    paths = sorted((data / "plans" / "maf19").glob("*_v4.json"))
+    if not paths:
+        raise InputError(f"{data / 'plans' / 'maf19'}: no published plans there; give the folder of PPipe's data")
+    problems = [(path.stem, ppipe.read_problem(path, data)) for path in paths]
+    return [Case(name, "+".join(dnn.name for dnn in problem.dnns), problem) for name, problem in problems]
+
+
+def read_rows(path: Path) -> list[dict[str, object]]:
+    """Return the rows that are there already."""
+    if not path.exists():
+        return []
+    found = pd.read_csv(path)
+    if tuple(found.columns) != COLUMNS:
+        raise InputError(f"{path}: holds something else than rows of this study; choose another --out")
+    return [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write all rows in one step."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, by fraction and method, throughput and what is held relative to the truth's, attainment and devices."""
+    keys = ["fraction", "seed", "problem", "dnn"]
+    best = rows[rows.method == "truth"].set_index(keys)
+    joined = rows.join(best[["planned_rps", "held_rps"]], on=keys, rsuffix="_truth")
+    joined["planned"] = joined.planned_rps / joined.planned_rps_truth
+    joined["held"] = joined.held_rps / joined.held_rps_truth
+    joined["attainment"] = joined["attainment_0.90"].fillna(0.0)
+    joined["in_time"] = joined.attainment >= HELD
+    columns = ["planned", "attainment", "in_time", "held", "devices"]
+    order = list(dict.fromkeys(rows.method))
+    found = joined.groupby(["fraction", "method"], sort=False)[columns].mean()
+    return found.reindex(order, level="method").reset_index()
+
+
+def show(rows: pd.DataFrame, out: Path) -> None:
+    """Print and write the summary, and draw throughput against attainment."""
+    found = summary(rows)
+    console.print(found.round(4).to_string(index=False), highlight=False, soft_wrap=True)
+    ax = new_axes(8.0, 4.6)
+    families: dict[str, Callable[[str], bool]] = {
+        family: lambda name, family=family: name.split()[0] == family
+        for family in ("truth", "nominal", "margin", "block", "path", "selected")
+    }
+    smallest = found.fraction.min()
+    for number, (family, belongs) in enumerate(families.items()):
+        part = found[found.method.map(belongs)]
+        for fraction, points in part.groupby("fraction"):
+            ax.plot(
+                points.planned,
+                100 * points.attainment,
+                marker=MARKERS[number],
+                color=COLOURS[number],
+                alpha=0.35 + 0.65 * float(np.sqrt(fraction)),
+                markersize=4 + 6 * float(fraction),
+                label=family if fraction == smallest else None,
+            )
+    ax.axhline(100 * HELD, color="#999999", linewidth=0.8)
+    finish(
+        ax,
+        x="planned throughput, of that planned from the truth",
+        y="attainment at load 0.9, %",
+        title="Larger and darker marks: more runs known; along a line: levels or margins",
+    )
+    legend(ax)
+    save_with_numbers(figure_of(ax), found, out / "bounds")
+    console.print(f"rows.csv, bounds.csv and bounds.png are in {out}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,149 @@
+"""observe, suggest, complete, and planning with what they give."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from planner.files import load_observed, load_plan, load_profile, save
+from planner.model import (
+    Block,
+    Cluster,
+    DeviceType,
+    Dnn,
+    LatencyBound,
+    LatencyTable,
+    Network,
+    Options,
+    Problem,
+    Profile,
+)
+from planner.model.profile import Provenance
+
+MEASURED = Provenance("measured", "by hand", date="2026-11-26")
+
+
+def profile(name: str, work: tuple[int, ...], batches: tuple[int, ...] = (1, 2, 4)) -> Profile:
+    """Blocks that take work · batch^0.9 on A, twice that on B."""
+    tables = tuple(
+        LatencyTable(
+            device, 1, batches,
+            tuple(tuple(round(slow * block * batch**0.9) for block in work) for batch in batches), MEASURED,
+        )
+        for device, slow in (("A", 1), ("B", 2))
+    )  # fmt: skip
+    return Profile(name, tuple(Block((f"layer{n}",)) for n in range(len(work))), (8,) * (len(work) - 1), tables)
+
+
+NETS = [profile(f"net{n}", (900 + 70 * n, 400 + 31 * n, 1300 - 90 * n)) for n in range(4)]
+
+
+@pytest.fixture
+def observed(command, tmp_path: Path) -> Path:
+    """Observations of four models, of which the last was timed on A only, and only at batch 1."""
+    for net in NETS[:-1]:
+        save(net, tmp_path / f"{net.name}.json")
+    last = NETS[-1].tables[0]
+    few = replace(NETS[-1], tables=(replace(last, batches=(1,), latency_us=last.latency_us[:1]),))
+    save(few, tmp_path / "net3.json")
+    out = tmp_path / "seen.json"
+    assert command("planner", "observe", *(tmp_path / f"net{n}.json" for n in range(4)), "--out", out).status == 0
+    return out
+
+
+def test_profiles_are_taken_over_once_and_with_provenance(command, observed, tmp_path):
+    before = load_observed(observed)
+    assert len(before.runs) == 3 * 6 + 1
+    assert {run.provenance for run in before.runs} == {MEASURED}
+    again = command("planner", "observe", tmp_path / "net0.json", "--out", observed)
+    assert again.status == 0
+    assert load_observed(observed) == before
+
+
+def test_what_was_not_measured_is_completed_bounded_and_planned_with(command, observed, tmp_path):
+    finished = command("planner", "complete", observed, "--bound", "0.9", "--out", tmp_path / "whole")
+    assert finished.status == 0, finished.err
+    assert "calibrated on 19 runs" in finished.out
+    whole = load_profile(tmp_path / "whole" / "net3.json")
+    for table, true in zip(whole.tables, NETS[-1].tables, strict=True):
+        assert table.provenance.kind == "estimated"
+        for row, exact in zip(table.latency_us, true.latency_us, strict=True):
+            assert row == pytest.approx(exact, rel=0.15)
+    assert {(table.device, table.provenance.level) for table in whole.bounds} == {("A", 0.9), ("B", 0.9)}
+    cluster = Cluster((DeviceType("A", 2), DeviceType("B", 2)), Network(10))
+    planned = {}
+    for latency in ("nominal", LatencyBound(0.9)):
+        problem = Problem(cluster, (Dnn("net3", 40_000, (whole,)),), Options(latency=latency))
+        save(problem, tmp_path / "problem.json")
+        out = tmp_path / "plan.json"
+        assert command("planner", "plan", tmp_path / "problem.json", "--out", out).status == 0
+        checked = command("planner", "validate", out, "--problem", tmp_path / "problem.json")
+        assert checked.status == 0, checked.out + checked.err
+        planned[str(latency)] = load_plan(out).value
+    nominal, bounded = planned.values()
+    assert bounded < nominal
+
+
+def test_suggestions_name_runs_and_what_they_buy(command, observed):
+    finished = command("planner", "suggest", observed, "--device", "B", "--budget", 3)
+    assert finished.status == 0, finished.err
+    lines = [line.split() for line in finished.out.splitlines()[1:]]
+    assert len(lines) == 3
+    assert lines[0][1] == "net3"  # the one never timed on B
+    errors = [float(line[-1].rstrip("%")) for line in lines]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("complete", "{seen}", "--out", "{folder}", "--bound", "1.5"), "--bound: expected numbers between 0 and 1"),
+        (("complete", "{seen}", "--out", "{folder}", "--bound", "0.99"), "level 0.99 of observed runs: needs 99"),
+        (("complete", "{seen}", "--out", "{folder}", "--devices", "C"), "device 'C': has neither a measurement"),
+        (("suggest", "{seen}", "--device", "C"), "device 'C': has neither a measurement nor an estimate"),
+        (("observe", "resnet18", "--out", "{seen}"), "--device: expected a name for this machine"),
+        (
+            ("observe", "resnet18", "--out", "{seen}", "--device", "x", "--clock", "sun"),
+            "--clock: expected wall or cpu",
+        ),
+        (("observe", "{folder}/other.json", "--out", "{seen}"), "net0: its blocks are not those"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(command, observed, tmp_path, arguments, text):
+    save(profile("net0", (1, 2)), tmp_path / "other.json")
+    before = observed.read_bytes()
+    names = {"seen": observed, "folder": tmp_path if arguments[0] == "observe" else tmp_path / "none"}
+    finished = command("planner", *(argument.format(**names) for argument in arguments))
+    assert finished.status == 2
+    assert text in finished.err
+    assert finished.err.count("\n") == 1
+    assert observed.read_bytes() == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_time_of_zero_is_named_by_its_place(command, observed, tmp_path):
+    document = json.loads(observed.read_text())
+    document["runs"][2]["latency_us"][1] = 0
+    observed.write_text(json.dumps(document))
+    finished = command("planner", "suggest", observed, "--device", "A")
+    assert finished.status == 2
+    assert "runs[2].latency_us[1]" in finished.err
+    assert "got 0" in finished.err
+
+
+@pytest.mark.slow
+def test_models_are_timed_here_alone_and_beside_another(command, tmp_path):
+    out = tmp_path / "seen.json"
+    quick = ("--device", "core", "--batches", "1", "--cap-s", "0.02", "--rounds", "1", "--blocks", "3", "--out", out)
+    assert command("planner", "observe", "squeezenet-light", "shufflenet-light", *quick).status == 0
+    assert command("planner", "observe", "squeezenet-light", "--beside", "shufflenet-light", *quick).status == 0
+    runs = load_observed(out).runs
+    assert [(run.model, run.beside) for run in runs] == [
+        ("squeezenet-light", ()),
+        ("shufflenet-light", ()),
+        ("squeezenet-light", ("shufflenet-light",)),
+    ]
+    assert sum(runs[2].latency_us) > sum(runs[0].latency_us)
+    refused = command("planner", "observe", "squeezenet-light", "--beside", "resnet50-light", *quick)
+    assert "observe it alone first" in refused.err
