@@ -32,9 +32,9 @@ from planner.model import InputError, Plan, Problem, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
 from planner.planning import make_plan
 from planner.profiling import find_device
+from simulator.dispatch.frontend import POLICIES
 from simulator.engine import System, build_system
 from simulator.engine.replay import replay
-from simulator.engine.run import POLICIES
 from simulator.results.metrics import attainment
 from simulator.results.style import COLOURS, MARKERS, figure_of, finish, legend, new_axes, save_with_numbers
 from simulator.workload import fold, read_maf21
@@ -208,7 +208,7 @@ def judged(
 
 def attained(believed: System, real: System, times_s: np.ndarray, rate_rps: float) -> float:
     """Return the attainment at a rate where the dispatcher believes one system and another is real."""
-    return attainment(replay(believed, fold(times_s, rate_rps), POLICIES["reservation"], truth=real))
+    return attainment(replay(believed, fold(times_s, rate_rps), POLICIES.index("reservation"), truth=real))
 
 
 def true_plan(problem: Problem, truth: Sequence[Profile], plan: Plan) -> tuple[Problem, Plan]:
