@@ -26,7 +26,7 @@ import typer
 from planner.cli.app import console, new_app, progress, run
 from planner.completion.conformal import margin
 from planner.completion.paths import plan_scores
-from planner.completion.profiles import Kind, Predictions, predict_profiles
+from planner.completion.profiles import Kind, Place, Predictions, predict_profiles
 from planner.files import ppipe, replacing
 from planner.model import InputError, Plan, Problem, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
@@ -134,9 +134,7 @@ def selected_margins(
     cases: Sequence[Case], plans: Mapping[str, Plan | None], predictions: Predictions, truth: Sequence[Profile]
 ) -> dict[str, float]:
     """Return, for each group of DNNs, the margin calibrated on the plans of all other groups, a score per DNN."""
-    runs: dict[tuple[str, str, int, int], Run] = {
-        run.place[:4]: run for profile in truth for run in runs_of_profile(profile)
-    }
+    runs: dict[Place, Run] = {run.place[:4]: run for profile in truth for run in runs_of_profile(profile)}
     known = {
         place: replace(found, measured_us=np.array(runs[place].latency_us))
         for place, found in predictions.predicted.items()

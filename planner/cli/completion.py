@@ -16,6 +16,7 @@ from planner.cli.profiling import names_in, numbers
 from planner.files import load_observed, load_profile, ppipe, save
 from planner.model import InputError, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
+from planner.model.segments import share_text
 
 if TYPE_CHECKING:
     from planner.completion.profiles import Predictions
@@ -94,7 +95,7 @@ def suggest(
         found = predictions.suggest(device, budget)
     table = Table("run", "model", "share", "batch", "error then", box=None)
     for number, ((model, _, share, batch), error) in enumerate(found, start=1):
-        table.add_row(str(number), printable(model), f"1/{share}", str(batch), f"{error:.1%}")
+        table.add_row(str(number), printable(model), share_text(share), str(batch), f"{error:.1%}")
     console.print(table)
 
 
@@ -185,9 +186,7 @@ def _timed(
         task = bar.add_task(f"timing {printable(file.graph.name)}", total=len(shares) * rounds * len(batches))
         sizes = file.batches(batches)
         tables = measure_tables(file.graph, starts, at_hand, sizes, effort, lambda _: bar.advance(task), other)
-    names = () if other is None else (other.name,)
-    runs = runs_of_profile(replace(profile, tables=tables))
-    return profile, tuple(replace(run, beside=names) for run in runs)
+    return profile, runs_of_profile(replace(profile, tables=tables))
 
 
 def _published(data: Path, name: str) -> Profile:

@@ -16,8 +16,9 @@ from planner.completion.gaussian import Component, Effects
 from planner.completion.observations import Floats, Ints, standardised
 from planner.model import InputError, Profile
 from planner.model.observed import Observed, Run
+from planner.model.segments import Share
 
-Platform = tuple[str, int]  # device, share
+Platform = tuple[str, Share]  # device, share
 
 # What a handful of devices cannot tell of the next: least variances of effects of devices. A device may be e times as
 # fast as others (1.0), and its batches and shares may pay off quite differently (0.02: by 15 % per doubling).
@@ -29,16 +30,20 @@ LEAST_VARIANCES = {"device": 1.0, "device · batch": 0.02, "device · share": 0.
 class Cells:
     """All cells; ``base`` is the log of their estimates, 0 where there are none.
 
-    ``run`` numbers the cells that are timed together: a model at a batch size on a share of a device.
+    ``run`` numbers the cells that are timed together: a model at a batch size on a share of a device. ``share`` is an
+    index into ``shares``; ``log_share`` is log k for 1/k of a device, and 0 for named segments, whose effects are their
+    own.
     """
 
     observed: Observed
     devices: tuple[str, ...]
+    shares: tuple[Share, ...]
     model: Ints
     block: Ints
     batch: Ints
     device: Ints
     share: Ints
+    log_share: Floats
     base: Floats
     run: Ints
 
@@ -46,7 +51,7 @@ class Cells:
         """Return the number of cells."""
         return len(self.model)
 
-    def places(self) -> dict[tuple[str, str, int, int], Ints]:
+    def places(self) -> dict[tuple[str, str, Share, int], Ints]:
         """Return the cells of each run by (model, device, share, batch), in the order of the model's blocks."""
         order = np.argsort(self.run, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(self.run[order])) + 1)
@@ -54,7 +59,7 @@ class Cells:
         for cells in groups:
             at = cells[0]
             name = self.observed.models[self.model[at]].name
-            found[name, self.devices[self.device[at]], int(self.share[at]), int(self.batch[at])] = cells
+            found[name, self.devices[self.device[at]], self.shares[self.share[at]], int(self.batch[at])] = cells
         return found
 
     def measured(self, runs: Sequence[Run]) -> tuple[Ints, Floats, Ints]:
@@ -75,6 +80,7 @@ class Cells:
 def cells_of(observed: Observed, batches: Mapping[Platform, Sequence[int]]) -> Cells:
     """Return the cells of all models on platforms, each at its batch sizes."""
     devices = tuple(dict.fromkeys(device for device, _ in batches))
+    shares = tuple(dict.fromkeys(share for _, share in batches))
     rows = []
     first_block = np.cumsum([0, *(len(model.blocks) for model in observed.models)])
     runs = 0
@@ -82,13 +88,16 @@ def cells_of(observed: Observed, batches: Mapping[Platform, Sequence[int]]) -> C
         for (device, share), sizes in batches.items():
             for batch in sizes:
                 for block in range(len(model.blocks)):
-                    rows.append((number, first_block[number] + block, batch, devices.index(device), share, runs))
+                    rows.append(
+                        (number, first_block[number] + block, batch, devices.index(device), shares.index(share), runs)
+                    )
                 runs += 1
     model, block, batch, device, share, run = np.array(rows, np.int64).T
+    log_share = np.array([float(np.log(each)) if isinstance(each, int) else 0.0 for each in shares])[share]
     base = np.zeros(len(rows))
     if estimates := _estimates(observed.models, batches):
         base = np.log(np.concatenate(estimates))
-    return Cells(observed, devices, model, block, batch, device, share, base, run)
+    return Cells(observed, devices, shares, model, block, batch, device, share, log_share, base, run)
 
 
 def _estimates(models: Sequence[Profile], batches: Mapping[Platform, Sequence[int]]) -> list[Floats]:
@@ -112,7 +121,7 @@ def components(cells: Cells, described: Mapping[str, Sequence[float]] | None = N
         Features of every device (the logarithms of its peak rate and bandwidth, say); None leaves them out.
     """
     one = np.ones((len(cells), 1))
-    batch, share = np.log2(cells.batch)[:, None] / 2, np.log(cells.share)[:, None]
+    batch, share = np.log2(cells.batch)[:, None] / 2, cells.log_share[:, None]
     nothing = np.zeros(len(cells), np.int64)
     keys = {
         "all": nothing,
@@ -174,7 +183,13 @@ def platforms_of(observed: Observed, runs: Sequence[Run], asked: Sequence[str] =
                 f"device {device!r}: has neither a measurement nor an estimate (there are some of {known}); observe a "
                 "run on it, or estimate its profiles"
             )
-    return {key: tuple(sorted(sizes)) for key, sizes in sorted(found.items())}
+    return {key: tuple(sorted(sizes)) for key, sizes in sorted(found.items(), key=lambda item: _order(item[0]))}
+
+
+def _order(platform: Platform) -> tuple[str, bool, str]:
+    """Sort shares 1/k before named ones."""
+    device, share = platform
+    return device, isinstance(share, str), str(share)
 
 
 def platforms_to_learn(

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.completion.observations import Floats
+from planner.model.segments import Share
 
 UNKNOWN_SIGMA = 0.1  # of the log of a latency: models of covariance are too sure of what lies near measurements
 STEEPEST = 60.0  # margins beyond it, in sigmas, are not told apart
@@ -115,8 +116,8 @@ def block_scores(runs: Sequence[Predicted]) -> Floats:
 
 
 def plan_scores(
-    stages: Sequence[tuple[str, str, int, int, int, int]],
-    predicted: Mapping[tuple[str, str, int, int], Predicted],
+    stages: Sequence[tuple[str, str, Share, int, int, int]],
+    predicted: Mapping[tuple[str, str, Share, int], Predicted],
 ) -> float:
     """Return the worst score of what a plan chose and was then measured; minus infinity where nothing was.
 

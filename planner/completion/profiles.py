@@ -19,9 +19,10 @@ from planner.completion.observations import Floats, Ints
 from planner.completion.paths import Predicted, block_scores, path_scores, sigmas
 from planner.model import InputError, LatencyTable, Profile, Provenance
 from planner.model.observed import Observed, Run
+from planner.model.segments import Share
 
 FITTED_CELLS = 700  # that variances are fitted to; the prediction uses all
-Place = tuple[str, str, int, int]  # model, device, share, batch
+Place = tuple[str, str, Share, int]  # model, device, share, batch
 Kind = Literal["path", "block"]
 
 

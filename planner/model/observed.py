@@ -9,6 +9,7 @@ from planner.model.cluster import Positive
 from planner.model.errors import InputError
 from planner.model.profile import Profile, Provenance
 from planner.model.record import record
+from planner.model.segments import Share, share_text
 
 AGREE_SPREADS, AGREE_LEAST = 4.0, 0.05
 UNKNOWN_SPREAD = 0.03  # of the logarithm, where a run does not say how its timings spread
@@ -19,7 +20,7 @@ Spread = Annotated[float, Ge(0)]
 
 @record
 class Run:
-    """One model at a batch size on 1/``share`` of a device, its blocks timed one by one.
+    """One model at a batch size on a share of a device (`planner.model.segments`), its blocks timed one by one.
 
     ``latency_us`` has a number per block, None for one that was not timed; ``spread`` is the standard deviation of the
     logarithm of the single timings behind each. ``beside`` names the models that ran on the device at the same time,
@@ -28,7 +29,7 @@ class Run:
 
     model: Annotated[str, MinLen(1)]
     device: Annotated[str, MinLen(1)]
-    share: Positive
+    share: Share
     batch: Positive
     latency_us: Annotated[tuple[Time | None, ...], MinLen(1)]
     provenance: Provenance
@@ -36,14 +37,14 @@ class Run:
     beside: tuple[str, ...] = ()
 
     @property
-    def place(self) -> tuple[str, str, int, int, tuple[str, ...]]:
+    def place(self) -> tuple[str, str, Share, int, tuple[str, ...]]:
         """What was run where: model, device, share, batch, and the models beside, sorted."""
         return self.model, self.device, self.share, self.batch, tuple(sorted(self.beside))
 
     def __str__(self) -> str:
         """Name a run in messages."""
         beside = f" beside {', '.join(self.beside)}" if self.beside else ""
-        return f"{self.model} on {self.device} 1/{self.share}, batch {self.batch}{beside}"
+        return f"{self.model} on {self.device} {share_text(self.share)}, batch {self.batch}{beside}"
 
 
 @record
@@ -129,6 +130,7 @@ def runs_of_profile(profile: Profile) -> tuple[Run, ...]:
             tuple(float(max(1, value)) for value in row),
             table.provenance,
             None if table.spread is None else table.spread[number],
+            table.beside,
         )
         for table in profile.tables
         if table.provenance.kind == "measured"

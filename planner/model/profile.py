@@ -168,8 +168,9 @@ class Profile:
             if found is None and table.provenance.kind == "estimated":
                 levels = sorted({other.provenance.level for other in self.bounds if other.provenance.level})
                 raise InputError(
-                    f"profile {self.name} has no bound of level {level:g} for {table.device} 1/{table.share}, which is "
-                    f"estimated (it has levels {levels}); make one with `python -m planner complete --bound {level:g}`"
+                    f"profile {self.name} has no bound of level {level:g} for {table.device} "
+                    f"{share_text(table.share)}, which is estimated (it has levels {levels}); make one with "
+                    f"`python -m planner complete --bound {level:g}`"
                 )
             tables.append(found or table)
         return replace(self, tables=tuple(tables), bounds=())

@@ -64,17 +64,24 @@ def measure_tables(
     batches: Sequence[int],
     effort: Effort | None = None,
     progress: Progress = lambda _: None,
+    beside: ModelGraph | None = None,
 ) -> tuple[LatencyTable, ...]:
     """Return measured tables of the blocks that begin at layers ``starts``, one per share of the device.
 
-    ``progress`` is called with a short text after every round of a batch size.
+    ``progress`` is called with a short text after every round of a batch size. With a model ``beside``, a neighbour
+    keeps running it on the same cores, one request at a time, while the blocks are timed on the whole device.
 
     Raises
     ------
     InputError
         The machine has fewer cores, the execution provider is missing, cannot be used or runs nothing of the model, or
-        processor time cannot tell the latency.
+        processor time cannot tell the latency, or a share is to be timed beside another model.
     """
+    if beside is not None and device.shares != (1,):
+        raise InputError(
+            f"device {device.name!r}: beside {beside.name} only the whole device can be timed, got shares "
+            f"{list(device.shares)}; use share 1"
+        )
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.cores > available:
         raise InputError(f"device {device.name!r} is to have {device.cores} cores; this machine offers {available}")
@@ -84,7 +91,9 @@ def measure_tables(
             f"device {device.name!r}: processor time tells the latency of one thread on a whole core only; "
             "use one core, share 1 and the CPU, or the wall clock"
         )
-    return tuple(_measure_share(graph, starts, device, share, batches, effort, progress) for share in device.shares)
+    return tuple(
+        _measure_share(graph, starts, device, share, batches, effort, progress, beside) for share in device.shares
+    )
 
 
 def _measure_share(
@@ -95,19 +104,25 @@ def _measure_share(
     batches: Sequence[int],
     effort: Effort,
     progress: Progress,
+    beside: ModelGraph | None,
 ) -> LatencyTable:
     whole = extract_part(graph, 0, len(graph.layers)).model
     rng = np.random.default_rng(0)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
-    if share > 1:
+    workers = share if beside is None else 2
+    if workers > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
     threads, parts = device.threads(share), extract_parts(graph, starts)
     elsewhere = (
         "" if device.provider == CPU else str(find_placement(whole, device.provider, feeds[batches[-1]], threads))
     )
     watch = Watch()
-    with colocated(share, threads, device.cores, device.provider) as neighbours:
-        neighbours.load(whole)
+    with colocated(workers, threads, device.cores, device.provider) as neighbours:
+        if beside is None:
+            neighbours.load(whole)
+        else:
+            other = extract_part(beside, 0, len(beside.layers)).model
+            neighbours.load(other, random_feeds(beside.model, 1, rng))
         times_us = time_parts(parts, device, share, feeds, effort, neighbours, progress)
         odd = {batch: feeds[batch] for batch, _ in doubts(batches, times_us)}
         if odd:
@@ -121,7 +136,7 @@ def _measure_share(
     if elsewhere:
         logger.warning("%s on %s 1/%d: %s", graph.name, device.name, share, elsewhere)
     remarks = "; ".join(each for each in (f"{company} meanwhile", elsewhere, doubtful) if each)
-    middle = np.median if share == 1 else np.mean
+    middle = np.median if workers == 1 else np.mean
     runs = {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
     return LatencyTable(
         device.name,
@@ -131,6 +146,7 @@ def _measure_share(
         _provenance(device, share, effort, min(len(times) for row in runs.values() for times in row), remarks),
         tuple(tuple(round(log_spread(times), 4) for times in runs[batch]) for batch in batches),
         measure_peak_memory(whole, list(feeds.values()), threads, device.cores, device.provider),
+        beside=() if beside is None else (beside.name,),
     )
 
 

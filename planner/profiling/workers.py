@@ -25,9 +25,11 @@ class Neighbours:
     def __init__(self, pipes: Sequence[Connection], folder: Path) -> None:
         self._pipes = pipes
         self._folder = folder
+        self._own_feeds: Mapping[str, np.ndarray] | None = None
 
-    def load(self, model: ir.Model) -> None:
-        """Give all neighbours a model to run."""
+    def load(self, model: ir.Model, feeds: Mapping[str, np.ndarray] | None = None) -> None:
+        """Give all neighbours a model to run; on ``feeds`` where it is another than the one that is timed."""
+        self._own_feeds = feeds
         if self._pipes:
             path = _save(model, self._folder)
             for pipe in self._pipes:
@@ -37,9 +39,9 @@ class Neighbours:
 
     @contextmanager
     def busy(self, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Keep all neighbours running the model on ``feeds``."""
+        """Keep all neighbours running their model, on ``feeds`` if they have none of their own."""
         for pipe in self._pipes:
-            pipe.send(dict(feeds))
+            pipe.send(dict(self._own_feeds or feeds))
         for pipe in self._pipes:
             pipe.recv()  # the first run is over: all are warm
         try:
