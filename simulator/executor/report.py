@@ -21,6 +21,7 @@ from planner.files.atomic import write_text
 from simulator.dispatch.decisions import OUTCOMES
 from simulator.executor.compare import Comparison, comparison_csv, latency_shares
 from simulator.executor.execution import Execution
+from simulator.executor.hand_over import hand_over
 from simulator.executor.measure import Measurement
 from simulator.results import attainment
 from simulator.results.measured_plots import latency_comparison
@@ -65,6 +66,7 @@ def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:
     """Return a run in short: what was asked, what came of it, on what."""
     records, warm_up_us = execution.records, execution.window_us[0]
     outcomes = np.bincount(records.outcome, minlength=len(OUTCOMES))
+    costs = hand_over(execution)
     return {
         "dnn": execution.system.dnn,
         "engine": records.engine,
@@ -84,6 +86,7 @@ def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:
         "load_average": execution.load_average,
         "frontend_cpu_s": execution.frontend_cpu_s,
         "frontend_us_per_batch": execution.frontend_us_per_batch,
+        "hand_over": None if costs is None else asdict(costs) | {"largest_rate_batches_per_s": costs.largest_rate},
         "disturbed": list(measurement.disturbed),
         "machine": {
             "platform": platform.platform(),
