@@ -17,6 +17,8 @@ UNITS = {
     "max_weighted_throughput": "weighted requests/s",
     "least_cost": "per hour",
     "fewest_devices": "devices",
+    "least_energy": "W",
+    "most_accurate": "% accurate",
 }
 
 
@@ -72,7 +74,7 @@ def plan(
 
     asked = load_problem(problem)
     in_use = load_plan(current) if current else None
-    with errors.status(f"planning {len(asked.dnns)} DNNs with {scheduler}"):
+    with errors.status(f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"):
         made = make_plan(
             asked,
             scheduler.value,
@@ -98,7 +100,7 @@ def explain(problem: ProblemFile) -> None:
     asked = load_problem(problem)
     with errors.status("looking for what limits the plan"):
         found = find_limits(asked)
-    for dnn, least in zip(asked.dnns, found.least_slo, strict=True):
+    for dnn, least in zip(asked.planned.dnns, found.least_slo, strict=True):
         console.print(
             f"{dnn.name}: SLO {dnn.slo_us / 1000:.2f} ms; the least possible is {least}",
             highlight=False,
@@ -152,7 +154,7 @@ def _numbers(text: str) -> list[float]:
 def show(problem: Problem, made: Plan) -> None:
     """Print a plan: a row per pipeline, what it uses, and the proof."""
     table = Table("DNN", "SLO (ms)", "pipeline", "batch", "latency (ms)", "requests/s", box=None, header_style="bold")
-    for dnn in problem.dnns:
+    for dnn in problem.planned.dnns:
         for number, pipeline in enumerate(made.of(dnn.name)):
             table.add_row(
                 dnn.name if number == 0 else "",

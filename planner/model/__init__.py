@@ -1,5 +1,6 @@
 """The data model: what planners, simulators and executors talk about. Imports nothing else of ours."""
 
+from planner.model.applications import Application, Task
 from planner.model.cluster import Cluster, DeviceType, Link, Network
 from planner.model.digest import digest
 from planner.model.errors import InputError
@@ -10,6 +11,7 @@ from planner.model.segments import Segment
 from planner.model.settings import Constant, ModelSettings
 
 __all__ = [
+    "Application",
     "Block",
     "Cluster",
     "Constant",
@@ -30,5 +32,6 @@ __all__ = [
     "Provenance",
     "Segment",
     "Stage",
+    "Task",
     "digest",
 ]

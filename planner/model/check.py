@@ -27,16 +27,17 @@ Latencies, transfers and building times that a plan states may exceed what they 
 so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
+from planner.model.accuracy import plan_accuracy
 from planner.model.check_placement import check_placement, unknown_slices
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
 from planner.model.energy import plan_watts, planned_working_watts
 from planner.model.errors import InputError
-from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value
+from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value, plan_cost
 from planner.model.placing import devices_used
 from planner.model.plan import Pipeline, Plan, Stage
 from planner.model.problem import Dnn, Problem
@@ -281,7 +282,9 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     working = 0.0
     if objective == "least_energy":
         working = planned_working_watts(problem, plan.pipelines)
-    value = objective_value(problem, throughput_rps, devices, working)
+    accuracy = plan_accuracy(problem, plan.pipelines)
+    value = objective_value(problem, throughput_rps, devices, working, accuracy)
+    yield from _accuracy_and_cost(problem, plan, accuracy, devices, tolerance)
     scale = abs(value) or 1.0
     if abs(plan.value - value) > tolerance * scale:
         yield Violation(
@@ -298,3 +301,27 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     for (name, said), right in zip(stated, truth, strict=True):
         if said is not None and (right is None or abs(said - right) > tolerance * (right or 1.0)):
             yield Violation("energy", name, 1, f"expected {right}, got {said}")
+
+
+def _accuracy_and_cost(
+    problem: Problem, plan: Plan, accuracy: Mapping[str, float], devices: Mapping[str, int], tolerance: float
+) -> Iterator[Violation]:
+    """Accuracy and cost are as stated, and within what was asked for."""
+    if plan.accuracy and set(plan.accuracy) != set(accuracy):
+        yield Violation("accuracy", "accuracy", 1, f"expected that of {sorted(accuracy)}, got {sorted(plan.accuracy)}")
+    for name, right in accuracy.items():
+        said = plan.accuracy.get(name, right)
+        if abs(said - right) > tolerance * max(1.0, right):
+            yield Violation("accuracy", name, said - right, f"expected {right:.9g} %, got {said:.9g}")
+    least = problem.options.min_accuracy
+    if least is not None:
+        for dnn in problem.dnns:
+            if accuracy.get(dnn.name, 0.0) < least - tolerance * max(1.0, least):
+                text = f"expected at least {least:.9g} %, got {accuracy.get(dnn.name, 0.0):.9g}"
+                yield Violation("accuracy", dnn.name, least - accuracy.get(dnn.name, 0.0), text)
+    cost = plan_cost(problem, devices)
+    if plan.cost_per_hour is not None and (cost is None or abs(plan.cost_per_hour - cost) > tolerance * (cost or 1.0)):
+        yield Violation("cost", "cost_per_hour", 1, f"expected {cost}, got {plan.cost_per_hour}")
+    budget = problem.options.budget_per_hour
+    if budget is not None and (cost is None or cost > budget * (1 + tolerance)):
+        yield Violation("cost", "budget_per_hour", 1, f"expected at most {budget:.9g} per hour, got {cost}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 
@@ -22,7 +22,8 @@ def _plain(value: Any) -> Any:
 
 
 def _is_default(record: Any, each: Any) -> bool:
-    return bool(getattr(record, each.name) == each.default)
+    default = each.default if each.default_factory is MISSING else each.default_factory()
+    return bool(getattr(record, each.name) == default)
 
 
 def digest(record: Any) -> str:

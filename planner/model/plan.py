@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 
 from planner.model.cluster import Count, Positive
-from planner.model.record import record
+from planner.model.record import LATER, record
 from planner.model.segments import Share, on_device
 
 Scheduler = Literal["np", "pipelines", "dart-r"]
@@ -111,6 +111,8 @@ class Plan:
     `planner.model.placing.placement_of` derives it. ``neighbours`` says of every device type with unlike stages on one
     device on what ground their latencies stand (`DeviceType.ground`). ``watts`` is what the devices in use draw at the
     planned rates, ``joules_per_thousand`` the energy of a thousand requests then; None where watts are unknown.
+    ``accuracy`` is that of what is served of every DNN whose variants have one (percent), ``cost_per_hour`` what the
+    devices in use cost; None where a price is unknown.
     """
 
     scheduler: Scheduler
@@ -129,6 +131,8 @@ class Plan:
     neighbours: Mapping[str, str] = field(default_factory=dict)
     watts: Time | None = None
     joules_per_thousand: Time | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict, metadata=LATER)
+    cost_per_hour: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
 
     @property
     def gap(self) -> float:

@@ -1,19 +1,24 @@
 """Problems: a cluster, the DNNs to serve on it, and the rules that a plan must keep."""
 
+from collections.abc import Mapping
 from dataclasses import field, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
+from planner.model.applications import Application, Percent, check_accuracy, virtual_models
 from planner.model.cluster import Cluster, Positive
 from planner.model.errors import InputError
 from planner.model.profile import Profile
 from planner.model.record import LATER, record
 
-Objective = Literal["max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices", "least_energy"]
+Objective = Literal[
+    "max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices", "least_energy", "most_accurate"
+]
 
-GIVEN_RATES: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_energy")
+MINIMISED: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_energy")
+GIVEN_RATES: tuple[Objective, ...] = (*MINIMISED, "most_accurate")
 
 CardSharing = Literal["own", "larger"]
 
@@ -34,7 +39,8 @@ class Dnn:
     ``weight`` is its share of the load: a plan is worth min over DNNs of throughput / weight.
     ``np_throughput_rps`` is X0, NP's throughput planned without batch building, which the batch-building
     time rests on; None lets the planner compute it. 0 means that NP cannot serve the DNN.
-    ``rate_rps`` is the throughput to reach under the objectives that serve given rates.
+    ``rate_rps`` is the throughput to reach under the objectives that serve given rates. ``accuracy`` is that of each
+    variant (percent), by name.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -43,12 +49,14 @@ class Dnn:
     weight: Annotated[float, Gt(0)] = 1.0
     np_throughput_rps: Annotated[float, Ge(0)] | None = None
     rate_rps: Annotated[float, Gt(0)] | None = None
+    accuracy: Mapping[str, Percent] = field(default_factory=dict, metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Refuse two variants of one name."""
+        """Refuse two variants of one name, and accuracies of others."""
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise InputError(f"variants of {self.name}: names must differ, got {names}")
+        check_accuracy(self.name, self.accuracy, names)
 
     def variant(self, name: str) -> Profile:
         """Return a variant by name; raises InputError if there is none."""
@@ -77,6 +85,9 @@ class Options:
 
     ``latency`` tells which latencies plans rely on: those of the profiles' tables (*nominal*), or bounds of a level
     (`planner.model.Profile.bounded`).
+
+    A plan costs at most ``budget_per_hour``, and what it serves of a DNN at its rate is at least ``min_accuracy``
+    (percent) accurate, where these are given.
     """
 
     objective: Objective = "max_min_throughput"
@@ -87,43 +98,65 @@ class Options:
     card_sharing: CardSharing = "own"
     device_sharing: DeviceSharing = field(default="own", metadata=LATER)
     latency: Literal["nominal"] | LatencyBound = field(default="nominal", metadata=LATER)
+    budget_per_hour: Annotated[float, Gt(0)] | None = field(default=None, metadata=LATER)
+    min_accuracy: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
+
+    @property
+    def limited(self) -> bool:
+        """Whether money or accuracy limit a plan, which only the programme over candidates knows."""
+        return self.limits_accuracy or self.budget_per_hour is not None
+
+    @property
+    def limits_accuracy(self) -> bool:
+        """Whether what is served must be accurate, or as accurate as possible."""
+        return self.objective == "most_accurate" or self.min_accuracy is not None
 
 
 @record
 class Problem:
-    """Everything that determines the best plan."""
+    """Everything that determines the best plan.
+
+    ``applications`` are planned end to end as DNNs of the same names (`planned`).
+    """
 
     cluster: Cluster
-    dnns: Annotated[tuple[Dnn, ...], MinLen(1)]
+    dnns: tuple[Dnn, ...] = ()
     options: Options = Options()
+    applications: tuple[Application, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Refuse two DNNs of one name."""
-        names = [dnn.name for dnn in self.dnns]
+        """Refuse a problem of nothing, and two DNNs or applications of one name."""
+        names = [dnn.name for dnn in self.dnns] + [application.name for application in self.applications]
+        if not names:
+            raise InputError("dnns: expected at least one DNN or application, got none")
         if len(set(names)) != len(names):
             raise InputError(f"dnns: names must differ, got {names}")
 
     def dnn(self, name: str) -> Dnn:
-        """Return a DNN by name; raises InputError if there is none."""
+        """Return a DNN by name, or an application as the DNN that it is planned as; raises InputError if there is none."""
         for dnn in self.dnns:
             if dnn.name == name:
                 return dnn
-        raise InputError(f"unknown DNN {name!r}; the problem has {[d.name for d in self.dnns]}")
+        if any(application.name == name for application in self.applications):
+            return self.planned.dnn(name)
+        names = [dnn.name for dnn in self.dnns] + [application.name for application in self.applications]
+        raise InputError(f"unknown DNN {name!r}; the problem has {names}")
 
     @cached_property
     def planned(self) -> "Problem":
-        """The problem with the latencies that plans rely on in its profiles' tables; itself where these are nominal.
+        """The problem as it is planned; itself where that is what it says.
 
-        Raises InputError where a bound is missing.
+        Applications are DNNs of their virtual models, and profiles' tables hold the latencies that plans rely on.
+        Raises InputError where a bound is missing or an application cannot be planned end to end.
         """
-        if isinstance(self.options.latency, str):
+        if isinstance(self.options.latency, str) and not self.applications:
             return self
-        level = self.options.latency.bound
-        return replace(
-            self,
-            dnns=tuple(replace(dnn, variants=tuple(v.bounded(level) for v in dnn.variants)) for dnn in self.dnns),
-            options=replace(self.options, latency="nominal"),
-        )
+        dnns = [*self.dnns, *(_virtual(application) for application in self.applications)]
+        if not isinstance(self.options.latency, str):
+            level = self.options.latency.bound
+            dnns = [replace(dnn, variants=tuple(one.bounded(level) for one in dnn.variants)) for dnn in dnns]
+        options = replace(self.options, latency="nominal")
+        return replace(self, dnns=tuple(dnns), options=options, applications=())
 
     def slack_us(self, dnn: Dnn) -> int:
         """Return the part of the SLO (µs) that is kept free: round(fraction · SLO)."""
@@ -145,3 +178,17 @@ class Problem:
         if next_device is None or self.options.card_sharing == "own":
             return own
         return max(own, self.cluster.device(next_device).devices_per_server)
+
+
+def _virtual(application: Application) -> Dnn:
+    """Return an application as a DNN."""
+    models, accuracy = virtual_models(application)
+    return Dnn(
+        application.name,
+        application.slo_us,
+        models,
+        application.weight,
+        application.np_throughput_rps,
+        application.rate_rps,
+        accuracy,
+    )

@@ -8,6 +8,7 @@ from time import perf_counter
 from planner.model import InputError, Plan, Problem, digest
 from planner.model.check import check
 from planner.model.plan import Scheduler
+from planner.model.problem import GIVEN_RATES
 from planner.planning.answers.canonical import canonical
 from planner.planning.answers.changes import size_from
 from planner.planning.baselines import (
@@ -102,12 +103,13 @@ def make_plan(
     (1000.0, 'optimal', [(2, 4)])
     """
     _check_options(scheduler, method, backend, gap, time_limit_s)
+    asked, problem = problem, problem.planned
+    _check_limits(problem, scheduler, method)
     if (current is None) != (max_started is None):
         raise InputError("a current plan and the number of slices that may be started belong together; give both")
     begin_s = perf_counter()
     limits = Limits(gap, time_limit_s)
     clock = Clock(limits)
-    asked, problem = problem, problem.planned
     known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, limits)
     if current is not None and max_started is not None:
         sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
@@ -154,7 +156,23 @@ def _check_options(scheduler: str, method: str, backend: str, gap: float, time_l
         raise InputError(f"time limit: expected more than 0 s, got {time_limit_s}")
 
 
+def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
+    if not problem.options.limited:
+        return
+    if method not in ("auto", "milp") or scheduler == "dart-r":
+        raise InputError(
+            f"budgets and accuracies are for method milp and schedulers pipelines and np, got {method} and {scheduler}"
+        )
+    if problem.options.min_accuracy is not None and problem.options.objective not in GIVEN_RATES:
+        raise InputError(
+            f"min_accuracy: expected an objective that serves given rates ({', '.join(GIVEN_RATES)}), got "
+            f"{problem.options.objective}"
+        )
+
+
 def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+    if problem.options.limited:
+        method = "milp"
     if problem.options.stage_batches:  # the other methods know one batch size per pipeline
         if method not in ("auto", "milp"):
             raise InputError(f"stage_batches is for method milp, got {method}")
@@ -205,6 +223,8 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple
     candidates = all_candidates(whole)
     if method == "closed-form":
         return size_np_closed_form(problem), method
+    if problem.options.limited:
+        method = "milp"
     if method == "auto" and columns.admits(whole) and is_large(whole, candidates):
         method = "columns"
     if method == "columns":

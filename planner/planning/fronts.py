@@ -54,6 +54,7 @@ def latency_front(problem: Problem, factors: Sequence[float] = SLO_FACTORS, **op
     >>> [(point.price, round(point.throughput_rps)) for point in latency_front(problem, [0.4, 0.5, 1.0, 2.0])]
     [(0.5, 667), (1.0, 1000)]
     """
+    problem = problem.planned
     points: list[Point] = []
     reason = InputError("factors: expected at least one, got none")
     for factor in sorted(factors):
@@ -97,7 +98,7 @@ def cost_front(problem: Problem, steps: int = 10, **options: Any) -> tuple[Point
     """
     if steps < 1:
         raise InputError(f"steps: expected at least 1, got {steps}")
-    known = with_x0(problem)
+    known = with_x0(problem.planned)
     fastest = replace(known, options=replace(known.options, objective="max_min_throughput"))
     most_rps = make_plan(fastest, **options).value * (1 - 1e-9)
     points: list[Point] = []

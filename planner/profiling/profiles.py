@@ -18,7 +18,9 @@ def blank_profile(graph: ModelGraph, starts: Sequence[int], model_sha256: str | 
         )
         for first, last in zip(starts, ends, strict=True)
     )
-    return Profile(graph.name, blocks, tuple(graph.cut_bytes[start - 1] for start in starts[1:]), (), model_sha256)
+    cut_bytes = tuple(graph.cut_bytes[start - 1] for start in starts[1:])
+    input_bytes = sum(tensor.request_bytes for tensor in graph.inputs)
+    return Profile(graph.name, blocks, cut_bytes, (), model_sha256, input_bytes=input_bytes)
 
 
 def with_tables(profile: Profile, tables: Sequence[LatencyTable]) -> Profile:

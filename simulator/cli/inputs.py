@@ -53,14 +53,16 @@ def full_rates(plans: Sequence[LoadedPlan]) -> dict[str, dict[str, float]]:
     """
     reference = {one.group: one.plan for one in plans if one.plan.scheduler == "pipelines"}
     return {
-        one.name: {dnn.name: reference.get(one.group, one.plan).throughput_rps(dnn.name) for dnn in one.problem.dnns}
+        one.name: {
+            dnn.name: reference.get(one.group, one.plan).throughput_rps(dnn.name) for dnn in one.problem.planned.dnns
+        }
         for one in plans
     }
 
 
 def served_dnns(loaded: LoadedPlan, dnn: str | None) -> list[str]:
     """Return the DNN asked for, else all that the plan serves; raises InputError where it serves none."""
-    served = [one.name for one in loaded.problem.dnns if loaded.plan.of(one.name)]
+    served = [one.name for one in loaded.problem.planned.dnns if loaded.plan.of(one.name)]
     if dnn is None:
         if not served:
             raise InputError(f"{loaded.name}: serves no DNN; plan again")

@@ -210,7 +210,7 @@ def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPla
 
     from simulator.cli.inputs import times_per_dnn
 
-    offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.dnns], round_robin)
+    offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.planned.dnns], round_robin)
     names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}
     for dnn, times_s in offered.items():
         if not np.array_equal(traces.setdefault(names[dnn], times_s), times_s):
@@ -231,7 +231,7 @@ def _series(
 ) -> list[Series]:
     from simulator.sweep import series_of_plan
 
-    served = [dnn.name for dnn in one.problem.dnns if one.plan.of(dnn.name)]
+    served = [dnn.name for dnn in one.problem.planned.dnns if one.plan.of(dnn.name)]
     with about(Path(one.name)):
         return series_of_plan(
             one.name,

@@ -30,7 +30,7 @@ def plan_drawing(
         (pipeline, stage) -> share of its slices' time in which they work; by default what is planned: the pipeline's
         throughput over what the pool sustains.
     """
-    shown = [dnn for dnn in problem.dnns if plan.of(dnn.name)]
+    shown = [dnn for dnn in problem.planned.dnns if plan.of(dnn.name)]
     widest = max(len(pipeline.stages) for pipeline in plan.pipelines)
     width, rows = widest * BOX + (widest - 1) * GAP, len(plan.pipelines) + 0.55 * len(shown)
     ax = ax or new_axes(0.95 + 1.02 * width, 0.75 + 0.78 * rows)

@@ -86,11 +86,11 @@ def log_rows(
     full_rps
         Plan -> DNN -> what load factor 1 means (requests/s).
     """
-    groups = list(dict.fromkeys(tuple(dnn.name for dnn in problem.dnns) for problem, _ in plans.values()))
+    groups = list(dict.fromkeys(tuple(dnn.name for dnn in problem.planned.dnns) for problem, _ in plans.values()))
     found = []
     for row in rows:
         problem, plan = plans[row["plan"]]
-        names = [dnn.name for dnn in problem.dnns]
+        names = [dnn.name for dnn in problem.planned.dnns]
         kinds = problem.cluster.device_types
         utilisation = {kind.name: row.get(f"utilisation_{kind.name}") or 0.0 for kind in kinds}
         devices = {kind.name: row.get(f"devices_{kind.name}") or 0.0 for kind in kinds}

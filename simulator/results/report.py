@@ -120,7 +120,7 @@ def _problem(problem: Problem) -> str:
             "parameters (MB)": sum(block.parameter_bytes for block in dnn.variants[0].blocks) / 1e6 or "unknown",
             "latencies": ", ".join(sorted({one.provenance.kind for v in dnn.variants for one in v.tables})),
         }
-        for dnn in problem.dnns
+        for dnn in problem.planned.dnns
     )
     network = problem.cluster.network
     return (

@@ -64,10 +64,10 @@ def series_of_plan(
     InputError
         The plan cannot be simulated (`build_system`).
     """
-    full = full_rps or {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
+    full = full_rps or {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.planned.dnns}
     return [
         Series(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system, world, make(system, seed))
-        for dnn in problem.dnns
+        for dnn in problem.planned.dnns
         if plan.of(dnn.name)
         for system in (build_system(problem, plan, dnn.name),)
         for trace in traces[dnn.name]

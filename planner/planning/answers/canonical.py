@@ -42,6 +42,8 @@ def canonical(
     """
     clock = Clock(limits)
     sizing = sizing.merged()
+    if problem.options.limited:
+        return sizing
     if problem.options.device_sharing == "shared":
         return _fewest_together(problem, sizing, backend, clock)
     found: list[Sized] = []

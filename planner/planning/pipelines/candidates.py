@@ -120,12 +120,12 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, par
 
 
 def best_of_segments(problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates without those of one stage that another makes needless, under every objective but energy.
+    """Return the candidates without those of one stage that another makes needless, but for energy and accuracy.
 
     Of candidates of one DNN with one stage each, on the same kind of segment, a segment is best used by the one that
     serves most on it, whatever the number of processes, the batch size, or the variant.
     """
-    if problem.options.objective == "least_energy":
+    if problem.options.objective == "least_energy" or problem.options.limits_accuracy:
         return list(candidates)
 
     def segment_rps(candidate: Candidate) -> float:

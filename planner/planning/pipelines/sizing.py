@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from planner.model import Pipeline, Plan, Problem, Stage, digest
+from planner.model.accuracy import plan_accuracy
 from planner.model.energy import plan_watts, planned_working_watts
-from planner.model.objective import MAXIMISED, objective_value
+from planner.model.objective import MAXIMISED, objective_value, plan_cost
 from planner.model.placing import Layouts, Pool, devices_for, devices_used, neighbour_grounds, place, pool_of
 from planner.model.plan import Scheduler
 from planner.model.segments import Kind, kind_of, processes
@@ -98,11 +99,15 @@ class Sizing:
         working = 0.0
         if problem.options.objective == "least_energy":
             working = planned_working_watts(problem, [pipeline_of(problem, sized) for sized in self.pipelines])
+        accuracy: Mapping[str, float] = {}
+        if problem.options.objective == "most_accurate":
+            accuracy = plan_accuracy(problem, [pipeline_of(problem, sized) for sized in self.pipelines])
         return objective_value(
             problem,
             {dnn.name: self.throughput_rps(index) for index, dnn in enumerate(problem.dnns)},
             {problem.cluster.device_types[index].name: count for index, count in self.devices(problem).items()},
             working,
+            accuracy,
         )
 
 
@@ -155,13 +160,16 @@ def build_plan(
         versions=dict(versions),
         placement=placement,
     )
-    drawn = plan_watts(problem, pipelines, devices_used(problem, plan))
+    devices = devices_used(problem, plan)
+    drawn = plan_watts(problem, pipelines, devices)
     return replace(
         plan,
         status="optimal" if plan.gap <= gap else "feasible",
         neighbours=neighbour_grounds(problem, plan),
         watts=drawn and drawn[0],
         joules_per_thousand=drawn and drawn[1],
+        accuracy=plan_accuracy(problem, pipelines),
+        cost_per_hour=plan_cost(problem, devices),
     )
 
 

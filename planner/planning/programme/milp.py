@@ -53,9 +53,9 @@ from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme.backends import Clock, Limits, Start, TooLarge, solve
 from planner.planning.programme.linear import LinearModel, Solution, Status
-from planner.planning.programme.objectives import set_objective
+from planner.planning.programme.objectives import PlanColumns, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
-from planner.planning.programme.relaxation import affordable, most_slices, overloaded, rate_watts, relax, unit_losses
+from planner.planning.programme.relaxation import affordable, most_slices, overloaded, relax, unit_losses
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ def build(problem: Problem, candidates: Sequence[Candidate]) -> Formulation:
     _add_throughput_rows(formulation)
     _add_capacity_rows(formulation)
     _add_pool_rows(formulation)
-    set_objective(formulation.model, problem, formulation.throughput, formulation.used, _joules(formulation))
+    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates)
+    set_objective(formulation.model, problem, columns)
     return formulation
 
 
@@ -109,12 +110,6 @@ def _add_columns(formulation: Formulation) -> None:
                 )
             )
         )
-
-
-def _joules(formulation: Formulation) -> list[tuple[int, float]]:
-    """Return what a request/s of every candidate draws beside idle devices, where energy is the objective."""
-    watts = rate_watts(formulation.problem, formulation.candidates)
-    return list(zip(formulation.rate, watts.tolist(), strict=True))
 
 
 def _add_throughput_rows(formulation: Formulation) -> None:
@@ -244,7 +239,7 @@ def size(
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
     first, kept = begin, candidates
-    if first is None and len(candidates) > AT_ONCE:
+    if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
         order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
         shortlist = [candidates[number] for number in order[:SHORTLIST]]
         first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)

@@ -27,15 +27,13 @@ from math import inf
 import numpy as np
 
 from planner.model import InputError, Problem
-from planner.model.energy import pipeline_joules
 from planner.model.packing import most_segments
 from planner.model.segments import Kind, Share, kind_of, processes
 from planner.planning.arrays import Floats
 from planner.planning.pipelines.candidates import Candidate
-from planner.planning.pipelines.sizing import Sized, pipeline_of
 from planner.planning.programme.backends import solve
 from planner.planning.programme.linear import LinearModel, Status
-from planner.planning.programme.objectives import set_objective
+from planner.planning.programme.objectives import PlanColumns, rate_watts, set_objective
 from planner.planning.programme.pools import PoolColumns, add_relaxed_pool, summed
 
 CHUNK = 512  # candidates whose sizes are compared at once; 512 · 3 stages · 300 slices are a few MB
@@ -86,9 +84,7 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
         )
         for index, device in enumerate(types)
     ]  # fmt: skip
-    set_objective(
-        model, problem, throughput, used, list(zip(rate_columns, rate_watts(problem, candidates), strict=True))
-    )
+    set_objective(model, problem, PlanColumns(throughput, used, rate_columns, candidates))
     solution, _ = solve(model, "highs")
     if not solution.found:
         empty = np.zeros(0)
@@ -119,15 +115,6 @@ def _slice_prices(
             fraction = problem.cluster.device_types[device].fraction(share)
             prices[device, share] = float(device_price[device]) * float(fraction)
     return prices
-
-
-def rate_watts(problem: Problem, candidates: Sequence[Candidate]) -> Floats:
-    """Return what a request/s of each candidate draws beside idle devices, where energy is the objective, else 0."""
-    watts = np.zeros(len(candidates))
-    if problem.options.objective == "least_energy":
-        for number, candidate in enumerate(candidates):
-            watts[number] = pipeline_joules(problem, pipeline_of(problem, Sized(candidate, candidate.groups)))
-    return watts
 
 
 def most_slices(problem: Problem, candidate: Candidate) -> tuple[int, ...]:
@@ -196,14 +183,29 @@ def _least_losses(problem: Problem, candidates: list[Candidate], relaxation: Rel
 
 
 def overloaded(problem: Problem, candidates: Sequence[Candidate]) -> InputError:
-    """Return the error that tells how much of the rates asked for the cluster can serve at most."""
+    """Return the error that tells what is out of reach: the rates asked for, the budget, or the accuracy."""
+    free = replace(problem.options, budget_per_hour=None, min_accuracy=None)
     by_rate = replace(
         problem,
         dnns=tuple(replace(dnn, weight=dnn.rate_rps or dnn.weight) for dnn in problem.dnns),
-        options=replace(problem.options, objective="max_min_throughput"),
+        options=replace(free, objective="max_min_throughput"),
     )
     reach = relax(by_rate, candidates).bound
+    if reach < 1:
+        return InputError(
+            f"the cluster can serve at most {reach:.1%} of the rates asked for; "
+            "add devices, raise the SLOs, or ask for less"
+        )
+    least, budget = problem.options.min_accuracy, problem.options.budget_per_hour
+    if least is not None:
+        most = relax(replace(problem, options=replace(free, objective="most_accurate")), candidates)
+        if most.status == "infeasible" or most.bound < least:
+            return InputError(
+                f"min_accuracy: {least:g} % is out of reach for the mean of all requests ({most.bound:.6g} % at most) "
+                "or for one DNN; ask for less, or add variants or devices"
+            )
+    cheapest = relax(replace(problem, options=replace(free, objective="least_cost", min_accuracy=least)), candidates)
     return InputError(
-        f"the cluster can serve at most {reach:.1%} of the rates asked for; "
-        "add devices, raise the SLOs, or ask for less"
+        f"budget_per_hour: {budget or 0:g} is below what the cheapest plan costs, at least {cheapest.bound:.6g}; "
+        "raise it, or ask for less"
     )

@@ -16,7 +16,7 @@ from planner.planning.whole_devices import tables
 
 def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
     """Return the best sizes of the candidates, to a gap or until the time is up; raises as `milp.size` does."""
-    if len(candidates) <= milp.SHORTLIST or not tables.admits(problem, candidates):
+    if problem.options.limited or len(candidates) <= milp.SHORTLIST or not tables.admits(problem, candidates):
         return milp.size(problem, candidates, backend, limits)
     clock = Clock(limits)
     first, kept = tables.narrowed(problem, candidates)

@@ -109,7 +109,7 @@ BAD_PROBLEMS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda d: d["dnns"][0].update(slo_us=-1), r"dnns\[0\].slo_us: expected a number > 0.0, got -1$"),
     (lambda d: d["dnns"][0].update(slo_us="fast"), r"dnns\[0\].slo_us: expected a valid number, got \"fast\""),
     (lambda d: d["dnns"][0].pop("slo_us"), r"dnns\[0\].slo_us: missing; add it"),
-    (lambda d: d.update(dnns=[]), r"dnns: expected at least 1 item, got \[\]"),
+    (lambda d: d.update(dnns=[]), "dnns: expected at least one DNN or application, got none"),
     (lambda d: d["dnns"][0].update(name=""), r"dnns\[0\].name: expected at least 1 character, got \"\""),
     (lambda d: d.update(colour=1), "colour: unknown key; remove it or correct its spelling"),
     (lambda d: d["cluster"]["device_types"][0].update(count=-1), r"types\[0\].count: expected an integer >= 0, got -1"),
