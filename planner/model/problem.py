@@ -133,7 +133,7 @@ class Problem:
             raise InputError(f"dnns: names must differ, got {names}")
 
     def dnn(self, name: str) -> Dnn:
-        """Return a DNN by name, or an application as the DNN that it is planned as; raises InputError if there is none."""
+        """Return a DNN by name, or an application as the DNN it is planned as; raises InputError if there is none."""
         for dnn in self.dnns:
             if dnn.name == name:
                 return dnn
