@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +21,10 @@ from planner.files import save
 from planner.model import InputError, Profile
 from simulator.cli import executing
 from simulator.cli.devices import emulation_of
+from simulator.executor import execution
+from simulator.executor.fleet import Equipment
+from simulator.executor.local import LocalFleet
+from simulator.executor.workers import WorkerTask
 
 
 @pytest.fixture
@@ -171,6 +176,62 @@ def test_bad_options_are_one_line(call, files, tmp_path: Path, arguments: list[s
     with pytest.raises(InputError, match=said):
         call(*files, "--rate", 100, "--duration", 2, *arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def spoilt(spoil: Callable[[WorkerTask], WorkerTask]) -> Callable[[Equipment], LocalFleet]:
+    """Return what makes local fleets whose last stages are not what the frontend believes."""
+
+    def make(equipment: Equipment) -> LocalFleet:
+        tasks = {slice_id: spoil(task) if slice_id.stage else task for slice_id, task in equipment.tasks.items()}
+        return LocalFleet(replace(equipment, tasks=tasks))
+
+    return make
+
+
+def test_a_run_that_answers_nothing_is_a_failure(call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def promise_too_much(task: WorkerTask) -> WorkerTask:
+        (output,) = task.stage.outputs
+        return replace(task, stage=replace(task.stage, outputs=(replace(output, shape=(1, 17)),)))
+
+    monkeypatch.setitem(execution.FLEETS, "local", spoilt(promise_too_much))
+    with pytest.raises(InputError, match=r"tiny: none of \d+ requests was answered; first of .*its model promised"):
+        call(*files, "--rate", 50, "--duration", 1, "--warm-up", 0, "--oversubscribe", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "tiny.incidents.csv").exists()
+
+
+def test_a_stage_with_other_weights_is_found_out(call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def move_weights(task: WorkerTask) -> WorkerTask:
+        model = ir.load(task.stage.path)
+        value = model.graph.initializers["w"]
+        assert value.const_value is not None
+        value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.001), name="w")
+        ir.save(model, task.stage.path)
+        return task
+
+    monkeypatch.setitem(execution.FLEETS, "local", spoilt(move_weights))
+    arguments = ["--rate", 50, "--duration", 1, "--warm-up", 0, "--oversubscribe", "--out", tmp_path / "out"]
+    with pytest.raises(InputError, match=r"(\d+) answers to random inputs of seed 0 .* 0 equal to the bit, \1 wrong"):
+        call(*files, *arguments, "--verify")
+    said = json.loads((tmp_path / "out" / "tiny.execution.json").read_text())["verified"]
+    assert said["wrong"] == said["compared"] > 0
+    assert "output 'y' is" in said["reason"]
+    assert 1e-4 < said["worst"] < 1e-2
+    assert "verified" in call(*files, *arguments, "--verify", "--tolerance", 0.1)
+
+
+def test_requests_bring_the_users_own_inputs(call, files, tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    np.savez(inputs / "tiny.npz", x=np.random.default_rng(5).standard_normal((3, 16), np.float32))
+    out = tmp_path / "out"
+    arguments = ["--rate", 50, "--duration", 1, "--warm-up", 0, "--oversubscribe", "--verify", "--out", out]
+    call(*files, *arguments, "--inputs", inputs)
+    said = json.loads((out / "tiny.execution.json").read_text())["verified"]
+    assert (said["inputs"], said["wrong"]) == (str(inputs), 0)
+    assert json.loads((out / "run.json").read_text())["inputs"] == str(inputs)
+    np.savez(inputs / "tiny.npz", x=np.zeros((3, 15), np.float32))
+    with pytest.raises(InputError, match=r"inputs: 'x' has shape \[3, 15\], expected \[1 · requests, 16\]"):
+        call(*files, *arguments, "--inputs", inputs / "tiny.npz")
 
 
 def test_models_that_are_missing_changed_or_none_are_one_line(call, files, tmp_path: Path) -> None:

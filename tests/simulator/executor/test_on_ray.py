@@ -1,11 +1,15 @@
 """Runs on a Ray cluster of two nodes, both on this machine."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from crossing import execute_cuts, model_of
 
 from planner.model import InputError
+from planner.profiling import prepare_model
 from simulator.executor import Emulation, Settings, execute, on_ray
 from simulator.executor.fleet import Equipment, SliceId
 from simulator.executor.measure import measure
@@ -19,12 +23,23 @@ def two_nodes() -> Iterator[object]:
     ray = pytest.importorskip("ray", reason="Ray is not installed (pip install poolpipe[ray])")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"core": 1}})
-    cluster.add_node(num_cpus=1, resources={"core": 1})
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield ray
-    ray.shutdown()
-    cluster.shutdown()
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets: a short path
+        head = {"num_cpus": 1, "resources": {"core": 1}, "temp_dir": folder}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster.add_node(num_cpus=1, resources={"core": 1}, temp_dir=folder)
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield ray
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """A run leaves no file behind, on no node (all are this machine)."""
+    folder = Path(tempfile.gettempdir())
+    before = set(folder.glob("poolpipe-*"))
+    yield
+    assert set(folder.glob("poolpipe-*")) <= before
 
 
 def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) -> None:
@@ -52,6 +67,14 @@ def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) ->
     for visits in run.records.visits:
         assert (visits.end_us >= visits.start_us).all()
     assert (run.records.visits[1].start_us >= run.records.visits[0].start_us).all()
+
+
+def test_tensors_of_every_kind_travel_through_the_object_store(two_nodes) -> None:
+    model = model_of("the batch in the middle")
+    found = execute_cuts(model, prepare_model(model, "m").graph, [2], batch=3, cluster="ray")
+    assert found.records.finished.all()
+    assert found.verdict is not None
+    assert (found.verdict.compared, found.verdict.wrong) == (24, 0)
 
 
 def test_clocks_that_are_hours_apart_are_put_on_one(two_nodes, make_case, monkeypatch: pytest.MonkeyPatch) -> None:
