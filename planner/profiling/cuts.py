@@ -9,7 +9,7 @@ it rounds activations to bytes, in some graphs and not in others). Such parts an
 without, which is no fault of the split: where they are right without, that much is allowed with them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,7 +79,7 @@ def try_cuts(
     wholes = [run_parts(graph, [0], feeds, optimise=way.optimised) for way in ways]
     for cut in [0, *cuts]:
         halves = [run_parts(graph, [0, cut], feeds, optimise=way.optimised) for way in ways] if cut else wholes
-        moves = {name: difference(halves[1][name], halves[0][name]) for name in yardstick.noise}
+        moves = moved_by(graph, halves[0], halves[1], batch, yardstick.noise)
         for way, whole, made in zip(ways, wholes, halves, strict=True):
             way.equal += cut > 0 and all(equal(made[name], whole[name]) for name in graph.outputs)
             answers = [take_all(graph, made, at, batch) for at in range(batch)]
@@ -111,6 +111,14 @@ def run_parts(graph: ModelGraph, starts: Sequence[int], feeds: Tensors, *, optim
         return run_model(open_session(part.model, optimise=optimise), given)
 
     return run_chain(extract_parts(graph, starts), run, feeds)
+
+
+def moved_by(
+    graph: ModelGraph, plain: Tensors, optimised: Tensors, batch: int, names: Iterable[str]
+) -> dict[str, Difference]:
+    """Return how far optimisations move the answers to a batch, at most, per output and request."""
+    pairs = [(take_all(graph, optimised, at, batch), take_all(graph, plain, at, batch)) for at in range(batch)]
+    return {name: largest([difference(mine[name], theirs[name]) for mine, theirs in pairs]) for name in names}
 
 
 def take_all(graph: ModelGraph, made: Tensors, position: int, batch: int) -> dict[str, np.ndarray]:

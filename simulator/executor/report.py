@@ -12,6 +12,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:
         "throughput": asdict(measurement.throughput),
         "littles_law": asdict(measurement.little) | {"error": measurement.little.error},
         "window_s": measurement.window_s,
-        "verified": None if execution.verdict is None else asdict(execution.verdict),
+        "verified": None if execution.verdict is None else _told(asdict(execution.verdict)),
         "load_average": execution.load_average,
         "frontend_cpu_s": execution.frontend_cpu_s,
         "frontend_us_per_batch": execution.frontend_us_per_batch,
@@ -95,6 +96,11 @@ def summarise(execution: Execution, measurement: Measurement) -> dict[str, Any]:
             "onnxruntime": version("onnxruntime"),
         },
     }
+
+
+def _told(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return figures as JSON has them, which knows no infinity."""
+    return {key: str(each) if isinstance(each, float) and not isfinite(each) else each for key, each in figures.items()}
 
 
 def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

@@ -23,11 +23,13 @@ from planner.profiling import (
     run_model,
     with_tables,
 )
-from planner.profiling.cuts import BATCH, run_parts
-from planner.profiling.differences import Difference, difference
+from planner.profiling.cuts import moved_by, run_parts
+from planner.profiling.differences import Difference
 from planner.profiling.samples import Tensors, join
 from planner.profiling.shapes import Tensor
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
+
+NOISE_SAMPLES = 8  # what optimisations make of stages differs between requests more than what they make of the whole
 
 
 def read_graphs(
@@ -121,10 +123,10 @@ def noise_of_stages(
     graph: ModelGraph, starts: Sequence[int], samples: Tensors, names: Iterable[str]
 ) -> dict[str, Difference]:
     """Return how far the runtime's optimisations of stages, each by itself, move some outputs of the model."""
-    count = len(next(iter(samples.values())))
-    feeds = join(graph, samples, range(1 if graph.single else min(BATCH, count)))
+    batch = 1 if graph.single else min(NOISE_SAMPLES, len(next(iter(samples.values()))))
+    feeds = join(graph, samples, range(batch))
     plain, optimised = (run_parts(graph, starts, feeds, optimise=optimise) for optimise in (False, True))
-    return {name: difference(optimised[name], plain[name]) for name in names}
+    return moved_by(graph, plain, optimised, batch, names)
 
 
 def estimate_per_layer(

@@ -23,7 +23,12 @@ def two_nodes() -> Iterator[object]:
     ray = pytest.importorskip("ray", reason="Ray is not installed (pip install poolpipe[ray])")
     from ray.cluster_utils import Cluster
 
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # sockets: a short path
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,  # sockets: a short path
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", folder)  # of this process and of all that Ray starts
+        patch.setattr(tempfile, "tempdir", None)
         head = {"num_cpus": 1, "resources": {"core": 1}, "temp_dir": folder}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         cluster.add_node(num_cpus=1, resources={"core": 1}, temp_dir=folder)
@@ -34,16 +39,14 @@ def two_nodes() -> Iterator[object]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(two_nodes) -> Iterator[None]:
     """A run leaves no file behind, on no node (all are this machine)."""
-    folder = Path(tempfile.gettempdir())
-    before = set(folder.glob("poolpipe-*"))
     yield
-    assert set(folder.glob("poolpipe-*")) <= before
+    assert not list(Path(tempfile.gettempdir()).glob("poolpipe-*"))
 
 
 def test_a_plan_runs_on_two_nodes_and_answers_are_right(two_nodes, make_case) -> None:
-    case = make_case(batch=2)
+    case = make_case(batch=2, slo_us=60_000_000)
     nodes: set[str] = set()
 
     run = execute(
@@ -78,7 +81,7 @@ def test_tensors_of_every_kind_travel_through_the_object_store(two_nodes) -> Non
 
 
 def test_clocks_that_are_hours_apart_are_put_on_one(two_nodes, make_case, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = make_case(batch=1)
+    case = make_case(batch=1, slo_us=60_000_000)
 
     def fast_clock() -> type[SliceActor]:
         class FastClock(SliceActor):  # defined here, so that Ray sends it instead of a name that nodes cannot import
