@@ -29,9 +29,11 @@ def two_nodes() -> Iterator[object]:
     ):
         patch.setenv("TMPDIR", folder)  # of this process and of all that Ray starts
         patch.setattr(tempfile, "tempdir", None)
-        head = {"num_cpus": 1, "resources": {"core": 1}, "temp_dir": folder}
+        own = Path(folder) / "ray"  # where Ray's tools look by themselves
+        own.mkdir()
+        head = {"num_cpus": 1, "resources": {"core": 1}, "temp_dir": str(own)}
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        cluster.add_node(num_cpus=1, resources={"core": 1}, temp_dir=folder)
+        cluster.add_node(num_cpus=1, resources={"core": 1}, temp_dir=str(own))
         ray.init(address=cluster.address, log_to_driver=False)
         yield ray
         ray.shutdown()
