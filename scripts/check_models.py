@@ -11,16 +11,16 @@ import csv
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from rich.table import Table
 
 from planner.cli.app import console, progress
 from planner.cli.model_files import ModelFile, read_model, settings_of
+from planner.cli.output import Column, Output
 from planner.cli.profile_model import cut_blocks
 from planner.model import InputError, ModelSettings
 from planner.profiling import DeviceAtHand, Effort, extract_parts, random_feeds
@@ -176,11 +176,8 @@ def append(path: Path, found: Tried) -> None:
 
 def show(results: Sequence[Tried]) -> None:
     """Print a line per file."""
-    names = [each.name for each in fields(Tried)]
-    table = Table(*(name.replace("_", " ") for name in names), box=None)
-    for found in results:
-        table.add_row(*(getattr(found, name) for name in names))
-    console.print(table)
+    columns = {each.name: Column(each.name.replace("_", " ")) for each in fields(Tried)}
+    Output().table("models", columns, [asdict(found) for found in results])
     refused = sum(found.accepted.startswith("refused") for found in results)
     console.print(f"{len(results) - refused} of {len(results)} accepted", highlight=False)
 

@@ -57,7 +57,8 @@ class ModelGraph:
 
     ``alive[i]`` are the names of the tensors alive at cut i, in order of appearance; ``model`` is the model
     itself, with functions inlined and the shapes of all tensors filled in. Where ``single``, a run takes one request.
-    ``constants`` are inputs of the model's file that no request brings.
+    ``constants`` are inputs of the model's file that no request brings, ``states`` the outputs that a caller brings
+    back as an input of the next call (output -> input).
     """
 
     name: str
@@ -67,6 +68,7 @@ class ModelGraph:
     alive: tuple[tuple[str, ...], ...]
     single: bool = False
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -5,8 +5,10 @@ made constants; a pinned batch is freed. The result is compared with the file. W
 because a layer mixes them or pins the batch in a way that cannot be opened, the model takes one request a run.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError, ModelSettings
@@ -79,16 +81,33 @@ def prepare_model(
     for opened in _ways(settings, pinned):
         try:
             batched = free_batch(single, replace(settings, batch_axes=axes)) if opened else _batched(plain, settings)
-            graph = replace(read_graph(fold_sizes(batched), name), constants=constants)
+            graph = _with_callers(read_graph(fold_sizes(batched), name), constants, settings)
             if calls is not None:
                 check_batches(calls, graph, batch_axes(batched), rewritten=opened or pinned)
             return Prepared(graph, replace(settings, opened=opened), freed=opened or pinned)
         except InputError as error:
             reason = str(error)
-    graph = replace(read_graph(fold_sizes(single, single=True), name, single=True), constants=constants)
+    graph = _with_callers(read_graph(fold_sizes(single, single=True), name, single=True), constants, settings)
     if calls is not None:
         check_calls(calls, graph)
     return Prepared(graph, replace(settings, single=True), reason)
+
+
+def _with_callers(graph: ModelGraph, constants: Mapping[str, np.ndarray], settings: ModelSettings) -> ModelGraph:
+    """Return a graph that knows what its callers do: share inputs, and bring outputs back.
+
+    Raises
+    ------
+    InputError
+        An output cannot be brought back as the input, since it looks different.
+    """
+    for output, name in settings.states.items():
+        back, state = graph.tensors[output], graph.tensors.get(name)
+        if state is None or (back.dtype, back.shape, back.batch_axis) != (state.dtype, state.shape, state.batch_axis):
+            looks = f"{back.dtype.name.lower()} {list(back.shape)}, batch axis {back.batch_axis}"
+            wanted = "" if state is None else f", not {state.dtype.name.lower()} {list(state.shape)}"
+            raise InputError(f"--state: output {output!r} cannot come back as input {name!r}: it is {looks}{wanted}")
+    return replace(graph, constants=constants, states=dict(settings.states))
 
 
 def _ways(settings: ModelSettings, pinned: bool) -> tuple[bool, ...]:

@@ -1,7 +1,7 @@
 """Shapes that running reveals: the model is run at some batch sizes, with the shape of every tensor as an output.
 
-That knows every operator that onnxruntime knows, and sees sizes that are computed on the way. It is run twice on
-different inputs, and the second time operators that find something (NonZero, NonMaxSuppression) find one more: a size
+That knows every operator that onnxruntime knows, and sees sizes that are computed on the way. It is run on
+different inputs, and once more with operators that find something (NonZero, NonMaxSuppression) finding one more: a size
 that differs depends on the data.
 """
 
@@ -52,11 +52,12 @@ def probe_shapes(
         found = {name: (dtype, shape) for (name, dtype), shape in zip(tensors.items(), shapes, strict=True)}
         if finding is None:
             finding = open_session(_finding_more(probed, found), optimise=False)
-        others = _run(finding, model, tensors, batch, seed=2)[1]
+        others = _run(session, model, tensors, batch, seed=2)[1]
+        more = _run(finding, model, tensors, batch, seed=1)[1]
         moving = {
             name: "has a size that depends on the data"
-            for name, first, second in zip(tensors, shapes, others, strict=True)
-            if first != second
+            for name, *met in zip(tensors, shapes, others, more, strict=True)
+            if len(set(met)) > 1
         }
         given = {name: (_type_of(feed), feed.shape) for name, feed in feeds.items()}
         probes.append(Probe(batch, {**constants, **given, **found}, opaque | moving))

@@ -10,20 +10,35 @@ import numpy as np
 
 from planner.model import InputError
 from planner.profiling.onnx_graph import ModelGraph
-from planner.profiling.runtime import random_feeds
+from planner.profiling.runtime import open_session, random_feeds, run_model
 from planner.profiling.shapes import Tensor
 
 Tensors = Mapping[str, np.ndarray]
 
 
 def draw_samples(graph: ModelGraph, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Return random samples of values that the model can take (`planner.profiling.drawing`)."""
+    """Return random samples of values that the model can take (`planner.profiling.drawing`).
+
+    Of a model with states each sample is the next call of one caller: it brings what the call before gave back.
+    """
     rng = np.random.default_rng(seed)
     drawn = [random_feeds(graph.model, 1, rng) for _ in range(count)]
+    if graph.states:
+        _carry_states(graph, drawn)
     return {
         tensor.name: np.stack([drawn[number if tensor.batched else 0][tensor.name] for number in range(count)])
         for tensor in graph.inputs
     }
+
+
+def _carry_states(graph: ModelGraph, calls: Sequence[dict[str, np.ndarray]]) -> None:
+    """Put into each call the states that the one before gave back; the first begins with zeros."""
+    session = open_session(graph.model)
+    states = {name: np.zeros_like(calls[0][name]) for name in graph.states.values()}
+    for feeds in calls:
+        feeds.update(states)
+        made = dict(zip(graph.outputs, run_model(session, feeds), strict=True))
+        states = {name: made[output] for output, name in graph.states.items()}
 
 
 def cut_samples(graph: ModelGraph, given: Sequence[Tensors]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ depend on the data) the model is run instead (`planner.profiling.probing`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import onnx
@@ -36,7 +36,8 @@ class Tensor:
     """A tensor's element type and its shape for one request.
 
     ``batch_axis`` is the axis along which it grows with the batch, None where its size is always the same.
-    ``obstacle`` says why it cannot cross a cut, an empty text where it can; ``shape`` is then one that was met.
+    ``obstacle`` says why it cannot cross a cut, an empty text where it can; ``shape`` is then one that was met. Its
+    size ``varies`` where it depends on the data.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tensor:
     shape: tuple[int, ...]
     batch_axis: int | None
     obstacle: str = ""
+    varies: bool = False
 
     @property
     def batched(self) -> bool:
@@ -134,7 +136,8 @@ def _tensor(name: str, probes: Sequence[Probe]) -> Tensor:
     shapes = [probe.shapes[name][1] for probe in probes]
     opaque = next((probe.opaque[name] for probe in probes if name in probe.opaque), "")
     if opaque or len({len(shape) for shape in shapes}) > 1:
-        return Tensor(name, dtype, first, None, f"it {opaque or 'changes its number of dimensions with the batch'}")
+        reason = f"it {opaque or 'changes its number of dimensions with the batch'}"
+        return Tensor(name, dtype, first, None, reason, varies=bool(opaque) and dtype in _TRAVELS)
     obstacle = "" if dtype in _TRAVELS else f"it holds {dtype.name.lower()}, which does not travel between stages"
     moved = [axis for axis in range(len(first)) if len({shape[axis] for shape in shapes}) > 1]
     if not moved:
@@ -152,7 +155,7 @@ def _tensor(name: str, probes: Sequence[Probe]) -> Tensor:
 def _as_request(value: ir.Value, tensor: Tensor) -> Tensor:
     """Return an input or output of a model that takes one request a run as if requests lay along its first axis."""
     first = 0 if tensor.shape and (value.is_graph_input() or value.is_graph_output()) else None
-    return Tensor(tensor.name, tensor.dtype, tensor.shape, first, tensor.obstacle)
+    return replace(tensor, batch_axis=first)
 
 
 def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:

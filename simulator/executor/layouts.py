@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
+SHAPE_BYTES = 64  # before a tensor whose size depends on the data: how many axes it has, and their sizes
+
 
 @dataclass(frozen=True)
 class TensorLayout:
     """What one request of a tensor looks like.
 
-    ``batch_axis`` is the axis along which it grows with the batch, None where its size is always the same.
+    ``batch_axis`` is the axis along which it grows with the batch, None where its size is always the same. Of a tensor
+    whose size depends on the data ``shape`` is one that was met, and ``room_bytes`` what is set aside for it.
     """
 
     name: str
@@ -18,9 +23,12 @@ class TensorLayout:
     shape: tuple[int, ...]
     request_bytes: int
     batch_axis: int | None
+    room_bytes: int = 0
 
     def nbytes(self, batch: int) -> int:
         """Return the bytes of a batch."""
+        if self.room_bytes:
+            return SHAPE_BYTES + self.room_bytes
         return self.request_bytes * (1 if self.batch_axis is None else batch)
 
     def batch_shape(self, batch: int) -> tuple[int, ...]:
@@ -35,6 +43,17 @@ class TensorLayout:
         if axis is None:
             return self.shape
         return (*self.shape[:axis], self.shape[axis] * batch, *self.shape[axis + 1 :])
+
+    def mismatch(self, tensor: np.ndarray, batch: int) -> str:
+        """Return how a tensor differs from what the model promised, an empty text where it does not."""
+        got = f"tensor {self.name!r} is {tensor.dtype.name} {list(tensor.shape)}, "
+        if self.room_bytes:
+            fits = tensor.dtype == self.dtype and tensor.ndim < SHAPE_BYTES // 8 and tensor.nbytes <= self.room_bytes
+            return "" if fits else got + f"of which {self.room_bytes} bytes were set aside as {self.dtype}"
+        shape = self.batch_shape(batch)
+        if tensor.shape == shape and tensor.dtype == self.dtype:
+            return ""
+        return got + f"its model promised {self.dtype} {list(shape)}"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ from planner.profiling.shapes import Tensor
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 
 NOISE_SAMPLES = 8  # what optimisations make of stages differs between requests more than what they make of the whole
+# Set aside for an answer whose size depends on the data: so much, or so many times what was met.
+LEAST_ROOM_BYTES = 2**16
+TIMES_ROOM = 16
 
 
 def read_graphs(
@@ -81,14 +84,15 @@ def split_model(graph: ModelGraph, starts: Sequence[int], folder: Path) -> Pipel
 
 
 def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...]:
-    return tuple(_layout(graph.tensors[name]) for name in names)
+    return tuple(_layout(graph.tensors[name], answer=name in graph.outputs) for name in names)
 
 
-def _layout(tensor: Tensor) -> TensorLayout:
-    if tensor.obstacle:
+def _layout(tensor: Tensor, *, answer: bool = False) -> TensorLayout:
+    if tensor.obstacle and not (answer and tensor.varies):
         raise InputError(f"tensor {tensor.name!r} cannot travel: {tensor.obstacle}; cut the model elsewhere")
     kind = np.dtype(tensor.dtype.numpy())
-    return TensorLayout(tensor.name, kind.name, tensor.shape, tensor.request_bytes, tensor.batch_axis)
+    room = max(LEAST_ROOM_BYTES, TIMES_ROOM * tensor.request_bytes) if tensor.varies else 0
+    return TensorLayout(tensor.name, kind.name, tensor.shape, tensor.request_bytes, tensor.batch_axis, room)
 
 
 def write_warm_up(models: PipelineModels, graph: ModelGraph, samples: Tensors, batches: Sequence[int]) -> None:
@@ -108,12 +112,8 @@ def write_warm_up(models: PipelineModels, graph: ModelGraph, samples: Tensors, b
             np.savez(stage.warm_up_file(batch), *feeds.values())
             made = run_model(session, feeds)
             for layout, tensor in zip(stage.outputs, made, strict=True):
-                if tensor.shape != layout.batch_shape(batch) or tensor.dtype != layout.dtype:
-                    raise InputError(
-                        f"stage {number} makes tensor {layout.name!r} as {tensor.dtype} {list(tensor.shape)} at batch "
-                        f"{batch}, the model's shapes promise {layout.dtype} {list(layout.batch_shape(batch))}; "
-                        "cut the model elsewhere"
-                    )
+                if mismatch := layout.mismatch(tensor, batch):
+                    raise InputError(f"stage {number} at batch {batch}: {mismatch}; cut the model elsewhere")
                 tensors[layout.name] = tensor
             for name in set(tensors) - models.needed_after(number):
                 del tensors[name]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from planner.model import InputError
-from simulator.executor.layouts import TensorLayout, aligned, packed
+from simulator.executor.layouts import SHAPE_BYTES, TensorLayout, aligned, packed
 
 # One try almost always does; the others are for names that another program took.
 _NAMES_TRIED = 20
@@ -85,7 +85,10 @@ def _create(size: int, name: Callable[[], str]) -> SharedMemory:
 
 
 def read(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int) -> np.ndarray:
-    """Return a tensor in place, without a copy."""
+    """Return a tensor in place, without a copy; one whose size depends on the data follows its shape."""
+    if layout.room_bytes:
+        axes, *sizes = np.ndarray((SHAPE_BYTES // 8,), np.int64, memory.buf, offset).tolist()
+        return np.ndarray(sizes[:axes], layout.dtype, memory.buf, offset + SHAPE_BYTES)
     return np.ndarray(layout.batch_shape(batch), layout.dtype, memory.buf, offset)
 
 
@@ -113,10 +116,9 @@ def write(
     """
     offsets, _ = packed(layouts, batch)
     for layout, begin, tensor in zip(layouts, offsets, tensors, strict=True):
-        shape = layout.batch_shape(batch)
-        if tensor.shape != shape or tensor.dtype != layout.dtype:
-            raise ValueError(
-                f"tensor {layout.name!r} is {tensor.dtype.name} {list(tensor.shape)}, its model promised "
-                f"{layout.dtype} {list(shape)}"
-            )
+        if mismatch := layout.mismatch(tensor, batch):
+            raise ValueError(mismatch)
+        if layout.room_bytes:
+            shape = np.ndarray((SHAPE_BYTES // 8,), np.int64, memory.buf, offset + begin)
+            shape[: tensor.ndim + 1] = tensor.ndim, *tensor.shape
         read(memory, offset + begin, layout, batch)[...] = tensor

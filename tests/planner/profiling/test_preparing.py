@@ -6,6 +6,7 @@ import pytest
 
 from planner.model import Constant, InputError, ModelSettings
 from planner.profiling import extract_parts, open_session, prepare_model, random_feeds, run_chain, run_model
+from planner.profiling.samples import draw_samples
 
 OPSETS = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1, "ai.onnx.ml" : 3]>'
 
@@ -265,3 +266,22 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(case):
     with pytest.raises(InputError, match=message) as found:
         prepare_model(model_of(body), "m", settings)
     assert "\n" not in str(found.value)
+
+
+def test_samples_of_a_model_with_states_are_the_calls_of_one_caller():
+    model = model_of(
+        "(float[N,4] x, float[N,4] state) => (float[N,4] y, float[N,4] next)"
+        " { s = Add(x, state) next = Tanh(s) y = Neg(next) }"
+    )
+    graph = prepare_model(model, "m", ModelSettings(states={"next": "state"})).graph
+    samples = draw_samples(graph, 4, seed=1)
+    assert not samples["state"][0].any()
+    for call in range(3):
+        expected = np.tanh(samples["x"][call] + samples["state"][call])
+        np.testing.assert_allclose(samples["state"][call + 1], expected, rtol=1e-6)
+
+
+def test_a_state_that_cannot_come_back_is_refused():
+    model = model_of("(float[N,4] x, float[N,3] state) => (float[N,4] y) { r = ReduceSum(state) y = Mul(x, r) }")
+    with pytest.raises(InputError, match="--state: output 'y' cannot come back as input 'state'"):
+        prepare_model(model, "m", ModelSettings(states={"y": "state"}))

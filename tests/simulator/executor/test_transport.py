@@ -39,6 +39,19 @@ def test_a_tensor_that_is_not_as_its_model_promised_is_refused(tensor: np.ndarra
     segment.close()
 
 
+def test_tensors_whose_size_depends_on_the_data_carry_their_shape() -> None:
+    found = TensorLayout("found", "int64", (2, 1), 16, 0, room_bytes=64)
+    segment = Segment(slots=1, slot_bytes=400)
+    for count in (0, 1, 4):
+        tensors = [np.arange(3.0, dtype=np.float32).reshape(1, 3), np.arange(2 * count).reshape(2, count)]
+        write(segment.memory, 0, [ROWS, found], 1, tensors)
+        np.testing.assert_array_equal(read(segment.memory, 64, found, 1), tensors[1])
+        np.testing.assert_array_equal(read(segment.memory, 0, ROWS, 1), tensors[0])
+    with pytest.raises(ValueError, match="of which 64 bytes were set aside"):
+        write(segment.memory, 0, [ROWS, found], 1, [tensors[0], np.zeros((2, 5), np.int64)])
+    segment.close()
+
+
 MESSAGES = [
     Work(3, 8, Spot(1, 640), (Spot(0, 0), Spot(2, 128))),
     Work(0, 1, Spot(1, 0), ()),
