@@ -185,7 +185,9 @@ def _timed(
     with progress() as bar:
         task = bar.add_task(f"timing {printable(file.graph.name)}", total=len(shares) * rounds * len(batches))
         sizes = file.batches(batches)
-        tables = measure_tables(file.graph, starts, at_hand, sizes, effort, lambda _: bar.advance(task), other)
+        tables = measure_tables(
+            file.graph, starts, at_hand, sizes, effort, lambda _: bar.advance(task), [other] if other else []
+        )
     return profile, runs_of_profile(replace(profile, tables=tables))
 
 

@@ -1,5 +1,7 @@
 """Commands that plan: make a plan, explain what limits it."""
 
+from collections import Counter
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +12,10 @@ from rich.table import Table
 from planner.cli.app import console, errors
 from planner.files import load_plan, load_problem, save, write_csv
 from planner.model import InputError, Pipeline, Plan, Problem
+from planner.model.energy import watts_known
 from planner.model.objective import MAXIMISED
+from planner.model.placing import devices_used, locations
+from planner.model.segments import kind_of, share_text
 
 UNITS = {
     "max_min_throughput": "requests/s per weight",
@@ -35,7 +40,11 @@ class Against(StrEnum):
 
     LATENCY = "latency"
     COST = "cost"
+    ENERGY = "energy"
 
+
+PRICES = {Against.LATENCY: "slo_factor", Against.COST: "cost_per_hour", Against.ENERGY: "watts"}
+SHOWN_DEVICES = 40  # so many devices are listed with what lies on them; a plan's file has them all
 
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
 SchedulerOption = Annotated[Scheduler, typer.Option(help="pipelines, or a baseline: np, dart-r.")]
@@ -114,18 +123,20 @@ def explain(problem: ProblemFile) -> None:
 
 def front(
     problem: ProblemFile,
-    against: Annotated[Against, typer.Option(help="What throughput is weighed against: latency (all SLOs) or cost.")],
+    against: Annotated[
+        Against, typer.Option(help="What throughput is weighed against: latency (all SLOs), cost or energy.")
+    ],
     factors: Annotated[
         str, typer.Option(help="Against latency: what to multiply every SLO with.")
     ] = "0.5,0.6,0.7,0.8,0.9,1,1.25,1.5,2",
-    steps: Annotated[int, typer.Option(min=1, help="Against cost: throughputs up to the largest.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Against cost or energy: throughputs up to the largest.")] = 10,
     backend: BackendOption = "highs",
     gap: GapOption = 1e-6,
     time_limit: TimeLimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Write the front (CSV) to this file.")] = None,
 ) -> None:
-    """Show what more throughput costs: the Pareto front against latency or cost."""
-    from planner.planning import cost_front, latency_front
+    """Show what more throughput costs: the Pareto front against latency, cost or energy."""
+    from planner.planning import cost_front, energy_front, latency_front
 
     asked = load_problem(problem)
     with errors.status(f"planning the front against {against}"):
@@ -133,15 +144,30 @@ def front(
         if against is Against.LATENCY:
             points = latency_front(asked, _numbers(factors), **options)
         else:
-            points = cost_front(asked, steps, **options)
-    price = "slo_factor" if against is Against.LATENCY else "cost_per_hour"
-    rows = [(f"{point.price:.6g}", f"{point.throughput_rps:.6f}", f"{point.plan.gap:.1e}") for point in points]
-    table = Table(price, "requests/s per weight", "gap", box=None, header_style="bold")
+            points = (cost_front if against is Against.COST else energy_front)(asked, steps, **options)
+    price = PRICES[against]
+    beside = [_beside(asked, against, point.plan) for point in points]
+    rows = [
+        (f"{point.price:.6g}", f"{point.throughput_rps:.6f}", f"{point.plan.gap:.1e}", *other.values())
+        for point, other in zip(points, beside, strict=True)
+    ]
+    table = Table(price, "requests/s per weight", "gap", *beside[0], box=None, header_style="bold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
     if out:
-        write_csv(out, [(price, "throughput_rps", "gap"), *rows])
+        write_csv(out, [(price, "throughput_rps", "gap", *beside[0]), *rows])
+
+
+def _beside(problem: Problem, against: Against, made: Plan) -> dict[str, str]:
+    """Return cost beside energy and energy beside cost, where they are known for every device type."""
+    types = problem.cluster.device_types
+    if against is Against.COST and watts_known(problem, [device.name for device in types]):
+        return {"watts": f"{made.watts or 0.0:.6g}"}
+    if against is Against.ENERGY and all(device.price_per_hour is not None for device in types):
+        used = devices_used(problem, made)
+        return {"cost_per_hour": f"{sum((device.price_per_hour or 0.0) * used[device.name] for device in types):.6g}"}
+    return {}
 
 
 def _numbers(text: str) -> list[float]:
@@ -165,7 +191,8 @@ def show(problem: Problem, made: Plan) -> None:
                 f"{pipeline.throughput_rps:.2f}",
             )
     console.print(table)
-    console.print(_devices(problem, made), highlight=False, soft_wrap=True)
+    for line in (_devices(problem, made), *_tenants(problem, made), *_neighbours(made), *_watts(made)):
+        console.print(line, highlight=False, soft_wrap=True)
     bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
     console.print(
         f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
@@ -187,8 +214,40 @@ def _stages(pipeline: Pipeline) -> str:
 
 
 def _devices(problem: Problem, made: Plan) -> str:
-    from planner.model.placing import devices_used
-
     used = devices_used(problem, made)
     parts = (f"{used[device.name]} of {device.count} {device.name}" for device in problem.cluster.device_types)
     return "devices in use: " + ", ".join(parts)
+
+
+def _tenants(problem: Problem, made: Plan) -> Iterator[str]:
+    """Yield a line per device of a plan whose DNNs share devices: its segments, and what runs on them."""
+    if problem.options.device_sharing == "own" or devices_used(problem, made).total() > SHOWN_DEVICES:
+        return
+    held: dict[tuple[str, int, int], Counter[tuple[int, str, str]]] = {}
+    for one in locations(problem, made):
+        pipeline = made.pipelines[one.pipeline]
+        stage = pipeline.stages[one.stage]
+        blocks = f" [{stage.first_block}-{stage.last_block - 1}]" if len(pipeline.stages) > 1 else ""
+        segment = one.slot, share_text(kind_of(stage.share)), f"{pipeline.dnn}{blocks}"
+        held.setdefault((one.device, one.server, one.number), Counter())[segment] += 1
+    for (device, server, number), segments in sorted(held.items()):
+        parts = (
+            f"{name} {kind} at {slot}{f' in {count} processes' if count > 1 else ''}"
+            for (slot, kind, name), count in sorted(segments.items())
+        )
+        yield f"  {device} {number} (server {server}): {', '.join(parts)}"
+
+
+def _neighbours(made: Plan) -> Iterator[str]:
+    words = {
+        "isolated": "its segments are isolated",
+        "measured": "they were measured beside these neighbours",
+        "assumed": "it is assumed that neighbours do not matter more than in their tables",
+    }
+    for device, ground in made.neighbours.items():
+        yield f"unlike stages share devices of {device}; their latencies stand: {words[ground]}"
+
+
+def _watts(made: Plan) -> Iterator[str]:
+    if made.watts is not None:
+        yield f"draws {made.watts:.1f} W, {made.joules_per_thousand or 0.0:.1f} J per thousand requests"

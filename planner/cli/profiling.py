@@ -22,12 +22,13 @@ from planner.cli.model_files import (
 )
 from planner.cli.profile_model import cut_blocks
 from planner.files import load_profile, save, write_csv
-from planner.model import InputError, Profile
+from planner.model import InputError, ModelSettings, Profile
+from planner.model.segments import share_text
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from planner.profiling import ModelGraph
+    from planner.profiling import DeviceAtHand, ModelGraph
 
 OutOption = Annotated[
     Path, typer.Option(help="Profile to write; if it exists, its blocks are kept and the new latencies added.")
@@ -63,6 +64,12 @@ def profile(
     batches: BatchesOption = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores of this machine that make up the device.")] = 1,
     shares: Annotated[str, typer.Option(help="Shares 1/k to measure, each with k workers at once: 1,2.")] = "1",
+    segment: Annotated[
+        str, typer.Option(help="These cores, or this part of a GPU, are a segment of the device: '2 cores', 3g.40gb.")
+    ] = "",
+    beside: Annotated[
+        list[str] | None, typer.Option(help="A model that runs on the device meanwhile, by name or file; repeatable.")
+    ] = None,
     blocks: BlocksOption = 10,
     even: EvenOption = False,
     balance: Annotated[
@@ -99,14 +106,15 @@ def profile(
         raise InputError(f"--device: expected a name such as this-cpu, got {device!r}")
     if clock not in ("wall", "cpu"):
         raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
-    at_hand = DeviceAtHand(device, cores, numbers(shares, "--shares"), provider)
+    at_hand = DeviceAtHand(device, cores, numbers(shares, "--shares"), provider, segment or None)
+    company = [read_model(other, ModelSettings(), seed).graph for other in beside or ()]
     file = read_model(model, settings_of(fix, constant, state, batch_axis), seed)
     graph, sizes = file.graph, file.batches(asked)
     if model_out is not None:
         _write_profiled(model, file.given, model_out)
     helpers = [find_device(other) for other in names_in(balance)]
     blank, starts = _start(out, file, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
-    known = [k for k in at_hand.shares if blank.has(device, k) and blank.table(device, k).batches == sizes]
+    known = [k for k in at_hand.shares if _has(blank, at_hand, k, sizes, tuple(other.name for other in company))]
     missing = [k for k in at_hand.shares if again or k not in known]
     if not missing:
         console.print(f"{out} has all of it; --again measures it again", highlight=False, soft_wrap=True)
@@ -118,7 +126,7 @@ def profile(
         for share in missing:
             one = replace(at_hand, shares=(share,))
             effort = Effort(cap_s=cap_s, width=width, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
-            tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task))
+            tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task), company)
             found = with_tables(found, tables)
             save(found, out)
     _show(found, out)
@@ -260,6 +268,12 @@ def export_model(
     _write_model(build_model(name, seed, height=height, width=width, classes=classes), out)
 
 
+def _has(known: Profile, device: "DeviceAtHand", share: int, batches: tuple[int, ...], beside: tuple[str, ...]) -> bool:
+    """Tell whether a profile has what is to be measured."""
+    key = device.name, device.share_of(share)
+    return known.has(*key) and known.table(*key).batches == batches and known.table(*key).beside == beside
+
+
 def _start(out: Path, file: ModelFile, cut: Callable[[], tuple[int, ...]]) -> tuple[Profile, tuple[int, ...]]:
     """Return the profile in ``out``, or a new one without latencies, and the layers at which its blocks begin."""
     from planner.profiling import blank_profile, block_starts
@@ -303,7 +317,7 @@ def _show(profile: Profile, out: Path) -> None:
         table.add_column(column)
     for row in profile.tables:
         first, last = (f"{sum(row.latency_us[at]) / 1000:.2f} (batch {row.batches[at]})" for at in (0, -1))
-        table.add_row(row.device, f"1/{row.share}", first, last, row.provenance.kind)
+        table.add_row(row.device, share_text(row.share), first, last, row.provenance.kind)
     console.print(table)
     for row in profile.tables:
         if row.peak_memory_bytes is not None:
@@ -311,7 +325,7 @@ def _show(profile: Profile, out: Path) -> None:
             measured_mb = row.peak_memory_bytes[-1] / 1e6
             computed_mb = profile.memory_bytes(batch, 0, len(profile.blocks)) / 1e6
             console.print(
-                f"peak memory on {row.device} 1/{row.share}, batch {batch}: measured {measured_mb:.0f} MB, "
+                f"peak memory on {row.device} {share_text(row.share)}, batch {batch}: measured {measured_mb:.0f} MB, "
                 f"computed {computed_mb:.0f} MB (parameters and live tensors)",
                 highlight=False,
                 soft_wrap=True,

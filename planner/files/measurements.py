@@ -1,6 +1,7 @@
 """A user's own measurements: two CSV files in, a profile out.
 
 The first has the header ``device,share,batch,block,latency_us`` and a row per measurement, blocks counted from 0;
+a share is k, for 1/k of a device, or names a segment (``3g.40gb``, ``2 cores/2``);
 it must be complete: every block at every batch of a device's share. The second has the header ``block,cut_bytes``
 and the bytes per request between block and block + 1, for all blocks but the last.
 """
@@ -11,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planner.model import Block, InputError, LatencyTable, Profile, Provenance
+from planner.model.segments import Share, share_text
 
 LATENCY_COLUMNS = ("device", "share", "batch", "block", "latency_us")
 CUT_COLUMNS = ("block", "cut_bytes")
 
-Key = tuple[str, int]
+Key = tuple[str, Share]
 Cells = dict[tuple[int, int], int]
 
 
@@ -42,7 +44,7 @@ def load_measurements(
     """
     tables: dict[Key, Cells] = {}
     for where, row in _rows(latencies, LATENCY_COLUMNS):
-        cells = tables.setdefault((_text(row, "device", where), _integer(row, "share", where, 1)), {})
+        cells = tables.setdefault((_text(row, "device", where), _share(row, where)), {})
         cell = (_integer(row, "batch", where, 1), _integer(row, "block", where, 0))
         if cell in cells:
             raise InputError(f"{where}: batch {cell[0]}, block {cell[1]} is given twice; remove one")
@@ -66,21 +68,21 @@ def _table(
     missing = [batch for batch in asked if batch not in batches]
     if missing:
         raise InputError(
-            f"{path}: {device} 1/{share} has batches {list(batches)}, asked for {list(asked)}: "
+            f"{path}: {device} {share_text(share)} has batches {list(batches)}, asked for {list(asked)}: "
             f"measure batch {missing[0]} as well, or ask for fewer"
         )
     for batch in batches:
         for block in range(blocks):
             if (batch, block) not in cells:
                 raise InputError(
-                    f"{path}: no latency for {device} 1/{share}, batch {batch}, block {block}; expected every one of "
-                    f"the {blocks} blocks that the cut file implies: add the row"
+                    f"{path}: no latency for {device} {share_text(share)}, batch {batch}, block {block}; expected "
+                    f"every one of the {blocks} blocks that the cut file implies: add the row"
                 )
     extra = sorted(block for _, block in cells if block >= blocks)
     if extra:
         raise InputError(
-            f"{path}: {device} 1/{share}: block {extra[0]} is beyond the {blocks} blocks that the cut file implies; "
-            "correct one of the two files"
+            f"{path}: {device} {share_text(share)}: block {extra[0]} is beyond the {blocks} blocks that the cut file "
+            "implies; correct one of the two files"
         )
     rows = tuple(tuple(cells[batch, block] for block in range(blocks)) for batch in batches)
     return LatencyTable(device, share, batches, rows, provenance)
@@ -133,6 +135,12 @@ def _number(row: dict[str, str | None], column: str, where: str) -> float:
     if not math.isfinite(value) or value < 0:
         raise InputError(f"{where}: {column}: expected a number >= 0, got {text!r}; correct or measure it")
     return value
+
+
+def _share(row: dict[str, str | None], where: str) -> Share:
+    """Read 2 as half a device, and what is no number as the name of a segment."""
+    text = _text(row, "share", where)
+    return text if any(character.isalpha() for character in text) else _integer(row, "share", where, 1)
 
 
 def _integer(row: dict[str, str | None], column: str, where: str, least: int) -> int:

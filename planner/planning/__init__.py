@@ -3,7 +3,7 @@
 from planner.planning.answers.changes import slices_started
 from planner.planning.answers.explain import Explanation, explain
 from planner.planning.api import make_plan
-from planner.planning.fronts import Point, cost_front, latency_front
+from planner.planning.fronts import Point, cost_front, energy_front, latency_front
 from planner.planning.pipelines.reach import LeastSlo
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LeastSlo",
     "Point",
     "cost_front",
+    "energy_front",
     "explain",
     "latency_front",
     "make_plan",

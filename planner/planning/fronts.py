@@ -1,4 +1,4 @@
-"""Pareto fronts: what throughput costs in latency, and in money."""
+"""Pareto fronts: what throughput costs in latency, in money, and in energy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from planner.model import InputError, Plan, Problem
+from planner.model.problem import Objective
 from planner.planning.api import make_plan
 from planner.planning.baselines import with_x0
 
@@ -16,7 +17,7 @@ SLO_FACTORS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0)
 class Point:
     """A plan of a front: ``throughput_rps`` is the least throughput / weight, ``price`` what was paid for it.
 
-    The price is the factor on every SLO, or the cost per hour.
+    The price is the factor on every SLO, the cost per hour, or watts.
     """
 
     price: float
@@ -96,6 +97,34 @@ def cost_front(problem: Problem, steps: int = 10, **options: Any) -> tuple[Point
     >>> [(point.price, point.throughput_rps) for point in cost_front(problem, steps=2)]
     [(1.0, 200.0), (2.0, 400.0)]
     """
+    return _front_of(problem, "least_cost", steps, **options)
+
+
+def energy_front(problem: Problem, steps: int = 10, **options: Any) -> tuple[Point, ...]:
+    """Return the plans that draw least for growing throughputs, the last the largest that the cluster reaches.
+
+    Parameters
+    ----------
+    problem
+        With idle and busy watts per device type; its own objective does not matter.
+    steps, options
+        As in `cost_front`.
+
+    Examples
+    --------
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1,), ((10_000,),), Provenance("measured", "by hand"))
+    >>> profile = Profile("toy", (Block(("a",)),), (), (table,))
+    >>> cluster = Cluster((DeviceType("L4", 4, idle_watts=10, busy_watts=60),), Network(10))
+    >>> problem = Problem(cluster, (Dnn("toy", 20_000, (profile,)),))
+    >>> [(round(point.price, 3), point.throughput_rps) for point in energy_front(problem, steps=2)]
+    [(120.0, 200.0), (240.0, 400.0)]
+    """
+    return _front_of(problem, "least_energy", steps, **options)
+
+
+def _front_of(problem: Problem, objective: Objective, steps: int, **options: Any) -> tuple[Point, ...]:
+    """Return the best plans under an objective that serves given rates, at growing rates."""
     if steps < 1:
         raise InputError(f"steps: expected at least 1, got {steps}")
     known = with_x0(problem.planned)
@@ -104,7 +133,7 @@ def cost_front(problem: Problem, steps: int = 10, **options: Any) -> tuple[Point
     points: list[Point] = []
     for step in range(1, steps + 1):
         rates = tuple(replace(dnn, rate_rps=dnn.weight * most_rps * step / steps) for dnn in known.dnns)
-        cheapest = replace(known, dnns=rates, options=replace(known.options, objective="least_cost"))
+        cheapest = replace(known, dnns=rates, options=replace(known.options, objective=objective))
         plan = make_plan(cheapest, **options)
         point = Point(plan.value, _throughput_rps(known, plan), plan)
         if points and point.price <= points[-1].price:

@@ -40,10 +40,11 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class CatalogueDevice:
-    """A device's datasheet: peak rates in GFLOP/s, memory bandwidth in GB/s, memory in bytes.
+    """A device's datasheet: peak rates in GFLOP/s, memory bandwidth in GB/s, memory in bytes, watts idle and busy.
 
     A rate that the device does not have is 0. ``precision`` is what estimates assume that models run in.
-    ``sources`` names where each figure comes from.
+    ``sources`` names where each figure comes from. ``mig`` names the MIG profiles of a GPU that has some
+    (`planner.model.segments`).
     """
 
     name: str
@@ -55,8 +56,11 @@ class CatalogueDevice:
     memory_gigabytes_per_s: float
     memory_bytes: int
     shares: tuple[int, ...]
+    idle_watts: float
+    busy_watts: float
     coefficients: Coefficients
     sources: Mapping[str, str]
+    mig: str | None = None
 
     @property
     def peak_gflops(self) -> float:
@@ -68,9 +72,21 @@ class CatalogueDevice:
         """Bytes of a floating-point number in the assumed precision."""
         return 2 if self.precision == "fp16" else 4
 
-    def device_type(self, count: int, devices_per_server: int = 1) -> DeviceType:
-        """Return ``count`` of these devices for a cluster."""
-        return DeviceType(self.name, count, self.kind, self.shares, devices_per_server, memory_bytes=self.memory_bytes)
+    def device_type(self, count: int, devices_per_server: int = 1, *, mig: bool = False) -> DeviceType:
+        """Return ``count`` of these devices for a cluster; with ``mig`` they may be divided into MIG segments too."""
+        if mig and self.mig is None:
+            raise InputError(f"{self.name} has no MIG; leave it out, or take one of {_with_mig()}")
+        return DeviceType(
+            self.name,
+            count,
+            self.kind,
+            self.shares,
+            devices_per_server,
+            memory_bytes=self.memory_bytes,
+            mig=self.mig if mig else None,
+            idle_watts=self.idle_watts,
+            busy_watts=self.busy_watts,
+        )
 
 
 @cache
@@ -83,6 +99,10 @@ def device_catalogue() -> Mapping[str, CatalogueDevice]:
     text = files("planner.profiling").joinpath("catalogue.toml").read_text(encoding="utf-8")
     document = tomllib.loads(text)
     return {name: _device(name, entry, document["coefficients"]) for name, entry in document["devices"].items()}
+
+
+def _with_mig() -> list[str]:
+    return [name for name, device in device_catalogue().items() if device.mig is not None]
 
 
 def find_device(name: str) -> CatalogueDevice:

@@ -7,9 +7,9 @@ to be needed, and takes up to twice as long as those after it. Batch sizes with 
 measured a second time; what is doubtful still is said in the table's provenance, as is what others did meanwhile.
 
 A share 1/k is measured with k - 1 neighbours that run the same model on the same cores at the same time, so that the
-interference is in the number. Where there are more workers than cores they take turns, a few milliseconds each: short
-runs are either not interrupted or very long. So a share's latency is the mean over many turns; a whole device's is the
-median.
+interference is in the number; or with other models as neighbours, which the table then names. Where there are more
+workers than cores they take turns, a few milliseconds each: short runs are either not interrupted or very long. So a
+share's latency is the mean over many turns; a whole device's is the median.
 
 Peak memory is that of a process which does nothing else: what loading the model and running it add to its resident
 size at most.
@@ -20,6 +20,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,6 +28,7 @@ import numpy as np
 import psutil
 
 from planner.model import InputError, LatencyTable, Provenance
+from planner.model.segments import Share
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.placement import find_placement
 from planner.profiling.plausibility import Watch, describe_doubts, doubts
@@ -45,12 +47,20 @@ Times = dict[int, list[list[np.ndarray]]]  # [batch][part][round]: single runs, 
 
 @dataclass(frozen=True)
 class DeviceAtHand:
-    """A name for this machine: ``cores`` of it, used through an execution provider, in ``shares`` 1/k."""
+    """A name for this machine: ``cores`` of it, used through an execution provider, in ``shares`` 1/k.
+
+    With ``segment`` these cores, or the part of a GPU that the provider uses, are a named segment of a larger device.
+    """
 
     name: str
     cores: int = 1
     shares: tuple[int, ...] = (1,)
     provider: str = CPU
+    segment: str | None = None
+
+    def share_of(self, share: int) -> Share:
+        """Return the share of the device that a measured one is."""
+        return share if self.segment is None else self.segment
 
     def threads(self, share: int) -> int:
         """Return the threads of one of ``share`` co-located workers."""
@@ -64,24 +74,20 @@ def measure_tables(
     batches: Sequence[int],
     effort: Effort | None = None,
     progress: Progress = lambda _: None,
-    beside: ModelGraph | None = None,
+    beside: Sequence[ModelGraph] = (),
 ) -> tuple[LatencyTable, ...]:
     """Return measured tables of the blocks that begin at layers ``starts``, one per share of the device.
 
-    ``progress`` is called with a short text after every round of a batch size. With a model ``beside``, a neighbour
-    keeps running it on the same cores, one request at a time, while the blocks are timed on the whole device.
+    ``progress`` is called with a short text after every round of a batch size. The models ``beside`` run meanwhile, one
+    request at a time, in place of equal neighbours: on the whole device by a worker each on the same cores, on a share
+    1/k by its k - 1 neighbours in turn, and beside a segment by a worker each on the other cores of this machine.
 
     Raises
     ------
     InputError
         The machine has fewer cores, the execution provider is missing, cannot be used or runs nothing of the model, or
-        processor time cannot tell the latency, or a share is to be timed beside another model.
+        processor time cannot tell the latency, or a share has too few neighbours for the models beside.
     """
-    if beside is not None and device.shares != (1,):
-        raise InputError(
-            f"device {device.name!r}: beside {beside.name} only the whole device can be timed, got shares "
-            f"{list(device.shares)}; use share 1"
-        )
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.cores > available:
         raise InputError(f"device {device.name!r} is to have {device.cores} cores; this machine offers {available}")
@@ -90,6 +96,18 @@ def measure_tables(
         raise InputError(
             f"device {device.name!r}: processor time tells the latency of one thread on a whole core only; "
             "use one core, share 1 and the CPU, or the wall clock"
+        )
+    if device.segment is not None and device.shares != (1,):
+        raise InputError(f"segment {device.segment!r}: expected share 1 of it, got {list(device.shares)}")
+    for share in device.shares:
+        if 1 < share <= len(beside):
+            raise InputError(
+                f"device {device.name!r}: share 1/{share} has {share - 1} neighbours, which cannot run {len(beside)} "
+                "models beside; measure a smaller share, or the whole device"
+            )
+    if device.segment is not None and beside and device.cores == available:
+        raise InputError(
+            f"all {available} cores are the segment's; leave cores for the models beside, or measure a share"
         )
     return tuple(
         _measure_share(graph, starts, device, share, batches, effort, progress, beside) for share in device.shares
@@ -104,12 +122,12 @@ def _measure_share(
     batches: Sequence[int],
     effort: Effort,
     progress: Progress,
-    beside: ModelGraph | None,
+    beside: Sequence[ModelGraph],
 ) -> LatencyTable:
     whole = extract_part(graph, 0, len(graph.layers)).model
     rng = np.random.default_rng(0)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
-    workers = share if beside is None else 2
+    workers = max(share, len(beside) + 1)
     if workers > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
     threads, parts = device.threads(share), extract_parts(graph, starts)
@@ -117,12 +135,14 @@ def _measure_share(
         "" if device.provider == CPU else str(find_placement(whole, device.provider, feeds[batches[-1]], threads))
     )
     watch = Watch()
-    with colocated(workers, threads, device.cores, device.provider) as neighbours:
-        if beside is None:
-            neighbours.load(whole)
+    with _neighbours(device, share, workers) as neighbours:
+        if beside:
+            neighbours.load(
+                *(extract_part(other, 0, len(other.layers)).model for other in beside),
+                feeds=[random_feeds(other.model, 1, rng) for other in beside],
+            )
         else:
-            other = extract_part(beside, 0, len(beside.layers)).model
-            neighbours.load(other, random_feeds(beside.model, 1, rng))
+            neighbours.load(whole)
         times_us = time_parts(parts, device, share, feeds, effort, neighbours, progress)
         odd = {batch: feeds[batch] for batch, _ in doubts(batches, times_us)}
         if odd:
@@ -138,16 +158,26 @@ def _measure_share(
     remarks = "; ".join(each for each in (f"{company} meanwhile", elsewhere, doubtful) if each)
     middle = np.median if workers == 1 else np.mean
     runs = {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
+    if beside:
+        remarks = f"beside {', '.join(other.name for other in beside)}; {remarks}"
     return LatencyTable(
         device.name,
-        share,
+        device.share_of(share),
         tuple(batches),
         tuple(tuple(max(1, round(float(middle(times)))) for times in runs[batch]) for batch in batches),
         _provenance(device, share, effort, min(len(times) for row in runs.values() for times in row), remarks),
         tuple(tuple(round(log_spread(times), 4) for times in runs[batch]) for batch in batches),
         measure_peak_memory(whole, list(feeds.values()), threads, device.cores, device.provider),
-        beside=() if beside is None else (beside.name,),
+        tuple(other.name for other in beside),
     )
+
+
+def _neighbours(device: DeviceAtHand, share: int, workers: int) -> AbstractContextManager[Neighbours]:
+    """Return the workers beside the timed one: on its cores, or, beside a segment, on this machine's others."""
+    if device.segment is None:
+        return colocated(workers, device.threads(share), device.cores, device.provider)
+    others = max(1, len(os.sched_getaffinity(0)) - device.cores) if hasattr(os, "sched_getaffinity") else 1
+    return colocated(workers, max(1, others // max(1, workers - 1)), others, device.provider, first_core=device.cores)
 
 
 def time_parts(

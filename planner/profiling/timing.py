@@ -102,13 +102,13 @@ def half_width(times_us: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def pinned(cores: int) -> Iterator[None]:
-    """Keep this process on its first ``cores`` cores, where the system can."""
+def pinned(cores: int, first: int = 0) -> Iterator[None]:
+    """Keep this process on ``cores`` of its cores, from the ``first`` on, where the system can."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:cores])
+    os.sched_setaffinity(0, sorted(before)[first : first + cores])
     try:
         yield
     finally:

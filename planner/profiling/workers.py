@@ -25,23 +25,23 @@ class Neighbours:
     def __init__(self, pipes: Sequence[Connection], folder: Path) -> None:
         self._pipes = pipes
         self._folder = folder
-        self._own_feeds: Mapping[str, np.ndarray] | None = None
+        self._own_feeds: list[Mapping[str, np.ndarray] | None] = [None] * len(pipes)
 
-    def load(self, model: ir.Model, feeds: Mapping[str, np.ndarray] | None = None) -> None:
-        """Give all neighbours a model to run; on ``feeds`` where it is another than the one that is timed."""
-        self._own_feeds = feeds
+    def load(self, *models: ir.Model, feeds: Sequence[Mapping[str, np.ndarray]] = ()) -> None:
+        """Give neighbours models to run, in turn; with ``feeds`` each model has its own, whatever `busy` gives."""
         if self._pipes:
-            path = _save(model, self._folder)
-            for pipe in self._pipes:
-                pipe.send(str(path))
+            paths = [_save(model, self._folder, f"model{number}") for number, model in enumerate(models)]
+            for number, pipe in enumerate(self._pipes):
+                self._own_feeds[number] = feeds[number % len(models)] if feeds else None
+                pipe.send(str(paths[number % len(models)]))
             for pipe in self._pipes:
                 pipe.recv()
 
     @contextmanager
     def busy(self, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
-        """Keep all neighbours running their model, on ``feeds`` if they have none of their own."""
-        for pipe in self._pipes:
-            pipe.send(dict(self._own_feeds or feeds))
+        """Keep all neighbours running their models, on ``feeds`` where they have none of their own."""
+        for pipe, own in zip(self._pipes, self._own_feeds, strict=True):
+            pipe.send(dict(feeds if own is None else own))
         for pipe in self._pipes:
             pipe.recv()  # the first run is over: all are warm
         try:
@@ -54,14 +54,17 @@ class Neighbours:
 
 
 @contextmanager
-def colocated(share: int, threads: int, cores: int, provider: str) -> Iterator[Neighbours]:
-    """Start ``share`` - 1 neighbours of a timed worker, each with its own threads on the same cores; end them after."""
+def colocated(share: int, threads: int, cores: int, provider: str, first_core: int = 0) -> Iterator[Neighbours]:
+    """Start ``share`` - 1 neighbours of a timed worker, each with its own threads on the same cores; end them after.
+
+    With ``first_core`` their cores begin there, beside those of the worker.
+    """
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
         for _ in range(share - 1):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, threads, cores, provider), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, threads, cores, provider, first_core), daemon=True)
             process.start()
             theirs.close()
             pipes.append(ours)
@@ -77,10 +80,10 @@ def colocated(share: int, threads: int, cores: int, provider: str) -> Iterator[N
                 process.join()
 
 
-def _serve(pipe: Connection, threads: int, cores: int, provider: str) -> None:
+def _serve(pipe: Connection, threads: int, cores: int, provider: str, first_core: int) -> None:
     """Run a model until the pipe closes: a text loads one, feeds start it, None stops it."""
     session = None
-    with pinned(cores):
+    with pinned(cores, first_core):
         while True:
             try:
                 message = pipe.recv()
@@ -158,7 +161,7 @@ def _resident_bytes(field: str) -> int | None:
         return None
 
 
-def _save(model: ir.Model, folder: Path) -> Path:
-    path = folder / "model.onnx"
-    ir.save(model, path, external_data="model.data")
+def _save(model: ir.Model, folder: Path, name: str = "model") -> Path:
+    path = folder / f"{name}.onnx"
+    ir.save(model, path, external_data=f"{name}.data")
     return path

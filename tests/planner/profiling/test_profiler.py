@@ -277,3 +277,32 @@ def test_an_operator_that_onnxruntime_lacks_is_refused():
     )
     with pytest.raises(InputError, match="onnxruntime cannot run 'g'"):
         open_session(model)
+
+
+def test_models_beside_are_named_and_keep_working(graph):
+    effort = replace(BRIEF, cap_s=0.02, rounds=1)
+    other = replace(graph, name="other")
+    (half,) = measure_tables(graph, [0], DeviceAtHand("here", shares=(2,)), [1], effort, beside=[other])
+    assert (half.share, half.beside) == (2, ("other",))
+    assert "beside other;" in half.provenance.method
+    with pytest.raises(InputError, match="share 1/2 has 1 neighbours, which cannot run 2 models beside"):
+        measure_tables(graph, [0], DeviceAtHand("here", shares=(1, 2)), [1], effort, beside=[other, other])
+
+
+def test_a_segment_is_measured_on_its_cores(graph):
+    effort = replace(BRIEF, cap_s=0.02, rounds=1)
+    here = DeviceAtHand("here", segment="1 core")
+    (alone,) = measure_tables(graph, [0], here, [1], effort)
+    assert (alone.share, alone.beside) == ("1 core", ())
+    with pytest.raises(InputError, match="segment '1 core': expected share 1 of it"):
+        measure_tables(graph, [0], replace(here, shares=(1, 2)), [1], effort)
+    everything = replace(here, cores=len(os.sched_getaffinity(0)))
+    with pytest.raises(InputError, match="cores are the segment's; leave cores for the models beside"):
+        measure_tables(graph, [0], everything, [1], effort, beside=[graph])
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a segment and its neighbour need two cores")
+def test_neighbours_of_a_segment_have_other_cores(graph):
+    effort = replace(BRIEF, cap_s=0.02, rounds=1)
+    (table,) = measure_tables(graph, [0], DeviceAtHand("here", segment="1 core"), [1, 2], effort, beside=[graph])
+    assert (table.share, table.beside) == ("1 core", (graph.name,))

@@ -27,6 +27,8 @@ PLAIN = CatalogueDevice(
     memory_gigabytes_per_s=1.0,
     memory_bytes=10**9,
     shares=(1, 2),
+    idle_watts=1.0,
+    busy_watts=2.0,
     coefficients=Coefficients(1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, launch_us=3.0),
     sources={},
 )
@@ -84,12 +86,24 @@ def test_every_figure_of_the_catalogue_has_a_source(name):
         "fp16_gflops",
         "memory_gigabytes_per_s",
         "memory_bytes",
+        "idle_watts",
+        "busy_watts",
     }
+    assert device.idle_watts < device.busy_watts
+    assert ("mig" in device.sources) == (device.mig is not None)
     assert device.coefficients.source
 
 
+def test_gpus_with_mig_can_be_divided():
+    a100, t4 = device_catalogue()["A100"], device_catalogue()["T4"]
+    assert a100.device_type(2).names == []
+    assert "3g.20gb" in a100.device_type(2, mig=True).names
+    with pytest.raises(InputError, match=r"T4 has no MIG; leave it out, or take one of \['A30', 'A100'"):
+        t4.device_type(2, mig=True)
+
+
 def test_the_catalogue_has_the_devices_that_are_promised():
-    promised = {"V100", "T4", "L4", "P4", "A10", "A100", "H100", "H200", "JetsonOrinNano"}
+    promised = {"V100", "T4", "L4", "P4", "A10", "A30", "A100", "H100", "H200", "JetsonOrinNano"}
     assert promised | {"RaspberryPi4", "RaspberryPi5", "x86-core"} <= set(device_catalogue())
 
 
