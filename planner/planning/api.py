@@ -23,6 +23,7 @@ from planner.planning.baselines import (
 from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing, build_plan
+from planner.planning.programme import covers_by_price
 from planner.planning.programme.backends import BACKENDS, Clock, Limits
 from planner.planning.programme.backends import version as backend_version
 from planner.planning.whole_devices import columns, dynamic, narrowed
@@ -30,7 +31,8 @@ from planner.planning.whole_devices import columns, dynamic, narrowed
 log = logging.getLogger(__name__)
 
 # Methods over enumerated candidates. ``auto`` and the schedulers' own are told in `make_plan`.
-METHODS: dict[str, Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]] = {
+Method = Callable[[Problem, Sequence[Candidate], str, Limits], Sizing]
+METHODS: dict[str, Method] = {
     "milp": narrowed.size,
     "dynamic": dynamic.size,
 }
@@ -185,10 +187,16 @@ def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -
     if method == "columns":
         return _size_columns(problem, backend, clock), method
     log.info("%d candidates, method %s", len(candidates), method)
-    sizing = METHODS[method](problem, candidates, backend, clock.remaining())
+    sizing = _method(problem, method)(problem, candidates, backend, clock.remaining())
     if method not in CANONICAL_METHODS:
         sizing = canonical(problem, candidates, sizing, backend, clock.remaining())
     return sizing, method
+
+
+def _method(problem: Problem, method: str) -> Method:
+    """Return a method over candidates; the programme begins otherwise where devices are shared."""
+    shared = problem.options.device_sharing == "shared" and method == "milp"
+    return covers_by_price.size if shared else METHODS[method]
 
 
 def _size_columns(problem: Problem, backend: str, clock: Clock) -> Sizing:
@@ -229,7 +237,7 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple
         method = "columns"
     if method == "columns":
         return _size_columns(whole, backend, clock), method
-    sizing = narrowed.size(whole, candidates, backend, clock.remaining())
+    sizing = _method(whole, "milp")(whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
 
 
