@@ -109,8 +109,9 @@ def first_plan(
     problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, clock: Clock
 ) -> tuple[Sizing | None, list[Candidate]]:
     """Return the best plan that covers give, None where none fits, and all candidates that they took."""
-    if problem.options.objective == "max_weighted_throughput":
-        return None, []
+    objective = problem.options.objective
+    if objective == "max_weighted_throughput" or problem.options.limits_accuracy:
+        return None, []  # no throughput to cover, or more to keep than throughputs
     floor = LEAST_PRICE * max(relaxation.slice_price.values(), default=0.0)
     prices = {place: max(price, floor) for place, price in relaxation.slice_price.items()}
     choices = []
@@ -121,7 +122,7 @@ def first_plan(
         choices.append(Choices.of(mine, prices))
     taken: Counter[Candidate] = Counter()
     best: Sizing | None = None
-    if MAXIMISED[problem.options.objective]:
+    if objective == "max_min_throughput":
         low, high = 0.0, relaxation.bound
         for _ in range(HALVINGS):
             target = (low + high) / 2
@@ -133,7 +134,7 @@ def first_plan(
             if clock.over or high <= low:
                 break
     else:
-        rates = [needed_rate_rps(dnn, problem.options.objective) for dnn in problem.dnns]
+        rates = [needed_rate_rps(dnn, objective) for dnn in problem.dnns]
         best = _fitting(problem, choices, rates, taken, clock)
     return best, [candidate for candidate, _ in taken.most_common()]
 
