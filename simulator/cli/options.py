@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-EngineName = Literal["auto", "simpy", "replay"]
+EngineName = Literal["auto", "events", "replay", "simpy"]
 Hosts = Literal["local", "ray"]
 POLICIES = ("reservation", "orderly", "round-robin", "least-queued", "earliest-deadline", "reactive")
 SCHEMAS = (
@@ -27,7 +27,9 @@ DataOption = Annotated[Path | None, typer.Option(help="PPipe's data folder: the 
 SchemaOption = Annotated[str, typer.Option(help=f"Schema of the traces: auto, {', '.join(SCHEMAS)}.")]
 SortOption = Annotated[bool, typer.Option("--sort", help="Sort plain arrival lists instead of refusing disorder.")]
 DurationOption = Annotated[float, typer.Option(help="Simulated time, s.")]
-EngineOption = Annotated[EngineName, typer.Option(help="auto (replay where it is exact), replay or simpy.")]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="auto (replay where it is exact), replay, events, or simpy (to compare with).")
+]
 RoundRobinOption = Annotated[
     bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all of it.")
 ]

@@ -25,11 +25,18 @@ def compiled(function: Function) -> Function:
     return compilation.compiled(function, stamp=_sources(), **OPTIONS)
 
 
+def compiled_apart(function: Function) -> Function:
+    """Compile a function as `compiled` does, but not as a part of its callers: they are many, or call it seldom."""
+    return compilation.compiled(function, stamp=_sources(), **OPTIONS | {"forceinline": False})
+
+
 @cache
 def _sources() -> str:
-    """Return a hash of all modules that hold compiled functions."""
+    """Return a hash of all modules that hold compiled functions, and of the numbers of rules in them."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted([*package.glob("dispatch/*.py"), *package.glob("engine/*.py")]):
-        digest.update(path.read_bytes())
+    for path in sorted([*package.glob("dispatch/*.py"), *package.glob("engine/**/*.py")]):
+        text = path.read_bytes()
+        if b"@compiled" in text or path.parent.name == "dispatch" or path.name == "network.py":
+            digest.update(text)
     return digest.hexdigest()

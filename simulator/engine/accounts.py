@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dispatch.compiled import compiled
-from simulator.dispatch.decisions import FINISHED, OUTCOMES
+from simulator.dispatch.decisions import FINISHED, OPEN, OUTCOMES
 from simulator.dispatch.system import Ints
-from simulator.results.records import Records
+from simulator.results.records import NetworkRecords, Records
 
 
 def check_accounts(records: Records) -> None:
@@ -33,6 +33,64 @@ def check_accounts(records: Records) -> None:
         assert wrong < 0, f"{run}: request {wrong} is finished without a batch in stage {s}, or came after its batch"
         assert short < 0, f"{run}: batch {short} of stage {s} has {missing[short]} requests fewer than it says"
         assert spent_us == waited_us + held_us, f"{run}: stage {s}: {spent_us} µs spent, {waited_us} + {held_us} held"
+
+
+def check_network_accounts(records: NetworkRecords) -> None:
+    """Raise AssertionError unless the accounts of every station of a network balance.
+
+    Every request has an outcome or is open; a visit has as many requests as it says, which joined before it began; and
+    per station the time that requests spent there is what its queue and its servers held.
+    """
+    decided = records.done_us >= 0
+    assert ((records.outcome == OPEN) != decided).all(), "network: a request has an outcome, but no time of it"
+    missing = records.size.astype(np.int32)
+    spent_us, held_us = np.zeros((2, int(records.station.max(initial=0)) + 1), np.int64)
+    times_us = records.reach_us, records.start_us, records.end_us
+    wrong = count_tokens(records.visit, records.joined_us, records.station, *times_us, missing, spent_us, held_us)
+    assert wrong < 0, f"network: request {wrong} was in a batch that began before it joined"
+    short = np.flatnonzero(missing)
+    assert not len(short), f"network: visit {short[0]} has {missing[short[0]]} requests fewer than it says"
+    count_visits(records.station, records.size, records.reach_us, records.end_us, held_us)
+    unequal = np.flatnonzero(spent_us != held_us)
+    assert not len(unequal), f"network: times of station {unequal[0]} do not balance"
+
+
+@compiled
+def count_tokens(
+    visit: NDArray[np.int32],
+    joined_us: Ints,
+    station: NDArray[np.int16],
+    reach_us: Ints,
+    start_us: Ints,
+    end_us: Ints,
+    missing: NDArray[np.int32],
+    spent_us: Ints,
+    held_us: Ints,
+) -> int:
+    """Take requests from what is missing in their visits, and add up what they spent and what queues held of them.
+
+    Returns a request that joined too late, or -1.
+    """
+    wrong = -1
+    for request in range(visit.shape[0]):
+        for step in range(visit.shape[1]):
+            v = visit[request, step]
+            if v >= 0:
+                missing[v] -= 1
+                spent_us[station[v]] += end_us[v] - joined_us[request, step]
+                held_us[station[v]] += reach_us[v] - joined_us[request, step]
+                if start_us[v] < joined_us[request, step]:
+                    wrong = request
+    return wrong
+
+
+@compiled
+def count_visits(
+    station: NDArray[np.int16], size: NDArray[np.int16], reach_us: Ints, end_us: Ints, held_us: Ints
+) -> None:
+    """Add up what servers held, and had in front of them."""
+    for v in range(len(station)):
+        held_us[station[v]] += size[v] * (end_us[v] - reach_us[v])
 
 
 @compiled

@@ -35,14 +35,14 @@ it have served it. It is finished when all steps without a successor have served
 places in queues and batches are void: a batch that is built passes over it, a batch that it is in counts it.
 
 *Central queue* (`CENTRAL`). First come, first served. A queue is due if it holds ``max_batch`` requests or its head
-joined ``timeout_us`` ago. It is looked at when a request joins that makes it due, at the timer of its head, when a
-server is repaired or its configuration changes, and, idle first, when a server has ended and has nothing in front of
-it. Then, as long as it is due: void requests and those of at least ``drop_age_us`` since their arrival (outcome LATE)
-leave its head; if it is still due, a server is chosen; none: stop. A batch of up to ``max_batch`` is sent there,
-passing over (and removing) those that are void or too old. *Round robin*: the servers in turn, from the one after that
-chosen last, passing over those that are down or off; the batch waits in front of it. *Idle first*: the first of
-``servers`` that is up, on, and has nothing to do. A request whose age is ``drop_age_us`` when the station has served it
-is LATE as well. A server belongs to one central station.
+joined ``timeout_us`` ago. It is looked at when a request joins that fills it (each one, if ``timeout_us`` is 0), at the
+timer of its head, when a server is repaired or its configuration changes, and, idle first, when a server has ended and
+has nothing in front of it. Then, as long as it is due: void requests and those of at least ``drop_age_us`` since their
+arrival (outcome LATE) leave its head; if it is still due, a server is chosen; none: stop. A batch of up to
+``max_batch`` is sent there, passing over (and removing) those that are void or too old. *Round robin*: the servers in
+turn, from the one after that chosen last, passing over those that are down or off; the batch waits in front of it.
+*Idle first*: the first of ``servers`` that is up, on, and has nothing to do. A request whose age is ``drop_age_us``
+when the station has served it is LATE as well. A server belongs to one central station.
 
 *Latest start first* (`LATEST_START`). Servers may belong to several stations. A request's latest start is its arrival
 plus the step's ``latest_start_us``, its discard line its arrival plus ``discard_us``; a batch has the latest start of
@@ -64,9 +64,10 @@ A batch is open until it is full or begun. The first in front of an idle server 
 
 **Failures.** An `Outage` stops its servers at once; they are back ``repair_us`` later (if several overlap, at the
 latest of these times) and load again for ``load_us``. What a server was serving is recorded as a visit of no requests
-from its start to now, if it started before now. Then, server by server, what it served and what stood in front of it is
-dealt with in that order. Batches of routes dissolve: their requests join their station again one by one, but those
-whose service was cut are LOST if that had happened to them before in this step.
+from its start to now, if it started before now. No request joins what stands in front of these servers any more. Then,
+server by server, what it served and what stood in front of it is dealt with in that order. Batches of routes dissolve:
+their requests join their station again one by one, but those whose service was cut are LOST if that had happened to
+them before in this step.
 
 **Reservations** (`RESERVED`; PPipe's data plane, `simulator.dispatch`). A frontend works through its queue when a
 request arrives, at its timer (which goes first and is cancelled by an arrival before it), after a failure and when it
@@ -81,17 +82,18 @@ deadline (the slice's entry plus what follows at planned times), is *retried* on
 free first, the lowest on ties, if from max(that time, now + size · wire_us + hop_us of the hop to it) on it could be
 finished by its first request's deadline; it then comes over the card of the stage before (in the first stage it is
 there at once). Else it is LOST. Stations of several frontends may list the same servers: what one reserves is entered
-in the others' books.
+in the others' books (with the links of its card, as far as their stages receive or send).
 
 **Plans that take over** (`Takeover`). A frontend with its own stations and servers takes the queue over as it is;
 batches on their way go on under the plan that sent them. Its servers are held until those of all earlier plans on the
 same ``device`` have nothing promised any more; then they load, and begin.
 
 **Reactive dispatch** (`REACTIVE`; `simulator.dispatch.reactive`). A queue in front of every stage, the frontend's for
-all first stages. It is worked through at its timer, when a batch has reached it (after all that reach it at that
-instant), and after a failure. The books hold the planned end of what a slice serves and has in front of it; in
-corrected runs they are corrected when a batch begins or ends there, or the slice fails. Requests of batches on a slice
-that fails join the queue again; those whose service was cut are LOST if that had happened to them before in this stage.
+all first stages. It is worked through at its timer, and when requests have joined it (after all that join it at that
+instant): those of a batch that has reached it, or that come back from a slice that failed. The books hold the planned
+end of what a slice serves and has in front of it; in corrected runs they are corrected when a batch begins or ends
+there, or the slice fails. Requests of batches on a slice that fails join the queue again; those whose service was cut
+are LOST if that had happened to them before in this stage.
 """
 
 from collections.abc import Sequence

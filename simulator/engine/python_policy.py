@@ -9,8 +9,8 @@
     records = simulate(system, arrivals_us, policy=impatient)
 
 The function is asked about the head on every arrival and when it is time that it asked for, and again after each
-answer that moved the queue. It runs on the simpy engine, where the books that it sees follow what happens
-(`simulator.engine.disturbed`). The policies of `simulator.dispatch` are the same thing, compiled.
+answer that moved the queue. It runs on the events engine, where the books that it sees follow what happens
+(`simulator.engine.running`). The policies of `simulator.dispatch` are the same thing, compiled.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from simulator.dispatch.compiled import compiled
+from simulator.dispatch.compiled import compiled, compiled_apart
 
 SERVICE = 1  # stream of service times; entities are servers, counts the services that they have begun
 
@@ -32,7 +32,7 @@ def mixed(z: np.uint64) -> np.uint64:
     return np.uint64(z ^ (z >> np.uint64(31)))
 
 
-@compiled
+@compiled_apart
 def uniform(seed: int, stream: int, entity: int, count: int) -> float:
     """Return a draw from (0, 1), the middle of one of 2^52 equal parts."""
     key = mixed(np.uint64(seed) * GOLDEN + np.uint64(stream) * STREAMS + np.uint64(entity) * ENTITIES)
@@ -46,7 +46,7 @@ def normal(seed: int, stream: int, entity: int, count: int) -> float:
     return inverse_normal(uniform(seed, stream, entity, count))
 
 
-@compiled
+@compiled_apart
 def inverse_normal(p: float) -> float:
     """Return the standard normal quantile of p (Wichura, "Algorithm AS 241", PPND16, Applied Statistics 37, 1988)."""
     q = p - 0.5

@@ -1,8 +1,8 @@
 """What goes differently from the plan: options of a simulation, all off by default, all seeded.
 
 Times are µs of simulated time. Plans are numbered in the order in which they take over, the first is 0. Every source of
-randomness has a generator of its own, spawned from ``seed``, so that switching one on leaves the others as they were;
-so has every unit that may fail, so that what happens up to a time does not depend on how long a run is.
+randomness, every server and every unit that may fail has a stream of its own that follows from ``seed``, so that
+switching one on leaves the others as they were, and what happens up to a time does not depend on how long a run is.
 """
 
 from collections.abc import Callable
@@ -127,10 +127,9 @@ class World:
         if [one.at_us for one in self.switches] != sorted({one.at_us for one in self.switches}):
             raise InputError("world: switches: expected increasing times")
 
-    def generators(self) -> tuple[np.random.Generator, np.random.Generator]:
-        """Return the generators of service times and of failures."""
-        service, failing = np.random.default_rng(self.seed).spawn(2)
-        return service, failing
+    def failure_generator(self) -> np.random.Generator:
+        """Return the generator of failures; service times have streams of their own (`simulator.engine.streams`)."""
+        return np.random.default_rng(self.seed).spawn(2)[1]
 
     def check(self, system: System) -> None:
         """Raise InputError if a plan that takes over is for another service, or has no such unit as is to fail."""

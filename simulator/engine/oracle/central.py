@@ -25,9 +25,9 @@ class Queue:
     def join(self, token: Token) -> None:
         """Let a request join at the end."""
         self.tokens.append(token)
-        if self.is_due():
+        if len(self.tokens) >= self.max_batch or self.station.timeout_us == 0:
             self.look()
-        else:
+        elif self.timer_us < 0:
             self.set_timer()
 
     def is_due(self) -> bool:

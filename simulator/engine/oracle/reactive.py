@@ -25,7 +25,8 @@ from simulator.engine.network import Frontend
 from simulator.engine.oracle.core import DISPATCH, REACTIVE_TIMER, REACTIVE_WORK, Batch, Clockwork, Server, Token
 from simulator.results.records import Records, Visits
 
-Cut = tuple[int, int, int, tuple[int, int, int]]  # pipeline, stage, slice, and when it was reached, began and stopped
+# When a batch was stopped, its number, its pipeline, stage and slice, and when that was reached and began.
+Cut = tuple[int, int, int, int, int, int, int]
 
 
 class Reacting:
@@ -103,10 +104,7 @@ class Reacting:
             self.run.at(max(at_us, self.run.now), REACTIVE_TIMER, self.station(row), lambda: self.time_out(row, at_us))
 
     def work_through(self) -> None:
-        """Work through all queues, the frontend's first."""
-        for row in self.queues:
-            if row % self.system.max_stages or row == 0:
-                self.work(row)
+        """Do nothing more after a failure: queues that requests joined again are worked through as any other."""
 
     def time_out(self, row: int, at_us: int) -> None:
         """Work through a queue whose timer is due, unless it was worked through since the timer was set."""
@@ -117,9 +115,10 @@ class Reacting:
         """Let requests join a queue, which is worked through when all that join it at this instant have."""
         for request, _ in tokens:
             join(self.books, row, self.queues[row], self.arrivals_us, request)
-        if row > 0 and self.working_us[row] != self.run.now:
+        if self.working_us[row] != self.run.now:
             self.working_us[row] = self.run.now
-            self.run.at(self.run.now, REACTIVE_WORK, self.station(row), lambda: self.work(row))
+            number = self.station(row) if row else self.number
+            self.run.at(self.run.now, REACTIVE_WORK, number, lambda: self.work(row))
 
     # The way of a batch.
 
@@ -139,18 +138,17 @@ class Reacting:
         """Let the requests of a batch join their queue again, but a second cut in one stage loses them."""
         row, w = batch.tokens[0][1], self.slices[batch.server][1]
         if cut and batch.start_us < self.run.now:
-            times_us = batch.reach_us, batch.start_us, self.run.now
-            self.cuts.append((row // self.system.max_stages, row % self.system.max_stages, w, times_us))
+            stage = row // self.system.max_stages, row % self.system.max_stages
+            self.cuts.append((self.run.now, batch.number, *stage, w, batch.reach_us, batch.start_us))
         self.batches = [entry for entry in self.batches if entry[2] is not batch]
-        again = [token for token in batch.tokens if not cut or token not in self.cut_before]
-        for request, _ in set(batch.tokens) - set(again):
+        queue = 0 if row % self.system.max_stages == 0 else row
+        tokens = [(request, queue) for request, _ in batch.tokens]
+        again = [token for token in tokens if not cut or token not in self.cut_before]
+        for request, _ in set(tokens) - set(again):
             self.outcome[request] = LOST
         if cut:
             self.cut_before.update(again)
-        first_stage = row % self.system.max_stages == 0
-        for request, _ in again:
-            queue = 0 if first_stage else row
-            join(self.books, queue, self.queues[queue], self.arrivals_us, request)
+        self.join_all(queue, again)
 
     def corrected(self, server: Server) -> None:
         """Enter when a slice will have done all that it serves and has in front of it, as planned."""
@@ -180,6 +178,7 @@ class Reacting:
         for number, (_, _, batch) in enumerate(mine):
             visit[[request for request, _ in batch.tokens]] = number
         rows = [(p, b.size, w, b.reach_us, b.start_us, b.end_us) for p, w, b in mine]
-        rows += [(p, 0, w, *times_us) for p, stage, w, times_us in self.cuts if stage == s]
+        for end_us, _, p, stage, w, reach_us, start_us in sorted(self.cuts):
+            rows += [(p, 0, w, reach_us, start_us, end_us)] * (stage == s)
         columns = np.array(rows, np.int64).reshape(-1, 6)
         return Visits(*columns[:, :3].T.astype(np.int16), *columns[:, 3:].T)

@@ -240,11 +240,16 @@ class Dispatcher:
             if (other, there) != (self, row):
                 card = other.books[CARD, there, column]
                 mates = np.flatnonzero(other.books[CARD, there] == card)
-                for link in (UPLINK, DOWNLINK):
+                for link in other.links(there):
                     other.books[link, there, mates] = np.maximum(
                         other.books[link, there, mates], self.books[link, row, w]
                     )
                 other.enter(there, column, int(self.books[FREE, row, w]))
+
+    def links(self, row: int) -> list[int]:
+        """Return which links a stage has: the first one receives nothing, the last one sends nothing."""
+        p, s = divmod(row, self.system.max_stages)
+        return [DOWNLINK] * (s > 0) + [UPLINK] * (s + 1 < int(self.system.stages[p]))
 
     # Records.
 

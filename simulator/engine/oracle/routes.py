@@ -91,6 +91,7 @@ class Requests:
         batch.end_us, batch.size = self.run.now, 0
         tokens, batch.tokens = batch.tokens, []
         for token in tokens:
+            self.visit.pop(token, None)
             if not self.is_open(token):
                 continue
             if cut and token in self.cut_before:
@@ -98,7 +99,6 @@ class Requests:
                 continue
             if cut:
                 self.cut_before.add(token)
-            self.visit.pop(token, None)
             self.join(token)
 
     def corrected(self, server: Server) -> None:

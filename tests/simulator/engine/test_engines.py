@@ -87,7 +87,7 @@ def assert_same(left: Records, right: Records) -> None:
 def test_engines_give_the_same_records(policy: str, system: System, arrivals_us) -> None:
     replayed = simulate(system, arrivals_us, policy=policy, engine="replay")
     assert replayed.engine == "replay"
-    assert_same(replayed, simulate(system, arrivals_us, policy=policy, engine="simpy"))
+    assert_same(replayed, simulate(system, arrivals_us, policy=policy, engine="events"))
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -46,7 +46,7 @@ def test_a_function_does_what_the_compiled_policy_does(one_stage, seed, load, sp
     compiled = simulate(system, arrivals_us, policy="earliest-deadline", world=world)
     np.testing.assert_array_equal(mine.end_us(), compiled.end_us())
     np.testing.assert_array_equal(mine.outcome, compiled.outcome)
-    assert mine.engine == "simpy"
+    assert mine.engine == "events"
 
 
 def test_what_a_policy_sees(system) -> None:
@@ -116,6 +116,6 @@ def test_a_policy_may_wait_for_requests_alone(system) -> None:
     assert simulate(system, np.array([7, 9]), policy=pairs).end_us().tolist() == [15_009, 15_009]
 
 
-def test_a_function_is_for_the_simpy_engine(system) -> None:
-    with pytest.raises(InputError, match="needs the simpy engine, got replay"):
+def test_a_function_is_for_the_events_engine(system) -> None:
+    with pytest.raises(InputError, match="needs the events engine, got replay"):
         simulate(system, np.array([7]), policy=earliest_deadline, engine="replay")

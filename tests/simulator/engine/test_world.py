@@ -300,8 +300,7 @@ def test_nothing_disappears(seed, unit, spread) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"world": World(), "engine": "replay"}, "a world needs the simpy engine"),
-        ({"world": World(), "policy": "reactive"}, "a world needs the simpy engine"),
+        ({"world": World(), "engine": "replay"}, "a world needs the events engine"),
         ({"world": World(failures=(Failure("slice", 0, 0, 9, 0, 1),))}, "stage 0 of pipeline 0 has no slice 9"),
         ({"world": World(failures=(Failure("slice", 0, 0, 0, 5, 1, plan=1),))}, "plan 1 has not taken over at 5 µs"),
         (
@@ -330,3 +329,16 @@ def test_worlds_that_cannot_be_are_refused() -> None:
         with pytest.raises(InputError, match="world"):
             World(**bad)
     assert replace(World(), seed=3).seed == 3
+
+
+def test_only_the_devices_that_are_still_at_work_drain_where_plans_say_which_they_are() -> None:
+    """Two devices; the old plan is busy on number 0 until 300. The new one has slices on 1, free at once, and on 0."""
+    place = np.array([[[0]]])
+    old = replace(chain(1000, (1, [100])), number=place)
+    new = replace(chain(1000, (2, [40])), number=np.array([[[1, 0]]]))
+    world = World(load_us=20, switches=(Switch(250, new),))
+    run = simulate(old, np.array([200, 255, 256]), world=world)
+    assert run.visits[0].start_us.tolist() == [200, 270, 310]  # 250 and 20 to load, then its next; number 0 from 320
+    assert run.visits[0].slice.tolist() == [0, 0, 0]
+    by_type = simulate(replace(old, number=None), np.array([200, 255, 256]), world=world)
+    assert by_type.visits[0].start_us.tolist() == [200, 320, 320]

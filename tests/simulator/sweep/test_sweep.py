@@ -184,7 +184,6 @@ def test_a_failure_is_reported_and_the_rest_finished(series, system, times_s):
     ("changes", "words"),
     [
         ({"policy": "fifo"}, "unknown policy 'fifo'; choose one of reservation, "),
-        ({"policy": "reactive", "world": World()}, "a world needs the simpy engine"),
         ({"world": World(replan=lambda *_: None, replan_every_us=1)}, "content, which a function has not"),
     ],
 )
@@ -205,7 +204,7 @@ def test_runs_are_filed_by_what_the_world_is_like(series, system, times_s, tmp_p
 
     failure = Failure("slice", 0, 0, 0, 1_000_000, 2_000_000)
     first = swept(spread=0.2, seed=1)
-    assert (first["world"], first["engine"]) == ("rough", "simpy")
+    assert (first["world"], first["engine"]) == ("rough", "events")
     assert swept(spread=0.2, seed=1) == first
     assert len(calls) == 1
     assert swept(spread=0.2, seed=2)["latency_mean_us"] != first["latency_mean_us"]

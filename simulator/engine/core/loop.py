@@ -1,0 +1,204 @@
+"""The loop: take the next event, let it happen, until nothing is left, a time is reached, or Python is asked."""
+
+from simulator.dispatch.books import NEVER
+from simulator.dispatch.compiled import compiled, compiled_apart
+from simulator.engine.core.books import say_free
+from simulator.engine.core.calendar import (
+    AWAKE,
+    DISPATCH,
+    END,
+    END_OF_TIME_US,
+    FILL,
+    IDLE,
+    KIND_BITS,
+    KIND_MASK,
+    REACH,
+    SOURCE_MASK,
+    TIME_BITS,
+    TIMER,
+    WORK,
+    disarm,
+    kind_armed,
+)
+from simulator.engine.core.failures import next_outage, repair
+from simulator.engine.core.reactive_queues import finish_reactively, reach_queue, wake_up, work_queue
+from simulator.engine.core.reservations import dispatch, go_on_as_reserved, let_arrive, reach_slice, withdraw
+from simulator.engine.core.routes import arrive, go_on, look_for_work, work
+from simulator.engine.core.servers import begin, delivered, transmit
+from simulator.engine.core.state import (
+    AHEAD,
+    BASE,
+    CARDS,
+    CORRECTED,
+    DEPTH,
+    EVENTS,
+    FRONTENDS,
+    MIXED,
+    NEXT,
+    NONE,
+    NOW,
+    OUTAGES,
+    REPAIRS,
+    ROOM,
+    ROUTED,
+    SENDS,
+    TIMERS,
+    VISITS,
+    State,
+    record,
+)
+from simulator.engine.network import ASKED, CENTRAL, LATEST_START, REACTIVE, REACTS, RESERVED
+
+DONE, PAUSED, ASKS, FULL, ENDLESS = range(5)
+
+
+@compiled_apart
+def run(S: State, until: int) -> tuple[int, int]:
+    """Let everything happen that happens before ``until``.
+
+    Returns
+    -------
+    code, frontend
+        DONE: nothing is left. PAUSED: something is, from ``until`` on. ASKS: a frontend whose policy is in Python is to
+        answer at NOW. FULL: there must be more room for visits before the outage at hand. ENDLESS: the run has come to
+        the end of the calendar.
+    """
+    events = 0
+    routed = S.c[ROUTED]
+    following = S.c[NEXT]
+    arrival = next_arrival(S, following, routed)
+    code, d = DONE, NONE
+    while True:
+        top = S.tree[1]
+        now = top >> TIME_BITS
+        if arrival < now:
+            if arrival >= until:
+                code = PAUSED
+                break
+            events += 1
+            arrive(S, S.request[following].following if S.c[MIXED] else following, arrival)
+            following += 1
+            arrival = next_arrival(S, following, routed)
+            continue
+        if top >= IDLE:
+            break
+        if now >= until:
+            code = PAUSED
+            break
+        if now == END_OF_TIME_US:
+            code = ENDLESS
+            break
+        events += 1
+        source = top & SOURCE_MASK
+        kind = (top >> KIND_BITS) & KIND_MASK
+        arrived = NONE
+        if kind == END:
+            arrived = end(S, source, now)
+        elif kind == REACH:
+            arrived = delivered(S, source - S.c[CARDS])
+        elif kind == DISPATCH:
+            d = source - S.c[FRONTENDS]
+            policy = S.frontend[d].policy
+            if policy == ASKED:
+                code = ASKS
+                S.c[NOW] = now
+                break
+            if policy == REACTS:
+                wake_up(S, d, now)
+                work_queue(S, S.frontend[d].station, now)
+            else:
+                if not S.c[AHEAD]:
+                    let_arrive(S, d, now)
+                dispatch(S, d, now)
+        elif kind in (WORK, AWAKE):
+            work_queue(S, queue_of(S, source), now)
+        elif kind == TIMER:
+            q = source - S.c[TIMERS]
+            disarm(S.tree, S.order, source)
+            S.station[q].armed = 0
+            work(S, q, now)
+        elif kind == FILL:
+            disarm(S.tree, S.order, source)
+            begin(S, source, now)
+        elif source == S.c[OUTAGES]:
+            if S.c[VISITS] + room_for_outage(S) > S.c[ROOM]:
+                code = FULL
+                break
+            next_outage(S, now)
+        else:
+            disarm(S.tree, S.order, source)
+            repair(S, source - S.c[REPAIRS], now)
+        if arrived >= 0:
+            reach(S, arrived, now)
+    S.c[NEXT] = following
+    S.c[EVENTS] += events
+    return code, d
+
+
+@compiled
+def next_arrival(S: State, following: int, routed: int) -> int:
+    """Return when the next request of a route comes."""
+    if following >= routed:
+        return NEVER
+    return int(S.arrivals[S.request[following].following if S.c[MIXED] else following])
+
+
+@compiled
+def queue_of(S: State, source: int) -> int:
+    """Return the station whose reactive queue a source is about."""
+    if source >= S.c[FRONTENDS]:
+        return int(S.frontend[source - S.c[FRONTENDS]].station)
+    return int(source - S.c[TIMERS])
+
+
+@compiled
+def room_for_outage(S: State) -> int:
+    """Return how many visits there may be from one outage to the next: of each request in each step, and cut ones."""
+    return int(len(S.token) + S.c[DEPTH] * len(S.arrivals) + len(S.server))
+
+
+@compiled
+def end(S: State, w: int, now: int) -> int:
+    """End a service: the server begins the next one, the batch goes on; returns it if it is there already, or -1."""
+    server = S.server[w]
+    b = server.serving
+    batch = S.batch[b]
+    q = batch.station
+    rule = S.station[q].rule
+    server.serving = NONE
+    server.until = now
+    record(S, batch.visit if rule == RESERVED else S.c[BASE] + batch.visit, b, batch.start, now)
+    if rule == RESERVED and S.c[CORRECTED]:
+        withdraw(S, w, b)
+    begin(S, w, now)
+    sent = b
+    if rule == RESERVED:
+        sent = go_on_as_reserved(S, w, b, now)
+    elif rule == REACTIVE:
+        if S.c[CORRECTED]:
+            say_free(S, w, now)
+        if not S.station[q].links & SENDS:
+            finish_reactively(S, b, now)
+            sent = NONE
+    else:
+        look_for_work(S, w, q, now)
+    if server.serving < 0 and kind_armed(S.tree, S.order, w) == END:
+        disarm(S.tree, S.order, w)
+    if sent < 0:
+        return NONE
+    if rule in (CENTRAL, LATEST_START) and S.station[q].wire == 0 and S.station[q].hop == 0:
+        return int(b)
+    transmit(S, sent, server.card, q, now)
+    return NONE
+
+
+@compiled
+def reach(S: State, b: int, now: int) -> None:
+    """Let a batch reach what follows."""
+    rule = S.station[S.batch[b].station].rule
+    if rule == RESERVED:
+        reach_slice(S, b, now)
+    elif rule == REACTIVE:
+        reach_queue(S, b, now)
+    else:
+        go_on(S, b, now)

@@ -1,0 +1,248 @@
+"""Requests that follow a route: they join stations, batches are built of them, and they go on or home."""
+
+import numpy as np
+
+from simulator.dispatch.compiled import compiled, compiled_apart
+from simulator.dispatch.decisions import FINISHED, HOPELESS, LATE, OPEN
+from simulator.engine.core.calendar import TIMER, arm, disarm
+from simulator.engine.core.latest_start import insert
+from simulator.engine.core.servers import begin, stand_in_front
+from simulator.engine.core.state import (
+    NONE,
+    ON,
+    TIMERS,
+    WIDTH,
+    State,
+    new_batch,
+    number_batch,
+    release,
+)
+from simulator.engine.network import IDLE_FIRST, LATEST_START
+
+
+@compiled
+def arrive(S: State, r: int, now: int) -> None:
+    """Let a request come."""
+    request = S.request[r]
+    cls = int(np.int64(request.of_class))
+    request.done = NONE
+    request.left = S.step[cls, 0].sinks
+    for token in range(r * S.c[WIDTH], (r + 1) * S.c[WIDTH]):
+        S.token[token].joined = NONE
+        S.token[token].visit = NONE
+        S.token[token].came = 0
+        S.token[token].cut = 0
+    reach_step(S, cls, r, 0, now)
+
+
+@compiled
+def reach_step(S: State, cls: int, r: int, n: int, now: int) -> None:
+    """Reach a step of a route, which waits for all that lead to it."""
+    token = r * S.c[WIDTH] + n
+    S.token[token].came += 1
+    if S.token[token].came >= S.step[cls, n].before and S.outcome[r] == OPEN:
+        join(S, S.step[cls, n].station, token, now)
+
+
+@compiled
+def join(S: State, q: int, token: int, now: int) -> None:
+    """Join the queue of a station."""
+    S.token[token].joined = now
+    S.token[token].follow = NONE
+    station = S.station[q]
+    if station.rule == LATEST_START:
+        join_by_latest_start(S, q, token, now)
+        return
+    if station.head < 0:
+        station.head = token
+    else:
+        S.token[station.tail].follow = token
+    station.tail = token
+    station.length += 1
+    if station.length >= station.max_batch or station.timeout == 0:
+        work(S, q, now)
+    elif not station.armed:
+        set_timer(S, q, now + station.timeout)
+
+
+@compiled
+def join_by_latest_start(S: State, q: int, token: int, now: int) -> None:
+    """Join a batch in front of a server, or leave as hopeless."""
+    r = token // S.c[WIDTH]
+    n = token - r * S.c[WIDTH]
+    step = S.step[S.request[r].of_class, n]
+    discards = n == 0 and S.station[q].discard != 0
+    b, w = insert(S, q, token, S.arrivals[r] + step.latest_start, S.arrivals[r] + step.discard, discards, now)
+    if b < 0:
+        decide(S, r, HOPELESS, now)
+        return
+    if w >= 0:
+        begin(S, w, now)
+
+
+@compiled
+def decide(S: State, r: int, outcome: int, now: int) -> None:
+    """Let a request have its outcome."""
+    S.outcome[r] = outcome
+    S.request[r].done = now
+
+
+# -- central queues
+
+
+@compiled
+def set_timer(S: State, q: int, at: int) -> None:
+    """Look at a central queue at a time."""
+    S.station[q].armed = 1
+    arm(S.tree, S.order, S.c[TIMERS] + q, at, TIMER, q)
+
+
+@compiled
+def is_due(S: State, q: int, now: int) -> bool:
+    """Return whether a batch should leave a central queue."""
+    station = S.station[q]
+    if station.length == 0:
+        return False
+    return bool(station.length >= station.max_batch or now >= S.token[station.head].joined + station.timeout)
+
+
+@compiled
+def take_head(S: State, q: int) -> int:
+    """Take the head of a central queue out."""
+    station = S.station[q]
+    token = station.head
+    station.head = S.token[token].follow
+    station.length -= 1
+    return int(token)
+
+
+@compiled
+def is_void(S: State, q: int, token: int, now: int) -> bool:
+    """Return whether a request is not to be served any more; one that is too old has its outcome now."""
+    r = token // S.c[WIDTH]
+    if S.outcome[r] != OPEN:
+        return True
+    if now - S.arrivals[r] < S.station[q].drop_age:
+        return False
+    decide(S, r, LATE, now)
+    return True
+
+
+@compiled
+def choose_server(S: State, q: int) -> int:
+    """Return the server that the next batch of a central queue goes to, -1 if there is none now."""
+    station = S.station[q]
+    if station.placement == IDLE_FIRST:
+        if station.idle > 0:
+            for k in range(station.first, station.first + station.servers):
+                w = S.lists[k]
+                if is_free(S, w):
+                    return int(w)
+        return NONE
+    for _ in range(station.servers):
+        w = S.lists[station.first + station.turn]
+        station.turn += 1
+        if station.turn >= station.servers:
+            station.turn = 0
+        if not S.server[w].down and S.server[w].off == ON:
+            return int(w)
+    return NONE
+
+
+@compiled
+def is_free(S: State, w: int) -> bool:
+    """Return whether a server is up, on, and has nothing to do."""
+    server = S.server[w]
+    return bool(server.serving < 0 and server.head < 0 and not server.down and server.off == ON)
+
+
+@compiled_apart
+def work(S: State, q: int, now: int) -> None:
+    """Send the batches that are due from a central queue."""
+    station = S.station[q]
+    while is_due(S, q, now):
+        while station.length > 0 and is_void(S, q, station.head, now):
+            take_head(S, q)
+        if not is_due(S, q, now):
+            break
+        w = choose_server(S, q)
+        if w < 0:
+            break
+        b = new_batch(S, q, w, now)
+        number_batch(S, b)
+        fill(S, q, b, now)
+        if station.placement == IDLE_FIRST:
+            station.idle -= 1
+        stand_in_front(S, w, b)
+        begin(S, w, now)
+    if station.length == 0:
+        station.head = NONE
+    if station.length > 0 and not is_due(S, q, now):
+        set_timer(S, q, S.token[station.head].joined + station.timeout)
+    elif station.armed:
+        station.armed = 0
+        disarm(S.tree, S.order, S.c[TIMERS] + q)
+
+
+@compiled
+def fill(S: State, q: int, b: int, now: int) -> None:
+    """Move requests from a central queue to a batch until it is full."""
+    station, batch = S.station[q], S.batch[b]
+    while station.length > 0 and batch.size < station.max_batch:
+        token = take_head(S, q)
+        if batch.size > 0 and is_void(S, q, token, now):
+            continue
+        if batch.size == 0:
+            batch.head = token
+        else:
+            S.token[batch.tail].follow = token
+        S.token[token].follow = NONE
+        batch.tail = token
+        batch.size += 1
+
+
+# -- going on
+
+
+@compiled
+def look_for_work(S: State, w: int, q: int, now: int) -> None:
+    """Let a server that has nothing in front of it take the next batch of its queue (idle first)."""
+    station = S.station[q]
+    if station.rule != LATEST_START and station.placement == IDLE_FIRST and is_free(S, w):
+        station.idle += 1
+        if is_due(S, q, now):
+            work(S, q, now)
+
+
+@compiled
+def go_on(S: State, b: int, now: int) -> None:
+    """Let the requests of a batch go on to what follows, or home."""
+    batch = S.batch[b]
+    width = S.c[WIDTH]
+    drop_age = S.station[batch.station].drop_age
+    visit = batch.visit
+    token = batch.head
+    release(S, b)
+    while token >= 0:
+        follow = S.token[token].follow
+        S.token[token].visit = visit
+        r = token // width
+        if S.outcome[r] == OPEN:
+            if now - S.arrivals[r] >= drop_age:
+                decide(S, r, LATE, now)
+            else:
+                go_on_alone(S, r, token - r * width, now)
+        token = follow
+
+
+@compiled
+def go_on_alone(S: State, r: int, n: int, now: int) -> None:
+    """Let a request go on to the steps that follow; after all that have none it is finished."""
+    cls = int(np.int64(S.request[r].of_class))
+    step = S.step[cls, n]
+    if step.steps == 0:
+        S.request[r].left -= 1
+        if S.request[r].left == 0:
+            decide(S, r, FINISHED, now)
+    for k in range(step.then, step.then + step.steps):
+        reach_step(S, cls, r, S.lists[k], now)

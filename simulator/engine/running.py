@@ -1,0 +1,187 @@
+"""A run of the compiled engine that Python can halt, look at and change.
+
+run = Run(network, [arrivals_us], Conditions())
+run.until(10_000_000)        # all that happens before 10 s
+run.change(Change(...))      # something new from here on
+run.to_the_end()
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.model import InputError
+from simulator.dispatch.books import NEVER
+from simulator.dispatch.system import Ints
+from simulator.engine.core.calendar import END_OF_TIME_US
+from simulator.engine.core.configuration import load_servers, reconfigure
+from simulator.engine.core.loop import ASKS, DONE, ENDLESS, FULL, run
+from simulator.engine.core.reactive_queues import work_queue
+from simulator.engine.core.reservations import answered, dispatch, let_arrive, place_answer
+from simulator.engine.core.state import BASE, DEPTH, NOW, ROOM, VISITS
+from simulator.engine.core.takeovers import hand_over_all
+from simulator.engine.network import CENTRAL, REACTS, Change, Conditions, Network, Outage
+from simulator.engine.python_policy import PythonPolicy, advance_by
+from simulator.engine.start import start
+from simulator.engine.succession import with_outages, with_successor
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What can be seen of a run between two looks at it.
+
+    Attributes
+    ----------
+    now_us, since_us
+        The time, and that of the look before.
+    arrived
+        ``[class]``, requests that came from ``since_us`` to before ``now_us``.
+    queued
+        ``[station]``, requests in central queues now.
+    busy
+        ``[server]``, share of the time since then that it served; what it serves now counts as a whole.
+    """
+
+    now_us: int
+    since_us: int
+    arrived: Ints
+    queued: Ints
+    busy: NDArray[np.float64]
+
+
+class Run:
+    """A run: its state, the changes that are due, and the policies in Python."""
+
+    def __init__(
+        self,
+        network: Network,
+        arrivals_us: Sequence[Ints],
+        conditions: Conditions,
+        policy: PythonPolicy | None = None,
+    ) -> None:
+        self.network = network
+        self.arrivals_us = arrivals_us
+        self.policy = policy
+        self.state = start(network, arrivals_us, conditions)
+        self.now_us = 0
+        self.changes: list[tuple[int, int, Callable[[], None]]] = []
+        self.looked_us = 0
+        self.busy_us = self.state.server["busy_us"].copy()
+
+    def until(self, until_us: int) -> bool:
+        """Let everything happen that happens before a time; return whether something is left."""
+        while self.changes and self.changes[0][0] < until_us:
+            at_us, _, happen = self.changes.pop(0)
+            self._proceed(at_us)
+            self.now_us = at_us
+            happen()
+        left = self._proceed(until_us)
+        self.now_us = max(self.now_us, until_us) if until_us < NEVER else self.now_us
+        return left
+
+    def to_the_end(self) -> None:
+        """Let everything happen."""
+        self.until(NEVER)
+
+    def at(self, at_us: int, happen: Callable[[], None]) -> None:
+        """Let something happen at a time, before all else at that time and after what was asked for before."""
+        if at_us < self.now_us:
+            raise InputError(f"run: {at_us} µs is over, it is {self.now_us} µs; expected a later time for a change")
+        self.changes.append((at_us, len(self.changes), happen))
+        self.changes.sort(key=lambda change: change[0])
+
+    def change(self, change: Change) -> None:
+        """Give a central station another configuration."""
+        station, q = self.network.stations[change.station], change.station
+        kinds, batches = station.latency_us.shape
+        if station.rule != CENTRAL or not 0 <= change.kind < kinds or not 1 <= change.max_batch < batches:
+            raise InputError(
+                f"run: change of station {q}: expected a central station, a kind of 0 to {kinds - 1} and a batch of 1 "
+                f"to {batches - 1}, got {change}"
+            )
+        if change.ready_us < change.at_us:
+            raise InputError(f"run: change of station {q}: ready at {change.ready_us} µs before it is begun, {change}")
+        self.at(change.at_us, lambda: load_servers(self.state, q, change.kind, change.replicas))
+        self.at(
+            change.ready_us,
+            lambda: reconfigure(self.state, q, change.kind, change.max_batch, change.replicas, self.now_us),
+        )
+
+    def add_outages(self, outages: Sequence[Outage]) -> None:
+        """Let servers fail that are now or later; raises InputError for a time that is over."""
+        self.state = with_outages(self.state, outages, self.now_us)
+
+    def take_over(self, frontend: int, network: Network, outages: Sequence[Outage] = ()) -> int:
+        """Let the frontend of another network take over the queue of one, now; return its number.
+
+        Its stations and servers are added to those of the run, whose numbers go on; ``outages`` name its servers by the
+        numbers they have in ``network``.
+        """
+        first = len(self.state.server)
+        self.state = with_successor(self.state, frontend, network, self.now_us)
+        hand_over_all(self.state, self.now_us)
+        moved = [replace(one, servers=tuple(first + w for w in one.servers)) for one in outages]
+        self.add_outages(moved)
+        d = len(self.state.frontend) - 1
+        if self.state.frontend["policy"][d] == REACTS:
+            work_queue(self.state, int(self.state.frontend["station"][d]), self.now_us)
+        elif self.policy is not None:
+            self._answer(d, self.now_us)
+        else:
+            dispatch(self.state, d, self.now_us)
+        return d
+
+    def observe(self) -> Observation:
+        """Look at the run as it is now."""
+        since_us, self.looked_us = self.looked_us, self.now_us
+        busy_us = self.state.server["busy_us"].copy()
+        arrived = [np.diff(np.searchsorted(one, [since_us, self.now_us]))[0] for one in self.arrivals_us]
+        share = (busy_us - self.busy_us[: len(busy_us)]) / max(1, self.now_us - since_us)
+        self.busy_us = busy_us
+        queued = self.state.station["length"][: len(self.network.stations)].astype(np.int64)
+        return Observation(self.now_us, since_us, np.array(arrived), queued, share)
+
+    def _proceed(self, until_us: int) -> bool:
+        while True:
+            code, d = run(self.state, until_us)
+            if code == ASKS:
+                self._ask(d)
+            elif code == FULL:
+                self._make_room()
+            elif code == ENDLESS:
+                raise InputError(
+                    f"run: it goes on beyond {END_OF_TIME_US} µs (50 days); expected shorter services, loads and waits"
+                )
+            else:
+                return bool(code != DONE)
+
+    def _ask(self, d: int) -> None:
+        """Let the policy in Python answer for a frontend that wakes up."""
+        now = int(self.state.c[NOW])
+        let_arrive(self.state, d, now)
+        self._answer(d, now)
+
+    def _answer(self, d: int, now: int) -> None:
+        """Let the policy in Python work through the queue of a frontend."""
+        assert self.policy is not None
+        state = self.state
+        first, last = int(state.frontend["from_"][d]), int(state.frontend["to"][d])
+        while True:
+            books, fate = state.books[d], state.fate[first:last]
+            size, pipeline = advance_by(self.policy, books, state.arrivals[first:last], fate, now)
+            if size == 0:
+                break
+            place_answer(state, d, size, pipeline, now)
+        answered(state, d, now)
+
+    def _make_room(self) -> None:
+        """Move the visits of routes and reactive queues to where there is twice as much room."""
+        state, c = self.state, self.state.c
+        used, base = int(c[VISITS]), int(c[BASE])
+        room = 2 * (int(c[ROOM]) + len(state.token) + int(c[DEPTH]) * len(state.arrivals) + len(state.server))
+        visits = np.concatenate([state.visits, np.empty((4, room), np.int64)], axis=1)
+        c[BASE], c[ROOM] = state.visits.shape[1], room
+        visits[:, c[BASE] : c[BASE] + used] = state.visits[:, base : base + used]
+        self.state = state._replace(visits=visits)

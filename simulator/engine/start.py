@@ -1,0 +1,356 @@
+"""From a network, arrivals and conditions to the state that a run begins with.
+
+Stations are numbered anew: those of the network keep their numbers, and for every frontend one more follows for each
+row of its books, in order, so that a stage of a pipeline and the next one are neighbours.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.model import InputError
+from simulator.dispatch.books import CARD as CARD_OF
+from simulator.dispatch.books import FREE, Books, forget, open_books, refresh
+from simulator.dispatch.decisions import OPEN
+from simulator.dispatch.system import Ints
+from simulator.engine.core.calendar import DISPATCH, HORIZON_US, SOURCES, UNIT, arm, empty_calendar
+from simulator.engine.core.state import (
+    AHEAD,
+    BASE,
+    BATCH,
+    CARD,
+    CARDS,
+    CORRECTED,
+    DEPTH,
+    EXACT,
+    FACTORS,
+    FRONTEND,
+    FRONTENDS,
+    LAST_OUTAGE,
+    LOAD,
+    LOG_NORMAL,
+    MIXED,
+    NOISE,
+    NONE,
+    OFF,
+    ON,
+    OUTAGE,
+    OUTAGES,
+    RECEIVES,
+    REPAIRS,
+    REQUEST,
+    ROOM,
+    ROUTED,
+    SCALARS,
+    SEED,
+    SENDS,
+    SERVER,
+    SHARED,
+    SLOWDOWNS,
+    STATION,
+    STEP,
+    TIMERS,
+    TOKEN,
+    UNUSED,
+    WIDTH,
+    State,
+)
+from simulator.engine.network import (
+    IDLE_FIRST,
+    REACTIVE,
+    REACTS,
+    RESERVED,
+    Conditions,
+    Frontend,
+    Network,
+    Route,
+    check_network,
+)
+
+Rows = NDArray[np.void]
+
+
+def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions) -> State:
+    """Return the state before anything has happened.
+
+    Parameters
+    ----------
+    arrivals_us
+        Of each class, sorted.
+    """
+    check_network(network)
+    starts, arrivals = joined(arrivals_us)
+    routes = [one for one in network.classes if isinstance(one, Route)]
+    frontends = [one for one in network.classes if isinstance(one, Frontend)]
+    requests, routed = len(arrivals), int(starts[len(routes)])
+    width = max((len(route.steps) for route in routes), default=1)
+    stages = max((f.system.max_stages for f in frontends), default=0)
+    depth = stages if any(f.policy == REACTS for f in frontends) else 0
+
+    lists: list[int] = []
+    station, books = stations_of(network, frontends, lists)
+    step = steps_of(routes, width, lists)
+    outages = outages_of(conditions, lists)
+    server = servers_of(network, station, lists, conditions.load_us)
+    frontend, block = frontends_of(network, starts, len(network.stations))
+    card = np.zeros(int(network.servers.card.max(initial=-1)) + 1, CARD)
+    card["head"] = NONE
+
+    c = np.zeros(SCALARS, np.int64)
+    c[SEED], c[LOAD], c[CORRECTED], c[UNUSED] = conditions.seed, conditions.load_us, conditions.corrected, NONE
+    c[WIDTH], c[ROUTED], c[MIXED], c[DEPTH] = width, routed, len(routes) > 1, depth
+    c[OUTAGE], c[LAST_OUTAGE], c[SLOWDOWNS] = *outages, len(conditions.slowdowns)
+    c[NOISE] = noise_of(station, conditions)
+    c[SHARED] = bool((station["alike"] != np.arange(len(station))).any())
+    c[AHEAD] = not conditions.corrected and not c[SHARED] and all(f.policy >= 0 for f in frontends)
+    c[BASE], c[ROOM] = block, 2 * (routed * width + depth * requests) + len(lists)
+    tree, order = empty_calendar(number_sources(c, len(server), len(card), len(station), len(frontend)))
+    state = State(
+        c=c,
+        tree=tree,
+        order=order,
+        server=server,
+        station=station,
+        card=card,
+        batch=np.empty(routed * width + (requests - routed) * stages + 1, BATCH),
+        frontend=frontend,
+        step=step,
+        token=np.empty(routed * width, TOKEN),
+        request=requests_of(starts[: len(routes) + 1], arrivals),
+        lists=np.array(lists, np.int64),
+        latency=latencies_of(network, frontends),
+        floats=np.array([*slowdowns_of(conditions), *conditions.factors], np.float64),
+        arrivals=arrivals,
+        outcome=np.full(requests, OPEN, np.int8),
+        fate=np.full(requests if frontends else 0, NONE, np.int32),
+        books=books,
+        queue=queues_of(depth, len(station), requests, len(conditions.outages) > 0),
+        visits=np.empty((4, block + int(c[ROOM])), np.int64),
+    )
+    if c[OUTAGE] < c[LAST_OUTAGE]:
+        arm(tree, order, int(c[OUTAGES]), int(state.lists[c[OUTAGE]]), UNIT, 0)
+    for d in range(len(frontend)):
+        if frontend["from_"][d] < frontend["to"][d]:
+            at = 0 if c[AHEAD] else int(arrivals[frontend["from_"][d]])
+            arm(tree, order, int(c[FRONTENDS]) + d, at, DISPATCH, d)
+    if conditions.load_us:
+        load_all(state, conditions.load_us)
+    return state
+
+
+def joined(arrivals_us: Sequence[Ints]) -> tuple[Ints, Ints]:
+    """Return where the requests of each class start and end, and the arrivals of all; raises InputError if too late."""
+    latest = max((int(one[-1]) for one in arrivals_us if len(one)), default=0)
+    if latest >= HORIZON_US:
+        raise InputError(f"arrivals: a request comes at {latest} µs; expected all before {HORIZON_US} µs (25 days)")
+    together = np.ascontiguousarray(arrivals_us[0]) if len(arrivals_us) == 1 else np.concatenate(arrivals_us)
+    return np.cumsum([0, *map(len, arrivals_us)]), together
+
+
+def requests_of(starts: Ints, arrivals: Ints) -> Rows:
+    """Return the requests of routes, class by class, with the order in which they come."""
+    request = np.empty(int(starts[-1]), REQUEST)
+    request["of_class"] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    if len(starts) > 2:
+        request["following"] = np.argsort(arrivals[: len(request)], kind="stable")
+    return request
+
+
+def queues_of(depth: int, stations: int, requests: int, rejoin: bool) -> NDArray[np.int32]:
+    """Return where requests of reactive dispatch were served, and room for a queue per station."""
+    if not depth:
+        return np.zeros((0, 0), np.int32)
+    queue = np.empty((depth + stations, 2 * requests if rejoin else requests), np.int32)
+    queue[:depth, :requests] = NONE
+    return queue
+
+
+def slowdowns_of(conditions: Conditions) -> list[float]:
+    """Return from, until and factor of each slowdown, one after the other."""
+    return [float(value) for one in conditions.slowdowns for value in (one.from_us, one.until_us, one.factor)]
+
+
+def number_sources(c: Ints, servers: int, cards: int, stations: int, frontends: int) -> int:
+    """Give the sources of events their numbers, and return how many there are."""
+    firsts = np.cumsum([servers, servers, cards, stations, 1, frontends])
+    c[[REPAIRS, CARDS, TIMERS, OUTAGES, FRONTENDS]] = firsts[:-1]
+    if (sources := int(firsts[-1])) > SOURCES:
+        raise InputError(
+            f"network: {servers} servers, {cards} cards and {stations} stations are {sources} sources of events; "
+            f"expected at most {SOURCES}"
+        )
+    return sources
+
+
+def stations_of(network: Network, frontends: Sequence[Frontend], lists: list[int]) -> tuple[Rows, Books]:
+    """Return stations, whose servers are added to the lists, and the books of all frontends."""
+    rows = sum(f.system.slices.size for f in frontends)
+    station = np.zeros(len(network.stations) + rows, STATION)
+    for name in ("head", "tail", "open", "frontend", "row"):
+        station[name] = NONE
+    station["alike"] = np.arange(len(station))
+    for q, one in enumerate(network.stations):
+        station["first"][q], station["servers"][q] = len(lists), len(one.servers)
+        lists += one.servers
+        for name, value in (
+            ("rule", one.rule),
+            ("placement", one.placement),
+            ("max_batch", one.max_batch),
+            ("timeout", one.timeout_us),
+            ("epsilon", one.epsilon_us),
+            ("drop_age", one.drop_age_us),
+            ("discard", one.discard),
+            ("wire", one.wire_us),
+            ("hop", one.hop_us),
+            ("spread", one.spread),
+        ):
+            station[name][q] = value
+        if one.placement == IDLE_FIRST:
+            station["idle"][q] = int(network.servers.on[list(one.servers)].sum())
+    each = [open_books(f.system) for f in frontends]
+    at = len(network.stations)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for d, f in enumerate(frontends):
+        pipelines, stages = f.system.slices.shape
+        for p in range(pipelines):
+            for s in range(stages):
+                q = at + p * stages + s
+                if s < f.system.stages[p]:
+                    station[q] = station[f.stations[p][s]]
+                    last = s == f.system.stages[p] - 1
+                    station["links"][q] = RECEIVES * (s > 0) + SENDS * (not last)
+                    alike.setdefault(network.stations[f.stations[p][s]].servers, []).append(q)
+                station["frontend"][q], station["row"][q] = d, p * stages + s
+                station["row0"][q], station["stage"][q], station["alike"][q] = p * stages, s, q
+                station["rule"][q] = REACTIVE if f.policy == REACTS else RESERVED
+        at += pipelines * stages
+    for ring in alike.values():
+        station["alike"][ring] = np.roll(ring, -1)
+    return station, stacked(each)
+
+
+def stacked(each: Sequence[Books]) -> Books:
+    """Return the books of all frontends in one array."""
+    if not each:
+        return np.zeros((0, 0, 0, 0), np.int64)
+    if len(each) == 1:
+        return each[0][None]
+    together = np.zeros((len(each), *np.max([books.shape for books in each], axis=0)), np.int64)
+    together[:, CARD_OF] = NONE
+    for d, books in enumerate(each):
+        together[d, :, : books.shape[1], : books.shape[2]] = books
+    return together
+
+
+def servers_of(network: Network, station: Rows, lists: Sequence[int], load_us: int) -> Rows:
+    """Return servers, each at home in the first station that lists it (of a frontend, if one does)."""
+    server = np.zeros(len(network.servers), SERVER)
+    for name in ("serving", "head", "tail", "promised", "last_promised", "station", "frontend"):
+        server[name] = NONE
+    server["kind"], server["card"], server["device"] = (
+        network.servers.kind,
+        network.servers.card,
+        network.servers.device,
+    )
+    server["off"] = np.where(network.servers.on, ON, OFF)
+    server["until"] = load_us
+    for q in [*range(len(network.stations), len(station)), *range(len(network.stations))]:
+        first, count = int(station["first"][q]), int(station["servers"][q])
+        mine = np.array(lists[first : first + count], np.int64)
+        new = server["station"][mine] < 0
+        server["station"][mine[new]] = q
+        server["frontend"][mine[new]] = station["frontend"][q]
+        server["column"][mine[new]] = np.arange(count)[new]
+    return server
+
+
+def noise_of(station: Rows, conditions: Conditions) -> int:
+    """Return how service times vary."""
+    if len(conditions.factors):
+        return FACTORS
+    return LOG_NORMAL if station["spread"].any() else EXACT
+
+
+def frontends_of(network: Network, starts: Ints, first_station: int) -> tuple[Rows, int]:
+    """Return frontends, and how many visits they may record."""
+    numbered = [(k, one) for k, one in enumerate(network.classes) if isinstance(one, Frontend)]
+    frontend = np.zeros(len(numbered), FRONTEND)
+    frontend["successor"], frontend["in_charge"] = NONE, 1
+    block, station = 0, first_station
+    for d, (k, one) in enumerate(numbered):
+        first, last = int(starts[k]), int(starts[k + 1])
+        frontend["from_"][d], frontend["to"][d], frontend["room"][d] = first, last, last - first
+        frontend["base"][d], frontend["station"][d], frontend["policy"][d] = block, station, one.policy
+        station += one.system.slices.size
+        if one.policy != REACTS:
+            block += one.system.max_stages * (last - first)
+    return frontend, block
+
+
+def outages_of(conditions: Conditions, lists: list[int]) -> tuple[int, int]:
+    """Add outages and their servers to the lists, and return where outages start and end.
+
+    What comes after all that may happen is left out.
+    """
+    outages = [one for one in conditions.outages if one.at_us < HORIZON_US]
+    rows: list[int] = []
+    for one in outages:
+        rows += [one.at_us, len(lists), len(lists) + len(one.servers), one.repair_us]
+        lists += one.servers
+    first = len(lists)
+    lists += rows
+    return first, len(lists)
+
+
+def latencies_of(network: Network, frontends: Sequence[Frontend]) -> Ints:
+    """Return ``[0, station, kind, batch]`` latencies, and at 1 those that insertion counts."""
+    stations = list(network.stations)
+    for f in frontends:
+        for row in f.stations:
+            absent = f.system.max_stages - len(row)
+            stations += [network.stations[q] for q in (*row, *row[:1] * absent)]
+    kinds, batches = np.max([one.latency_us.shape for one in stations], axis=0, initial=1)
+    latency = np.zeros((2, len(stations), kinds, batches), np.int64)
+    for q, one in enumerate(stations):
+        for which, table in enumerate((one.latency_us, one.latency_us if one.counted_us is None else one.counted_us)):
+            latency[which, q, : table.shape[0], : table.shape[1]] = table
+    return latency
+
+
+def steps_of(routes: Sequence[Route], width: int, lists: list[int]) -> Rows:
+    """Return the steps of all routes; what follows each is added to the lists."""
+    step = np.zeros((len(routes), width), STEP)
+    for k, route in enumerate(routes):
+        step["before"][k, 0] = 1
+        step["sinks"][k, 0] = sum(not one.then for one in route.steps)
+        for n, one in enumerate(route.steps):
+            step["station"][k, n], step["then"][k, n], step["steps"][k, n] = one.station, len(lists), len(one.then)
+            step["latest_start"][k, n], step["discard"][k, n] = one.latest_start_us, one.discard_us
+            lists += one.then
+            for m in one.then:
+                step["before"][k, m] += 1
+    return step
+
+
+def load_all(state: State, load_us: int) -> None:
+    """Enter in the books that nothing can be served before models are loaded."""
+    for q in np.flatnonzero(state.station["frontend"] >= 0).tolist():
+        station = state.station[q]
+        load_row(state.books[station["frontend"]], int(station["row"]), int(station["servers"]), load_us)
+        forget_pipeline(state, q)
+
+
+def load_row(books: Books, row: int, slices: int, until_us: int | Ints) -> None:
+    """Enter until when the slices of a row are taken."""
+    books[FREE, row, :slices] = until_us
+    for card in np.unique(books[CARD_OF, row, :slices]).tolist():
+        refresh(books, row, card)
+
+
+def forget_pipeline(state: State, q: int) -> None:
+    """Forget what was derived from the reservations of the pipeline that a station is in."""
+    station = state.station[q]
+    frontend = state.station["frontend"] == station["frontend"]
+    width = int(state.station["stage"][frontend].max()) + 1
+    forget(state.books[station["frontend"]], int(station["row0"]) // width)
