@@ -59,6 +59,9 @@ def run_plan(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
     round_robin: RoundRobinOption = False,
     dnn: Annotated[str | None, typer.Option(help="Simulate this DNN only. [default: all]")] = None,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Simulate each DNN in a run of its own. [default: all in one]")
+    ] = False,
     layout: Annotated[
         Literal["native", "ppipe"],
         typer.Option(help="Of the records: native, or ppipe: OUT/<DNN>/master.csv and i-j.csv for its scripts."),
@@ -85,16 +88,33 @@ def run_plan(
     with about(plan):
         systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
     different = load_world(world, problem, data) if world else None
-    worlds = {name: different.of(systems[name], seed, served_dnns(loaded, None)) for name in names if different}
-    for each in worlds.values():
+    served = served_dnns(loaded, None)
+    worlds = [different.of(systems[name], seed, served) for name in names] if different else None
+    for each in worlds or ():
         require_runnable(policy, engine, each)
     recorded = load_trace(trace, schema, sort, seed)
     offered = times_per_dnn(recorded, names, round_robin)
+    rates_rps = [load * loaded.plan.throughput_rps(name) if rate is None else rate for name in names]
+    arrivals_us = [fold(offered[name], rate_rps, duration) for name, rate_rps in zip(names, rates_rps, strict=True)]
+    runs = [[k] for k in range(len(names))] if apart else [list(range(len(names)))]
+    found = {
+        names[k]: records
+        for run in runs
+        for k, records in zip(
+            run,
+            simulate(
+                [systems[names[k]] for k in run],
+                [arrivals_us[k] for k in run],
+                policy=policy,
+                engine=engine,
+                world=[worlds[k] for k in run] if worlds else None,
+            ),
+            strict=True,
+        )
+    }
     rows = []
-    for name, system in systems.items():
-        rate_rps = rate if rate is not None else load * loaded.plan.throughput_rps(name)
-        arrivals_us = fold(offered[name], rate_rps, duration)
-        records = simulate(system, arrivals_us, policy=policy, engine=engine, world=worlds.get(name))
+    for name, rate_rps in zip(names, rates_rps, strict=True):
+        records = found[name]
         if layout == "ppipe":
             ppipe_layout.write_run(records, out / name)
         else:
@@ -111,6 +131,7 @@ def run_plan(
         "policy": policy,
         "seed": seed,
         "round_robin": round_robin,
+        "apart": apart,
         "world": different.record if different else None,
         "plan_sha256": digest(loaded.plan),
         "problem_sha256": digest(loaded.problem),

@@ -102,7 +102,7 @@ def test_a_run_in_a_world_says_so_and_can_be_repeated(call, site):
         call(*arguments, "--world", site / "world.toml", "--out", site / out)
     planned, one, two = (pd.read_csv(site / out / "summary.csv") for out in ("planned", "one", "two"))
     pd.testing.assert_frame_equal(one, two)
-    assert one["engine"].tolist() == ["simpy", "simpy"]
+    assert one["engine"].tolist() == ["events", "events"]
     assert (one["attainment"] < planned["attainment"]).all()
     run = json.loads((site / "one" / "run.json").read_text())
     assert run["world"]["name"] == "world.toml"
@@ -110,6 +110,19 @@ def test_a_run_in_a_world_says_so_and_can_be_repeated(call, site):
     assert len(run["world"]["switches"][0]["plan_sha256"]) == 64
     assert json.loads((site / "planned" / "run.json").read_text())["world"] is None
     call("report", site / "one", "--out", site / "report.html")
+
+
+@pytest.mark.parametrize("policy", ["reactive", "orderly"])
+def test_every_policy_lives_in_worlds_together_and_apart(call, site, policy):
+    arguments = ("run", site / "pipelines.json", "--trace", site / "steady.csv", "--duration", "5", "--policy", policy)
+    call(*arguments, "--out", site / "planned")
+    for out, more in (("one", ()), ("apart", ("--apart",))):
+        call(*arguments, "--world", site / "world.toml", *more, "--out", site / out)
+    planned, one, apart = (pd.read_csv(site / out / "summary.csv") for out in ("planned", "one", "apart"))
+    assert one["dnn"].tolist() == apart["dnn"].tolist() == ["first", "second"]
+    assert (one["attainment"] < planned["attainment"]).all()
+    pd.testing.assert_series_equal(one.iloc[0], apart.iloc[0])  # the first DNN's servers have the same numbers
+    assert [json.loads((site / out / "run.json").read_text())["apart"] for out in ("one", "apart")] == [False, True]
 
 
 def test_a_sweep_over_worlds_and_seeds(call, site):
