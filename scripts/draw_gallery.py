@@ -21,10 +21,12 @@ from planner.cli.app import console, new_app, progress, run
 from planner.files import load_plan, load_problem, replacing
 from planner.model import InputError, Plan, Problem
 from planner.planning import make_plan
-from simulator.engine import build_system, simulate
+from simulator.engine import World, build_system, simulate
+from simulator.engine.world import Failure
 from simulator.results import Records
 from simulator.results.plan_drawing import StageKey, plan_drawing
 from simulator.results.plots import attainment_heat_map, save_figure, throughput_tradeoff
+from simulator.results.recovery import recovery
 from simulator.results.run_plots import latency_distribution, timeline
 from simulator.workload import assign, fold, read_maf21
 
@@ -80,6 +82,7 @@ def run_pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float) 
     yield "timeline", timeline(first, start_ms=middle_ms, end_ms=middle_ms + 2.5 * first.system.slo_us / 1000)
     yield "latency", latency_distribution(first)
     yield "heat_map", attainment_heat_map(runs)
+    yield "recovery", recovery(failing(plan, problem, first))[0]
 
 
 def tradeoffs(problem: Problem) -> Iterator[tuple[str, Axes]]:
@@ -100,6 +103,14 @@ def run_all(problem: Problem, plan: Plan, load: float) -> dict[str, Records]:
         name: simulate(build_system(problem, plan, name), fold(times, load * plan.throughput_rps(name)))
         for name, times in zip(names, times_s, strict=True)
     }
+
+
+def failing(plan: Plan, problem: Problem, records: Records) -> Records:
+    """Simulate a DNN's arrivals again where a server of its first stage stops for a quarter of the run."""
+    last_us = int(records.arrival_us[-1])
+    failure = Failure("server", 0, 0, 0, last_us // 4, last_us // 4)
+    system = build_system(problem, plan, records.system.dnn)
+    return simulate(system, records.arrival_us, world=World(failures=(failure,)))
 
 
 def pool_utilisation(plan: Plan, records: dict[str, Records]) -> dict[StageKey, float]:

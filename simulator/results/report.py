@@ -18,6 +18,7 @@ from simulator.results.measured_plots import latency_comparison
 from simulator.results.plan_drawing import plan_drawing
 from simulator.results.plots import attainment_heat_map, attainment_over_load
 from simulator.results.records import Records
+from simulator.results.recovery import failures, recovery
 from simulator.results.run_plots import latency_distribution, timeline
 from simulator.results.style import SCHEDULER_NAMES, figure_of
 
@@ -182,6 +183,9 @@ def _run(name: str, records: Records) -> str:
         start_ms, end_ms = _window_ms(records)
         pictures += figure(latency_distribution(records, warm_up_us=0), f"latencies of {name}")
         pictures += figure(timeline(records, start_ms=start_ms, end_ms=end_ms), f"timeline of {name}")
+        if len(cuts := failures(records)):
+            pictures += figure(recovery(records)[0], f"rate, attainment and queue of {name} over time")
+            pictures += "<h3>What failed when, and what it cost</h3>" + table(cuts)
     return pictures or "<p>No request was finished.</p>"
 
 
