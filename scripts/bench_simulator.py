@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the simulator: requests per second of CPU time, of both engines.
+"""Measure the simulator: requests per second of CPU time, of replay and the event engine.
 
 Over a sample of the reference cases where ``--data`` names PPipe's published data, and always on systems that grow:
 with the requests, the slices per stage and the pipelines. What is measured is `simulate` alone, records and checks
@@ -30,9 +30,9 @@ from simulator.engine import build_system, simulate
 from simulator.engine.run import EngineName
 from simulator.workload import fold, read_maf21
 
-ENGINES: tuple[EngineName, ...] = ("replay", "simpy")
+ENGINES: tuple[EngineName, ...] = ("replay", "events")
 POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
-REPEATS = {"replay": 25, "simpy": 3}
+REPEATS = {"replay": 25, "events": 5}
 
 app = new_app("Measure the simulator's speed.")
 Row = dict[str, Any]
@@ -183,7 +183,7 @@ def growth() -> list[Row]:
             gaps_us = np.random.default_rng(1).exponential(1 / (0.9 * capacity_per_us), requests)
             arrivals_us = np.cumsum(gaps_us).astype(np.int64)
             for engine in ENGINES:
-                if engine == "replay" or requests <= 100_000:
+                if engine == "replay" or requests <= 1_000_000:
                     rps = measure(system, arrivals_us, "reservation", engine)
                     rows.append(_row(name, size, "reservation", engine, requests, rps))
     return rows
@@ -208,7 +208,7 @@ def summarise(rows: list[Row]) -> None:
 def draw(rows: list[Row]) -> plt.Figure:
     """Draw the cases as distributions, and the cost per request over what grows."""
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained", sharey=True)
-    styles = {"replay": ("tab:blue", "o", "-"), "simpy": ("tab:orange", "s", "--")}
+    styles = {"replay": ("tab:blue", "o", "-"), "events": ("tab:orange", "s", "--")}
     for engine, (colour, marker, line) in styles.items():
         rps = sorted(row["rps"] for row in _rows(rows, "cases", engine, "reservation"))
         if rps:

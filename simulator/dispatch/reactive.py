@@ -94,37 +94,6 @@ def react(
 
 
 @compiled
-def next_sent(books: Books, queue: Queue, arrivals: Ints, outcome: NDArray[np.int8]) -> tuple[int, int, int, int]:
-    """Run the frontend's queue ahead to the next batch that it sends; nothing else changes what it sees.
-
-    Returns
-    -------
-    now, size, pipeline, slice
-        As `react`; size 0 when all arrivals are dealt with.
-    """
-    while True:
-        wake = books[NOTES, 0, WAKE]
-        request = books[NOTES, 0, TAIL]
-        if request < len(arrivals) and arrivals[request] < wake:
-            now = arrivals[request]
-            join(books, 0, queue, arrivals, request)
-        elif wake < NEVER:
-            now = wake
-        else:
-            return NEVER, 0, 0, 0
-        size, pipeline, w = react(books, 0, queue, arrivals, outcome, now)
-        if size > 0:
-            return now, size, pipeline, w
-
-
-@compiled
-def join_all(books: Books, row: int, queue: Queue, arrivals: Ints, requests: Queue) -> None:
-    """Put the requests of a batch into a queue."""
-    for request in requests:
-        join(books, row, queue, arrivals, request)
-
-
-@compiled
 def first_free(books: Books, row: int) -> tuple[int, int]:
     """Return pipeline and slice that complete their queued work earliest, the first in plan order on ties."""
     width = books[NOTES, 0, MAX_STAGES]
