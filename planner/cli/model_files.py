@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.app import about, console
+from planner.cli.app import about, console, printable
 from planner.model import Constant, InputError, ModelSettings
 
 if TYPE_CHECKING:
@@ -175,14 +175,14 @@ def read_model(text: str, settings: ModelSettings, seed: int = 0) -> ModelFile:
     with about(path):
         prepared = prepare_model(given, profile_name(path.stem, settings), settings)
     if prepared.reason:
+        sizes = f" ({', '.join(f'{name}=1' for name in prepared.assumed)})" if prepared.assumed else ""
         console.print(
-            f"{path}: a run takes one request: {prepared.reason}", highlight=False, soft_wrap=True, markup=False
+            printable(f"{path}: a run takes one request{sizes}: {prepared.reason}"), highlight=False, soft_wrap=True
         )
     elif prepared.freed:
         console.print(
-            f"{path} pins its batch; it was freed, and answers as the file does",
+            printable(f"{path} pins its batch; it was freed, and answers as the file does"),
             highlight=False,
             soft_wrap=True,
-            markup=False,
         )
     return ModelFile(given, prepared, model_sha256(path))

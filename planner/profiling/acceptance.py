@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.batching import trace_calls
 from planner.profiling.graphs import RANDOM_OPERATORS, one_line, varying_values, where
 from planner.profiling.inputs import Axes
 from planner.profiling.onnx_graph import ModelGraph
+from planner.profiling.opening import find_culprit
 from planner.profiling.runtime import open_session, random_feeds, run_model
 from planner.profiling.tracing import CLOSE, MIXED, Fold, Values, close, find_fold, put_together
 
@@ -161,11 +161,8 @@ def _is_arithmetic(session: object, calls: Calls, axes: Axes, batch: int, output
 
 def _culprit(graph: ModelGraph, calls: Calls, axes: Axes, reason: str) -> str:
     """Return a line that names the layer which keeps requests from sharing a run, if it can be found."""
-    try:
-        trace_calls(graph.model, calls.feeds[:3], axes)
-    except InputError as error:
-        return str(error)
-    return f"requests that share a run are not answered as alone: {reason}"
+    named = find_culprit(graph.model, calls.feeds[:3], axes)
+    return named or f"requests that share a run are not answered as alone: {reason}"
 
 
 def check_calls(calls: Calls, graph: ModelGraph) -> None:

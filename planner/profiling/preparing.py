@@ -15,7 +15,7 @@ from planner.model import InputError, ModelSettings
 from planner.profiling.acceptance import call_file, check_batches, check_calls, check_function
 from planner.profiling.batching import free_batch
 from planner.profiling.folding import fold_sizes
-from planner.profiling.graphs import request_inputs
+from planner.profiling.graphs import axis_label, request_inputs
 from planner.profiling.inputs import Axes, as_single, batch_readings, constant_inputs, name_batch, with_settings
 from planner.profiling.onnx_graph import ModelGraph, read_graph
 
@@ -25,13 +25,15 @@ class Prepared:
     """A model ready to be cut.
 
     ``settings`` are those that led to the graph; ``reason`` says why a run takes one request, if so; ``freed`` whether
-    the file pins the batch and the graph does not.
+    the file pins the batch and the graph does not. ``assumed`` are dimensions that the file leaves open, and that are 1
+    since a run takes one request.
     """
 
     graph: ModelGraph
     settings: ModelSettings
     reason: str = ""
     freed: bool = False
+    assumed: tuple[str, ...] = ()
 
     @property
     def single(self) -> bool:
@@ -90,7 +92,7 @@ def prepare_model(
     graph = _with_callers(read_graph(fold_sizes(single, single=True), name, single=True), constants, settings)
     if calls is not None:
         check_calls(calls, graph)
-    return Prepared(graph, replace(settings, single=True), reason)
+    return Prepared(graph, replace(settings, single=True), reason, assumed=_open_sizes(plain, axes))
 
 
 def _with_callers(graph: ModelGraph, constants: Mapping[str, np.ndarray], settings: ModelSettings) -> ModelGraph:
@@ -115,6 +117,16 @@ def _ways(settings: ModelSettings, pinned: bool) -> tuple[bool, ...]:
     if settings.single:
         return ()
     return (True,) if settings.opened else (False,) if pinned else (False, True)
+
+
+def _open_sizes(plain: ir.Model, axes: Axes) -> tuple[str, ...]:
+    """Return the names of the dimensions that were to be the batch."""
+    labels = (
+        axis_label(value, axes[str(value.name)])
+        for value in request_inputs(plain.graph)
+        if value.shape is not None and not isinstance(value.shape[axes[str(value.name)]], int)
+    )
+    return tuple(dict.fromkeys(labels))
 
 
 def _is_pinned(model: ir.Model) -> bool:

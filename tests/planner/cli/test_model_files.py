@@ -62,7 +62,7 @@ def test_a_model_whose_requests_mix_is_profiled_at_batch_1_and_says_why(command,
     out = tmp_path / "profile.json"
     done = command("planner", "profile", save(MIXING), *BRIEFLY, "--out", out)
     assert done.status == 0, done.err
-    assert "a run takes one request: node 'mix' (Softmax) mixes requests that share a run" in done.out
+    assert "a run takes one request (n=1): node 'mix' (Softmax) mixes requests that share a run" in done.out
     profile = load_profile(out)
     assert profile.tables[0].batches == (1,)
     assert profile.settings == ModelSettings(single=True)
