@@ -1,8 +1,8 @@
 """The batch opened node by node: calls are traced, and nodes that pin the batch are changed until nothing does.
 
 A node may be opened in several ways that all fit what it makes (a Reshape of [5, 1, 8] to [5, 2, 4] may put the batch
-into the first axis or the second). Which one is meant, nodes behind it tell: where one of them mixes requests, the trace
-begins anew with the next way of the last node that has one.
+into the first axis or the second). Which one is meant, nodes behind it tell: where one of them mixes requests, the
+trace begins anew with the next way of the last node that has one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
