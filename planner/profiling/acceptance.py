@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.graphs import RANDOM_OPERATORS, one_line, varying_values, where
+from planner.profiling.graphs import RANDOM_OPERATORS, varying_values, where
 from planner.profiling.inputs import Axes
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.opening import find_culprit
@@ -69,11 +69,8 @@ def call_file(model: ir.Model, constants: Values, single: ir.Model) -> Calls:
 def _run(session: object, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     try:
         made = run_model(session, feeds)
-    except Exception as error:  # onnxruntime raises a dozen unrelated types
-        raise InputError(
-            f"onnxruntime cannot run the model on inputs drawn for it: {one_line(error)}; where an input may only hold "
-            "certain values, give them with --constant"
-        ) from None
+    except InputError as error:
+        raise InputError(f"{error}; where an input may only hold certain values, give them with --constant") from None
     if not all(isinstance(each, np.ndarray) for each in made):
         raise InputError("the model's outputs are not all tensors; export it with tensors as its outputs")
     return made
@@ -136,8 +133,8 @@ def _run_together(session: object, feeds: Sequence[Values], axes: Axes) -> list[
     together = {name: put_together([each[name] for each in feeds], Fold(axis)) for name, axis in axes.items()}
     try:
         return run_model(session, together)
-    except Exception as error:  # onnxruntime raises a dozen unrelated types
-        return one_line(error)
+    except InputError as error:
+        return str(error)
 
 
 def _is_arithmetic(session: object, calls: Calls, axes: Axes, batch: int, output: int) -> bool:

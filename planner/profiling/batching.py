@@ -65,7 +65,8 @@ def _free(model: ir.Model, axes: Axes) -> ir.Model:
     freed = open_targets(model, axes)
     if not answers_alike(whole, freed, calls, axes):
         freed = model.clone()
-        open_nodes(freed, calls, axes)
+        rows = name_batch(model.clone().graph, axes)
+        open_nodes(freed, calls, axes, repeat=rows == 1)
         name_batch(freed.graph, axes)
     _shape_outputs(whole, freed, calls, axes)
     return freed

@@ -113,8 +113,8 @@ def axis_label(value: ir.Value, axis: int) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line, shortened to 200 characters."""
-    text = " ".join(str(error).split())
+    """Return an error's message on one line, shortened to 200 characters; of onnxruntime's what it says at the end."""
+    text = " ".join(str(error).split()).rpartition("Status Message: ")[2]
     return text if len(text) <= 200 else text[:197] + "..."
 
 

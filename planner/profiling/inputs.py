@@ -32,6 +32,8 @@ def with_settings(model: ir.Model, settings: ModelSettings) -> ir.Model:
         if value.shape is not None:  # some exporters write -1 or 0 where a size is open
             value.shape = ir.Shape(None if isinstance(size, int) and size < 1 else size for size in value.shape)
     _check_names(copy.graph, settings)
+    for value in [each for each in request_inputs(copy.graph) if not each.uses() and not each.is_graph_output()]:
+        copy.graph.inputs.remove(value)  # nothing reads it
     for value in request_inputs(copy.graph):
         name = str(value.name)
         if name in settings.constants:
@@ -102,11 +104,22 @@ def _put_in(model: ir.Model, value: ir.Value, constant: Constant) -> None:
         model.graph.inputs.remove(value)
 
 
-def constant_inputs(model: ir.Model, settings: ModelSettings) -> dict[str, np.ndarray]:
-    """Return the values of the inputs that all requests share, after `with_settings` put them in."""
-    initializers = model.graph.initializers
-    tensors = {name: initializers[name].const_value for name in settings.constants}
-    return {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+def constant_inputs(model: ir.Model, plain: ir.Model) -> dict[str, np.ndarray]:
+    """Return the values of a file's inputs that no request brings, zeros where nothing reads them.
+
+    ``plain`` is what `with_settings` made of the file's ``model``.
+    """
+    brought = {value.name for value in request_inputs(plain.graph)}
+    found = {}
+    for value in request_inputs(model.graph):
+        name = str(value.name)
+        constant = plain.graph.initializers[name].const_value if name in plain.graph.initializers else None
+        if constant is not None:
+            found[name] = constant.numpy()
+        elif name not in brought and value.dtype is not None:
+            sizes = [size if isinstance(size, int) and size > 0 else 1 for size in value.shape or ()]
+            found[name] = np.zeros(sizes, value.dtype.numpy())
+    return found
 
 
 @dataclass

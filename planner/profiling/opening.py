@@ -5,8 +5,9 @@ into the first axis or the second). Which one is meant, nodes behind it tell: wh
 trace begins anew with the next way of the last node that has one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -64,8 +65,10 @@ class _Choices:
         return True
 
 
-def open_nodes(model: ir.Model, calls: Sequence[Values], axes: Mapping[str, int]) -> None:
+def open_nodes(model: ir.Model, calls: Sequence[Values], axes: Mapping[str, int], *, repeat: bool) -> None:
     """Change nodes of a model until calls can be put together along the axes of its inputs.
+
+    With ``repeat`` what all requests share may be repeated for each call (`changes`).
 
     Raises
     ------
@@ -76,7 +79,7 @@ def open_nodes(model: ir.Model, calls: Sequence[Values], axes: Mapping[str, int]
     first_error = None
     for _ in range(_TRACES):
         try:
-            found = _trace(model, calls, axes, choices)
+            found = _trace(model, calls, axes, choices, repeat=repeat)
         except InputError as error:
             first_error = first_error or error
             if not choices.revise():
@@ -100,7 +103,7 @@ def find_culprit(model: ir.Model, calls: Sequence[Values], axes: Mapping[str, in
 
 
 def _trace(
-    model: ir.Model, calls: Sequence[Values], axes: Mapping[str, int], choices: _Choices | None
+    model: ir.Model, calls: Sequence[Values], axes: Mapping[str, int], choices: _Choices | None, *, repeat: bool = False
 ) -> dict[int, Apply]:
     """Run a model node by node on calls, and return by node what is to be changed; None offers no choice but to fit."""
     nodes = list(model.graph)
@@ -127,7 +130,8 @@ def _trace(
             for name, each, made in zip(run.outputs, outputs, together, strict=True):
                 traced[name] = Traced(each, made, None, sized=True)
         else:
-            ways = _ways(run, traced, outputs, together, constants, rewrite=choices is not None)
+            offer = None if choices is None else partial(changes, consts=constants, repeat=repeat)
+            ways = _ways(run, traced, outputs, together, offer)
             way = ways[0] if choices is None else choices.take(index, ways)
             if way.apply is not None:
                 found[index] = way.apply
@@ -163,19 +167,17 @@ def _ways(
     traced: Mapping[str, Traced],
     outputs: Sequence[tuple[np.ndarray, ...]],
     together: list[np.ndarray] | str,
-    constants: Mapping[str, np.ndarray],
-    *,
-    rewrite: bool,
+    offer: Callable[..., Iterator[Change]] | None,
 ) -> list[Way]:
     """Return the ways in which a node serves calls together, the likeliest first; raises InputError for none."""
     unchanged = _folds(outputs, together)
     reshapes = run.node.op_type in _RESHAPING
-    if not isinstance(unchanged, str) and not (rewrite and reshapes):
+    if not isinstance(unchanged, str) and (offer is None or not reshapes):
         return [Way(None, unchanged)]
     ways: list[Way] = []
-    if rewrite:
+    if offer is not None:
         feeds = {name: traced[name] for name in run.reads if name in traced}
-        for change in changes(run.node, feeds, outputs[0][0], len(outputs[0]), constants):
+        for change in offer(run.node, feeds, outputs[0][0], len(outputs[0])):
             folds = _folds(outputs, _try(run, feeds, change))
             if not isinstance(folds, str) and all(folds != way.folds for way in ways):
                 ways.append(Way(None if folds == unchanged else change.apply, folds))

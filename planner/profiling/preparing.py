@@ -76,7 +76,7 @@ def prepare_model(
     single = plain.clone()
     as_single(single.graph, axes)
     check_function(plain)
-    constants = constant_inputs(plain, settings)
+    constants = constant_inputs(model, plain)
     calls = call_file(model, constants, single) if compare else None
     pinned = _is_pinned(plain)
     reason = "its settings say so"

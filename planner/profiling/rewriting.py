@@ -8,7 +8,7 @@ A Reshape keeps the order of elements. With P elements before the batch (in row-
 shape o at an axis j with P = o[0] · ... · o[j-1] · q, q dividing o[j]; q = 1 first.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -35,9 +35,18 @@ class Change:
 
 
 def changes(
-    node: ir.Node, traced: Mapping[str, Traced], made: np.ndarray, calls: int, consts: Mapping[str, np.ndarray]
+    node: ir.Node,
+    traced: Mapping[str, Traced],
+    made: np.ndarray,
+    calls: int,
+    consts: Mapping[str, np.ndarray],
+    *,
+    repeat: bool,
 ) -> Iterator[Change]:
-    """Yield the ways to open a node, the likeliest first; ``made`` is its first output for one call."""
+    """Yield the ways to open a node, the likeliest first; ``made`` is its first output for one call.
+
+    With ``repeat`` operands may be repeated for each call: right only if a call is one request.
+    """
     first = node.inputs[0] if node.inputs else None
     data = traced.get(str(first.name)) if first is not None else None
     if data is not None and data.fold is not None and data.calls[0].size == made.size:
@@ -51,7 +60,8 @@ def changes(
         yield from _slices(node, data.fold, consts)
     if node.op_type in _TARGETS and data is not None:
         yield from _targets(node, _TARGETS[node.op_type], traced, made.shape, calls, consts)
-    yield from _repeated(node, traced, calls, consts)
+    if repeat:
+        yield from _repeated(node, traced, calls, consts)
 
 
 def _positions(shape: tuple[int, ...], fold: Fold, made: tuple[int, ...]) -> list[int]:
@@ -200,31 +210,41 @@ def _replace(model: ir.Model, node: ir.Node, nodes: list[ir.Node], made: ir.Valu
     model.graph.remove(node, safe=True)
 
 
-def _calls(model: ir.Model, node: ir.Node, source: str, axis: int, rows: int, prefix: str) -> ir.Value:
-    """Insert nodes before ``node`` that compute the number of calls, [n], from a batched input of it."""
+def _scaled(
+    model: ir.Model,
+    node: ir.Node,
+    source: str,
+    source_axis: int,
+    rows: int,
+    sizes: Sequence[int],
+    axis: int,
+    prefix: str,
+) -> ir.Value:
+    """Insert nodes before ``node`` that compute sizes, that of an axis times the rows of a batched input of the node.
+
+    ``sizes`` are those for a call, in which the input has ``rows`` rows.
+    """
     value = next(each for each in node.inputs if each is not None and each.name == source)
-    shape = ir.Node("", "Shape", [value], outputs=[_integers(f"{prefix}.shape")])
-    index = _constant(model, f"{prefix}.axis", np.array([axis], np.int64))
-    size = ir.Node("", "Gather", [shape.outputs[0], index], outputs=[_integers(f"{prefix}.rows")])
-    per_call = _constant(model, f"{prefix}.per_call", np.array([rows], np.int64))
-    calls = ir.Node("", "Div", [size.outputs[0], per_call], outputs=[_integers(f"{prefix}.calls")])
-    model.graph.insert_before(node, [shape, size, calls])
-    return calls.outputs[0]
+    grow = np.array([size if at == axis else 0 for at, size in enumerate(sizes)], np.int64)
+    constants = {
+        "axis": np.array([source_axis], np.int64),
+        "grow": grow,
+        "per_call": np.array([rows], np.int64),
+        "stay": np.array(sizes, np.int64) - grow,
+    }
+    known = {name: _constant(model, f"{prefix}.{name}", numbers) for name, numbers in constants.items()}
+    nodes: list[ir.Node] = []
 
+    def then(operator: str, inputs: list[ir.Value], name: str) -> ir.Value:
+        made = ir.Value(name=f"{prefix}.{name}", type=ir.TensorType(ir.DataType.INT64))
+        nodes.append(ir.Node("", operator, inputs, outputs=[made]))
+        return made
 
-def _scaled(model: ir.Model, node: ir.Node, calls: ir.Value, sizes: list[int], axis: int, prefix: str) -> ir.Value:
-    """Insert nodes that compute ``sizes``, of which that of an axis is multiplied by the number of calls."""
-    factors = [1 if at == axis else 0 for at in range(len(sizes))]
-    grow = _constant(
-        model, f"{prefix}.grow", np.array([size * on for size, on in zip(sizes, factors, strict=True)], np.int64)
-    )
-    stay = _constant(
-        model, f"{prefix}.stay", np.array([size * (1 - on) for size, on in zip(sizes, factors, strict=True)], np.int64)
-    )
-    grown = ir.Node("", "Mul", [grow, calls], outputs=[_integers(f"{prefix}.grown")])
-    total = ir.Node("", "Add", [grown.outputs[0], stay], outputs=[_integers(f"{prefix}.sizes")])
-    model.graph.insert_before(node, [grown, total])
-    return total.outputs[0]
+    batch = then("Gather", [then("Shape", [value], "shape"), known["axis"]], "rows")
+    grown = then("Div", [then("Mul", [known["grow"], batch], "product"), known["per_call"]], "grown")
+    total = then("Add", [grown, known["stay"]], "sizes")
+    model.graph.insert_before(node, nodes)
+    return total
 
 
 def _grow_input(
@@ -232,8 +252,7 @@ def _grow_input(
 ) -> Callable[[ir.Model, ir.Node], None]:
     def apply(model: ir.Model, node: ir.Node) -> None:
         prefix = f"{node.outputs[0].name}.open"
-        calls = _calls(model, node, source, source_axis, rows, prefix)
-        node.replace_input_with(position, _scaled(model, node, calls, list(made), axis, prefix))
+        node.replace_input_with(position, _scaled(model, node, source, source_axis, rows, made, axis, prefix))
 
     return apply
 
@@ -243,17 +262,12 @@ def _repeat_inputs(
 ) -> Callable[[ir.Model, ir.Node], None]:
     def apply(model: ir.Model, node: ir.Node) -> None:
         prefix = f"{node.outputs[0].name}.open"
-        calls = _calls(model, node, source, source_axis, rows, prefix)
         for position, rank in ranks.items():
             value = node.inputs[position]
             assert value is not None
-            repeats = _scaled(model, node, calls, [1] * rank, axis, f"{prefix}{position}")
+            repeats = _scaled(model, node, source, source_axis, rows, [1] * rank, axis, f"{prefix}{position}")
             made = ir.Value(name=f"{prefix}{position}.repeated", type=value.type)
             model.graph.insert_before(node, [ir.Node("", "Tile", [value, repeats], outputs=[made])])
             node.replace_input_with(position, made)
 
     return apply
-
-
-def _integers(name: str) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64))

@@ -153,7 +153,7 @@ def attempt(
     try:
         return run(varying, changed)
     except Exception as error:  # onnxruntime raises a dozen unrelated types
-        return one_line(error).rpartition("Status Message: ")[2]
+        return one_line(error)
 
 
 def _declared(name: str, value: np.ndarray) -> onnx.ValueInfoProto:

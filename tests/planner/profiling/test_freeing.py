@@ -182,6 +182,41 @@ FREED = {
         " o = MatMul(p, a) y = Reshape(o, back) }",
         {},
     ),
+    "a batch of 4, resized": (  # sizes grow with rows, not with calls of 4
+        "g (float[4,2,4,4] x) => (float[4,2,8,8] y) <int64[4] s={4,2,8,8}>"
+        ' { h = Relu(x) y = Resize<mode="nearest">(h, , , s) }',
+        {},
+    ),
+    "groups as columns": (
+        "g (float[1,8,6] x) => (float[1,8,6] y) <int64[2] t={4,12}, int64[3] back={1,8,6}>"
+        " { r = Reshape(x, t) c = Transpose(r) m = ReduceMean<axes=[0],keepdims=1>(c) d = Sub(c, m)"
+        " e = Transpose(d) y = Reshape(e, back) }",
+        {},
+    ),
+    "both directions": (
+        "g (float[1,5,4] x) => (float[1,5,6] y) <int64[3] hs={2,1,3}, int64[3] back={5,1,6}> {"
+        " t = Transpose<perm=[1,0,2]>(x) h0 = ConstantOfShape(hs)"
+        ' o, hn = GRU<hidden_size=3, direction="bidirectional">(t, W, R, , , h0)'
+        " p = Transpose<perm=[0,2,1,3]>(o) r = Reshape(p, back) y = Transpose<perm=[1,0,2]>(r) }",
+        {"W": (2, 9, 4), "R": (2, 9, 3)},
+    ),
+    "sum of products": (
+        "g (float[1,5,8] x) => (float[1,5,8] y) <int64[4] s={1,5,2,4}, int64[3] back={1,5,8}> {"
+        ' q = Reshape(x, s) a = Einsum<equation="bqhd,bkhd->bhqk">(q, q) p = Softmax(a)'
+        ' o = Einsum<equation="bhqk,bkhd->bqhd">(p, q) y = Reshape(o, back) }',
+        {},
+    ),
+    "a function of its own": (
+        '<ir_version: 8, opset_import: ["" : 17, "mine" : 1]>'
+        " g (float[1,4,3] x) => (float[1,12] y) { y = mine.flat(x) }"
+        ' <domain: "mine", opset_import: ["" : 17]> flat (a) => (c)'
+        " { t = Constant<value=int64[2] {1,12}>() b = Relu(a) c = Reshape(b, t) }",
+        {},
+    ),
+    "an input that nothing reads": (
+        "g (float[1,4] x, float unread) => (float[1,2,2] y) <int64[3] t={1,2,2}> { h = Relu(x) y = Reshape(h, t) }",
+        {},
+    ),
 }  # fmt: skip
 
 
