@@ -241,11 +241,11 @@ def _tenants(problem: Problem, made: Plan) -> Iterator[str]:
 def _neighbours(made: Plan) -> Iterator[str]:
     words = {
         "isolated": "its segments are isolated",
-        "measured": "they were measured beside these neighbours",
-        "assumed": "it is assumed that neighbours do not matter more than in their tables",
+        "measured": "latencies were measured beside such neighbours",
+        "assumed": "latencies assume that neighbours matter no more than in the profiles",
     }
     for device, ground in made.neighbours.items():
-        yield f"unlike stages share devices of {device}; their latencies stand: {words[ground]}"
+        yield f"unlike stages share devices of {device}: {words[ground]}"
 
 
 def _watts(made: Plan) -> Iterator[str]:

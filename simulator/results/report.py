@@ -15,6 +15,7 @@ from planner.model import Plan, Problem, digest
 from planner.model.segments import share_text
 from simulator.results.hover import to_svg
 from simulator.results.measured_plots import latency_comparison
+from simulator.results.placement_drawing import drawable, placement_drawing
 from simulator.results.plan_drawing import plan_drawing
 from simulator.results.plots import attainment_heat_map, attainment_over_load
 from simulator.results.records import Records
@@ -108,6 +109,9 @@ def _problem(problem: Problem) -> str:
             "shares": ", ".join(share_text(share) for share in device.offers),
             "devices per server": device.devices_per_server,
             "price per hour": "unknown" if device.price_per_hour is None else device.price_per_hour,
+            "watts idle, busy": "unknown"
+            if device.idle_watts is None or device.busy_watts is None
+            else f"{device.idle_watts:g}, {device.busy_watts:g}",
         }
         for device in problem.cluster.device_types
     )
@@ -156,7 +160,14 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
         f"{scheduler}, {plan.objective.replace('_', ' ')}: {plan.value:.3f}, bound {plan.bound:.3f}, gap "
         f"{plan.gap:.2%} ({plan.status}); {plan.seconds:.2f} s with {plan.method}{solver}."
     )
-    return f"<p>{_text(proof)}</p>" + figure(plan_drawing(plan, problem), f"plan {name}") + table(pipelines)
+    if plan.watts is not None:
+        proof += f" Draws {plan.watts:.1f} W, {plan.joules_per_thousand or 0.0:.1f} J per thousand requests."
+    for device, ground in plan.neighbours.items():
+        proof += f" Unlike stages share devices of {device}: latencies beside neighbours are {ground}."
+    drawn = figure(plan_drawing(plan, problem), f"plan {name}")
+    if drawable(problem, plan):
+        drawn += figure(placement_drawing(plan, problem), f"placement {name}")
+    return f"<p>{_text(proof)}</p>" + drawn + table(pipelines)
 
 
 def _sweep(runs: pd.DataFrame) -> str:

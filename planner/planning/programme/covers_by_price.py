@@ -110,7 +110,7 @@ def first_plan(
 ) -> tuple[Sizing | None, list[Candidate]]:
     """Return the best plan that covers give, None where none fits, and all candidates that they took."""
     objective = problem.options.objective
-    if objective == "max_weighted_throughput" or problem.options.limits_accuracy:
+    if objective == "max_weighted_throughput" or problem.options.limited:
         return None, []  # no throughput to cover, or more to keep than throughputs
     floor = LEAST_PRICE * max(relaxation.slice_price.values(), default=0.0)
     prices = {place: max(price, floor) for place, price in relaxation.slice_price.items()}

@@ -1,6 +1,7 @@
 """The commands plan and explain, as users run them."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,22 @@ def test_bad_options_are_one_line_and_status_2(
     assert status_of(monkeypatch, "plan", str(tmp_path / "problem.json"), *option, "--out", str(out)) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not out.exists()
+
+
+def test_shared_devices_are_listed_with_what_runs_on_them(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A MIG segment of 1g serves 62.5 requests/s of either DNN: two devices of 4 serve 250 of each.
+    (profile,) = problem.dnns[0].variants
+    table = replace(profile.tables[0], device="A30", share="1g.6gb", latency_us=((8000, 8000),))
+    alone = replace(profile, tables=(table,))
+    dnns = tuple(replace(dnn, slo_us=40_000, variants=(replace(alone, name=dnn.name),)) for dnn in problem.dnns)
+    a30 = DeviceType("A30", 2, mig="a30-24gb", idle_watts=20, busy_watts=120)
+    options = replace(problem.options, device_sharing="shared", max_stages=1)
+    save(Problem(Cluster((a30,), Network(10)), dnns, options), tmp_path / "problem.json")
+    status_of(monkeypatch, "plan", str(tmp_path / "problem.json"), "--out", str(tmp_path / "plan.json"))
+    printed = capsys.readouterr().out
+    assert "devices in use: 2 of 2 A30" in printed
+    assert "A30 0 (server 0): left 1g.6gb at 0" in printed
+    assert "draws 240.0 W, 480.0 J per thousand requests" in printed
+    assert load_plan(tmp_path / "plan.json").watts == pytest.approx(240.0)

@@ -9,9 +9,25 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from planner.model import InputError
+from planner.model import (
+    Block,
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyTable,
+    Network,
+    Options,
+    Pipeline,
+    Plan,
+    Problem,
+    Profile,
+    Provenance,
+    Stage,
+)
 from simulator.engine import build_system, simulate
 from simulator.results import latencies_us
+from simulator.results.placement_drawing import drawable, placement_drawing
 from simulator.results.plan_drawing import plan_drawing
 from simulator.results.plots import (
     attainment_heat_map,
@@ -215,3 +231,24 @@ def test_traces_that_go_with_the_dnn_are_not_told_apart():
     assert labels(attainment_over_load(table)) == ["pipelines", "NP"]
     names = [text.get_text() for text in attainment_heat_map(table).get_yticklabels()]
     assert names == ["a, pipelines", "a, NP", "b, pipelines", "b, NP"]
+
+
+def test_placement_drawing_has_a_row_per_device_and_a_box_per_segment():
+    # "a" in two processes on a 2g beside "b" on two 1g; its third 1g lies on a second device.
+    a30 = DeviceType("A30", 2, mig="a30-24gb", processes=2)
+    dnns, pipelines = [], []
+    for name, share, slices in (("a", "2g.12gb/2", 2), ("b", "1g.6gb", 3)):
+        table = LatencyTable("A30", share, (1,), ((10_000,),), Provenance("measured", "by hand"))
+        dnns.append(Dnn(name, 20_000.0, (Profile(name, (Block(("n",)),), (), (table,)),)))
+        stage = Stage(0, 1, "A30", share, slices, 1, 10_000, 0.0, 100.0 * slices)
+        pipelines.append(Pipeline(name, name, 100.0 * slices, 0.0, 8000.0, (stage,)))
+    problem = Problem(Cluster((a30,), Network(10.0)), tuple(dnns), Options(device_sharing="shared"))
+    plan = Plan("pipelines", "max_min_throughput", "optimal", 1, 1, "", "", 0, "", {}, tuple(pipelines))
+    assert drawable(problem, plan)
+    assert not drawable(replace(problem, options=Options()), plan)
+    ax = placement_drawing(plan, problem)
+    boxes = [patch.get_bbox().bounds for patch in ax.patches]
+    assert [(x, -y, width) for x, y, width, _ in boxes] == [
+        (0, 0, 1), (0, 0, 0.25), (0.25, 0, 0.25), (0.5, 0, 0.5), (0, 1, 1), (0, 1, 0.25)
+    ]  # fmt: skip
+    assert [text.get_text() for text in ax.texts] == ["A30 0", "b", "b", "a × 2", "A30 1", "b"]
