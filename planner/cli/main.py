@@ -1,6 +1,6 @@
 """The command line of the planner, put together."""
 
-from planner.cli import completion, files, planning, profiling, splitting, verifying
+from planner.cli import completion, files, merging, planning, profiling, splitting, verifying
 from planner.cli.app import new_app, run
 
 app = new_app("Profile ONNX models, plan how a cluster of unlike devices serves them, check the result.")
@@ -8,6 +8,7 @@ profiling.register(app)
 completion.register(app)
 splitting.register(app)
 verifying.register(app)
+merging.register(app)
 planning.register(app)
 files.register(app)
 
