@@ -1,13 +1,12 @@
 """Check where the slices of a plan lie: segments, layouts, memory, network cards, from the placement alone."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from planner.model.cluster import DeviceType
 from planner.model.packing import fits, geometries
-from planner.model.placing import Location, locations, neighbour_grounds, pool_of
-from planner.model.plan import Plan, Stage
+from planner.model.placing import Alike, alike, neighbour_grounds, placement_of, pool_of
+from planner.model.plan import Placed, Plan, Stage
 from planner.model.problem import Problem
 from planner.model.segments import kind_of, processes
 
@@ -23,15 +22,13 @@ class Finding(NamedTuple):
 
 def check_placement(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Finding]:
     """Yield what the placement of a plan breaks, beyond `unknown_slices`; a plan without one is placed first."""
-    found = list(locations(problem, plan))
-    yield from _every_slice_once(plan, found)
-    by_device: defaultdict[tuple[str, int], list[Location]] = defaultdict(list)
-    for location in found:
-        by_device[location.device, location.number].append(location)
-    yield from _enough_devices(problem, by_device)
-    for (name, number), held in by_device.items():
-        yield from _device(problem, plan, problem.cluster.device(name), f"{name}[{number}]", held)
-    yield from _cards(problem, plan, found, tolerance)
+    placement = placement_of(problem, plan)
+    devices = list(alike(plan, placement))
+    yield from _every_slice_once(plan, placement)
+    yield from _enough_devices(problem, devices)
+    for some in devices:
+        yield from _device(problem, plan, some)
+    yield from _cards(problem, plan, devices, tolerance)
     expected = neighbour_grounds(problem, plan)
     if plan.placement and dict(plan.neighbours) != expected:
         yield Finding("neighbours", "neighbours", 1, f"expected {expected}, got {dict(plan.neighbours)}")
@@ -51,35 +48,40 @@ def unknown_slices(plan: Plan) -> Iterator[Finding]:
             yield Finding("placement", where, over, f"expected {slices} slices, got {slices + over}")
 
 
-def _every_slice_once(plan: Plan, found: list[Location]) -> Iterator[Finding]:
-    placed: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for location in found:
-        placed[location.pipeline, location.stage].append(location.slice)
+def _every_slice_once(plan: Plan, placement: Sequence[Placed]) -> Iterator[Finding]:
+    runs: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for placed in placement:
+        runs[placed.pipeline, placed.stage].append((placed.first_slice, placed.slices))
     for number, pipeline in enumerate(plan.pipelines):
         for position, stage in enumerate(pipeline.stages):
-            got = sorted(placed[number, position])
-            if got != list(range(stage.slices)):
-                missing = set(range(stage.slices)) - set(got)
-                text = f"expected each of {stage.slices} slices once, got {len(got)}, {len(missing)} of them missing"
-                amount = len(missing) or len(got) - stage.slices
-                yield Finding("placement", f"pipelines[{number}].stages[{position}]", amount, text)
+            expected = missing = twice = 0
+            for first, slices in sorted(runs[number, position]):
+                missing += max(0, first - expected)
+                twice += max(0, expected - first)
+                expected = max(expected, first + slices)
+            missing += stage.slices - expected
+            if missing or twice:
+                text = f"expected each of {stage.slices} slices once, got {missing} missing and {twice} more than once"
+                yield Finding("placement", f"pipelines[{number}].stages[{position}]", missing + twice, text)
 
 
-def _enough_devices(problem: Problem, by_device: Mapping[tuple[str, int], object]) -> Iterator[Finding]:
+def _enough_devices(problem: Problem, devices: Sequence[Alike]) -> Iterator[Finding]:
     needed: dict[str, int] = {}
-    for name, number in by_device:
-        needed[name] = max(needed.get(name, 0), number + 1)
-    for name, devices in needed.items():
+    for some in devices:
+        needed[some.device] = max(needed.get(some.device, 0), some.first + some.devices)
+    for name, most in needed.items():
         count = problem.cluster.device(name).count
-        if devices > count:
-            yield Finding("devices", name, devices - count, f"expected at most {count}, got {devices}")
+        if most > count:
+            yield Finding("devices", name, most - count, f"expected at most {count}, got {most}")
 
 
-def _device(problem: Problem, plan: Plan, device: DeviceType, where: str, held: list[Location]) -> Iterator[Finding]:
-    """Check one device: processes of one stage per segment, a layout, memory, and who may share it."""
-    by_slot: defaultdict[int, list[Location]] = defaultdict(list)
-    for location in held:
-        by_slot[location.slot].append(location)
+def _device(problem: Problem, plan: Plan, some: Alike) -> Iterator[Finding]:
+    """Check one of some devices: processes of one stage per segment, a layout, memory, and who may share it."""
+    device, where = problem.cluster.device(some.device), f"{some.device}[{some.first}]"
+    by_slot: defaultdict[int, list[Placed]] = defaultdict(list)
+    for placed in some.held:
+        for slot in placed.slots:
+            by_slot[slot].append(placed)
     segments, memory_bytes = [], 0
     for slot, sharers in by_slot.items():
         stages = {(one.pipeline, one.stage) for one in sharers}
@@ -103,7 +105,8 @@ def _device(problem: Problem, plan: Plan, device: DeviceType, where: str, held: 
         text = f"expected at most {device.memory_bytes} bytes on a device, got {memory_bytes}"
         yield Finding("memory", where, memory_bytes - device.memory_bytes, text)
     owners = {
-        pool_of(problem.options.device_sharing, one.device, plan.pipelines[one.pipeline].dnn, one.stage) for one in held
+        pool_of(problem.options.device_sharing, some.device, plan.pipelines[one.pipeline].dnn, one.stage)
+        for one in some.held
     }
     if len(owners) > 1:
         got = ", ".join(f"{dnn} stage {position}" for _, dnn, position in sorted(owners))
@@ -111,20 +114,25 @@ def _device(problem: Problem, plan: Plan, device: DeviceType, where: str, held: 
         yield Finding("placement", where, len(owners) - 1, text)
 
 
-def _stage(plan: Plan, location: Location) -> Stage:
-    return plan.pipelines[location.pipeline].stages[location.stage]
+def _stage(plan: Plan, placed: Placed) -> Stage:
+    return plan.pipelines[placed.pipeline].stages[placed.stage]
 
 
-def _cards(problem: Problem, plan: Plan, found: list[Location], tolerance: float) -> Iterator[Finding]:
+def _cards(problem: Problem, plan: Plan, devices: Sequence[Alike], tolerance: float) -> Iterator[Finding]:
     """Check that no server's card is asked to send, or to receive, more than all the time."""
-    loads = [[_card_loads(problem, plan, number, position) for position in range(len(pipeline.stages))]
-             for number, pipeline in enumerate(plan.pipelines)]  # fmt: skip
     used: defaultdict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for location in found:
-        sent, received = loads[location.pipeline][location.stage]
-        card = used[location.device, location.server]
-        card[0] += sent
-        card[1] += received
+    for some in devices:
+        per_server = problem.cluster.device(some.device).devices_per_server
+        own = [0.0, 0.0]
+        for placed in some.held:
+            for way, load in enumerate(_card_loads(problem, plan, placed.pipeline, placed.stage)):
+                own[way] += load * len(placed.slots)
+        first, last = some.first // per_server, (some.first + some.devices - 1) // per_server
+        for server in dict.fromkeys((first, min(first + 1, last), last)):  # those between are like the second
+            begin, end = server * per_server, (server + 1) * per_server
+            inside = min(end, some.first + some.devices) - max(begin, some.first)
+            for way, load in enumerate(own):
+                used[some.device, server][way] += load * inside
     for (name, server), card in used.items():
         for word, load in zip(("send", "receive"), card, strict=True):
             if load > 1 + tolerance:

@@ -8,7 +8,7 @@ stages are laid down one after the other, so that the slices of a DNN lie side b
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from planner.model.cluster import DeviceType
 from planner.model.packing import Geometry, Layout, arranged, geometries, packed, sums_decide
@@ -186,23 +186,50 @@ def locations(problem: Problem, plan: Plan) -> Iterator[Location]:
                 )
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Devices of a type, from number ``first`` on, that hold the same: the placed slices that cover them."""
+
+    device: str
+    first: int
+    devices: int
+    held: tuple[Placed, ...]
+
+
+def alike(plan: Plan, placement: Sequence[Placed]) -> Iterator[Alike]:
+    """Yield the devices in use, those that hold the same together, however many they are.
+
+    >>> from planner.model import *
+    >>> stage = Stage(0, 1, "L4", 2, 7, 1, 9, 0.0, 1.0)
+    >>> plan = Plan("np", "max_min_throughput", "optimal", 1, 1, "", "", 0, "", {},
+    ...             (Pipeline("toy", "toy", 1.0, 0.0, 0.0, (stage,)),))
+    >>> for some in alike(plan, [Placed(0, 0, 0, 0, 3, (0, 1)), Placed(0, 0, 6, 3, 1, (0,))]):
+    ...     print(some.device, some.first, some.devices, [placed.slots for placed in some.held])
+    L4 0 3 [(0, 1)]
+    L4 3 1 [(0,)]
+    """
+    by_type: defaultdict[str, list[Placed]] = defaultdict(list)
+    for placed in placement:
+        by_type[plan.pipelines[placed.pipeline].stages[placed.stage].device].append(placed)
+    for device, found in by_type.items():
+        begin: defaultdict[int, list[Placed]] = defaultdict(list)
+        end: defaultdict[int, list[Placed]] = defaultdict(list)
+        for placed in found:
+            begin[placed.device].append(placed)
+            end[placed.device + placed.devices].append(placed)
+        held: list[Placed] = []
+        for number, following in pairwise(sorted({*begin, *end})):
+            held = [placed for placed in held if placed not in end[number]] + begin[number]
+            if held:
+                yield Alike(device, number, following - number, tuple(held))
+
+
 def devices_used(problem: Problem, plan: Plan) -> Counter[str]:
     """Return the devices of each type on which slices of a plan lie."""
-    used: defaultdict[str, set[int]] = defaultdict(set)
-    for placed in placement_of(problem, plan):
-        stage = plan.pipelines[placed.pipeline].stages[placed.stage]
-        used[stage.device].update(range(placed.device, placed.device + placed.devices))
-    return Counter({name: len(numbers) for name, numbers in used.items()})
-
-
-def tenants(problem: Problem, plan: Plan) -> dict[tuple[str, int], set[tuple[int, int]]]:
-    """Return the stages (pipeline, stage) that have slices on each device (type, number)."""
-    found: defaultdict[tuple[str, int], set[tuple[int, int]]] = defaultdict(set)
-    for placed in placement_of(problem, plan):
-        device = plan.pipelines[placed.pipeline].stages[placed.stage].device
-        for number in range(placed.device, placed.device + placed.devices):
-            found[device, number].add((placed.pipeline, placed.stage))
-    return dict(found)
+    used: Counter[str] = Counter()
+    for some in alike(plan, placement_of(problem, plan)):
+        used[some.device] += some.devices
+    return used
 
 
 def neighbour_grounds(problem: Problem, plan: Plan) -> dict[str, str]:
@@ -212,14 +239,15 @@ def neighbour_grounds(problem: Problem, plan: Plan) -> dict[str, str]:
     tables were measured beside every other model on their devices.
     """
     grounds: dict[str, str] = {}
-    for (name, _), stages in sorted(tenants(problem, plan).items()):
+    for some in alike(plan, placement_of(problem, plan)):
+        stages = {(placed.pipeline, placed.stage) for placed in some.held}
         if len({_loaded(plan, *stage) for stage in stages}) == 1:
             continue
-        ground = problem.cluster.device(name).ground
+        ground = problem.cluster.device(some.device).ground
         if ground == "assumed" and all(_measured_beside(problem, plan, stage, stages) for stage in stages):
             ground = "measured"
-        grounds[name] = "assumed" if "assumed" in (ground, grounds.get(name)) else ground
-    return grounds
+        grounds[some.device] = "assumed" if "assumed" in (ground, grounds.get(some.device)) else ground
+    return dict(sorted(grounds.items()))
 
 
 def _loaded(plan: Plan, pipeline: int, stage: int) -> tuple[str, int, int]:
