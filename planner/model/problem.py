@@ -111,6 +111,11 @@ class Options:
         """Whether what is served must be accurate, or as accurate as possible."""
         return self.objective == "most_accurate" or self.min_accuracy is not None
 
+    @property
+    def bound(self) -> float | None:
+        """The level of the bounds that plans rely on; None where they rely on nominal latencies."""
+        return None if isinstance(self.latency, str) else self.latency.bound
+
 
 @record
 class Problem:
@@ -149,11 +154,11 @@ class Problem:
         Applications are DNNs of their virtual models, and profiles' tables hold the latencies that plans rely on.
         Raises InputError where a bound is missing or an application cannot be planned end to end.
         """
-        if isinstance(self.options.latency, str) and not self.applications:
+        level = self.options.bound
+        if level is None and not self.applications:
             return self
         dnns = [*self.dnns, *(_virtual(application) for application in self.applications)]
-        if not isinstance(self.options.latency, str):
-            level = self.options.latency.bound
+        if level is not None:
             dnns = [replace(dnn, variants=tuple(one.bounded(level) for one in dnn.variants)) for dnn in dnns]
         options = replace(self.options, latency="nominal")
         return replace(self, dnns=tuple(dnns), options=options, applications=())

@@ -140,7 +140,7 @@ def execute_plan(
         rows.append({"dnn": name, "rate_rps": rates_rps[name]} | _write_run(run, out))
         write_table(rows, out / "summary.csv")
         _require_answers(run, out)
-        _measure(run, out, with_comparison)
+        _measure(run, out, with_comparison, loaded.problem.options.bound)
     console.print(f"records and measurements written to {out}", highlight=False, soft_wrap=True)
 
 
@@ -239,7 +239,7 @@ def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
     return said | summary(run.records, round(1e6 * run.settings.warmup_s))
 
 
-def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
+def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float | None) -> None:
     """Write and show what a run measured; raises InputError if its figures or its answers cannot be right."""
     from simulator.executor.compare import compare
     from simulator.executor.hand_over import hand_over
@@ -256,7 +256,7 @@ def _measure(run: Execution, folder: Path, with_comparison: bool) -> None:
     if with_comparison:
         costs = hand_over(run)
         _tell_costs(run, costs)
-        comparison = compare(run, costs)
+        comparison = compare(run, costs, bound)
         write_comparison(comparison, folder)
         _show_comparison(comparison)
     if run.verdict is not None and run.verdict.wrong:

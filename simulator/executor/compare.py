@@ -65,8 +65,12 @@ class Comparison:
         return next(row for row in self.rows if row.quantity == quantity)
 
 
-def compare(execution: Execution, costs: HandOver | None = None) -> Comparison:
-    """Simulate what was run, and put both side by side; ``costs`` are those of handing batches over."""
+def compare(execution: Execution, costs: HandOver | None = None, level: float | None = None) -> Comparison:
+    """Simulate what was run, and put both side by side.
+
+    ``costs`` are those of handing batches over; ``level`` is that of the bounds that the plan relies on, if it does:
+    each stage then tells how many of its batches kept theirs.
+    """
     records = execution.records
     predicted = predict(execution, costs)
     system, window_us = execution.system, execution.window_us
@@ -93,6 +97,11 @@ def compare(execution: Execution, costs: HandOver | None = None) -> Comparison:
                     "points",
                 )
             )
+            if level is not None:
+                kept = _kept_bounds(records, pipeline, stage, window_us)
+                rows.append(
+                    Compared(f"bounds kept by pipeline {pipeline} stage {stage}", "share", level, kept, "points")
+                )
     return Comparison(predicted, records, tuple(rows))
 
 
@@ -155,6 +164,15 @@ def _rate_rps(records: Records, window_us: tuple[int, int]) -> float:
 def _quantiles_ms(predicted: Records, measured: Records, warm_up_us: int, percent: int) -> tuple[float, float]:
     low, high = (quantile(latencies_us(records, warm_up_us), percent / 100) for records in (predicted, measured))
     return low / 1000, high / 1000
+
+
+def _kept_bounds(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
+    """Return the share of a stage's batches that took no longer than planned; NaN without batches."""
+    visits = records.visits[stage]
+    own = (visits.pipeline == pipeline) & (visits.start_us >= window_us[0]) & (visits.end_us < window_us[1])
+    planned_us = records.system.latency_us[pipeline, stage, visits.size[own]]
+    taken_us = visits.end_us[own] - visits.start_us[own]
+    return float(np.mean(taken_us <= planned_us)) if own.any() else float("nan")
 
 
 def _utilisation(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:

@@ -179,6 +179,14 @@ def test_a_slower_stage_shows(make_case) -> None:
     assert latencies.loc[latencies["share"] == 0.5].to_numpy().tolist() == [pytest.approx([0.5, 8.0, 10.0, 60.0])]
 
 
+def test_stages_tell_how_many_batches_kept_their_bounds(make_case) -> None:
+    case = make_case(batch=1, latency_us=8_000, slo_us=60_000)
+    arrivals_us = np.arange(400, dtype=np.int64) * 10_000
+    for stretch, kept in ((1.0, 1.0), (1.5, 0.0)):  # the rehearsal stretches the last stage
+        row = compare(rehearse(case, arrivals_us, stretch=stretch), level=0.95).row("bounds kept by pipeline 0 stage 1")
+        assert (row.predicted, row.measured) == (0.95, kept)
+
+
 def test_differences_have_units() -> None:
     rows = [Compared("a", "ms", 20.0, 21.0, "relative"), Compared("b", "share", 0.99, 0.98, "points")]
     assert [row.text for row in rows] == ["+5.0%", "-1.0 points"]
