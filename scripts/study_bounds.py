@@ -14,7 +14,6 @@ if those had then been measured; `truth`.
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log
 from pathlib import Path
 from time import process_time
 from typing import Annotated
@@ -123,9 +122,7 @@ def completed(truth: Sequence[Profile], fraction: float, seed: int) -> Predictio
     runs = [run for profile in truth for run in runs_of_profile(profile)]
     chosen = np.random.default_rng(seed).permutation(len(runs))[: round(fraction * len(runs))]
     blank = tuple(replace(profile, tables=()) for profile in truth)
-    described = {
-        name: (log(find_device(name).peak_gflops), log(find_device(name).memory_gigabytes_per_s)) for name in GPUS
-    }
+    described = {name: find_device(name).features for name in GPUS}
     batches = {(table.device, table.share): table.batches for profile in truth for table in profile.tables}
     return predict_profiles(Observed(blank, tuple(runs[at] for at in chosen)), GPUS, described, batches)
 

@@ -9,7 +9,6 @@ back: of blocks, and of whole models (the sum of a run's blocks). With `--unit b
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import log
 from pathlib import Path
 from time import process_time
 from typing import Annotated
@@ -73,9 +72,7 @@ def left_out(profiles: Sequence[Profile], gpu: str, unit: str, seed: int) -> Ite
     known = tuple(run for run in runs if run.device != gpu and run.batch in KNOWN_BATCHES)
     new = [run for run in runs if run.device == gpu and run.batch in NEW_BATCHES]
     batches = {(table.device, table.share): table.batches for profile in profiles for table in profile.tables}
-    described = {
-        name: (log(find_device(name).peak_gflops), log(find_device(name).memory_gigabytes_per_s)) for name in GPUS
-    }
+    described = {name: find_device(name).features for name in GPUS}
     predictions = predict_profiles(Observed(blank, known), GPUS, described, batches)
     cells, truth, of_run = predictions.cells.measured(new)
     mean, covariance = predictions.posterior.mean(cells), predictions.posterior.covariance(cells)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,9 +139,7 @@ def _predictions(observed: Observed, devices: Sequence[str], features: bool, lea
     catalogue = device_catalogue()
     described = None
     if features and names <= set(catalogue):
-        described = {
-            name: (log(catalogue[name].peak_gflops), log(catalogue[name].memory_gigabytes_per_s)) for name in names
-        }
+        described = {name: catalogue[name].features for name in names}
     batches = None
     if learn is not None:
         batches = platforms_to_learn(observed, observed.runs, learn, described=described is not None)

@@ -16,7 +16,7 @@ import numpy as np
 
 from planner.completion.additive import fit_additive
 from planner.completion.losses import Loss, loss_slopes, loss_values
-from planner.completion.network import Batch, platform_inputs
+from planner.completion.network import Batch, batch_of, platform_inputs
 from planner.completion.observations import Floats, Ints, Observations, standardised
 from planner.completion.parameters import Array, Parameters, Schedule
 
@@ -84,11 +84,7 @@ class MonolithNetwork:
 
     def batch(self, observations: Observations, weight: float = 1.0) -> Batch:
         """Return rows of one level, as `planner.completion.network.Network.batch` does."""
-        count = observations.level.max(initial=0)
-        beside = np.sort(observations.beside, axis=1)[:, observations.beside.shape[1] - count :]
-        row = observations.platform * self.workloads
-        target = (observations.log_time - self._base.mean).astype(self.parameters.vector.dtype)
-        return Batch(target, row + observations.workload, row[:, None] + beside, weight)
+        return batch_of(observations, self._base.mean, self.parameters.vector.dtype, weight)
 
     def predict(self, observations: Observations, head: int = 0) -> Floats:
         """Return the predicted log time of each row."""

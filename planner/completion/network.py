@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from planner.completion.additive import Additive, fit_additive
 from planner.completion.losses import Loss, loss_slopes, loss_values
@@ -137,17 +138,8 @@ class Network:
 
     def batch(self, observations: Observations, weight: float = 1.0) -> Batch:
         """Return rows of one level in the form that `add_loss` takes."""
-        count = observations.level.max(initial=0)
-        beside = np.sort(observations.beside, axis=1)[:, observations.beside.shape[1] - count :]  # -1 comes first
-        if not self.architecture.terms:
-            beside = beside[:, :0]
-        row = observations.platform * self.workloads
-        return Batch(
-            (observations.log_time - self._base.mean).astype(self.parameters.vector.dtype),
-            row + observations.workload,
-            row[:, None] + beside,
-            weight,
-        )
+        rows = observations if self.architecture.terms else observations.alone()
+        return batch_of(rows, self._base.mean, self.parameters.vector.dtype, weight)
 
     def loss_and_gradient(self, batches: Sequence[Batch], loss: Loss) -> float:
         """Return the weighted mean loss over batches and heads; leave its gradient in ``parameters.gradient``."""
@@ -257,6 +249,15 @@ class Network:
                 for other in batch.others.T:
                     by_part[1 + terms + term] += np.bincount(other, pressing, cells)
         return total, derivative
+
+
+def batch_of(observations: Observations, mean: float, dtype: DTypeLike, weight: float) -> Batch:
+    """Return rows of one level as a batch; log times are told from ``mean`` on."""
+    others = np.sort(observations.beside, axis=1)  # -1, where nobody is, comes first
+    beside = others[:, others.shape[1] - observations.level.max(initial=0) :]
+    row = observations.platform * len(observations.workloads)
+    target = (observations.log_time - mean).astype(dtype)
+    return Batch(target, row + observations.workload, row[:, None] + beside, weight)
 
 
 def platform_inputs(observations: Observations, factor_scale: float) -> Floats:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+from math import log
 from typing import Any, Literal
 
 from planner.model import DeviceType, InputError
@@ -66,6 +67,11 @@ class CatalogueDevice:
     def peak_gflops(self) -> float:
         """Peak rate in the assumed precision."""
         return {"fp32": self.fp32_gflops, "tf32": self.tf32_gflops, "fp16": self.fp16_gflops}[self.precision]
+
+    @property
+    def features(self) -> tuple[float, float]:
+        """Logarithms of the peak rate and of the bandwidth: what completion knows of a device that was not measured."""
+        return log(self.peak_gflops), log(self.memory_gigabytes_per_s)
 
     @property
     def element_bytes(self) -> int:
