@@ -7,6 +7,7 @@ gives profiles (`profiles`), profiles of bounds (`bounded`), and what to measure
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -84,6 +85,8 @@ class Predictions:
             q in place of `margin`'s, for bounds calibrated on what plans chose (`planner.completion.paths`).
         """
         q = self.margin(level, kind) if margin is None else margin
+        if not isfinite(q):
+            raise InputError(f"margin: expected a finite number of sigmas, got {q}; calibrate it on more plans")
         calibrated = f"calibrated on {len(self.runs)} runs" if margin is None else "calibrated on stages of plans"
 
         def bound(run: Predicted) -> Floats:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import field, replace
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from planner.model.applications import Application, Percent, check_accuracy, virtual_models
+from planner.model.applications import Application, Percent, Task, check_accuracy, virtual_models
 from planner.model.cluster import Cluster, Positive
 from planner.model.errors import InputError
 from planner.model.profile import Profile
@@ -23,6 +23,8 @@ GIVEN_RATES: tuple[Objective, ...] = (*MINIMISED, "most_accurate")
 CardSharing = Literal["own", "larger"]
 
 DeviceSharing = Literal["own", "shared"]
+
+Served = TypeVar("Served", "Dnn", Task)
 
 
 @record
@@ -157,11 +159,14 @@ class Problem:
         level = self.options.bound
         if level is None and not self.applications:
             return self
-        dnns = [*self.dnns, *(_virtual(application) for application in self.applications)]
+        dnns, applications = self.dnns, self.applications
         if level is not None:
-            dnns = [replace(dnn, variants=tuple(one.bounded(level) for one in dnn.variants)) for dnn in dnns]
-        options = replace(self.options, latency="nominal")
-        return replace(self, dnns=tuple(dnns), options=options, applications=())
+            dnns = tuple(_bounded(dnn, level) for dnn in dnns)
+            applications = tuple(
+                replace(one, tasks=tuple(_bounded(task, level) for task in one.tasks)) for one in applications
+            )
+        dnns = (*dnns, *(_virtual(application) for application in applications))
+        return replace(self, dnns=dnns, options=replace(self.options, latency="nominal"), applications=())
 
     def slack_us(self, dnn: Dnn) -> int:
         """Return the part of the SLO (µs) that is kept free: round(fraction · SLO)."""
@@ -183,6 +188,11 @@ class Problem:
         if next_device is None or self.options.card_sharing == "own":
             return own
         return max(own, self.cluster.device(next_device).devices_per_server)
+
+
+def _bounded(served: Served, level: float) -> Served:
+    """Return a DNN, or a task of an application, whose variants hold the latencies that plans rely on at a level."""
+    return replace(served, variants=tuple(variant.bounded(level) for variant in served.variants))
 
 
 def _virtual(application: Application) -> Dnn:

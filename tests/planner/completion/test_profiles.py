@@ -10,7 +10,19 @@ from planner.completion.cells import platforms_to_learn
 from planner.completion.gaussian import Component, Effects, Posterior, fit_effects, next_measurements, reduced
 from planner.completion.paths import Predicted, block_scores, path_scores, plan_scores, sum_sigma
 from planner.completion.profiles import predict_profiles
-from planner.model import InputError, LatencyTable, Provenance
+from planner.model import (
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyBound,
+    LatencyTable,
+    Network,
+    Options,
+    Problem,
+    Provenance,
+)
+from planner.model.applications import Application, Task
 from planner.model.observed import Observed, Run, runs_of_profile
 
 TRUTH = profiles()
@@ -232,3 +244,15 @@ def test_plans_rely_on_bounds_where_numbers_are_estimated():
     assert [one.latency_us[0][0] for one in view.tables] == [15, 10]
     with pytest.raises(InputError, match=r"no bound of level 0.9 for A 1/1.*has levels \[0.95\]"):
         profile.bounded(0.9)
+
+
+def test_problems_and_applications_are_planned_with_bounds():
+    table = LatencyTable("A", 1, (1,), ((10,) * 6,), Provenance("estimated", "roofline"))
+    bound = replace(table, latency_us=((15,) * 6,), provenance=Provenance("bound", "by hand", level=0.95))
+    profile = replace(TRUTH[0], tables=(table,), bounds=(bound,), input_bytes=8)
+    cluster = Cluster((DeviceType("A", 1),), Network(10))
+    chain = Application("chain", 1e6, (Task("one", (profile,)), Task("two", (profile,))))
+    problem = Problem(cluster, (Dnn("net", 1e6, (profile,)),), Options(latency=LatencyBound(0.95)), (chain,))
+    for dnn in problem.planned.dnns:
+        assert {value for row in dnn.variants[0].tables[0].latency_us for value in row} == {15}
+    assert problem.planned.planned is problem.planned
