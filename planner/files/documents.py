@@ -8,6 +8,7 @@ expected. A problem file may hold a path, relative to itself, wherever it needs 
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,16 +147,32 @@ def _resolve(path: Path, problem: dict[str, Any]) -> None:
     """Put the documents that a problem file refers to by path in their places."""
     if isinstance(problem.get("cluster"), str):
         problem["cluster"] = asdict(load_cluster(path.parent / problem["cluster"]))
-    dnns = problem.get("dnns")
-    for number, dnn in enumerate(dnns if isinstance(dnns, list) else []):
-        if not isinstance(dnn, dict) or not isinstance(dnn.get("variants"), list):
-            continue
-        for index, variant in enumerate(dnn["variants"]):
+    for where, holder in _holders_of_variants(problem):
+        for index, variant in enumerate(holder["variants"]):
             if isinstance(variant, str):
                 try:
-                    dnn["variants"][index] = asdict(load_profile(path.parent / variant))
+                    holder["variants"][index] = asdict(load_profile(path.parent / variant))
                 except InputError as error:
-                    raise InputError(f"{path}: dnns[{number}].variants[{index}]: {error}") from None
+                    raise InputError(f"{path}: {where}.variants[{index}]: {error}") from None
+
+
+def _holders_of_variants(problem: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what may name profiles by path, DNNs and the tasks of applications, with where each stands."""
+    for number, dnn in _records(problem, "dnns"):
+        if isinstance(dnn.get("variants"), list):
+            yield f"dnns[{number}]", dnn
+    for number, application in _records(problem, "applications"):
+        for task_number, task in _records(application, "tasks"):
+            if isinstance(task.get("variants"), list):
+                yield f"applications[{number}].tasks[{task_number}]", task
+
+
+def _records(parent: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the tables in a list with their numbers; what is of another kind is told by validation."""
+    entries = parent.get(key)
+    for number, entry in enumerate(entries if isinstance(entries, list) else []):
+        if isinstance(entry, dict):
+            yield number, entry
 
 
 _WORDS = {"greater_than_equal": "ge", "greater_than": "gt", "less_than_equal": "le", "less_than": "lt"}

@@ -48,7 +48,10 @@ def plan_accuracy(problem: Problem, pipelines: Iterable[Pipeline]) -> Mapping[st
     return accuracy
 
 
-def mean_accuracy(problem: Problem, accuracy: Mapping[str, float]) -> float:
-    """Return the mean over all requests, DNNs counting by their rates: the objective ``most_accurate``."""
-    total_rps = sum(dnn.rate_rps or 0.0 for dnn in problem.dnns)
-    return sum((dnn.rate_rps or 0.0) * accuracy.get(dnn.name, 0.0) for dnn in problem.dnns) / total_rps
+def mean_accuracy(rates_rps: Mapping[str, float], accuracy: Mapping[str, float]) -> float:
+    """Return the mean over all requests, DNNs counting by their rates: the objective ``most_accurate``.
+
+    >>> mean_accuracy({"a": 10.0, "b": 30.0}, {"a": 60.0, "b": 80.0})
+    75.0
+    """
+    return sum(rate * accuracy.get(name, 0.0) for name, rate in rates_rps.items()) / sum(rates_rps.values())

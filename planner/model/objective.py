@@ -38,7 +38,7 @@ def objective_value(
     if objective == "max_weighted_throughput":
         return sum(dnn.weight * throughput_rps.get(dnn.name, 0.0) for dnn in problem.dnns)
     if objective == "most_accurate":
-        return mean_accuracy(problem, accuracy or {})
+        return mean_accuracy({dnn.name: dnn.rate_rps or 0.0 for dnn in problem.dnns}, accuracy or {})
     if objective == "fewest_devices":
         return float(sum(devices.values()))
     if objective == "least_energy":

@@ -20,6 +20,8 @@ class Architecture:
     """How to build a network, its usual image (height and width), and its published size for 1,000 classes.
 
     ``parameters`` counts what an inference needs, ``macs`` multiply-accumulates of one image; ``source`` cites both.
+    ``top1_percent`` is the published share of ImageNet's validation images whose class the trained network names;
+    ``top1_source`` says of which weights.
     """
 
     build: Callable[[NetworkBuilder, int], ir.Value]
@@ -27,34 +29,46 @@ class Architecture:
     parameters: float
     macs: float
     source: str
+    top1_percent: float
+    top1_source: str
 
 
 TORCHVISION = (
     "torchvision 0.21, weights' meta data (num_params; _ops, its pages' GFLOPS, which count multiply-accumulates)"
 )
 
+TORCHVISION_V1 = "torchvision 0.21, acc@1 of the weights IMAGENET1K_V1"
+
 ARCHITECTURES = {
-    "alexnet": Architecture(build_alexnet, 224, 61_100_840, 0.714e9, TORCHVISION),
-    "convnext_large": Architecture(build_convnext_large, 224, 197_767_336, 34.36e9, TORCHVISION),
+    "alexnet": Architecture(build_alexnet, 224, 61_100_840, 0.714e9, TORCHVISION, 56.522, TORCHVISION_V1),
+    "convnext_large": Architecture(
+        build_convnext_large, 224, 197_767_336, 34.36e9, TORCHVISION, 84.414, TORCHVISION_V1
+    ),
     "inception_v3": Architecture(
         build_inception_v3,
         299,
         23_851_784,
         5.713e9,
         f"Keras applications (without auxiliary classifier); {TORCHVISION}",
+        77.294,
+        TORCHVISION_V1,
     ),
-    "mobilenet_v2": Architecture(build_mobilenet_v2, 224, 3_504_872, 0.30e9, TORCHVISION),
+    "mobilenet_v2": Architecture(build_mobilenet_v2, 224, 3_504_872, 0.30e9, TORCHVISION, 71.878, TORCHVISION_V1),
     "repvgg_b3": Architecture(
         build_repvgg_b3,
         224,
         110.96e6,
         26.2e9,
         "Ding et al. 2021, RepVGG, table 4 (merged for inference); OpenVINO's model zoo: 52.44 GFLOPs",
+        80.50,
+        "OpenVINO's model zoo, repvgg-b3 (200 epochs)",
     ),
-    "resnet18": Architecture(build_resnet18, 224, 11_689_512, 1.814e9, TORCHVISION),
-    "resnet50": Architecture(build_resnet50, 224, 25_557_032, 4.089e9, TORCHVISION),
-    "vgg16": Architecture(build_vgg16, 224, 138_357_544, 15.47e9, TORCHVISION),
-    "wide_resnet101_2": Architecture(build_wide_resnet101_2, 224, 126_886_696, 22.753e9, TORCHVISION),
+    "resnet18": Architecture(build_resnet18, 224, 11_689_512, 1.814e9, TORCHVISION, 69.758, TORCHVISION_V1),
+    "resnet50": Architecture(build_resnet50, 224, 25_557_032, 4.089e9, TORCHVISION, 76.13, TORCHVISION_V1),
+    "vgg16": Architecture(build_vgg16, 224, 138_357_544, 15.47e9, TORCHVISION, 71.592, TORCHVISION_V1),
+    "wide_resnet101_2": Architecture(
+        build_wide_resnet101_2, 224, 126_886_696, 22.753e9, TORCHVISION, 78.848, TORCHVISION_V1
+    ),
 }
 
 
@@ -65,6 +79,15 @@ def model_names() -> tuple[str, ...]:
     True
     """
     return (*ARCHITECTURES, *LIGHT_MODELS)
+
+
+def top1_percents() -> dict[str, float]:
+    """Return the published top-1 accuracy (percent) of every architecture, as tasks and DNNs state it.
+
+    >>> top1_percents()["resnet50"]
+    76.13
+    """
+    return {name: architecture.top1_percent for name, architecture in ARCHITECTURES.items()}
 
 
 def build_architecture(
