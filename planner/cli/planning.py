@@ -36,14 +36,20 @@ class Scheduler(StrEnum):
 
 
 class Against(StrEnum):
-    """What a front weighs throughput against."""
+    """What a front weighs throughput against, or (ACCURACY) that cost is weighed against."""
 
     LATENCY = "latency"
     COST = "cost"
     ENERGY = "energy"
+    ACCURACY = "accuracy"
 
 
-PRICES = {Against.LATENCY: "slo_factor", Against.COST: "cost_per_hour", Against.ENERGY: "watts"}
+PRICES = {
+    Against.LATENCY: "slo_factor",
+    Against.COST: "cost_per_hour",
+    Against.ENERGY: "watts",
+    Against.ACCURACY: "cost_per_hour",
+}
 SHOWN_DEVICES = 40  # so many devices are listed with what lies on them; a plan's file has them all
 
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
@@ -124,19 +130,19 @@ def explain(problem: ProblemFile) -> None:
 def front(
     problem: ProblemFile,
     against: Annotated[
-        Against, typer.Option(help="What throughput is weighed against: latency (all SLOs), cost or energy.")
+        Against, typer.Option(help="Throughput against latency (all SLOs), cost or energy; or cost against accuracy.")
     ],
     factors: Annotated[
         str, typer.Option(help="Against latency: what to multiply every SLO with.")
     ] = "0.5,0.6,0.7,0.8,0.9,1,1.25,1.5,2",
-    steps: Annotated[int, typer.Option(min=1, help="Against cost or energy: throughputs up to the largest.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Else: throughputs up to the largest, or budgets.")] = 10,
     backend: BackendOption = "highs",
     gap: GapOption = 1e-6,
     time_limit: TimeLimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Write the front (CSV) to this file.")] = None,
 ) -> None:
-    """Show what more throughput costs: the Pareto front against latency, cost or energy."""
-    from planner.planning import cost_front, energy_front, latency_front
+    """Show what more throughput costs in latency, money or energy, or more accuracy in money: the Pareto front."""
+    from planner.planning import accuracy_front, cost_front, energy_front, latency_front
 
     asked = load_problem(problem)
     with errors.status(f"planning the front against {against}"):
@@ -144,7 +150,8 @@ def front(
         if against is Against.LATENCY:
             points = latency_front(asked, _numbers(factors), **options)
         else:
-            points = (cost_front if against is Against.COST else energy_front)(asked, steps, **options)
+            fronts = {Against.COST: cost_front, Against.ENERGY: energy_front, Against.ACCURACY: accuracy_front}
+            points = fronts[against](asked, steps, **options)
     price = PRICES[against]
     beside = [_beside(asked, against, point.plan) for point in points]
     rows = [
@@ -160,8 +167,10 @@ def front(
 
 
 def _beside(problem: Problem, against: Against, made: Plan) -> dict[str, str]:
-    """Return cost beside energy and energy beside cost, where they are known for every device type."""
+    """Return accuracy where it was asked for, cost beside energy and energy beside cost where both are known."""
     types = problem.cluster.device_types
+    if against is Against.ACCURACY:
+        return {"accuracy_percent": f"{made.value:.6g}"}
     if against is Against.COST and watts_known(problem, [device.name for device in types]):
         return {"watts": f"{made.watts or 0.0:.6g}"}
     if against is Against.ENERGY and all(device.price_per_hour is not None for device in types):
@@ -185,13 +194,13 @@ def show(problem: Problem, made: Plan) -> None:
             table.add_row(
                 dnn.name if number == 0 else "",
                 f"{dnn.slo_us / 1000:.2f}" if number == 0 else "",
-                _stages(pipeline),
+                f"{pipeline.variant}: " * (len(dnn.variants) > 1) + _stages(pipeline),
                 str(pipeline.batch),
                 f"{pipeline.latency_us / 1000:.2f}",
                 f"{pipeline.throughput_rps:.2f}",
             )
     console.print(table)
-    for line in (_devices(problem, made), *_tenants(problem, made), *_neighbours(made), *_watts(made)):
+    for line in (_devices(problem, made), *_tenants(problem, made), *_neighbours(made), *_watts(made), *_worth(made)):
         console.print(line, highlight=False, soft_wrap=True)
     bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
     console.print(
@@ -211,6 +220,14 @@ def _stages(pipeline: Pipeline) -> str:
         f"{f' in parts of {stage.batch}' if stage.batch != pipeline.batch else ''}"
         for stage in pipeline.stages
     )
+
+
+def _worth(made: Plan) -> Iterator[str]:
+    """Yield what the plan costs and how accurate it serves each DNN, where these are known."""
+    if made.accuracy:
+        yield "accuracy: " + ", ".join(f"{name} {percent:.2f} %" for name, percent in made.accuracy.items())
+    if made.cost_per_hour is not None:
+        yield f"cost per hour: {made.cost_per_hour:g}"
 
 
 def _devices(problem: Problem, made: Plan) -> str:

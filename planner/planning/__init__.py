@@ -3,13 +3,14 @@
 from planner.planning.answers.changes import slices_started
 from planner.planning.answers.explain import Explanation, explain
 from planner.planning.api import make_plan
-from planner.planning.fronts import Point, cost_front, energy_front, latency_front
+from planner.planning.fronts import Point, accuracy_front, cost_front, energy_front, latency_front
 from planner.planning.pipelines.reach import LeastSlo
 
 __all__ = [
     "Explanation",
     "LeastSlo",
     "Point",
+    "accuracy_front",
     "cost_front",
     "energy_front",
     "explain",

@@ -1,4 +1,4 @@
-"""Pareto fronts: what throughput costs in latency, in money, and in energy."""
+"""Pareto fronts: what throughput costs in latency, in money, and in energy; what accuracy costs in money."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from planner.model import InputError, Plan, Problem
+from planner.model.objective import price_per_hour
 from planner.model.problem import Objective
 from planner.planning.api import make_plan
 from planner.planning.baselines import with_x0
@@ -121,6 +122,57 @@ def energy_front(problem: Problem, steps: int = 10, **options: Any) -> tuple[Poi
     [(120.0, 200.0), (240.0, 400.0)]
     """
     return _front_of(problem, "least_energy", steps, **options)
+
+
+def accuracy_front(problem: Problem, steps: int = 10, **options: Any) -> tuple[Point, ...]:
+    """Return the most accurate plans for growing budgets, from the cheapest plan to the most accurate one.
+
+    Parameters
+    ----------
+    problem
+        With a price per device type, a rate per DNN or application and an accuracy per variant; its own objective and
+        budget do not matter.
+    steps
+        The budgets are evenly spaced between what the cheapest plan costs and the price of the whole cluster; those
+        that gain nothing over a smaller one are left out. What a plan costs and how accurate it is stand in it
+        (``cost_per_hour``, ``value``).
+    options
+        Passed on to `planner.planning.make_plan`.
+
+    Raises
+    ------
+    InputError
+        The rates cannot be served, or a price, rate or accuracy is missing.
+
+    Examples
+    --------
+    An L4 serves 200 requests/s of the small variant, or 100 of the large one:
+
+    >>> from planner.model import *
+    >>> measured = Provenance("measured", "by hand")
+    >>> small, large = (
+    ...     Profile(name, (Block((name,)),), (), (LatencyTable("L4", 1, (1,), ((us,),), measured),))
+    ...     for name, us in (("small", 5_000), ("large", 10_000))
+    ... )
+    >>> dnn = Dnn("photos", 50_000, (small, large), rate_rps=200.0, accuracy={"small": 60.0, "large": 80.0})
+    >>> cluster = Cluster((DeviceType("L4", 3, price_per_hour=1.0),), Network(10))
+    >>> [(point.price, point.plan.value) for point in accuracy_front(Problem(cluster, (dnn,)), steps=4)]
+    [(1.0, 60.0), (2.0, 80.0)]
+    """
+    if steps < 1:
+        raise InputError(f"steps: expected at least 1, got {steps}")
+    known = with_x0(problem.planned)
+    free = replace(known.options, budget_per_hour=None, min_accuracy=None)
+    least = make_plan(replace(known, options=replace(free, objective="least_cost")), **options).value
+    whole = sum(price_per_hour(known, device.name) * device.count for device in known.cluster.device_types)
+    points: list[Point] = []
+    for step in range(steps):
+        budget = least + (whole - least) * step / max(1, steps - 1)
+        limited = replace(free, objective="most_accurate", budget_per_hour=budget * (1 + 1e-9) or None)
+        plan = make_plan(replace(known, options=limited), **options)
+        if not points or plan.value > points[-1].plan.value * (1 + 1e-6):
+            points.append(Point(plan.cost_per_hour or 0.0, _throughput_rps(known, plan), plan))
+    return tuple(points)
 
 
 def _front_of(problem: Problem, objective: Objective, steps: int, **options: Any) -> tuple[Point, ...]:

@@ -9,7 +9,8 @@ max-min, its rate where rates are given, else what it has. That leaves a problem
 over the formulation of `planner.planning.programme.milp`, with open_c binary and most_{c,s} = count_g · k. Of equally
 many pipelines those with the fewest stages are taken.
 
-Devices that DNNs share are counted for all of them together, and pipelines are left as they are.
+Devices that DNNs share are counted for all of them together, and so are those of plans that money or accuracy limits;
+their pipelines are the given ones, less those that nothing needs.
 
 Deviation: devices are not exchanged between DNNs, which would couple them again; on PPipe's 24 MAF'19 problems it costs
 one device in one of them, and takes 0.1 s instead of seconds. Nor are candidates looked at beyond the `LARGEST` that
@@ -42,9 +43,7 @@ def canonical(
     """
     clock = Clock(limits)
     sizing = sizing.merged()
-    if problem.options.limited:
-        return sizing
-    if problem.options.device_sharing == "shared":
+    if problem.options.limited or problem.options.device_sharing == "shared":
         return _fewest_together(problem, sizing, backend, clock)
     found: list[Sized] = []
     layouts: dict[Pool, tuple[Layouts, ...]] = {}

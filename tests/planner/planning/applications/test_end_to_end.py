@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from math import ceil
 
 import numpy as np
@@ -27,7 +27,7 @@ from planner.model import (
 from planner.model.accuracy import plan_accuracy
 from planner.model.applications import combined_accuracy
 from planner.model.check import check
-from planner.planning import make_plan
+from planner.planning import accuracy_front, make_plan
 
 MEASURED = Provenance("measured", "by hand")
 
@@ -166,6 +166,25 @@ def test_more_money_never_buys_less_and_asking_for_less_accuracy_never_costs_mor
     assert costs[-1] <= (best.cost_per_hour or 0) + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_front_of_accuracy_holds_the_best_plan_of_every_budget(seed: int) -> None:
+    problem = random_problem(seed)
+    points = accuracy_front(problem, steps=5)
+    assert all(one.plan.value < two.plan.value for one, two in pairwise(points))
+    for budget in (2.5, 4.0, 6.1):
+        try:
+            best = make_plan(replace(problem, options=replace(problem.options, budget_per_hour=budget))).value
+        except InputError:
+            continue
+        within = [point.plan.value for point in points if point.price <= budget + 1e-9]
+        assert max(within, default=0.0) <= best + 1e-6
+    assert points[-1].plan.value == pytest.approx(
+        make_plan(replace(problem, options=replace(problem.options, budget_per_hour=None))).value
+    )
+    with pytest.raises(InputError, match="steps: expected at least 1, got 0"):
+        accuracy_front(problem, 0)
+
+
 def test_a_stage_may_span_a_seam_by_hand() -> None:
     """Two tasks of 2 ms each; one device serves both in a stage of 4 ms: 250 requests/s, accuracy 0.8 · 0.5."""
     tasks = tuple(
@@ -178,6 +197,17 @@ def test_a_stage_may_span_a_seam_by_hand() -> None:
     stage = plan.pipelines[0].stages[0]
     assert (plan.pipelines[0].variant, stage.first_block, stage.last_block, stage.slices) == ("m0+m1", 0, 2, 1)
     assert plan.accuracy == {"app": pytest.approx(40.0)}
+
+
+def test_a_most_accurate_plan_uses_no_device_in_vain() -> None:
+    """One device serves 250 requests/s by the only choice; the other nine stay idle."""
+    task = Task("t", (profile("m", {"A": [2000]}), profile("n", {"A": [1000]})), {"m": 80.0, "n": 50.0})
+    application = Application("app", 20_000, (task,), rate_rps=250.0)
+    options = Options("most_accurate", slack_fraction=0.0, batch_building_factor=0)
+    problem = Problem(Cluster((DeviceType("A", 10),), Network(10)), (), options, (application,))
+    plan = make_plan(problem)
+    assert [(one.variant, one.stages[0].slices) for one in plan.pipelines] == [("m", 1)]
+    assert plan.value == pytest.approx(80.0)
 
 
 def test_requests_go_to_the_most_accurate_pipelines_first() -> None:
