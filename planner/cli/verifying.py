@@ -77,7 +77,10 @@ def verify(
     rows = [_row(way, yardstick) for way in ways]
     source = f"random, seed {seed}" if inputs is None else str(inputs)
     if out is not None:
-        write_csv(out, [("model", *COLUMNS, "inputs"), *((graph.name, *row, source) for row in rows)])
+        asked = "" if tolerance is None else f"{tolerance:g}"
+        write_csv(
+            out, [("model", *COLUMNS, "tolerance", "inputs"), *((graph.name, *row, asked, source) for row in rows)]
+        )
     allowed = "by its own noise" if tolerance is None else f"a tolerance of {tolerance:g}"
     console.print(
         f"{graph.name}: {len(yardstick.answers)} samples ({source}), answers compared with the file's, {allowed}",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from planner.model import InputError
 from planner.profiling.runtime import open_session, run_model
 
 Tensors = Mapping[str, np.ndarray]
@@ -96,7 +97,10 @@ def _threshold(model: ir.Model, output: ir.Value) -> Threshold | None:
     if not _is_float(scores):
         return None
     tail = ir.Model(ir.convenience.extract(model.graph, [scores], [output]), ir_version=model.ir_version)
-    return Threshold(str(scores.name), open_session(tail, optimise=False))
+    try:
+        return Threshold(str(scores.name), open_session(tail, optimise=False))
+    except InputError:  # layers that cannot be run apart from the others
+        return None
 
 
 def _is_float(value: ir.Value) -> bool:

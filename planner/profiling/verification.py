@@ -174,10 +174,8 @@ def measure_yardstick(
         capped = largest([noise[name], floors[name]]).times(TIMES_BATCH)
         noise[name] = largest([noise[name], apart if apart.within(capped) else NONE])
     _require_quiet(noise, graph.name)
-    if tolerance is None:
-        allowed = {name: largest([floors[name], noise[name].times(TIMES_NOISE)]) for name in numbers}
-    else:
-        allowed = dict.fromkeys(numbers, Difference(tolerance, tolerance))
+    usual = {name: largest([floors[name], noise[name].times(TIMES_NOISE)]) for name in numbers}
+    allowed = usual if tolerance is None else dict.fromkeys(numbers, Difference(tolerance, tolerance))
     sizes = {name: max(_magnitude(answer[name]) for answer in answers) for name in numbers}
     return Yardstick(
         answers=[{name: answer[name] for name in names} for answer in answers],
@@ -186,7 +184,7 @@ def measure_yardstick(
         allowed={name: allowed[name] for name in numbers if name in names},
         ties=ties,
         scores=answers,
-        margins={name: 2 * allowed[name].largest * sizes[name] for name in numbers},
+        margins={name: 2 * usual[name].largest * sizes[name] for name in numbers},
         tolerance=tolerance,
     )
 

@@ -237,7 +237,7 @@ def test_a_tolerance_takes_the_place_of_the_noise_for_numbers_alone() -> None:
     strict, loose = Case(deep(), 1e-12), Case(deep(), 0.5)
     spoilt = {"y": strict.answers()["y"] * np.float32(1.01)}
     assert (strict.wrong(spoilt), loose.wrong(spoilt)) == (BATCH, 0)
-    label = Case(labels(), 0.0)
+    label = Case(labels(), 0.5)
     assert label.wrong({"label": (label.answers()["label"] + 1) % 4}) == BATCH
 
 
