@@ -9,17 +9,18 @@ it rounds activations to bytes, in some graphs and not in others). Such parts an
 without, which is no fault of the split: where they are right without, that much is allowed with them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx_ir as ir
 
 from planner.profiling.differences import NONE, Difference, difference, equal, largest
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.runtime import open_session, run_model
 from planner.profiling.samples import Tensors, join, take
 from planner.profiling.split import Part, extract_parts, run_chain
-from planner.profiling.verification import Yardstick
+from planner.profiling.verification import Yardstick, floors_of
 
 BATCH = 2  # requests of a batch: enough to tell rows that are mixed up
 
@@ -75,27 +76,47 @@ def try_cuts(
         onnxruntime refuses a part, or what another one made for it.
     """
     feeds = join(graph, samples, range(batch))
-    ways = CutsTried(False, len(cuts)), CutsTried(True, len(cuts))
-    wholes = [run_parts(graph, [0], feeds, optimise=way.optimised) for way in ways]
+    plain, optimised = CutsTried(False, len(cuts)), CutsTried(True, len(cuts))
+    wholes = [run_parts(graph, [0], feeds, optimise=way.optimised) for way in (plain, optimised)]
+    exact = _computes_exactly(graph)
     for cut in [0, *cuts]:
-        halves = [run_parts(graph, [0, cut], feeds, optimise=way.optimised) for way in ways] if cut else wholes
-        moves = moved_by(graph, halves[0], halves[1], batch, yardstick.noise)
-        for way, whole, made in zip(ways, wholes, halves, strict=True):
-            way.equal += cut > 0 and all(equal(made[name], whole[name]) for name in graph.outputs)
-            answers = [take_all(graph, made, at, batch) for at in range(batch)]
+        made = (
+            [run_parts(graph, [0, cut], feeds, optimise=way.optimised) for way in (plain, optimised)] if cut else wholes
+        )
+        moves = moved_by(graph, made[0], made[1], batch, yardstick.scales)
+        for way, whole, own in zip((plain, optimised), wholes, made, strict=True):
+            answers = [take_all(graph, own, at, batch) for at in range(batch)]
+            way.equal += cut > 0 and all(equal(own[name], whole[name]) for name in graph.outputs)
             way.worst = largest([way.worst, *(yardstick.judge(at, each).worst for at, each in enumerate(answers))])
             why = _first_wrong(yardstick, answers)
-            if (
-                why
-                and way.optimised
-                and cut not in ways[0].wrong
-                and not _first_wrong(yardstick.widened(moves), answers)
-            ):
-                way.moved += 1
-            elif why:
+            if way is plain and exact:
+                why = why or _apart(graph, own, whole, yardstick)
+            if way is optimised and why and cut not in plain.wrong:
+                why = _first_wrong(yardstick.widened(moves), answers)
+                way.moved += not why
+            if why:
                 way.wrong[cut] = why
         progress()
-    return ways
+    return plain, optimised
+
+
+def _computes_exactly(graph: ModelGraph) -> bool:
+    """Tell whether every layer alone computes what it does within the whole; onnxruntime widens half precision."""
+    halves = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+    return not any(graph.tensors[name].dtype in halves for layer in graph.layers for name in layer.outputs)
+
+
+def _apart(graph: ModelGraph, made: Tensors, whole: Tensors, yardstick: Yardstick) -> str:
+    """Return how parts without optimisations differ from the whole without them, by more than their types allow.
+
+    Both compute every layer alike, so that this finds what is wrong even where a model's noise is loud.
+    """
+    floors = floors_of(graph)
+    for name, scale in yardstick.scales.items():
+        gap = difference(made[name], whole[name], scale)
+        if not gap.within(largest([floors[name], yardstick.allowed[name]] if yardstick.tolerance else [floors[name]])):
+            return f"output {name!r} is {gap.largest:.2g} from the unsplit model's, which the same layers make"
+    return ""
 
 
 def _first_wrong(yardstick: Yardstick, answers: Sequence[Tensors]) -> str:
@@ -114,11 +135,14 @@ def run_parts(graph: ModelGraph, starts: Sequence[int], feeds: Tensors, *, optim
 
 
 def moved_by(
-    graph: ModelGraph, plain: Tensors, optimised: Tensors, batch: int, names: Iterable[str]
+    graph: ModelGraph, plain: Tensors, optimised: Tensors, batch: int, scales: Mapping[str, Difference]
 ) -> dict[str, Difference]:
-    """Return how far optimisations move the answers to a batch, at most, per output and request."""
+    """Return how far optimisations move the answers to a batch, at most, per output and relative to its scale."""
     pairs = [(take_all(graph, optimised, at, batch), take_all(graph, plain, at, batch)) for at in range(batch)]
-    return {name: largest([difference(mine[name], theirs[name]) for mine, theirs in pairs]) for name in names}
+    return {
+        name: largest([difference(mine[name], theirs[name], scale) for mine, theirs in pairs])
+        for name, scale in scales.items()
+    }
 
 
 def take_all(graph: ModelGraph, made: Tensors, position: int, batch: int) -> dict[str, np.ndarray]:

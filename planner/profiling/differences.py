@@ -1,7 +1,7 @@
 """How far tensors are from each other.
 
 Differences are measured twice: the largest one relative to the largest magnitude, and the root mean square relative to
-the tensor's own. The second sees what is wrong everywhere a little, the first what is wrong in one place.
+the tensors' own. The second sees what is wrong everywhere a little, the first what is wrong in one place.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,25 @@ def largest(differences: Sequence[Difference]) -> Difference:
     )
 
 
-def difference(got: np.ndarray, expected: np.ndarray) -> Difference:
+def scale_of(tensors: Sequence[np.ndarray]) -> Difference:
+    """Return the largest magnitude in some tensors, and the largest root mean square of one of them.
+
+    >>> scale_of([np.array([3.0, -4.0]), np.array([1.0, np.nan])])
+    Difference(largest=4.0, rms=3.5355339059327378)
+    """
+    found = [NONE]
+    for tensor in tensors:
+        size = np.abs(tensor.astype(np.complex128 if np.iscomplexobj(tensor) else np.float64))
+        size = size[np.isfinite(size)]
+        if size.size:
+            found.append(Difference(float(size.max()), float(np.sqrt(np.mean(size**2)))))
+    return largest(found)
+
+
+def difference(got: np.ndarray, expected: np.ndarray, scale: Difference | None = None) -> Difference:
     """Return how far a tensor is from another one of numbers; `ANY` where no number says so.
+
+    It is relative to a ``scale`` (`scale_of`), by default the expected tensor's.
 
     >>> difference(np.array([1.0, 2.0, np.nan]), np.array([1.0, 4.0, np.nan])).largest
     0.5
@@ -51,12 +68,11 @@ def difference(got: np.ndarray, expected: np.ndarray) -> Difference:
         return ANY
     if not np.isfinite(mine[finite]).all():
         return ANY
-    gap, size = np.abs(mine[finite] - theirs[finite]), np.abs(theirs[finite])
+    gap = np.abs(mine[finite] - theirs[finite])
     if not gap.any():
         return NONE
-    return Difference(
-        float(gap.max() / (size.max() or 1.0)), float(np.sqrt(np.mean(gap**2) / (np.mean(size**2) or 1.0)))
-    )
+    scale = scale or scale_of([expected])
+    return Difference(float(gap.max() / (scale.largest or 1.0)), float(np.sqrt(np.mean(gap**2)) / (scale.rms or 1.0)))
 
 
 def equal(got: np.ndarray, expected: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.differences import NONE, Difference, difference, equal, largest
+from planner.profiling.differences import NONE, Difference, difference, equal, largest, scale_of
 from planner.profiling.graphs import request_inputs
 from planner.profiling.near_ties import Choice, Threshold, find_tie
 from planner.profiling.onnx_graph import ModelGraph
@@ -69,8 +69,9 @@ class Yardstick:
         Per sample: its outputs by name.
     others
         Per sample (the first few): its outputs under other optimisations.
-    noise, allowed
-        Per output of numbers: how far the original is from itself, how far answers may be.
+    scales, noise, allowed
+        Per output of numbers: how large it gets in all answers, how far the original is from itself relative to that,
+        how far answers may be.
     scores, margins, ties
         Per discrete output: what decides it, per sample, and how far apart scores count as tied.
     tolerance
@@ -79,6 +80,7 @@ class Yardstick:
 
     answers: Sequence[Tensors]
     others: Sequence[Sequence[Tensors]]
+    scales: Mapping[str, Difference]
     noise: Mapping[str, Difference]
     allowed: Mapping[str, Difference]
     ties: Mapping[str, Choice | Threshold]
@@ -91,7 +93,7 @@ class Yardstick:
         expected = self.answers[sample]
         if all(equal(outputs[name], tensor) for name, tensor in expected.items()):
             return Judgement(True, NONE)
-        gaps = {name: difference(outputs[name], expected[name]) for name in self.allowed}
+        gaps = {name: difference(outputs[name], expected[name], self.scales[name]) for name in self.allowed}
         why = [
             f"output {name!r} is {gap.largest:.2g} off (root mean square {gap.rms:.2g}), allowed are "
             f"{self.allowed[name].largest:.2g} ({self.allowed[name].rms:.2g})"
@@ -166,25 +168,28 @@ def measure_yardstick(
     levels = [_per_request(original, graph, samples, few, watched, level) for level in LEVELS]
     ways = [list(each) for each in zip(*levels, strict=True)]
     numbers = [name for name in watched if answers[0][name].dtype.kind not in _DISCRETE]
-    floors = _floors(graph)
+    scales = {name: scale_of([answer[name] for answer in answers]) for name in numbers}
+    floors = floors_of(graph)
     noise = {
-        name: largest([difference(way[name], answers[at][name]) for at in few for way in ways[at]]) for name in numbers
+        name: largest([difference(way[name], answers[at][name], scales[name]) for at in few for way in ways[at]])
+        for name in numbers
     }
-    for name, apart in _noise_of_batches(graph, samples, answers, [name for name in numbers if name in names]).items():
+    answered = {name: scales[name] for name in numbers if name in names}
+    for name, apart in _noise_of_batches(graph, samples, answers, answered).items():
         capped = largest([noise[name], floors[name]]).times(TIMES_BATCH)
         noise[name] = largest([noise[name], apart if apart.within(capped) else NONE])
     _require_quiet(noise, graph.name)
     usual = {name: largest([floors[name], noise[name].times(TIMES_NOISE)]) for name in numbers}
     allowed = usual if tolerance is None else dict.fromkeys(numbers, Difference(tolerance, tolerance))
-    sizes = {name: max(_magnitude(answer[name]) for answer in answers) for name in numbers}
     return Yardstick(
         answers=[{name: answer[name] for name in names} for answer in answers],
         others=ways,
-        noise={name: noise[name] for name in numbers if name in names},
-        allowed={name: allowed[name] for name in numbers if name in names},
+        scales=answered,
+        noise={name: noise[name] for name in answered},
+        allowed={name: allowed[name] for name in answered},
         ties=ties,
         scores=answers,
-        margins={name: 2 * usual[name].largest * sizes[name] for name in numbers},
+        margins={name: 2 * usual[name].largest * scales[name].largest for name in numbers},
         tolerance=tolerance,
     )
 
@@ -246,9 +251,10 @@ def _unread(original: ir.Model, graph: ModelGraph) -> dict[str, np.ndarray]:
 
 
 def _noise_of_batches(
-    graph: ModelGraph, samples: Tensors, answers: Sequence[Tensors], names: Sequence[str]
+    graph: ModelGraph, samples: Tensors, answers: Sequence[Tensors], scales: Mapping[str, Difference]
 ) -> dict[str, Difference]:
-    """Return how far answers are from those that the model gives to some samples in one batch."""
+    """Return how far answers are from those that the model gives to some samples in one batch, per output."""
+    names = list(scales)
     count = min(len(answers), NOISE_SAMPLES)
     symbolic = [
         size for each in request_inputs(graph.model.graph) for size in each.shape or () if not isinstance(size, int)
@@ -260,7 +266,7 @@ def _noise_of_batches(
         made = run_model(open_session(graph.model, optimise=level), join(graph, samples, range(count)), names)
         for name, array in zip(names, made, strict=True):
             own = [take(graph.tensors[name], array, at, count) for at in range(count)]
-            gaps[name] += [difference(each, answers[at][name]) for at, each in enumerate(own)]
+            gaps[name] += [difference(each, answers[at][name], scales[name]) for at, each in enumerate(own)]
     return {name: largest(found) for name, found in gaps.items()}
 
 
@@ -287,7 +293,7 @@ def _require_meaning(answers: Sequence[Tensors], again: Tensors, names: Sequence
         )
 
 
-def _floors(graph: ModelGraph) -> dict[str, Difference]:
+def floors_of(graph: ModelGraph) -> dict[str, Difference]:
     """Return by tensor what the least precise numbers on the way to it may do to it."""
     floors = {name: _FLOORS.get(tensor.dtype, NONE) for name, tensor in graph.tensors.items()}
     for layer in graph.layers:
@@ -297,8 +303,3 @@ def _floors(graph: ModelGraph) -> dict[str, Difference]:
         for name in layer.outputs:
             floors[name] = largest([floors[name], *met])
     return floors
-
-
-def _magnitude(tensor: np.ndarray) -> float:
-    size = np.abs(tensor.astype(np.float64))
-    return float(np.max(size, where=np.isfinite(size), initial=0.0))

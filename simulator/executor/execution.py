@@ -318,7 +318,7 @@ def _verifier(
     """Return who compares the answers of pipelines whose stages begin at layers ``starts`` with the original's."""
     yardstick = measure_yardstick(original, graph, samples, settings.tolerance)
     for own in {tuple(each) for each in starts}:
-        yardstick = yardstick.widened(noise_of_stages(graph, own, samples, yardstick.noise))
+        yardstick = yardstick.widened(noise_of_stages(graph, own, samples, yardstick.scales))
     return Verifier(samples, graph, yardstick, settings.inputs or f"random inputs of seed {settings.seed}")
 
 

@@ -3,7 +3,7 @@
 A plan speaks of blocks, a profile says which layers they hold, the model holds the layers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,13 +120,13 @@ def write_warm_up(models: PipelineModels, graph: ModelGraph, samples: Tensors, b
 
 
 def noise_of_stages(
-    graph: ModelGraph, starts: Sequence[int], samples: Tensors, names: Iterable[str]
+    graph: ModelGraph, starts: Sequence[int], samples: Tensors, scales: Mapping[str, Difference]
 ) -> dict[str, Difference]:
-    """Return how far the runtime's optimisations of stages, each by itself, move some outputs of the model."""
+    """Return how far the runtime's optimisations of stages, each by itself, move outputs, relative to their scales."""
     batch = 1 if graph.single else min(NOISE_SAMPLES, len(next(iter(samples.values()))))
     feeds = join(graph, samples, range(batch))
     plain, optimised = (run_parts(graph, starts, feeds, optimise=optimise) for optimise in (False, True))
-    return moved_by(graph, plain, optimised, batch, names)
+    return moved_by(graph, plain, optimised, batch, scales)
 
 
 def estimate_per_layer(

@@ -1,6 +1,7 @@
 """Right answers pass, wrong ones do not, whatever their type and the model's own noise."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -8,9 +9,9 @@ import pytest
 from onnx import numpy_helper, parser
 
 from planner.model import InputError
-from planner.profiling import extract_parts, open_session, read_graph, run_chain, run_model
-from planner.profiling.cuts import choose_cuts, try_cuts
-from planner.profiling.differences import Difference, difference, equal
+from planner.profiling import cuts, extract_parts, open_session, read_graph, run_chain, run_model
+from planner.profiling.cuts import choose_cuts, run_parts, try_cuts
+from planner.profiling.differences import Difference, difference, equal, scale_of
 from planner.profiling.samples import cut_samples, draw_samples, join, take
 from planner.profiling.verification import Yardstick, measure_yardstick
 
@@ -122,6 +123,30 @@ def test_every_split_of_a_model_is_right(kind: str) -> None:
         assert way.cuts == len(case.graph.layers) - 1
         if not way.optimised and kind != "half":  # which onnxruntime computes in pieces of full precision
             assert way.equal == way.cuts
+
+
+def test_a_wrong_split_is_found_however_loud_a_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without optimisations parts are compared with the whole, not with what the noise allows."""
+    case = Case(deep())
+    loud = replace(case.yardstick, allowed={"y": Difference(1.0, 1.0)})
+
+    def spoilt(graph, starts, feeds, *, optimise):
+        made = run_parts(graph, starts, feeds, optimise=optimise)
+        return made if len(starts) == 1 else {**made, "y": made["y"] * np.float32(1.001)}
+
+    monkeypatch.setattr(cuts, "run_parts", spoilt)
+    plain, optimised = try_cuts(case.graph, [3], case.samples, loud, BATCH)
+    assert set(plain.wrong) == {3}
+    assert "from the unsplit model's" in plain.wrong[3]
+    assert optimised.wrong == {}  # nothing but the noise to hold it against
+
+
+def test_outputs_of_a_request_that_are_nearly_nothing_are_measured_by_what_others_get() -> None:
+    """A detector's scores where nothing is to be seen are the rounding of its sigmoid."""
+    got, expected = np.array([1e-7], np.float32), np.array([2e-7], np.float32)
+    assert difference(got, expected).largest == pytest.approx(0.5)
+    scale = scale_of([expected, np.array([0.5], np.float32)])
+    assert difference(got, expected, scale).largest == pytest.approx(2e-7)
 
 
 def test_what_the_runtime_does_to_parts_alone_is_told_apart() -> None:
