@@ -27,7 +27,7 @@ from simulator.engine import build_system, simulate
 from simulator.results.plots import attainment_over_load
 from simulator.results.style import save_figure
 from simulator.results.tables import write_records
-from simulator.sweep import SweepResult, largest_load, offered_rps, run_sweep, series_of_plan
+from simulator.sweep import SweepResult, largest_load, rate_of_load, run_sweep, series_of_plan
 from simulator.workload import Trace, assign, fold, read_maf21
 
 ROOT = Path(__file__).parents[1]
@@ -198,7 +198,7 @@ def write_busiest_run(problem: Problem, plan: Plan, rows: list[Row], trace: Trac
     dnn = problem.dnns[0].name
     percent = round(100 * max(0.05, largest_load([r for r in rows if (r["dnn"], r["plan"]) == (dnn, "pipelines")])))
     times_s = assign(trace, len(problem.dnns))[0]
-    arrivals_us = fold(times_s, offered_rps(plan.throughput_rps(dnn), percent))
+    arrivals_us = fold(times_s, rate_of_load(plan.throughput_rps(dnn), percent))
     write_records(simulate(build_system(problem, plan, dnn), arrivals_us), path)
 
 

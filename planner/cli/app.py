@@ -11,16 +11,20 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import IO, Annotated, NoReturn, TextIO
+from typing import IO, Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
+from planner.files.names import printable
 from planner.model import InputError
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
 ENDED = {signal.SIGTERM: 143, signal.SIGHUP: 129}  # and of one that was told to end, or lost its terminal
+
+WIDEST = 100_000  # characters of a line that goes into a file or pipe
 
 # Symbols of ours, for terminals that have none of them.
 ASCII = str.maketrans(
@@ -34,6 +38,21 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Print to nowhere from now on."""
         _to_nowhere(self.file)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; no table cuts a name short: on terminals cells wrap, elsewhere lines are as long as they need be."""
+        for table in (each for each in objects if isinstance(each, Table)):
+            for column in table.columns:
+                column.overflow = "fold"
+            if not self.is_terminal:
+                wanted = self.measure(table, options=self.options.update(width=WIDEST)).maximum
+                own, self.width = self.width, max(self.width, wanted)
+                try:
+                    super().print(table, **options)
+                finally:
+                    self.width = own
+                return
+        super().print(*objects, **options)
 
 
 def _to_nowhere(stream: IO[str]) -> None:
@@ -49,7 +68,11 @@ errors: Console = _Console(stderr=True, soft_wrap=True, highlight=False, markup=
 
 def new_app(help_text: str) -> typer.Typer:
     """Return an empty command line; modules register their commands on it."""
-    app = typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def add_version(app: typer.Typer) -> None:
+    """Let a command line of several commands answer ``--version``."""
 
     @app.callback()
     def main(
@@ -59,8 +82,7 @@ def new_app(help_text: str) -> typer.Typer:
     ) -> None:
         pass
 
-    main.__doc__ = help_text
-    return app
+    main.__doc__ = str(app.info.help)
 
 
 def _alone(app: typer.Typer) -> None:
@@ -129,15 +151,6 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
 def _say_degraded(encoding: str) -> None:
     hint = "set LC_ALL=C.UTF-8 or PYTHONIOENCODING=utf-8"
     errors.print(f"note: the encoding {encoding} lacks some symbols, which are written otherwise; {hint}")
-
-
-def printable(text: str) -> str:
-    r"""Return a text on one line, control characters written out: a name of a model's may hold any.
-
-    >>> printable("a\nb")
-    'a\\nb'
-    """
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _usage(message: str, context: typer.Context | None) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, errors, printable, progress
+from planner.cli.app import console, errors, progress
 from planner.cli.model_files import read_model, settings_of
 from planner.cli.profile_model import cut_blocks
 from planner.cli.profiling import names_in, numbers
-from planner.files import load_observed, load_profile, ppipe, save
+from planner.files import load_observed, load_profile, ppipe, printable, save
 from planner.model import InputError, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
 from planner.model.segments import share_text

@@ -1,7 +1,7 @@
 """The command line of the planner, put together."""
 
 from planner.cli import completion, files, merging, planning, profiling, splitting, verifying
-from planner.cli.app import new_app, run
+from planner.cli.app import add_version, new_app, run
 
 app = new_app("Profile ONNX models, plan how a cluster of unlike devices serves them, check the result.")
 profiling.register(app)
@@ -11,6 +11,7 @@ verifying.register(app)
 merging.register(app)
 planning.register(app)
 files.register(app)
+add_version(app)
 
 
 def main() -> None:

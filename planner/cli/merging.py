@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, printable
+from planner.cli.app import console
 from planner.cli.model_files import FixOption, SeedOption, read_model, settings_of
-from planner.files import write_csv
+from planner.files import printable, write_csv
 from planner.model import InputError
 
 if TYPE_CHECKING:

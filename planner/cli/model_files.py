@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.app import about, console, printable
+from planner.cli.app import about, console
+from planner.files import printable
 from planner.model import Constant, InputError, ModelSettings
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, printable
+from planner.cli.app import console
+from planner.files import printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines and tables.")]
-
-WIDEST = 100_000  # characters of a line that goes into a file or pipe
 
 Format = Callable[[Any], str]
 Row = Mapping[str, Any]
@@ -45,21 +44,18 @@ class Output:
         self.document[name] = _plain(value)
 
     def table(self, name: str, columns: Mapping[str, Column], rows: Sequence[Row]) -> None:
-        """Print rows; in the document they are objects with all that they hold.
-
-        No name is cut short: on a terminal cells wrap, elsewhere lines are as long as they need to be.
-        """
+        """Print rows; in the document they are objects with all that they hold."""
         self.value(name, [dict(row) for row in rows])
         if self.as_json:
             return
         table = Table(box=None, header_style="bold")
         for column in columns.values():
-            table.add_column(column.head, overflow="fold", no_wrap=not console.is_terminal)
+            table.add_column(column.head)
         for row in rows:
             values = [row.get(key) for key in columns]
             cells = zip(columns.values(), values, strict=True)
             table.add_row(*("" if value is None else printable(column.shown(value)) for column, value in cells))
-        show(table)
+        console.print(table)
 
 
 @contextmanager
@@ -69,16 +65,6 @@ def output(as_json: bool) -> Iterator[Output]:
     yield out
     if as_json:
         console.print(json.dumps(out.document, indent=2, ensure_ascii=False), highlight=False, soft_wrap=True)
-
-
-def show(table: Table) -> None:
-    """Print a table, outside of terminals as wide as it needs to be."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    width = console.measure(table, options=console.options.update(width=WIDEST)).maximum
-    wide = type(console)(file=console.file, width=width, markup=False, emoji=False)
-    wide.print(table)
 
 
 def _plain(value: Any) -> Any:

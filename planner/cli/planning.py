@@ -1,20 +1,22 @@
 """Commands that plan: make a plan, explain what limits it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import console, errors
+from planner.cli.app import errors
+from planner.cli.output import Column, JsonOption, Output, output
 from planner.files import load_plan, load_problem, save, write_csv
 from planner.model import InputError, Pipeline, Plan, Problem
 from planner.model.energy import watts_known
-from planner.model.objective import MAXIMISED
+from planner.model.objective import MAXIMISED, needed_rate_rps
 from planner.model.placing import devices_used, locations
+from planner.model.plan import Scheduler as SchedulerName
 from planner.model.segments import kind_of, share_text
 
 UNITS = {
@@ -44,6 +46,12 @@ class Against(StrEnum):
     ACCURACY = "accuracy"
 
 
+HEADS = {
+    Against.LATENCY: "factor on every SLO",
+    Against.COST: "cost per hour",
+    Against.ENERGY: "watts",
+    Against.ACCURACY: "cost per hour",
+}
 PRICES = {
     Against.LATENCY: "slo_factor",
     Against.COST: "cost_per_hour",
@@ -82,49 +90,107 @@ def plan(
     time_limit: TimeLimitOption = None,
     current: Annotated[Path | None, typer.Option(help="The plan in use; needs --max-started.")] = None,
     max_started: Annotated[int | None, typer.Option(help="Slices that may be started anew, from --current.")] = None,
+    best_effort: Annotated[
+        bool,
+        typer.Option(
+            "--best-effort",
+            help="Serve what can be served and say what cannot, and why; the problem that the plan is for is written "
+            "beside it, as <plan>.problem.json.",
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the plan (JSON) to this file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the best plan for a problem, check it, and show it with its proven gap."""
     from planner.planning import make_plan, slices_started  # solvers take a moment to import
 
-    asked = load_problem(problem)
+    served = asked = load_problem(problem)
     in_use = load_plan(current) if current else None
+    if best_effort and in_use:
+        raise InputError("--best-effort: plans anew, not from --current; leave out one of the two")
+    options: dict[str, Any] = {"method": method, "backend": backend, "gap": gap, "time_limit_s": time_limit}
+    reasons: dict[str, str] = {}
     with errors.status(f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"):
-        made = make_plan(
-            asked,
-            scheduler.value,
-            method=method,
-            backend=backend,
-            gap=gap,
-            time_limit_s=time_limit,
-            current=in_use,
-            max_started=max_started,
-        )
-    show(asked, made)
-    if in_use:
-        console.print(f"slices started anew: {slices_started(in_use, made)}", highlight=False)
+        if best_effort:
+            served, made, reasons = serve_what_can_be(asked, scheduler.value, options)
+        else:
+            made = make_plan(asked, scheduler.value, **options, current=in_use, max_started=max_started)
+    beside = out.with_name(f"{out.stem}.problem.json") if out and best_effort else None
     if out:
         save(made, out)
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    if beside:
+        save(served, beside)
+    _say_idle_types(served)
+    with output(as_json) as printed:
+        show(printed, served, made)
+        printed.value("not_served", reasons)
+        for name, reason in reasons.items():
+            printed.line(f"not served as asked: {name}: {reason}")
+        if in_use:
+            printed.value("slices_started", slices_started(in_use, made))
+            printed.line(f"slices started anew: {slices_started(in_use, made)}")
+        if out:
+            printed.line(f"written to {out}" + (f", the problem that it is for to {beside}" if beside else ""))
 
 
-def explain(problem: ProblemFile) -> None:
+def serve_what_can_be(
+    asked: Problem, scheduler: SchedulerName, options: Mapping[str, Any]
+) -> tuple[Problem, Plan, dict[str, str]]:
+    """Return the part of a problem that can be planned, its plan, and by DNN what is not served as asked, and why.
+
+    DNNs that no pipeline serves within their SLO are left out. Where given rates are too much for the cluster, all are
+    served at the largest common share of their rates; where devices are too few for all DNNs, those are served that
+    make the weighted throughput largest.
+    """
+    from planner.planning import make_plan, servable
+
+    problem, reasons = servable(asked)
+    try:
+        return problem, make_plan(problem, scheduler, **options), reasons
+    except InputError as error:
+        refused = str(error)
+    rules = problem.options
+    if not MAXIMISED[rules.objective]:
+        weighted = tuple(replace(dnn, weight=needed_rate_rps(dnn, rules.objective)) for dnn in problem.dnns)
+        problem = replace(problem, dnns=weighted, options=replace(rules, objective="max_min_throughput"))
+        made = make_plan(problem, scheduler, **options)
+        for dnn in problem.dnns:
+            served_rps = made.throughput_rps(dnn.name)
+            reasons[dnn.name] = f"{served_rps:.4g} of the {dnn.weight:.4g} requests/s asked for ({refused})"
+        return problem, made, reasons
+    weighted_sum = replace(problem, options=replace(rules, objective="max_weighted_throughput"))
+    chosen = make_plan(weighted_sum, scheduler, **options)
+    reasons |= {dnn.name: refused for dnn in problem.dnns if not chosen.of(dnn.name)}
+    left = replace(problem, dnns=tuple(dnn for dnn in problem.dnns if chosen.of(dnn.name)))
+    return left, make_plan(left, scheduler, **options), reasons
+
+
+def explain(problem: ProblemFile, as_json: JsonOption = False) -> None:
     """Tell what limits a problem: the least SLO of every DNN, and what one more device of each type is worth."""
     from planner.planning import explain as find_limits
 
     asked = load_problem(problem)
     with errors.status("looking for what limits the plan"):
         found = find_limits(asked)
-    for dnn, least in zip(asked.planned.dnns, found.least_slo, strict=True):
-        console.print(
-            f"{dnn.name}: SLO {dnn.slo_us / 1000:.2f} ms; the least possible is {least}",
-            highlight=False,
-            soft_wrap=True,
-        )
     unit = UNITS[asked.options.objective]
-    console.print(f"no plan is better than {found.bound:.3f} {unit}", highlight=False, soft_wrap=True)
-    for device, worth in found.worth.items():
-        console.print(f"one more {device} is worth {worth:+.3f} {unit}", highlight=False, soft_wrap=True)
+    least_of = {least.dnn: least for least in found.least_slo}
+    _say_idle_types(asked)
+    with output(as_json) as printed:
+        printed.value("least_slo", [asdict(least) for least in found.least_slo])
+        printed.value("unreachable", found.unreachable)
+        printed.value("bound", found.bound)
+        printed.value("worth", found.worth)
+        for dnn in asked.planned.dnns:
+            if dnn.name in least_of:
+                missed = ", which is not met" if dnn.name in found.unreachable else ""
+                slo = f"{dnn.name}: SLO {dnn.slo_us / 1000:.2f} ms{missed}"
+                printed.line(f"{slo}; the least possible is {least_of[dnn.name]}")
+            else:
+                printed.line(found.unreachable[dnn.name])
+        of = f" of the other {len(asked.planned.dnns) - len(found.unreachable)} DNNs" if found.unreachable else ""
+        printed.line(f"no plan{of} is better than {found.bound:.3f} {unit}")
+        for device, worth in found.worth.items():
+            printed.line(f"one more {device} is worth {worth:+.3f} {unit}")
 
 
 def front(
@@ -140,42 +206,53 @@ def front(
     gap: GapOption = 1e-6,
     time_limit: TimeLimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Write the front (CSV) to this file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what more throughput costs in latency, money or energy, or more accuracy in money: the Pareto front."""
     from planner.planning import accuracy_front, cost_front, energy_front, latency_front
 
     asked = load_problem(problem)
+    by_latency = against is Against.LATENCY
     with errors.status(f"planning the front against {against}"):
         options = {"backend": backend, "gap": gap, "time_limit_s": time_limit}
-        if against is Against.LATENCY:
+        tried = len(_numbers(factors)) if by_latency else steps
+        if by_latency:
             points = latency_front(asked, _numbers(factors), **options)
         else:
             fronts = {Against.COST: cost_front, Against.ENERGY: energy_front, Against.ACCURACY: accuracy_front}
             points = fronts[against](asked, steps, **options)
     price = PRICES[against]
-    beside = [_beside(asked, against, point.plan) for point in points]
+    columns = {
+        price: Column(HEADS[against], "{:.6g}".format),
+        "throughput_rps": Column("requests/s per weight", "{:.6f}".format),
+        "gap": Column("gap", "{:.1e}".format),
+    }
     rows = [
-        (f"{point.price:.6g}", f"{point.throughput_rps:.6f}", f"{point.plan.gap:.1e}", *other.values())
-        for point, other in zip(points, beside, strict=True)
+        {price: point.price, "throughput_rps": point.throughput_rps, "gap": point.plan.gap}
+        | _beside(asked, against, point.plan)
+        for point in points
     ]
-    table = Table(price, "requests/s per weight", "gap", *beside[0], box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    columns |= {name: Column(name.replace("_", " "), "{:.6g}".format) for name in rows[0] if name not in columns}
     if out:
-        write_csv(out, [(price, "throughput_rps", "gap", *beside[0]), *rows])
+        write_csv(out, [tuple(columns), *([column.shown(row[key]) for key, column in columns.items()] for row in rows)])
+    with output(as_json) as printed:
+        printed.table("front", columns, rows)
+        printed.value("tried", tried)
+        if len(points) < tried:
+            why = "serve nothing, or no more than a smaller factor" if by_latency else "serve less for no less"
+            printed.line(f"{tried - len(points)} of {tried} points are left out: they {why}")
 
 
-def _beside(problem: Problem, against: Against, made: Plan) -> dict[str, str]:
+def _beside(problem: Problem, against: Against, made: Plan) -> dict[str, float]:
     """Return accuracy where it was asked for, cost beside energy and energy beside cost where both are known."""
     types = problem.cluster.device_types
     if against is Against.ACCURACY:
-        return {"accuracy_percent": f"{made.value:.6g}"}
+        return {"accuracy_percent": made.value}
     if against is Against.COST and watts_known(problem, [device.name for device in types]):
-        return {"watts": f"{made.watts or 0.0:.6g}"}
+        return {"watts": made.watts or 0.0}
     if against is Against.ENERGY and all(device.price_per_hour is not None for device in types):
         used = devices_used(problem, made)
-        return {"cost_per_hour": f"{sum((device.price_per_hour or 0.0) * used[device.name] for device in types):.6g}"}
+        return {"cost_per_hour": sum((device.price_per_hour or 0.0) * used[device.name] for device in types)}
     return {}
 
 
@@ -186,30 +263,54 @@ def _numbers(text: str) -> list[float]:
         raise InputError(f"--factors: expected numbers like 0.5,1,2, got {text!r}") from None
 
 
-def show(problem: Problem, made: Plan) -> None:
+PLAN_COLUMNS = {
+    "dnn": Column("DNN"),
+    "slo_ms": Column("SLO (ms)", "{:.2f}".format),
+    "pipeline": Column("pipeline"),
+    "batch": Column("batch"),
+    "latency_ms": Column("latency (ms)", "{:.2f}".format),
+    "throughput_rps": Column("requests/s", "{:.2f}".format),
+}
+
+
+def show(printed: Output, problem: Problem, made: Plan) -> None:
     """Print a plan: a row per pipeline, what it uses, and the proof."""
-    table = Table("DNN", "SLO (ms)", "pipeline", "batch", "latency (ms)", "requests/s", box=None, header_style="bold")
-    for dnn in problem.planned.dnns:
-        for number, pipeline in enumerate(made.of(dnn.name)):
-            table.add_row(
-                dnn.name if number == 0 else "",
-                f"{dnn.slo_us / 1000:.2f}" if number == 0 else "",
-                f"{pipeline.variant}: " * (len(dnn.variants) > 1) + _stages(pipeline),
-                str(pipeline.batch),
-                f"{pipeline.latency_us / 1000:.2f}",
-                f"{pipeline.throughput_rps:.2f}",
-            )
-    console.print(table)
+    rows = [
+        {
+            "dnn": dnn.name,
+            "slo_ms": dnn.slo_us / 1000,
+            "pipeline": f"{pipeline.variant}: " * (len(dnn.variants) > 1) + _stages(pipeline),
+            "batch": pipeline.batch,
+            "latency_ms": pipeline.latency_us / 1000,
+            "throughput_rps": pipeline.throughput_rps,
+        }
+        for dnn in problem.planned.dnns
+        for pipeline in made.of(dnn.name)
+    ]
+    printed.table("pipelines", PLAN_COLUMNS, rows)
+    for name in ("value", "bound", "gap", "status", "seconds", "method", "backend", "watts", "joules_per_thousand"):
+        printed.value(name, getattr(made, name))
+    printed.value("accuracy", made.accuracy)
+    printed.value("cost_per_hour", made.cost_per_hour)
     for line in (_devices(problem, made), *_tenants(problem, made), *_neighbours(made), *_watts(made), *_worth(made)):
-        console.print(line, highlight=False, soft_wrap=True)
+        printed.line(line)
     bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
-    console.print(
+    printed.line(
         f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
         f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s with {made.method}"
-        + (f" on {made.backend}" if made.backend != "none" else ""),
-        highlight=False,
-        soft_wrap=True,
+        + (f" on {made.backend}" if made.backend != "none" else "")
     )
+
+
+def _say_idle_types(problem: Problem) -> None:
+    """Say which devices no profile knows: a misspelt name leaves them idle."""
+    known = {device for dnn in problem.planned.dnns for variant in dnn.variants for device in variant.devices}
+    for device in problem.cluster.device_types:
+        if device.count and device.name not in known:
+            errors.print(
+                f"note: no profile has latencies for {device.name!r}, so that its {device.count} devices stay idle; "
+                f"profiles know {', '.join(map(repr, sorted(known)))}"
+            )
 
 
 def _stages(pipeline: Pipeline) -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import console, printable, progress
+from planner.cli.app import console, errors, progress
 from planner.cli.model_files import (
     BatchAxisOption,
     ConstantOption,
@@ -20,8 +19,9 @@ from planner.cli.model_files import (
     read_model,
     settings_of,
 )
+from planner.cli.output import Column, JsonOption, output
 from planner.cli.profile_model import cut_blocks
-from planner.files import load_profile, save, write_csv
+from planner.files import load_profile, printable, save, write_csv
 from planner.model import InputError, ModelSettings, Profile
 from planner.model.segments import share_text
 
@@ -93,6 +93,7 @@ def profile(
     batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the blocks of a model on this machine with onnxruntime.
 
@@ -117,7 +118,7 @@ def profile(
     known = [k for k in at_hand.shares if _has(blank, at_hand, k, sizes, tuple(other.name for other in company))]
     missing = [k for k in at_hand.shares if again or k not in known]
     if not missing:
-        console.print(f"{out} has all of it; --again measures it again", highlight=False, soft_wrap=True)
+        errors.print(f"{out} has all of it; --again measures it again")
         return
     found = blank
     with progress() as bar:
@@ -129,7 +130,7 @@ def profile(
             tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task), company)
             found = with_tables(found, tables)
             save(found, out)
-    _show(found, out)
+    _show(found, out, as_json)
 
 
 def estimate(
@@ -146,6 +147,7 @@ def estimate(
     batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
     model_out: ModelOutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate the blocks of a model on devices that are not at hand, from datasheet figures (a roofline per layer)."""
     from planner.profiling import estimate_tables, find_device, with_tables
@@ -169,7 +171,7 @@ def estimate(
     _say_opaque(graph)
     found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
     save(found, out)
-    _show(found, out)
+    _show(found, out, as_json)
 
 
 def import_profile(
@@ -179,6 +181,7 @@ def import_profile(
     name: Annotated[str, typer.Option(help="The model's name; default: the CSV file's.")] = "",
     batches: Annotated[str, typer.Option(help="Batch sizes that must be there, for example 1,2,4.")] = "",
     date: Annotated[str | None, typer.Option(help="When it was measured, YYYY-MM-DD.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a profile of your own measurements."""
     from planner.files.measurements import load_measurements
@@ -186,7 +189,7 @@ def import_profile(
     asked = numbers(batches, "--batches") if batches else ()
     found = load_measurements(csv, cuts, name or csv.stem, date=date, batches=asked)
     save(found, out)
-    _show(found, out)
+    _show(found, out, as_json)
 
 
 def layers(
@@ -200,6 +203,7 @@ def layers(
     state: StateOption = None,
     batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a model's layers: work, parameters, tensors alive, the size of the cut behind each, and latencies in µs."""
     from planner.profiling import DeviceAtHand, estimate_layers, find_device, measure_layers
@@ -210,46 +214,63 @@ def layers(
     if measure:
         times = measure_layers(graph, DeviceAtHand("here"), batch)
         latencies["measured"] = times.latency_us
-        console.print(
-            f"the profiler adds {times.overhead:.1%} to a run; {times.between:.1%} of a run is outside kernels",
-            highlight=False,
+        errors.print(
+            f"the profiler adds {times.overhead:.1%} to a run; {times.between:.1%} of a run is outside kernels"
         )
-    header = ["layer", "operator", "MACs", "parameter_bytes", "live_bytes", "cut_bytes"]
-    rows = [
-        [layer.name, layer.operator, str(layer.cost.macs), str(layer.parameter_bytes), str(layer.live_bytes), str(size)]
-        for layer, size in zip(graph.layers, (*graph.cut_bytes, 0), strict=True)
+    rows: list[dict[str, Any]] = [
+        {
+            "layer": layer.name,
+            "operator": layer.operator,
+            "MACs": layer.cost.macs,
+            "parameter_bytes": layer.parameter_bytes,
+            "live_bytes": layer.live_bytes,
+            "cut_bytes": size,
+        }
+        | {f"{key}_us": us[at] for key, us in latencies.items()}
+        for at, (layer, size) in enumerate(zip(graph.layers, (*graph.cut_bytes, 0), strict=True))
     ]
-    header += [f"{key}_us" for key in latencies]
-    for at, row in enumerate(rows):
-        row.extend(f"{us[at]:.1f}" for us in latencies.values())
-    if out is not None:
-        write_csv(out, [header, *rows])
-        console.print(f"wrote {out}: {len(rows)} layers", highlight=False, soft_wrap=True)
-        return
-    table = Table(*header, box=None)
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console.print(table)
+    columns = {key: Column(key, "{:.1f}".format if key.endswith("_us") else str) for key in rows[0]}
+    with output(as_json) as printed:
+        if out is not None:
+            cells = ([column.shown(row[key]) for key, column in columns.items()] for row in rows)
+            write_csv(out, [list(columns), *cells])
+            printed.line(f"wrote {out}: {len(rows)} layers")
+            return
+        printed.table("layers", columns, rows)
 
 
 def _say_opaque(graph: "ModelGraph") -> None:
     if graph.opaque:
-        console.print(printable(graph.opaque), highlight=False, soft_wrap=True)
+        errors.print(printable(graph.opaque))
 
 
-def list_models(context: typer.Context) -> None:
+def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the models that are built by name: image, parameters and multiply-accumulates of one request."""
     if context.invoked_subcommand is not None:
         return
     from planner.profiling.zoo import ARCHITECTURES, LIGHT_MODELS
 
-    table = Table("model", "image", "parameters (M)", "MACs (G)", "published in")
-    for name, model in ARCHITECTURES.items():
-        size = f"{model.size} × {model.size}"
-        table.add_row(name, size, f"{model.parameters / 1e6:.1f}", f"{model.macs / 1e9:.2f}", model.source)
-    for name in LIGHT_MODELS:
-        table.add_row(name, "224 × 224", "", "", "the onnx wheel's backend tests")
-    console.print(table)
+    rows: list[dict[str, Any]] = [
+        {
+            "model": name,
+            "image": f"{model.size} × {model.size}",
+            "parameters": model.parameters,
+            "macs": model.macs,
+            "source": model.source,
+        }
+        for name, model in ARCHITECTURES.items()
+    ]
+    light = {"image": "224 × 224", "source": "the onnx wheel's backend tests"}
+    rows += [light | {"model": name} for name in LIGHT_MODELS]
+    columns = {
+        "model": Column("model"),
+        "image": Column("image"),
+        "parameters": Column("parameters (M)", lambda count: f"{count / 1e6:.1f}"),
+        "macs": Column("MACs (G)", lambda count: f"{count / 1e9:.2f}"),
+        "source": Column("published in"),
+    }
+    with output(as_json) as printed:
+        printed.table("models", columns, rows)
 
 
 def export_model(
@@ -311,26 +332,37 @@ def _write_model(model: "ir.Model", path: Path) -> None:
     console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
-def _show(profile: Profile, out: Path) -> None:
-    table = Table(title=f"{profile.name}: whole model, ms", title_justify="left")
-    for column in ("device", "share", "smallest batch", "largest batch", "known by"):
-        table.add_column(column)
-    for row in profile.tables:
-        first, last = (f"{sum(row.latency_us[at]) / 1000:.2f} (batch {row.batches[at]})" for at in (0, -1))
-        table.add_row(row.device, share_text(row.share), first, last, row.provenance.kind)
-    console.print(table)
-    for row in profile.tables:
-        if row.peak_memory_bytes is not None:
-            batch = row.batches[-1]
-            measured_mb = row.peak_memory_bytes[-1] / 1e6
-            computed_mb = profile.memory_bytes(batch, 0, len(profile.blocks)) / 1e6
-            console.print(
-                f"peak memory on {row.device} {share_text(row.share)}, batch {batch}: measured {measured_mb:.0f} MB, "
-                f"computed {computed_mb:.0f} MB (parameters and live tensors)",
-                highlight=False,
-                soft_wrap=True,
-            )
-    console.print(f"wrote {out}: {len(profile.blocks)} blocks", highlight=False, soft_wrap=True)
+PROFILE_COLUMNS = {
+    "device": Column("device"),
+    "share": Column("share", share_text),
+    "smallest": Column("smallest batch"),
+    "largest": Column("largest batch"),
+    "kind": Column("known by"),
+}
+
+
+def _show(profile: Profile, out: Path, as_json: bool) -> None:
+    rows = []
+    for table in profile.tables:
+        ms = [sum(latencies) / 1000 for latencies in table.latency_us]
+        ends = (f"{ms[at]:.2f} (batch {table.batches[at]})" for at in (0, -1))
+        row: dict[str, Any] = dict(zip(("smallest", "largest"), ends, strict=True))
+        row |= {"device": table.device, "share": table.share, "kind": table.provenance.kind}
+        rows.append(row | {"batches": list(table.batches), "whole_model_ms": ms})
+    with output(as_json) as printed:
+        printed.value("profile", profile.name)
+        printed.line(f"{profile.name}: whole model, ms")
+        printed.table("tables", PROFILE_COLUMNS, rows)
+        for table in profile.tables:
+            if table.peak_memory_bytes is not None:
+                batch = table.batches[-1]
+                computed_mb = profile.memory_bytes(batch, 0, len(profile.blocks)) / 1e6
+                printed.line(
+                    f"peak memory on {table.device} {share_text(table.share)}, batch {batch}: measured "
+                    f"{table.peak_memory_bytes[-1] / 1e6:.0f} MB, computed {computed_mb:.0f} MB (parameters and live "
+                    "tensors)"
+                )
+        printed.line(f"wrote {out}: {len(profile.blocks)} blocks")
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

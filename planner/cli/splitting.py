@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from planner.cli.app import console, printable
+from planner.cli.app import console
 from planner.cli.model_files import (
     BatchAxisOption,
     ConstantOption,
@@ -19,7 +19,7 @@ from planner.cli.model_files import (
     read_model,
     settings_of,
 )
-from planner.files import write_text
+from planner.files import printable, write_text
 from planner.model import InputError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from planner.files.documents import (
     save,
     schema_of,
 )
-from planner.files.names import file_name, name_of
+from planner.files.names import file_name, name_of, printable
 
 __all__ = [
     "dumps",
@@ -26,6 +26,7 @@ __all__ = [
     "load_profile",
     "load_record",
     "name_of",
+    "printable",
     "replacing",
     "save",
     "schema_of",

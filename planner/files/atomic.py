@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from planner.files.names import cell
 from planner.model import InputError
 
 # What a full or broken disk says while a file is written.
@@ -83,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, what needs quotes in quotes; raises InputError as `replacing` does."""
+    """Write a table: what needs quotes in quotes, no formulas (`cell`); raises InputError as `replacing` does."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([cell(value) for value in row] for row in rows)
     write_text(path, text.getvalue())

@@ -7,9 +7,11 @@ expected. A problem file may hold a path, relative to itself, wherever it needs 
 
 import json
 import re
+import stat
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,24 +111,50 @@ def load_record(path: Path, kind: str, cls: type[R]) -> R:
     return _validate(path, _read(path), kind, cls)
 
 
-def _load(path: Path, cls: type[T]) -> T:
+def _load(path: Path, cls: type[T], *, named_within: bool = False) -> T:
     kind = next(name for name, known in KINDS.items() if known is cls)
-    return _validate(path, _read(path), kind, cls)
+    return _validate(path, _read(path, named_within=named_within), kind, cls)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, named_within: bool = False) -> dict[str, Any]:
+    """Read a document; what another one names must be a file, a user may also give a pipe."""
     try:
-        text = path.read_text(encoding="utf-8")
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and not named_within)):
+            raise InputError(f"{path}: is no file; expected a JSON or TOML file")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise InputError(f"{path}: cannot read it ({reason}); expected a JSON or TOML file") from None
+    kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"
     try:
-        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid {'TOML' if path.suffix == '.toml' else 'JSON'} ({error})") from None
+        document = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=_without_duplicates)
+    except RecursionError:
+        raise InputError(f"{path}: not valid {kind} (nested too deeply)") from None
+    except ValueError as error:  # of both libraries; also a number of thousands of digits
+        raise InputError(f"{path}: not valid {kind} ({error})") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a document with a schema, got a {type(document).__name__}")
     return document
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raises ValueError where a key stands twice: it is not clear which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object; remove one")
+    return found
+
+
+def _refuse_dates(value: Any, where: str = "") -> None:
+    """Refuse the dates and times that TOML has and JSON has not."""
+    if isinstance(value, date | time):
+        raise InputError(f"{where.lstrip('.')}: expected a text or a number, got the date or time {value}; quote it")
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _refuse_dates(part, f"{where}[{key}]" if isinstance(value, list) else f"{where}.{key}")
 
 
 def _validate(path: Path, document: dict[str, Any], kind: str, cls: type[R]) -> R:
@@ -137,7 +165,14 @@ def _validate(path: Path, document: dict[str, Any], kind: str, cls: type[R]) -> 
     if kind == "problem":
         _resolve(path, body)
     try:
-        validated: R = TypeAdapter(cls).validate_json(json.dumps(body))
+        _refuse_dates(document)
+        text = json.dumps(body)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply") from None
+    try:
+        validated: R = TypeAdapter(cls).validate_json(text)
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error)}") from None
     return validated
@@ -146,12 +181,12 @@ def _validate(path: Path, document: dict[str, Any], kind: str, cls: type[R]) -> 
 def _resolve(path: Path, problem: dict[str, Any]) -> None:
     """Put the documents that a problem file refers to by path in their places."""
     if isinstance(problem.get("cluster"), str):
-        problem["cluster"] = asdict(load_cluster(path.parent / problem["cluster"]))
+        problem["cluster"] = asdict(_load(path.parent / problem["cluster"], Cluster, named_within=True))
     for where, holder in _holders_of_variants(problem):
         for index, variant in enumerate(holder["variants"]):
             if isinstance(variant, str):
                 try:
-                    holder["variants"][index] = asdict(load_profile(path.parent / variant))
+                    holder["variants"][index] = asdict(_load(path.parent / variant, Profile, named_within=True))
                 except InputError as error:
                     raise InputError(f"{path}: {where}.variants[{index}]: {error}") from None
 

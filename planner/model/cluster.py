@@ -7,12 +7,13 @@ from functools import cached_property
 from math import inf
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from planner.model.errors import InputError
 from planner.model.record import LATER, record
 from planner.model.segments import (
     MIG,
+    MOST_SHARES,
     Division,
     Kind,
     Segment,
@@ -24,8 +25,12 @@ from planner.model.segments import (
     processes,
 )
 
-Positive = Annotated[int, Ge(1)]
-Count = Annotated[int, Ge(0)]
+# No document means more, and 64 bits hold sums of such numbers; smaller bounds stand at the fields that need them.
+MOST = 10**15
+MOST_DEVICES = 10**7
+
+Positive = Annotated[int, Ge(1), Le(MOST)]
+Count = Annotated[int, Ge(0), Le(MOST)]
 
 
 @record
@@ -49,9 +54,9 @@ class DeviceType:
     """
 
     name: Annotated[str, MinLen(1)]
-    count: Count
+    count: Annotated[int, Ge(0), Le(MOST_DEVICES)]
     kind: Literal["gpu", "cpu"] = "gpu"
-    shares: Annotated[tuple[Positive, ...], MinLen(1)] = (1,)
+    shares: Annotated[tuple[Annotated[int, Ge(1), Le(MOST_SHARES)], ...], MinLen(1)] = (1,)
     devices_per_server: Positive = 1
     memory_bytes: Positive | None = None
     price_per_hour: Annotated[float, Ge(0)] | None = None
@@ -208,6 +213,10 @@ class Cluster:
             for name in (link.sender, link.receiver):
                 if name not in names:
                     raise InputError(f"network.links: unknown device type {name!r}; the cluster has {names}")
+        ends = [(link.sender, link.receiver) for link in self.network.links]
+        for sender, receiver in ends:
+            if ends.count((sender, receiver)) > 1:
+                raise InputError(f"network.links: two links from {sender} to {receiver}; remove one")
 
     @cached_property
     def _index(self) -> Mapping[str, int]:

@@ -5,11 +5,12 @@ from dataclasses import field
 from math import isclose
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 
-from planner.model.cluster import Count, Positive
+from planner.model.cluster import MOST_DEVICES, Count, Positive
+from planner.model.profile import Batch
 from planner.model.record import LATER, record
-from planner.model.segments import Share, on_device
+from planner.model.segments import MOST_SHARES, Share, on_device
 
 Scheduler = Literal["np", "pipelines", "dart-r"]
 Status = Literal["optimal", "feasible"]
@@ -30,8 +31,8 @@ class Stage:
     last_block: Positive
     device: str
     share: Share
-    slices: Positive
-    batch: Positive
+    slices: Annotated[int, Ge(1), Le(MOST_DEVICES * MOST_SHARES)]
+    batch: Batch
     latency_us: Count
     transfer_us: Time
     throughput_rps: Time

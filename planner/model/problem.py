@@ -5,12 +5,12 @@ from dataclasses import field, replace
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from planner.model.applications import Application, Percent, Task, check_accuracy, virtual_models
 from planner.model.cluster import Cluster, Positive
 from planner.model.errors import InputError
-from planner.model.profile import Profile
+from planner.model.profile import MOST_US, Profile
 from planner.model.record import LATER, record
 
 Objective = Literal[
@@ -46,7 +46,7 @@ class Dnn:
     """
 
     name: Annotated[str, MinLen(1)]
-    slo_us: Annotated[float, Gt(0)]
+    slo_us: Annotated[float, Gt(0), Le(MOST_US)]
     variants: Annotated[tuple[Profile, ...], MinLen(1)]
     weight: Annotated[float, Gt(0)] = 1.0
     np_throughput_rps: Annotated[float, Ge(0)] | None = None

@@ -7,13 +7,18 @@ from functools import cached_property
 from math import isclose
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from planner.model.cluster import Count, Positive
 from planner.model.errors import InputError
 from planner.model.record import LATER, record
 from planner.model.segments import Share, share_text
 from planner.model.settings import ModelSettings
+
+MOST_US = 10**12  # eleven days: more is a slip of the unit
+MOST_BATCH = 32_767  # what records of runs hold
+
+Batch = Annotated[int, Ge(1), Le(MOST_BATCH)]
 
 
 @record
@@ -58,8 +63,8 @@ class LatencyTable:
 
     device: Annotated[str, MinLen(1)]
     share: Share
-    batches: Annotated[tuple[Positive, ...], MinLen(1)]
-    latency_us: tuple[tuple[Count, ...], ...]
+    batches: Annotated[tuple[Batch, ...], MinLen(1)]
+    latency_us: tuple[tuple[Annotated[int, Ge(0), Le(MOST_US)], ...], ...]
     provenance: Provenance
     spread: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
     peak_memory_bytes: tuple[Count, ...] | None = None

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Annotated
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 
 from planner.model.errors import InputError
 from planner.model.record import record
 
-Share = Annotated[int, Ge(1)] | Annotated[str, MinLen(1)]
+MOST_SHARES = 1000  # of one device
+
+Share = Annotated[int, Ge(1), Le(MOST_SHARES)] | Annotated[str, MinLen(1)]
 Kind = int | str  # a share without its processes
 
 

@@ -1,7 +1,7 @@
 """Planning: which pipelines serve which DNN on which devices."""
 
 from planner.planning.answers.changes import slices_started
-from planner.planning.answers.explain import Explanation, explain
+from planner.planning.answers.explain import Explanation, explain, servable
 from planner.planning.api import make_plan
 from planner.planning.fronts import Point, accuracy_front, cost_front, energy_front, latency_front
 from planner.planning.pipelines.reach import LeastSlo
@@ -16,5 +16,6 @@ __all__ = [
     "explain",
     "latency_front",
     "make_plan",
+    "servable",
     "slices_started",
 ]

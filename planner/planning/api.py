@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version as installed_version
+from math import isclose
 from time import perf_counter
 
 from planner.model import InputError, Plan, Problem, digest
 from planner.model.check import check
+from planner.model.objective import MAXIMISED
 from planner.model.plan import Scheduler
 from planner.model.problem import GIVEN_RATES
 from planner.planning.answers.canonical import canonical
@@ -26,6 +29,8 @@ from planner.planning.pipelines.sizing import Sizing, build_plan
 from planner.planning.programme import covers_by_price
 from planner.planning.programme.backends import BACKENDS, Clock, Limits
 from planner.planning.programme.backends import version as backend_version
+from planner.planning.programme.milp import TOO_LATE, TooLate
+from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import columns, dynamic, narrowed
 
 log = logging.getLogger(__name__)
@@ -42,6 +47,7 @@ ENUMERABLE, ENUMERABLE_EXACT = 30_000_000, 150_000_000
 MILP_CANDIDATES = 1_500
 SCARCE = 20  # devices per DNN, below which whole devices matter too much for columns: their bound is percents off there
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
+NP_SHARE, NP_SECONDS = 0.2, 2.0  # of a limited time, what is kept for NP's plan: this share, but no more than that
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS, "columns"),
     "np": ("auto", "milp", "columns", "closed-form"),
@@ -112,16 +118,17 @@ def make_plan(
     begin_s = perf_counter()
     limits = Limits(gap, time_limit_s)
     clock = Clock(limits)
-    known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, limits)
+    half = Limits(gap, None if time_limit_s is None else time_limit_s / 2)
+    known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, half)
     if current is not None and max_started is not None:
         sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
     elif scheduler == "pipelines":
-        sizing, method = _size_pipelines(known, method, backend, clock)
+        sizing, method = _size_pipelines_or_np(known, method, backend, clock)
     elif scheduler == "np":
         sizing, method = _size_np(known, method, backend, clock)
     else:
         sizing, method = _size_dart_r(known, np_plan, backend, clock), "rule"
-    _refuse_nothing(known, sizing)
+    _refuse_nothing(known, sizing, clock)
     plan = build_plan(
         known,
         sizing,
@@ -170,6 +177,41 @@ def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
             f"min_accuracy: expected an objective that serves given rates ({', '.join(GIVEN_RATES)}), got "
             f"{problem.options.objective}"
         )
+
+
+def _size_pipelines_or_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+    """Return the pipelines found, or NP's plan, which is one of theirs, where that is better or nothing else was found.
+
+    Where time is limited, a part of it is kept for NP.
+    """
+    try:
+        sizing, used = _size_pipelines(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS))
+        bound = sizing.bound
+    except TooLate:
+        log.info("no pipelines in the time given; NP's plan is taken")
+        sizing, used, bound = None, "milp", None
+    if sizing is not None and isclose(
+        sizing.bound, sizing.value(problem), rel_tol=clock.remaining().gap, abs_tol=1e-12
+    ):
+        return sizing, used
+    try:
+        whole, _ = _size_np(problem, "auto", backend, clock)
+    except InputError:  # NP cannot serve all of them, or not in the time that was left
+        if sizing is None:
+            raise TooLate(TOO_LATE) from None
+        return sizing, used
+    if bound is None:
+        bound = relax(problem, all_candidates(problem)).bound
+    better = max if MAXIMISED[problem.options.objective] else min
+    both = [one for one in (sizing, whole) if one is not None and _serves_all(problem, one)] or [sizing or whole]
+    best = better(both, key=lambda one: one.value(problem))
+    return replace(best, bound=bound), used
+
+
+def _serves_all(problem: Problem, sizing: Sizing) -> bool:
+    if problem.options.objective == "max_weighted_throughput":
+        return True
+    return all(sizing.throughput_rps(number) > 0 for number in range(len(problem.dnns)))
 
 
 def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
@@ -250,22 +292,29 @@ def _size_dart_r(problem: Problem, np_plan: Plan | None, backend: str, clock: Cl
 def all_candidates(problem: Problem) -> list[Candidate]:
     """Return the candidates of all DNNs; raises InputError where one has none. X0 must be known."""
     found: list[Candidate] = []
+    reasons: list[str] = []
     for number, dnn in enumerate(problem.dnns):
         candidates = enumerate_candidates(problem, number, dnn.np_throughput_rps or 0.0)
         if not candidates:
-            raise unreachable(problem, number)
-        found += best_of_segments(problem, candidates)
+            reasons.append(str(unreachable(problem, number)))
+        found += best_of_segments(problem, candidates) if candidates else []
+    if len(reasons) > 1:
+        reasons[0] = f"{len(reasons)} of {len(problem.dnns)} DNNs cannot be served: {reasons[0]}"
+    if reasons:
+        raise InputError("; ".join(reasons))
     return found
 
 
-def _refuse_nothing(problem: Problem, sizing: Sizing) -> None:
+def _refuse_nothing(problem: Problem, sizing: Sizing, clock: Clock) -> None:
     """Refuse a plan that leaves a DNN without pipelines though the objective is to serve all."""
     if problem.options.objective == "max_weighted_throughput":
         return
     for number, dnn in enumerate(problem.dnns):
         if sizing.throughput_rps(number) == 0:
+            if clock.over:
+                raise TooLate(f"no plan that serves {dnn.name} was found in the time given; raise the time limit")
             devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)
             raise InputError(
                 f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs, which do not share "
-                "devices; add devices, plan fewer DNNs, or raise the limits of time and of started slices"
+                "devices; add devices, plan fewer DNNs, or raise the limit of started slices"
             )

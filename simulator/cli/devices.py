@@ -6,6 +6,7 @@ from statistics import geometric_mean
 
 import onnx_ir as ir
 
+from planner.files import file_name
 from planner.files.models import load_model, model_sha256
 from planner.model import InputError, Profile
 from simulator.executor import Emulation
@@ -42,8 +43,8 @@ def emulation_of(
 
 def model_file(folder: Path, variant: str) -> Path:
     """Return the file of a variant; one that has its sizes in its name may have a file without them."""
-    own = folder / f"{variant}.onnx"
-    return own if own.exists() else folder / f"{variant.partition('@')[0]}.onnx"
+    own = folder / f"{file_name(variant)}.onnx"
+    return own if own.exists() else folder / f"{file_name(variant.partition('@')[0])}.onnx"
 
 
 def load_profiled(path: Path, profile: Profile) -> ir.Model:

@@ -5,20 +5,30 @@ Its folder has the files of a simulated run (records, summary, plan, problem), a
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import INTERRUPTED, console, errors
-from planner.files import save, write_text
+from planner.cli.app import INTERRUPTED, errors
+from planner.cli.output import Column, JsonOption, Output, output
+from planner.files import file_name
 from planner.model import InputError, digest
 from simulator.cli import splitting
-from simulator.cli.options import SCHEMAS, CoresOption, OversubscribeOption, SlowdownOption
+from simulator.cli.options import (
+    SCHEMAS,
+    CoresOption,
+    OversubscribeOption,
+    OverwriteOption,
+    ReplayOption,
+    SlowdownOption,
+    TimeColumnOption,
+    UncheckedOption,
+    UnitOption,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,10 +63,15 @@ def execute_plan(
         Path | None, typer.Option(help="The plan's problem file. [default: problem.json or .toml beside it]")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")] = None,
-    load: Annotated[float, typer.Option(help="Where no rate is given: share of the planned throughput.")] = 0.5,
+    load: Annotated[
+        float | None, typer.Option(help="Where no rate is given: share of the planned throughput. [default: 0.5]")
+    ] = None,
+    replay: ReplayOption = "fold",
     duration: Annotated[float, typer.Option(help="Length of the run, s.")] = 30.0,
     warm_up: Annotated[float, typer.Option(min=0, help="Served but not measured at the beginning, s.")] = 1.0,
     schema: Annotated[str, typer.Option(help=f"Schema of the trace: auto, {', '.join(SCHEMAS)}.")] = "auto",
+    time_column: TimeColumnOption = None,
+    unit: UnitOption = "s",
     round_robin: Annotated[
         bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all.")
     ] = False,
@@ -93,16 +108,19 @@ def execute_plan(
         bool, typer.Option("--emulate-network", help="Let transfers take the time of the cluster's network.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
+    unchecked: UncheckedOption = False,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/execute"),
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
     from simulator.cli.devices import emulation_of, load_profiled, model_file
-    from simulator.cli.inputs import load_plans, load_trace, served_dnns, times_per_dnn
+    from simulator.cli.folders import owned, write_what
+    from simulator.cli.inputs import Layout, checked, load_plans, load_trace, offer_all, served_dnns, times_per_dnn
     from simulator.engine import build_system
     from simulator.executor import Settings, check_settings
     from simulator.results.metrics import require_counted
     from simulator.results.tables import write_table
-    from simulator.workload import fold
 
     loaded = load_plans([plan], problem)[0]
     names = served_dnns(loaded, dnn)
@@ -128,20 +146,26 @@ def execute_plan(
     for name in names:
         check_settings(settings, build_system(loaded.problem, loaded.plan, name))
     samples = {name: _samples(inputs, name) for name in names}
+    loaded = checked(loaded, unchecked)
     given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}
-    offered = times_per_dnn(load_trace(trace, schema, seed=seed), names, round_robin)
-    rates_rps = {name: load * loaded.plan.throughput_rps(name) if rate is None else rate for name in names}
-    arrivals_us = {name: fold(offered[name], rates_rps[name], duration) for name in names}
+    offered = times_per_dnn(load_trace(trace, Layout(schema, time_column, unit), seed), names, round_robin)
+    arrivals = offer_all(
+        offered, loaded.plan, replay, rate=rate, load=load, default=0.5, duration_s=duration, seed=seed
+    )
     rows: list[dict[str, Any]] = []
-    for name in names:
-        run = _run(loaded, name, given, arrivals_us[name], settings, samples[name])
-        if not rows:  # nothing is written before a run came about
-            _write_inputs(loaded, settings, trace, duration, out)
-        rows.append({"dnn": name, "rate_rps": rates_rps[name]} | _write_run(run, out))
-        write_table(rows, out / "summary.csv")
-        _require_answers(run, out)
-        _measure(run, out, with_comparison, loaded.problem.options.bound)
-    console.print(f"records and measurements written to {out}", highlight=False, soft_wrap=True)
+    what = _what(loaded, settings, trace, duration, replay)
+    with owned(out, what, overwrite=overwrite), output(as_json) as printed:
+        for name, one in arrivals.items():
+            run = _run(loaded, name, given, one.arrivals_us, settings, samples[name])
+            if not rows:  # nothing is written before a run came about
+                write_what(out, what, loaded.problem, loaded.plan)
+            said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps}
+            rows.append(said | _write_run(run, out))
+            write_table(rows, out / "summary.csv")
+            _require_answers(run, out)
+            printed.value("runs", rows)
+            _measure(run, out, with_comparison, loaded.problem.options.bound, printed)
+        printed.line(f"records and measurements written to {out}")
 
 
 def _profiles(loaded: LoadedPlan, names: list[str]) -> dict[str, Profile]:
@@ -207,24 +231,23 @@ def _run(
         tell("")
 
 
-def _write_inputs(loaded: LoadedPlan, settings: Settings, trace: Path, duration_s: float, out: Path) -> None:
-    """Write what was run, as a simulation does."""
-    save(loaded.problem, out / "problem.json")
-    save(loaded.plan, out / "plan.json")
-    what = {
+def _what(loaded: LoadedPlan, settings: Settings, trace: Path, duration_s: float, replay: str) -> dict[str, Any]:
+    """Return what is run, as a simulation says it."""
+    return {
         "schema": "run/1",
         "plan": loaded.name,
         "trace": trace.name,
+        "replay": replay,
         "duration_s": duration_s,
         "policy": settings.policy,
         "seed": settings.seed,
         "inputs": settings.inputs or "random",
         "emulated": settings.emulation.describe() or "nothing",
+        "constraints_broken": list(loaded.violations),
         "plan_sha256": digest(loaded.plan),
         "problem_sha256": digest(loaded.problem),
         "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "onnxruntime")},
     }
-    write_text(out / "run.json", json.dumps(what, indent=2) + "\n")
 
 
 def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
@@ -233,13 +256,13 @@ def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
     from simulator.results import summary
     from simulator.results.tables import write_records
 
-    write_records(run.records, folder / f"{run.system.dnn}.records.csv")
+    write_records(run.records, folder / f"{file_name(run.system.dnn)}.records.csv")
     write_incidents(run, folder)
     said = {"policy": run.settings.policy, "engine": run.records.engine}
     return said | summary(run.records, round(1e6 * run.settings.warmup_s))
 
 
-def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float | None) -> None:
+def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float | None, printed: Output) -> None:
     """Write and show what a run measured; raises InputError if its figures or its answers cannot be right."""
     from simulator.executor.compare import compare
     from simulator.executor.hand_over import hand_over
@@ -252,18 +275,18 @@ def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float |
         sys.exit(INTERRUPTED)
     measurement = measure(run)
     write_measurement(run, measurement, folder)
-    _show(run, measurement)
+    _show(run, measurement, printed)
     if with_comparison:
         costs = hand_over(run)
-        _tell_costs(run, costs)
+        _tell_costs(run, costs, printed)
         comparison = compare(run, costs, bound)
         write_comparison(comparison, folder)
-        _show_comparison(comparison)
+        _show_comparison(run, comparison, printed)
     if run.verdict is not None and run.verdict.wrong:
         raise InputError(f"{name}: {run.verdict}")
 
 
-def _tell_costs(run: Execution, costs: HandOver | None) -> None:
+def _tell_costs(run: Execution, costs: HandOver | None, printed: Output) -> None:
     """Say what handing over takes, and where the frontend is the limit."""
     from simulator.executor.hand_over import LEAST_BATCHES
 
@@ -276,50 +299,56 @@ def _tell_costs(run: Execution, costs: HandOver | None) -> None:
     added_ms = max(costs.per_batch_us(pipeline) for pipeline in range(len(costs.ways_us))) / 1000
     sent = sum(batch.sent_us >= run.window_us[0] for batch in run.journal.batches)
     rate = sent / ((run.window_us[1] - run.window_us[0]) / 1e6)
-    console.print(
+    printed.line(
         f"hand-over, measured in the warm-up: {added_ms:.2f} ms a batch; the frontend takes {costs.frontend_us:.0f} µs "
-        f"of CPU time a batch, so that one serves {costs.largest_rate:.0f} batches/s at most ({rate:.0f} now)",
-        highlight=False,
-        soft_wrap=True,
+        f"of CPU time a batch, so that one serves {costs.largest_rate:.0f} batches/s at most ({rate:.0f} now)"
     )
     if rate > FRONTEND_FULL * costs.largest_rate:
         errors.print("note: the frontend is the limit at this rate; plan larger batches, or run more frontends")
 
 
-def _show(run: Execution, measurement: Measurement) -> None:
+SLICE_COLUMNS = {
+    "slice": Column("slice"),
+    "device": Column("device"),
+    "requests_per_s": Column("requests/s", "{:.1f}".format),
+    "busy": Column("busy", "{:.1%}".format),
+    "bubble": Column("bubble", "{:.1%}".format),
+    "cpu": Column("CPU", "{:.2f}".format),
+    "memory_bytes": Column("MB", lambda size: f"{size / 1e6:.0f}"),
+}
+COMPARISON_COLUMNS = {
+    "quantity": Column(""),
+    "unit": Column("unit"),
+    "predicted": Column("simulated", "{:.4g}".format),
+    "measured": Column("measured", "{:.4g}".format),
+    "text": Column("difference"),
+}
+
+
+def _show(run: Execution, measurement: Measurement, printed: Output) -> None:
     from simulator.results import attainment
 
-    lines = [
-        f"{run.system.dnn}: {measurement.throughput}, attainment {attainment(run.records, run.window_us[0]):.2%} of "
-        f"{len(run.records)} requests",
-        f"Little's law: {measurement.little}",
-        f"emulated: {run.emulated}" if run.emulated else "",
-        f"verified: {run.verdict}" if run.verdict else "",
-    ]
-    console.print("\n".join(line for line in lines if line), highlight=False, soft_wrap=True)
-    table = Table("slice", "device", "requests/s", "busy", "bubble", "CPU", "MB", box=None, pad_edge=False)
-    for each in measurement.slices:
-        table.add_row(
-            f"{each.pipeline}.{each.stage}.{each.slice}",
-            each.device,
-            f"{each.requests_per_s:.1f}",
-            f"{each.busy:.1%}",
-            f"{each.bubble:.1%}",
-            f"{each.cpu:.2f}",
-            f"{each.memory_bytes / 1e6:.0f}",
-        )
-    console.print(table)
+    name = run.system.dnn
+    printed.line(
+        f"{name}: {measurement.throughput}, attainment {attainment(run.records, run.window_us[0]):.2%} of "
+        f"{len(run.records)} requests"
+    )
+    printed.line(f"Little's law: {measurement.little}")
+    if run.emulated:
+        printed.line(f"emulated: {run.emulated}")
+    if run.verdict:
+        printed.line(f"verified: {run.verdict}")
+    rows = [asdict(each) | {"slice": f"{each.pipeline}.{each.stage}.{each.slice}"} for each in measurement.slices]
+    printed.table(f"{name}: slices", SLICE_COLUMNS, rows)
     if measurement.disturbed:
         errors.print(
             f"note: {len(measurement.disturbed)} of {len(measurement.slices)} slices were kept from their cores, by "
             "other programs or by each other; these figures are not the plan's"
         )
     if run.journal.incidents:
-        errors.print(f"note: {len(run.journal.incidents)} incidents, see {run.system.dnn}.incidents.csv")
+        errors.print(f"note: {len(run.journal.incidents)} incidents, see {file_name(name)}.incidents.csv")
 
 
-def _show_comparison(comparison: Comparison) -> None:
-    table = Table("", "unit", "simulated", "measured", "difference", box=None, pad_edge=False)
-    for row in comparison.rows:
-        table.add_row(row.quantity, row.unit, f"{row.predicted:.4g}", f"{row.measured:.4g}", row.text)
-    console.print(table)
+def _show_comparison(run: Execution, comparison: Comparison, printed: Output) -> None:
+    rows = [asdict(row) | {"text": row.text} for row in comparison.rows]
+    printed.table(f"{run.system.dnn}: comparison", COMPARISON_COLUMNS, rows)

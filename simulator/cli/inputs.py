@@ -1,6 +1,7 @@
 """What the simulator's commands read: plans with their problems, and traces for their DNNs."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,18 +10,27 @@ import numpy as np
 from planner.cli.app import about, progress
 from planner.files import load_plan, load_problem, ppipe
 from planner.model import InputError, Plan, Problem, digest
-from simulator.workload import Trace, assign, read_trace
-from simulator.workload.arrivals import TimesS
+from planner.model.check import check
+from simulator.sweep import LARGEST_LOAD
+from simulator.workload import Trace, assign, offer, read_trace
+from simulator.workload.arrivals import ArrivalsUs, TimesS
+from simulator.workload.offering import How
 
 
 @dataclass(frozen=True)
 class LoadedPlan:
-    """A plan file: its name, its problem, and what plans of the same DNNs and devices have in common (``group``)."""
+    """A plan file: its name, its problem, and what plans of the same DNNs and devices have in common (``group``).
+
+    ``violations`` are the constraints of the problem that it breaks; none unless it was let pass.
+    """
 
     name: str
     problem: Problem
     plan: Plan
     group: str
+    path: Path
+    violations: tuple[str, ...] = ()
+    published: bool = False
 
 
 def load_plans(paths: Sequence[Path], problem: Path | None = None, data: Path | None = None) -> list[LoadedPlan]:
@@ -46,18 +56,97 @@ def load_plans(paths: Sequence[Path], problem: Path | None = None, data: Path | 
     return loaded
 
 
-def full_rates(plans: Sequence[LoadedPlan]) -> dict[str, dict[str, float]]:
-    """Return, per plan and DNN, what load factor 1 means: the throughput of the pipelines plan of its group.
+def checked(one: LoadedPlan, unchecked: bool) -> LoadedPlan:
+    """Return a plan with the constraints of its problem that it breaks.
 
-    Where no pipelines plan was given, it is the plan's own throughput.
+    Published plans, whose numbers are rounded, are compared when they are planned again, not here.
+
+    Raises
+    ------
+    InputError
+        It breaks one, and plans are not to pass ``unchecked``.
     """
-    reference = {one.group: one.plan for one in plans if one.plan.scheduler == "pipelines"}
-    return {
-        one.name: {
-            dnn.name: reference.get(one.group, one.plan).throughput_rps(dnn.name) for dnn in one.problem.planned.dnns
+    violations = () if one.published else tuple(map(str, check(one.problem, one.plan)))
+    if violations and not unchecked:
+        raise InputError(
+            f"{one.path}: breaks {len(violations)} constraint{'s' * (len(violations) > 1)} of its problem, first: "
+            f"{violations[0]}; plan again, or let it pass with --unchecked"
+        )
+    return replace(one, violations=violations)
+
+
+def references(plans: Sequence[LoadedPlan], chosen: Path | None = None) -> dict[str, dict[str, LoadedPlan]]:
+    """Return, per plan and DNN, the plan whose throughput is load factor 1, whatever the order of the plans.
+
+    It is that of the plan's group with the largest throughput for the DNN: of its pipelines plans where there are
+    any, else of all. ``chosen`` is the reference of its group instead.
+
+    Raises
+    ------
+    InputError
+        ``chosen`` is none of the plans.
+    """
+    named = [one for one in plans if one.path == chosen]
+    if chosen is not None and not named:
+        raise InputError(f"--reference: expected one of the plans given, got {chosen}")
+    found: dict[str, dict[str, LoadedPlan]] = {}
+    for one in plans:
+        group = [other for other in plans if other.group == one.group]
+        among = [other for other in group if other in named]
+        among = among or [other for other in group if other.plan.scheduler == "pipelines"] or group
+        found[one.name] = {
+            dnn.name: max(among, key=lambda other: (other.plan.throughput_rps(dnn.name), other.name))
+            for dnn in one.problem.planned.dnns
         }
-        for one in plans
-    }
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Offered:
+    """What a DNN is offered: the rate asked for (None: the trace's own), the arrivals, and the rate that came."""
+
+    rate_rps: float | None
+    arrivals_us: ArrivalsUs
+    offered_rps: float
+
+
+def offer_all(
+    times_s: Mapping[str, TimesS],
+    plan: Plan,
+    how: How,
+    *,
+    rate: float | None,
+    load: float | None,
+    default: float,
+    duration_s: float,
+    seed: int,
+) -> dict[str, Offered]:
+    """Offer each DNN its times at ``rate``, or at a share ``load`` of what the plan serves, else at the default share.
+
+    Raises
+    ------
+    InputError
+        The rate cannot be offered, the load is none, or both or either are given where there is no choice.
+    """
+    if load is not None and not 0 < load <= LARGEST_LOAD / 100:
+        raise InputError(f"--load: expected a share above 0 and at most {LARGEST_LOAD / 100:g}, got {load:g}")
+    if rate is not None and load is not None:
+        raise InputError("--rate and --load both say how much is offered; give one of them")
+    if how == "verbatim" and (rate is not None or load is not None):
+        raise InputError("--replay verbatim: offers the trace's own rate; leave out --rate and --load")
+    found = {}
+    for name, times in times_s.items():
+        share = default if load is None else load
+        rate_rps = None if how == "verbatim" else share * plan.throughput_rps(name) if rate is None else rate
+        with about(Path(name)):
+            arrivals_us = offer(times, rate_rps, duration_s, how=how, seed=seed)
+        found[name] = Offered(rate_rps, arrivals_us, len(arrivals_us) / duration_s)
+    return found
+
+
+def trace_sha256(trace: Trace) -> str:
+    """Return the SHA-256 of what a trace says."""
+    return hashlib.sha256(trace.times_s.tobytes() + trace.function.tobytes()).hexdigest()
 
 
 def served_dnns(loaded: LoadedPlan, dnn: str | None) -> list[str]:
@@ -72,15 +161,27 @@ def served_dnns(loaded: LoadedPlan, dnn: str | None) -> list[str]:
     return [dnn]
 
 
-def load_trace(path: Path, schema: str = "auto", sort: bool = False, seed: int | None = None) -> Trace:
+@dataclass(frozen=True)
+class Layout:
+    """What the options say of how a trace is laid out; see `simulator.workload.read_trace`."""
+
+    schema: str = "auto"
+    time_column: str | None = None
+    unit: str = "s"
+    sort: bool = False
+
+
+def load_trace(path: Path, layout: Layout, seed: int | None = None) -> Trace:
     """Read a trace under a progress bar; ``seed`` spreads counts per minute at random instead of evenly."""
     rng = None if seed is None else np.random.default_rng(seed)
     with progress() as bar:
         task = bar.add_task(f"reading {path.name}, rows", total=None)
         return read_trace(
             path,
-            schema=schema,
-            sort=sort,
+            schema=layout.schema,
+            time_column=layout.time_column,
+            unit=layout.unit,
+            sort=layout.sort,
             minute_rng=rng,
             progress=lambda rows: bar.update(task, completed=rows),
         )
@@ -119,10 +220,12 @@ def _load(path: Path, problem: Path | None) -> LoadedPlan:
     with about(path):
         for pipeline in plan.pipelines:
             asked.dnn(pipeline.dnn)
-    return LoadedPlan(path.name, asked, plan, digest(asked))
+    return LoadedPlan(path.name, asked, plan, digest(asked), path)
 
 
 def _load_published(path: Path, data: Path) -> LoadedPlan:
     problem = ppipe.read_problem(path, data)
     plan = ppipe.read_plan(path, problem)
-    return LoadedPlan(path.name, problem, plan, path.name.removesuffix(".json").rpartition("_")[0])
+    return LoadedPlan(
+        path.name, problem, plan, path.name.removesuffix(".json").rpartition("_")[0], path, published=True
+    )

@@ -1,6 +1,6 @@
 """The command line of the simulator, put together."""
 
-from planner.cli.app import new_app, run
+from planner.cli.app import add_version, new_app, run
 from simulator.cli import executing, reporting, simulation, workload
 
 app = new_app("Simulate plans under arrivals, sweep over loads, execute them on real devices, look at the results.")
@@ -8,6 +8,7 @@ simulation.register(app)
 executing.register(app)
 workload.register(app)
 reporting.register(app)
+add_version(app)
 
 
 def main() -> None:

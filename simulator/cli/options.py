@@ -11,9 +11,11 @@ import typer
 
 EngineName = Literal["auto", "events", "replay", "simpy"]
 Hosts = Literal["local", "ray"]
+How = Literal["fold", "scale", "thin", "verbatim"]
 POLICIES = ("reservation", "orderly", "round-robin", "least-queued", "earliest-deadline", "reactive")
 SCHEMAS = (
-    "maf21", "maf19", "minute-counts", "arrival-us", "arrival-ms", "arrival-s", "function-ms", "azure-llm", "ms-query"
+    "maf21", "maf19", "minute-counts", "arrival-us", "arrival-ms", "arrival-s", "function-ms", "azure-llm", "burstgpt",
+    "vidur", "ms-query", "mooncake",
 )  # fmt: skip
 WORLD_KEYS = ("spread", "factors", "failures", "failure_rate", "load_us", "switches", "degradations")
 
@@ -25,6 +27,10 @@ ProblemOption = Annotated[
 ]
 DataOption = Annotated[Path | None, typer.Option(help="PPipe's data folder: the plans are files in its form.")]
 SchemaOption = Annotated[str, typer.Option(help=f"Schema of the traces: auto, {', '.join(SCHEMAS)}.")]
+TimeColumnOption = Annotated[
+    str | None, typer.Option(help="Instead of a schema: the column of any CSV file that has the arrivals.")
+]
+UnitOption = Annotated[Literal["us", "ms", "s", "date"], typer.Option(help="Unit of --time-column.")]
 SortOption = Annotated[bool, typer.Option("--sort", help="Sort plain arrival lists instead of refusing disorder.")]
 DurationOption = Annotated[float, typer.Option(help="Simulated time, s.")]
 EngineOption = Annotated[
@@ -32,6 +38,19 @@ EngineOption = Annotated[
 ]
 RoundRobinOption = Annotated[
     bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all of it.")
+]
+ReplayOption = Annotated[
+    How,
+    typer.Option(
+        help="How the trace is offered at a rate: fold (PPipe's rule), scale (all gaps by one factor), thin (each "
+        "request kept by chance), or verbatim (its own rate)."
+    ),
+]
+UncheckedOption = Annotated[
+    bool, typer.Option("--unchecked", help="Let a plan pass that breaks constraints of its problem; results say so.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the results of another run in the output folder.")
 ]
 CoresOption = Annotated[
     list[str] | None, typer.Option(metavar="TYPE=N", help="Cores of a device of this type. [default: 1]")

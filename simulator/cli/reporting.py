@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.app import console
-from planner.files import load_plan, load_problem, write_text
+from planner.files import load_plan, load_problem, name_of, write_text
 from planner.model import InputError, Plan, digest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _part(path: Path, folder: Path) -> Part:
     if len(plans) == 1 and not _took_over(path.with_name("run.json")):
         (plan,) = plans.values()
         for written in sorted(path.parent.glob("*.records.*")):
-            dnn = written.name.partition(".records.")[0]
+            dnn = name_of(written.name.partition(".records.")[0])
             records[dnn] = read_records(written, build_system(problem, plan, dnn))
     name = path.parent.relative_to(folder).as_posix()
     return Part(folder.resolve().name if name == "." else name, problem, plans, records, others)
@@ -115,8 +115,9 @@ def _executions(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
 
     found = {}
     for path in sorted(folder.rglob("*.slices.csv")):
-        dnn = path.name.removesuffix(".slices.csv")
-        beside = {kind: path.with_name(f"{dnn}.{kind}.csv") for kind in EXECUTED}
+        stem = path.name.removesuffix(".slices.csv")
+        dnn = name_of(stem)
+        beside = {kind: path.with_name(f"{stem}.{kind}.csv") for kind in EXECUTED}
         where = path.parent.relative_to(folder).as_posix()
         name = dnn if where == "." else f"{where}, {dnn}"
         written = {kind: one for kind, one in beside.items() if one.exists()}
@@ -135,10 +136,10 @@ def _tables(folder: Path, *names: str) -> pd.DataFrame | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
+    from simulator.results.tables import read_table
 
     with _reading(path):
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        return read_table(path)
 
 
 @contextmanager

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from planner.cli.app import console, progress
+from planner.cli.output import Column, JsonOption, output
 from planner.files import replacing
 from planner.model import InputError
-from simulator.cli.options import SCHEMAS, SortOption
+from simulator.cli.options import SCHEMAS, ReplayOption, SortOption, TimeColumnOption, UnitOption
 
 if TYPE_CHECKING:
     from simulator.workload import Trace
@@ -143,26 +144,32 @@ def _generate(out: Path, seed: int, generator: str, *arguments: object, **option
 def info(
     file: Annotated[Path, typer.Argument(help="A trace in any schema, plain or .gz.")],
     schema: SchemaOption = "auto",
+    time_column: TimeColumnOption = None,
+    unit: UnitOption = "s",
     sort: SortOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say how many requests a trace has, how unevenly they are spread, and how bursty they are."""
     from simulator.workload import trace_statistics
 
-    statistics = trace_statistics(_read(file, schema, sort))
-    table = Table("", str(file), box=None, pad_edge=False)
-    for words, value in (
-        ("requests", f"{statistics.requests:,}"),
-        ("functions", f"{statistics.functions:,}"),
-        ("duration", f"{statistics.duration_s:,.1f} s"),
-        ("average rate", f"{statistics.rate_rps:.3f} requests/s"),
-        ("gaps, standard deviation / mean", f"{statistics.gap_cv:.2f}"),
-        ("index of dispersion over 1 s", f"{statistics.dispersion_1s:.2f}"),
-        ("index of dispersion over 60 s", f"{statistics.dispersion_60s:.2f}"),
-        ("busiest function", f"{statistics.busiest_share:.1%} of the requests"),
-        ("five busiest functions", f"{statistics.five_busiest_share:.1%} of the requests"),
-    ):
-        table.add_row(words, value)
-    console.print(table)
+    statistics = trace_statistics(_read(file, schema, time_column, unit, sort))
+    shown = {
+        "requests": f"{statistics.requests:,}",
+        "functions": f"{statistics.functions:,}",
+        "duration": f"{statistics.duration_s:,.1f} s",
+        "average rate": f"{statistics.rate_rps:.3f} requests/s",
+        "gaps, standard deviation / mean": f"{statistics.gap_cv:.2f}",
+        "index of dispersion over 1 s": f"{statistics.dispersion_1s:.2f}",
+        "index of dispersion over 60 s": f"{statistics.dispersion_60s:.2f}",
+        "busiest function": f"{statistics.busiest_share:.1%} of the requests",
+        "five busiest functions": f"{statistics.five_busiest_share:.1%} of the requests",
+    }
+    with output(as_json) as printed:
+        for name, value in asdict(statistics).items():
+            printed.value(name, value)
+        if not as_json:
+            rows = [{"what": what, "value": value} for what, value in shown.items()]
+            printed.table("statistics", {"what": Column(""), "value": Column(str(file))}, rows)
 
 
 def convert(
@@ -172,6 +179,8 @@ def convert(
         str, typer.Option(help="Schema to write: maf21, maf19, or arrival-us (a plain list).")
     ] = "arrival-us",
     schema: SchemaOption = "auto",
+    time_column: TimeColumnOption = None,
+    unit: UnitOption = "s",
     sort: SortOption = False,
     app: Annotated[list[str] | None, typer.Option(help="Keep this application (repeat for several).")] = None,
     function: Annotated[list[str] | None, typer.Option(help="Keep this function (repeat for several).")] = None,
@@ -183,27 +192,28 @@ def convert(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of where in its minute a request of a MAF'19 trace comes.")
     ] = 0,
-    rate: Annotated[float | None, typer.Option(help="Fold to this rate, requests/s (writes a plain list).")] = None,
-    duration: Annotated[float, typer.Option(help="Length of the folded arrivals, s.")] = 30.0,
+    rate: Annotated[float | None, typer.Option(help="Offer this rate, requests/s (writes a plain list).")] = None,
+    replay: ReplayOption = "fold",
+    duration: Annotated[float, typer.Option(help="With a rate: length of the arrivals, s.")] = 30.0,
 ) -> None:
-    """Choose from a trace, fold it to a rate where asked, and write it in another schema."""
-    from simulator.workload import select
-    from simulator.workload.lists import recognise
+    """Choose from a trace, offer it at a rate where asked, and write it in another schema."""
+    from simulator.workload import offer, select
+    from simulator.workload.readers import recognise
 
     start_end = _window(window)
-    if (recognise(files[0]) if schema == "auto" else schema) == "maf19":
+    if (recognise(files[0]) if schema == "auto" and not time_column and files[0].is_file() else schema) == "maf19":
         trace = _read_minutes(files, app, function, busiest, start_end, keep, seed)
     elif len(files) > 1 or keep != 1.0:
         raise InputError(f"{files[0]}: several files, and --keep, are for MAF'19 traces only; give one file")
     else:
-        whole = _read(files[0], schema, sort)
+        whole = _read(files[0], schema, time_column, unit, sort)
         trace = select(whole, apps=app, functions=function, busiest=busiest, window_s=start_end)
     if rate is None:
         _write_trace(out, trace, to)
     elif to == "arrival-us":
-        _write_arrivals(out, trace.fold(rate, duration))
+        _write_arrivals(out, offer(trace.times_s, rate, duration, how=replay, seed=seed))
     else:
-        raise InputError(f"--rate: folded arrivals have no functions; write them with --to arrival-us, not {to}")
+        raise InputError(f"--rate: arrivals at a rate have no functions; write them with --to arrival-us, not {to}")
 
 
 def _window(text: str | None) -> tuple[float, float] | None:
@@ -243,10 +253,10 @@ def _read_minutes(
     return spread(counts, np.random.default_rng(seed), keep=keep)
 
 
-def _read(file: Path, schema: str, sort: bool) -> Trace:
-    from simulator.cli.inputs import load_trace
+def _read(file: Path, schema: str, time_column: str | None, unit: str, sort: bool) -> Trace:
+    from simulator.cli.inputs import Layout, load_trace
 
-    return load_trace(file, schema, sort)
+    return load_trace(file, Layout(schema, time_column, unit, sort))
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -31,6 +31,8 @@ from simulator.cli.inputs import LoadedPlan, load_plans
 from simulator.engine import System, World, build_system
 from simulator.engine.world import Degradation, Failure, FailureRate, Switch, TimeUs
 
+LEAST_BETWEEN_US = 1000.0  # more failures than that no run would live to tell
+
 
 @record
 class FailureOf(Failure):
@@ -79,6 +81,11 @@ class LoadedWorld:
     def of(self, system: System, seed: int, dnns: Sequence[str]) -> World:
         """Return the world of a DNN, one of those that are served; raises InputError where it cannot be."""
         document = self.document
+        if document.failure_rate is not None and document.failure_rate.between_us < LEAST_BETWEEN_US:
+            raise InputError(
+                f"{self.path}: failure_rate.between_us: expected at least {LEAST_BETWEEN_US:g} (a millisecond between "
+                f"failures), got {document.failure_rate.between_us:g}"
+            )
         switched = [build_system(one.problem, one.plan, system.dnn) for one in self.plans]
         with about(self.path):
             world = World(

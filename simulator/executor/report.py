@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from planner.files.atomic import write_text
+from planner.files.names import cell, file_name
 from simulator.dispatch.decisions import OUTCOMES
 from simulator.executor.compare import Comparison, comparison_csv, latency_shares
 from simulator.executor.execution import Execution
@@ -41,25 +42,31 @@ def write_incidents(execution: Execution, folder: Path) -> None:
         }
         for incident in execution.journal.incidents
     ]
-    write_text(folder / f"{execution.system.dnn}.incidents.csv", _table(rows, ["time_us", "slice", "what", "requests"]))
+    write_text(
+        folder / f"{file_name(execution.system.dnn)}.incidents.csv",
+        _table(rows, ["time_us", "slice", "what", "requests"]),
+    )
 
 
 def write_measurement(execution: Execution, measurement: Measurement, folder: Path) -> None:
     """Write what a run measured."""
     for name, figures in (("slices", measurement.slices), ("hops", measurement.hops)):
         rows = [asdict(each) for each in figures]
-        write_text(folder / f"{execution.system.dnn}.{name}.csv", _table(rows, list(rows[0]) if rows else []))
+        write_text(
+            folder / f"{file_name(execution.system.dnn)}.{name}.csv", _table(rows, list(rows[0]) if rows else [])
+        )
     text = json.dumps(summarise(execution, measurement), indent=2, ensure_ascii=False, default=str)
-    write_text(folder / f"{execution.system.dnn}.execution.json", text + "\n")
+    write_text(folder / f"{file_name(execution.system.dnn)}.execution.json", text + "\n")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write a comparison as a table, the latencies behind it, and their figure."""
-    name = comparison.measured.system.dnn
+    dnn = comparison.measured.system.dnn
+    name = file_name(dnn)
     latencies = latency_shares(comparison)
     write_text(folder / f"{name}.comparison.csv", comparison_csv(comparison.rows))
     write_text(folder / f"{name}.latencies.csv", latencies.to_csv(index=False, float_format="%.6g"))
-    figure = latency_comparison(latencies, title=f"{name}: prediction against measurement")
+    figure = latency_comparison(latencies, title=f"{dnn}: prediction against measurement")
     save_figure(figure, folder / f"{name}.comparison.png")
 
 
@@ -108,6 +115,6 @@ def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+        {key: f"{value:.6g}" if isinstance(value, float) else cell(value) for key, value in row.items()} for row in rows
     )
     return text.getvalue()

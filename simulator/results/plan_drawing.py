@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
-from planner.model import DeviceType, Pipeline, Plan, Problem, Stage
+from planner.files.names import printable
+from planner.model import DeviceType, Dnn, Pipeline, Plan, Problem, Stage
 from simulator.results.hover import attach
 from simulator.results.style import COLOURS, HATCHES, INK, figure_of, new_axes, short
 
 BOX, GAP, HEIGHT, ROW = 3.0, 1.5, 0.74, 1.0
 FILL_SIDE = 0.16  # width of the gauge at a box's left side
+CHARACTER = 0.075  # of a title, in the same unit
 
 StageKey = tuple[int, int]  # pipeline (as the plan numbers all of them), stage
 
@@ -33,13 +35,13 @@ def plan_drawing(
     shown = [dnn for dnn in problem.planned.dnns if plan.of(dnn.name)]
     widest = max(len(pipeline.stages) for pipeline in plan.pipelines)
     width, rows = widest * BOX + (widest - 1) * GAP, len(plan.pipelines) + 0.55 * len(shown)
+    titles = {dnn.name: _title(plan, dnn) for dnn in shown}
+    width = max(width, CHARACTER * max(map(len, titles.values())))
     ax = ax or new_axes(0.95 + 1.02 * width, 0.75 + 0.78 * rows)
     types = [device.name for device in problem.cluster.device_types]
     top = 0.0
     for dnn in shown:
-        served = f"SLO {dnn.slo_us / 1000:.1f} ms, {plan.throughput_rps(dnn.name):.0f} requests/s"
-        title = f"{short(dnn.name, 48)}   {served}"
-        ax.text(0, -top - 0.06, title, fontsize=9, fontweight="bold", color=INK, va="center")
+        ax.text(0, -top - 0.06, titles[dnn.name], fontsize=9, fontweight="bold", color=INK, va="center")
         for number, pipeline in enumerate(plan.pipelines):
             if pipeline.dnn != dnn.name:
                 continue
@@ -67,6 +69,11 @@ def plan_drawing(
     ax.set_ylim(-top + 0.45, 0.35)
     ax.set_axis_off()
     return ax
+
+
+def _title(plan: Plan, dnn: Dnn) -> str:
+    served = f"SLO {dnn.slo_us / 1000:.1f} ms, {plan.throughput_rps(dnn.name):.0f} requests/s"
+    return f"{short(printable(dnn.name), 48)}   {served}"
 
 
 def _box(ax: Axes, left: float, bottom: float, stage: Stage, types: Sequence[DeviceType], busy: float) -> None:

@@ -11,6 +11,7 @@ from importlib.resources import files
 import pandas as pd
 from matplotlib.axes import Axes
 
+from planner.files.names import printable
 from planner.model import Plan, Problem, digest
 from planner.model.segments import share_text
 from simulator.results.hover import to_svg
@@ -259,4 +260,4 @@ def _section(title: str, body: str) -> str:
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(str(value)))

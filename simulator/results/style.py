@@ -4,15 +4,19 @@ Colours are Okabe and Ito's (2008), told apart by colour-blind readers, and orde
 lightness too; lines also differ in marker and dash, bars in hatching, so that a grey print can be read.
 """
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from planner.files.atomic import replacing
+from planner.files.names import printable
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -88,11 +92,40 @@ def short(name: object, length: int = 26) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def take_names_as_they_are(figure: Figure) -> None:
+    """Let no text of a figure be taken for mathematics or hold control characters: names may hold anything.
+
+    Numbers that matplotlib itself writes as mathematics (powers of ten) stay.
+    """
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_ticklabels()  # makes the labels that drawing would make
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        written = text.get_text()
+        if not written.startswith("$\\mathdefault{"):
+            text.set_parse_math(False)
+            text.set_text(_plain(written))
+
+
+def _plain(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+@contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Draw letters that the font lacks as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def save_figure(figure: Figure | Axes, path: Path) -> None:
     """Write a picture in one step; its suffix says which kind (png, pdf, svg). Equal pictures are equal files."""
     drawn = figure if isinstance(figure, Figure) else figure_of(figure)
+    take_names_as_they_are(drawn)
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, without_glyph_warnings():
         drawn.savefig(temporary, dpi=200, metadata=dates.get(path.suffix))
 
 

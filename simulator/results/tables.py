@@ -19,6 +19,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from planner.files.atomic import replacing
+from planner.files.names import cell, value_of
 from planner.model import InputError
 from simulator.dispatch.decisions import OUTCOMES
 from simulator.dispatch.system import System
@@ -58,7 +59,17 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            table.to_csv(temporary, index=False)
+            table.map(cell).to_csv(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read what `write_table` wrote; a text such as ``NA`` is a name, not a blank."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    texts = table.select_dtypes(exclude="number").columns
+    table[texts] = table[texts].map(value_of)
+    return table
 
 
 def read_records(path: Path, system: System) -> Records:

@@ -6,7 +6,7 @@ from simulator.sweep.loads import (
     Series,
     SweepOptions,
     largest_load,
-    offered_rps,
+    rate_of_load,
     run_load,
     run_series,
 )
@@ -23,7 +23,7 @@ __all__ = [
     "SweepOptions",
     "SweepResult",
     "largest_load",
-    "offered_rps",
+    "rate_of_load",
     "run_load",
     "run_series",
     "run_sweep",

@@ -8,31 +8,36 @@ import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from math import floor
 from multiprocessing import get_context
+from pathlib import Path
 
 from planner.model import InputError
 from simulator.sweep.loads import Row, Series, SweepOptions, run_series
+from simulator.sweep.store import NotFiled, file_row
 from simulator.workload.arrivals import ArrivalsUs, TimesS
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A series to run: its place in the sweep, and its rows that are known (by load)."""
+    """A series to run: its place in the sweep, its rows that are known (by load), and what new ones are filed under."""
 
     number: int
     series: Series
-    known: dict[int, Row]
+    known: dict[float, Row]
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of an item: its rows, or an error in words."""
+    """What came of an item: its rows, all there is to tell or those before an error (in words)."""
 
     number: int
     rows: list[Row]
     error: str = ""
+    filed: bool = False
 
 
 Traces = Mapping[str, TimesS]
@@ -40,19 +45,36 @@ Traces = Mapping[str, TimesS]
 _traces: dict[str, TimesS] = {}  # of a worker process, set once when it starts
 
 
-def run_here(items: Sequence[Item], traces: Traces, options: SweepOptions) -> Iterator[Done]:
-    """Run items one after the other in this process."""
+def run_here(items: Sequence[Item], traces: Traces, options: SweepOptions, file: Path | None = None) -> Iterator[Done]:
+    """Run items one after the other in this process; every run is filed when it is finished."""
     for bundle in _bundles(items):
-        yield from _run_bundle(bundle, traces[bundle[0].series.trace], options)
+        yield from _run_bundle(bundle, traces[bundle[0].series.trace], options, file)
 
 
-def run_in_processes(items: Sequence[Item], traces: Traces, options: SweepOptions, processes: int) -> Iterator[Done]:
-    """Run items in several processes of this machine, in any order; each process gets the traces once."""
+def run_in_processes(
+    items: Sequence[Item], traces: Traces, options: SweepOptions, processes: int, file: Path | None = None
+) -> Iterator[Done]:
+    """Run items in several processes of this machine, in any order; each process gets the traces once.
+
+    Raises
+    ------
+    InputError
+        A process was killed. What is filed is kept.
+    """
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_keep, initargs=(dict(traces),))
     try:
-        futures = [pool.submit(_run_kept, bundle, options) for bundle in _bundles(items)]
+        futures = [pool.submit(_run_kept, bundle, options, file) for bundle in _bundles(items)]
         for future in as_completed(futures):
             yield from future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a process of the sweep was killed (for want of memory?); what was finished is kept: run it again to go "
+            "on, with fewer --jobs if memory is short"
+        ) from None
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # what was told to stop stops now, not after its bundle
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -73,7 +95,7 @@ def run_on_ray(items: Sequence[Item], traces: Traces, options: SweepOptions) -> 
     if started:
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
     try:
-        remote = ray.remote(num_cpus=1)(_run_bundle)
+        remote = ray.remote(num_cpus=1)(_run_remote)
         shared = {name: ray.put(times_s) for name, times_s in traces.items()}
         waiting = [remote.remote(bundle, shared[bundle[0].series.trace], options) for bundle in _bundles(items)]
         while waiting:
@@ -96,19 +118,32 @@ def _keep(traces: dict[str, TimesS]) -> None:
     _traces.update(traces)
 
 
-def _run_kept(bundle: list[Item], options: SweepOptions) -> list[Done]:
-    return _run_bundle(bundle, _traces[bundle[0].series.trace], options)
+def _run_kept(bundle: list[Item], options: SweepOptions, file: Path | None) -> list[Done]:
+    return list(_run_bundle(bundle, _traces[bundle[0].series.trace], options, file))
 
 
-def _run_bundle(bundle: list[Item], times_s: TimesS, options: SweepOptions) -> list[Done]:
+def _run_remote(bundle: list[Item], times_s: TimesS, options: SweepOptions) -> list[Done]:
+    return list(_run_bundle(bundle, times_s, options, None))
+
+
+def _run_bundle(bundle: list[Item], times_s: TimesS, options: SweepOptions, file: Path | None) -> Iterator[Done]:
     """Run the items of a bundle; an error, in words, becomes part of the result, so that the others go on."""
-    folded: dict[int, ArrivalsUs] = {}
-    results = []
+    offered: dict[float, ArrivalsUs] = {}
     for item in bundle:
+        finished: list[Row] = []
+
+        def done(row: Row, item: Item = item, finished: list[Row] = finished) -> None:
+            if file is not None:
+                file_row(file, item.key, row)
+            finished.append(row)
+
+        filed = file is not None
         try:
-            results.append(Done(item.number, run_series(item.series, times_s, options, item.known, folded)))
+            rows = run_series(item.series, times_s, options, item.known, offered, done)
+            yield Done(item.number, rows, filed=filed)
+        except NotFiled:
+            raise
         except InputError as error:
-            results.append(Done(item.number, [], str(error)))
+            yield Done(item.number, finished, str(error), filed)
         except Exception:  # a defect: its traceback is what helps
-            results.append(Done(item.number, [], traceback.format_exc()))
-    return results
+            yield Done(item.number, finished, traceback.format_exc(), filed)

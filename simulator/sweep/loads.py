@@ -11,7 +11,7 @@ than the whole run may lose, the rest does not matter.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from math import floor
 from typing import Any
@@ -24,10 +24,12 @@ from simulator.engine import World, simulate
 from simulator.engine.run import EngineName
 from simulator.results import Records, summary
 from simulator.results.metrics import WARM_UP_US, require_counted
-from simulator.workload import fold
+from simulator.workload import offer
 from simulator.workload.arrivals import ArrivalsUs, TimesS
+from simulator.workload.offering import How
 
-LOADS = tuple(range(100, 0, -5))  # percent, as published: 1.00, 0.95, ..., 0.05
+LOADS: tuple[float, ...] = tuple(range(100, 0, -5))  # percent, as published: 1.00, 0.95, ..., 0.05
+WHOLE_FROM_RPS = 100  # full rates from which on loads are whole rates, as published
 LARGEST_LOAD = 10_000  # percent; beyond it a slip of the pen is likelier than a question
 AS_PLANNED = "as planned"  # the name of no world
 PREFIXES = (0.1, 0.3)  # shares of the arrivals after which a run that certainly fails is stopped
@@ -40,14 +42,16 @@ class SweepOptions:
     """What all runs of a sweep have in common.
 
     ``loads`` are percents. ``largest_only`` asks for nothing but the largest load that attains ``target``: runs that
-    certainly fail are stopped, and loads below the answer are left out.
+    certainly fail are stopped, and loads below the answer are left out. ``replay`` is how traces are offered
+    (`simulator.workload.offer`).
     """
 
-    loads: tuple[int, ...] = LOADS
+    loads: tuple[float, ...] = LOADS
     duration_s: float = 30.0
     engine: EngineName = "auto"
     target: float = 0.99
     largest_only: bool = False
+    replay: How = "fold"
 
     def __post_init__(self) -> None:
         """Refuse loads of zero or below, runs that end in their warm-up, and targets that are no shares."""
@@ -56,6 +60,8 @@ class SweepOptions:
         require_counted(self.duration_s)
         if not 0 < self.target <= 1:
             raise InputError(f"target: expected a share above 0 and at most 1, got {self.target}")
+        if self.replay == "verbatim":
+            raise InputError("replay: verbatim has one rate, a sweep has many; use fold, scale or thin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +70,8 @@ class Series:
 
     ``seed`` is what the trace was read with, and the world's.
 
-    ``full_rps`` is what load factor 1 means: the throughput of the pipelines plan for this DNN, whichever
-    scheduler's plan is simulated.
+    ``full_rps`` is what load factor 1 means: the throughput for this DNN of the plan ``reference``, by default of
+    the pipelines plan, whichever scheduler's plan is simulated.
     """
 
     plan: str
@@ -78,16 +84,19 @@ class Series:
     system: System
     world_name: str = AS_PLANNED
     world: World | None = None
+    reference: str = ""
 
     @property
     def label(self) -> Row:
-        """The columns that say which series a row belongs to."""
+        """The columns that say which series a row belongs to, and what its load factor 1 is."""
         names = ("plan", "scheduler", "dnn", "trace", "policy", "seed")
-        return {name: getattr(self, name) for name in names} | {"world": self.world_name}
+        found = {name: getattr(self, name) for name in names} | {"world": self.world_name}
+        return found | {"reference": self.reference, "full_rps": self.full_rps}
 
     def digest(self, times_sha256: str, options: SweepOptions) -> str:
-        """Return the SHA-256 of everything that determines its rows, the loads aside."""
-        found = hashlib.sha256(f"{times_sha256} {self.policy} {self.seed} {options.duration_s!r}".encode())
+        """Return the SHA-256 of everything that determines its rows, the rates aside."""
+        said = f"{times_sha256} {self.policy} {self.seed} {options.duration_s!r} {options.replay}"
+        found = hashlib.sha256(said.encode())
         _update(found, self.system)
         if self.world is not None:
             _update(found, self.world)
@@ -111,21 +120,26 @@ def _update(found: "hashlib._Hash", value: Any) -> None:
         found.update(repr(value).encode())
 
 
-def offered_rps(full_rps: float, percent: int) -> int:
+def rate_of_load(full_rps: float, percent: float) -> float:
     """Return the rate that a load means: floor(floor(X) · percent / 100), as in the published sweeps.
 
-    >>> offered_rps(744.9, 95)
-    706
+    Deviation: below 100 requests/s, where whole numbers are too coarse, X · percent / 100.
+
+    >>> rate_of_load(744.9, 95), rate_of_load(744.9, 92.5), rate_of_load(2.86, 45)
+    (706, 688, 1.287)
     """
-    return floor(full_rps) * percent // 100
+    if full_rps < WHOLE_FROM_RPS:
+        return full_rps * percent / 100
+    return floor(floor(full_rps) * percent / 100 + 1e-9)
 
 
 def run_series(
     series: Series,
     times_s: TimesS,
     options: SweepOptions,
-    known: Mapping[int, Row] | None = None,
-    folded: dict[int, ArrivalsUs] | None = None,
+    known: Mapping[float, Row] | None = None,
+    offered: dict[float, ArrivalsUs] | None = None,
+    done: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Simulate a series at its loads, from the highest down, and return a row for each.
 
@@ -135,23 +149,27 @@ def run_series(
         The trace; sorted, in seconds.
     known
         Load (percent) -> row of an earlier run, taken instead of running again.
-    folded
-        Rate -> the trace folded to it; series of one trace share it, so that each rate is folded once.
+    offered
+        Rate -> the trace offered at it; series of one trace share it, so that each rate is made once.
+    done
+        Called with every row that was not known.
     """
     known = known or {}
-    folded = {} if folded is None else folded
+    offered = {} if offered is None else offered
     rows: list[Row] = []
     for percent in sorted(options.loads, reverse=True):
         row = known.get(percent)
         if row is None or (row["stopped"] and not options.largest_only):
-            row = run_load(series, times_s, percent, options, folded)
+            row = run_load(series, times_s, percent, options, offered)
+            if done:
+                done(row)
         rows.append(row)
         if options.largest_only and _meets(row, options.target):
             break
     return rows
 
 
-def is_finished(known: Mapping[int, Row], options: SweepOptions) -> bool:
+def is_finished(known: Mapping[float, Row], options: SweepOptions) -> bool:
     """Say whether `run_series` would have nothing left to simulate."""
     for percent in sorted(options.loads, reverse=True):
         row = known.get(percent)
@@ -165,36 +183,34 @@ def is_finished(known: Mapping[int, Row], options: SweepOptions) -> bool:
 def run_load(
     series: Series,
     times_s: TimesS,
-    percent: int,
+    percent: float,
     options: SweepOptions,
-    folded: dict[int, ArrivalsUs] | None = None,
+    offered: dict[float, ArrivalsUs] | None = None,
 ) -> Row:
     """Simulate a series at one load and return its row: what was offered, and the `summary` of the records.
 
     ``devices_<type>`` is how many devices the plan fills for this DNN, which ``utilisation_<type>`` refers to.
 
+    ``rate_rps`` is the rate asked for, ``offered_rps`` what came: all arrivals over the duration.
+
     ``stopped`` says that the run was ended because it certainly fails; ``requests`` are then all those offered,
     ``dropped`` the requests lost for certain, and the other metrics are absent.
     """
-    rate_rps = offered_rps(series.full_rps, percent)
-    if rate_rps < 1:
-        raise InputError(
-            f"{series.dnn} of {series.plan}: {percent} % of {series.full_rps:.3g} requests/s is a rate below 1; "
-            "choose higher loads"
-        )
-    folded = {} if folded is None else folded
-    if rate_rps not in folded:
-        folded[rate_rps] = fold(times_s, rate_rps, options.duration_s)
-    arrivals_us = folded[rate_rps]
-    offered: Row = {"load_factor": percent / 100, "rate_rps": rate_rps}
+    rate_rps = rate_of_load(series.full_rps, percent)
+    offered = {} if offered is None else offered
+    if rate_rps not in offered:
+        offered[rate_rps] = offer(times_s, rate_rps, options.duration_s, how=options.replay, seed=series.seed)
+    arrivals_us = offered[rate_rps]
+    said: Row = {"load_factor": percent / 100, "rate_rps": rate_rps}
+    said["offered_rps"] = len(arrivals_us) / options.duration_s
     if options.largest_only:
         lost = _certainly_lost(series, arrivals_us, options)
         if lost:
             requests = int((arrivals_us >= WARM_UP_US).sum())
-            return series.label | offered | {"stopped": True, "requests": requests, "dropped": lost, "late": 0}
+            return series.label | said | {"stopped": True, "requests": requests, "dropped": lost, "late": 0}
     records = _simulated(series, arrivals_us, options)
     filled = {f"devices_{name}": n for name, n in zip(series.system.device_types, series.system.devices, strict=True)}
-    return series.label | offered | {"stopped": False, "engine": records.engine} | filled | summary(records)
+    return series.label | said | {"stopped": False, "engine": records.engine} | filled | summary(records)
 
 
 def largest_load(rows: Sequence[Row], target: float = 0.99) -> float:
@@ -207,8 +223,28 @@ def largest_load(rows: Sequence[Row], target: float = 0.99) -> float:
     return max((float(row["load_factor"]) for row in rows if _meets(row, target)), default=0.0)
 
 
+def holds_up_to(rows: Sequence[Row], target: float = 0.99) -> float | None:
+    """Return the largest load factor up to which every load tried attains the target; 0 where the least one fails.
+
+    None where not all loads were run to the end, so that it is not known.
+
+    >>> losses = {0.7: 0, 0.45: 11, 0.4: 0}
+    >>> row = {"stopped": False, "requests": 1000, "late": 0}
+    >>> holds_up_to([row | {"load_factor": load, "dropped": lost} for load, lost in losses.items()])
+    0.4
+    """
+    holds = 0.0
+    for row in sorted(rows, key=lambda row: float(row["load_factor"])):
+        if not _meets(row, target):
+            return holds
+        holds = float(row["load_factor"])
+    return holds
+
+
 def _meets(row: Row, target: float) -> bool:
-    return not row["stopped"] and row["dropped"] + row["late"] <= _may_lose(row["requests"], target)
+    """Say whether a run attains the target; one without a request that counts shows nothing."""
+    lost = row["dropped"] + row["late"]
+    return not row["stopped"] and row["requests"] > 0 and lost <= _may_lose(row["requests"], target)
 
 
 def _may_lose(requests: int, target: float) -> int:

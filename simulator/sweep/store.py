@@ -5,15 +5,18 @@ whose folder it is. A sweep may grow (more plans, traces, loads), and unfinished
 folder of another sweep is refused.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from planner.files.atomic import write_text
 from planner.model import InputError
-from simulator.sweep.loads import Row, Series, SweepOptions
+from simulator.sweep.loads import Row, Series, SweepOptions, rate_of_load
 from simulator.workload.arrivals import TimesS
 
 Names = Mapping[str, Iterable[str]]
@@ -35,26 +38,59 @@ class Store:
             self._rows = _read_rows(self._path)
 
     def key(self, series: Series, options: SweepOptions) -> str:
-        """Return what the runs of a series are filed under, their load aside."""
+        """Return what the runs of a series are filed under, their rate aside."""
         content = series.digest(self._trace_sha256[series.trace], options)
         return hashlib.sha256(f"{content} {code_sha256()}".encode()).hexdigest()
 
-    def known(self, key: str, series: Series, loads: Iterable[int]) -> dict[int, Row]:
-        """Return the finished runs of a series by load (percent), labelled as that series."""
-        found = {percent: self._rows.get(f"{key} {percent}") for percent in loads}
-        return {percent: row | series.label for percent, row in found.items() if row is not None}
+    @property
+    def path(self) -> Path | None:
+        """The file of the runs; None in memory."""
+        return self._path
 
-    def add(self, key: str, rows: Iterable[Row]) -> None:
-        """File finished runs; those that are known already are not written again."""
-        lines = []
+    def known(self, key: str, series: Series, loads: Iterable[float]) -> dict[float, Row]:
+        """Return the finished runs of a series by load (percent), labelled as that series.
+
+        A run is that of a rate: what load it was at depends on what load factor 1 means today.
+        """
+        found = {percent: self._rows.get(_name(key, rate_of_load(series.full_rps, percent))) for percent in loads}
+        labels = {percent: series.label | {"load_factor": percent / 100} for percent in loads}
+        return {percent: row | labels[percent] for percent, row in found.items() if row is not None}
+
+    def add(self, key: str, rows: Iterable[Row], filed: bool = False) -> None:
+        """File finished runs; those that are known, or that a worker process ``filed`` itself, are not written."""
         for row in rows:
-            name = f"{key} {round(row['load_factor'] * 100)}"
+            name = _name(key, row["rate_rps"])
             if self._rows.get(name, {}).get("stopped") != row["stopped"]:
                 self._rows[name] = row
-                lines.append(json.dumps({"key": name, "row": row}) + "\n")
-        if self._path and lines:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))
+                if self._path and not filed:
+                    file_row(self._path, key, row)
+
+
+class NotFiled(InputError):
+    """A run that could not be filed, which is no fault of its own: the sweep ends."""
+
+
+def file_row(path: Path, key: str, row: Row) -> None:
+    """Append a run to a file that several processes may append to; raises InputError where the disk is full."""
+    line = (json.dumps({"key": _name(key, row["rate_rps"]), "row": row}) + "\n").encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise NotFiled(
+            f"{path}: cannot write there ({error.strerror}); make room, then run the sweep again: it goes on from here"
+        ) from None
+
+
+def _name(key: str, rate_rps: float) -> str:
+    return f"{key} {float(rate_rps)!r}"
 
 
 @cache

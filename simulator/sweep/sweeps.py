@@ -10,7 +10,7 @@ from planner.model import InputError, Plan, Problem
 from simulator.engine import System, World, build_system
 from simulator.engine.run import require_runnable
 from simulator.sweep.hosts import Item, run_here, run_in_processes, run_on_ray
-from simulator.sweep.loads import AS_PLANNED, Row, Series, SweepOptions, is_finished, largest_load
+from simulator.sweep.loads import AS_PLANNED, Row, Series, SweepOptions, holds_up_to, is_finished, largest_load
 from simulator.sweep.store import Store
 from simulator.workload.arrivals import TimesS
 
@@ -42,6 +42,7 @@ def series_of_plan(
     traces: Mapping[str, Sequence[str]],
     *,
     full_rps: Mapping[str, float] | None = None,
+    references: Mapping[str, str] | None = None,
     policies: Sequence[str] = ("reservation",),
     seeds: Sequence[int] = (0,),
     worlds: Mapping[str, MakeWorld] | None = None,
@@ -56,6 +57,8 @@ def series_of_plan(
         DNN -> the names of the traces that it is offered.
     full_rps
         DNN -> what load factor 1 means; by default the plan's own throughput.
+    references
+        DNN -> the name of the plan whose throughput that is; by default the plan's own.
     worlds
         Name -> a function of system and seed that returns what goes differently; by default all goes as planned.
 
@@ -66,7 +69,10 @@ def series_of_plan(
     """
     full = full_rps or {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.planned.dnns}
     return [
-        Series(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system, world, make(system, seed))
+        Series(
+            *(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system, world, make(system, seed)),
+            reference=(references or {}).get(dnn.name, name),
+        )
         for dnn in problem.planned.dnns
         if plan.of(dnn.name)
         for system in (build_system(problem, plan, dnn.name),)
@@ -120,19 +126,19 @@ def run_sweep(
     known = [store.known(key, one, options.loads) for key, one in zip(keys, series, strict=True)]
     found: dict[int, list[Row]] = {}
     failures: dict[int, str] = {}
-    items = [Item(*item) for item in zip(range(len(series)), series, known, strict=True)]
+    items = [Item(*item) for item in zip(range(len(series)), series, known, keys, strict=True)]
     finished = [item for item in items if is_finished(item.known, options)]
     work = [item for item in items if not is_finished(item.known, options)]
     if hosts == "ray" and work:
         outcomes = run_on_ray(work, traces, options)
     elif processes > 1 and len(work) > 1:
-        outcomes = run_in_processes(work, traces, options, processes)
+        outcomes = run_in_processes(work, traces, options, processes, store.path)
     else:
-        outcomes = run_here(work, traces, options)
+        outcomes = run_here(work, traces, options, store.path)
     for done in chain(run_here(finished, traces, options), outcomes):
         if done.error:
             failures[done.number] = done.error
-        store.add(keys[done.number], done.rows)
+        store.add(keys[done.number], done.rows, done.filed)
         found[done.number] = done.rows
         if progress:
             progress(len(found), len(series))
@@ -140,8 +146,8 @@ def run_sweep(
         rows=[row for number in sorted(found) for row in found[number]],
         largest=[
             series[number].label
-            | {"full_rps": series[number].full_rps}
             | {"largest_load_factor": largest_load(found[number], options.target)}
+            | {"holds_up_to": None if options.largest_only else holds_up_to(found[number], options.target)}
             for number in sorted(found)
             if number not in failures
         ],

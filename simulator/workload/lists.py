@@ -1,11 +1,12 @@
-"""Readers of plain arrival lists, one line per request, and the one call that recognises a file's schema.
+"""Readers of plain arrival lists, one line per request.
 
 A list is sorted; one that is not is refused unless ``sort`` is set, because disorder often means that a
-column was taken for another. Adding a format is one entry in `LISTS`.
+column was taken for another. Adding a format of columns is one entry in `LISTS`.
 """
 
 import csv
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,94 +15,39 @@ import numpy as np
 
 from planner.model import InputError
 from simulator.workload.arrivals import ABSURD_S
-from simulator.workload.lines import first_line, open_text, time_problem
-from simulator.workload.maf19 import NAME_COLUMNS, MinuteCounts, Rows, read_maf19, spread
-from simulator.workload.maf21 import MAF21_COLUMNS, read_maf21
-from simulator.workload.trace import Trace
+from simulator.workload.lines import open_text, time_problem
+from simulator.workload.maf19 import MinuteCounts, Rows
+from simulator.workload.trace import Trace, from_arrivals
+
+UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "date": None}
 
 
 @dataclass(frozen=True)
 class ListFormat:
     """How one kind of list is laid out.
 
-    ``header`` is its first line (None: it has none), ``time`` the column of the arrival, ``function`` that of
-    the function called (None: all requests are alike), ``per_second`` the time column's units in a second
-    (None: dates such as ``2023-11-16 18:15:46.68``, counted from the first).
+    ``columns`` are those that its header has, among others (empty: two columns without a header); ``time`` is the
+    column of the arrival, ``function`` that of the function called (None: all requests are alike); ``unit`` of the time
+    is one of `UNITS`, a date being such as ``2023-11-16 18:15:46.68`` or ``2023-11-16T19:15:46+01:00``.
     """
 
-    header: tuple[str, ...] | None
-    time: int
-    function: int | None
-    per_second: float | None
+    columns: tuple[str, ...]
+    time: str
+    unit: str
+    function: str | None = None
 
 
 LISTS = {
-    "arrival-us": ListFormat(("arrival_us",), 0, None, 1e6),
-    "arrival-ms": ListFormat(("arrival_ms",), 0, None, 1e3),
-    "arrival-s": ListFormat(("arrival_s",), 0, None, 1.0),
-    "function-ms": ListFormat(("func_name", "invoke_time_ms"), 1, 0, 1e3),
-    "azure-llm": ListFormat(("TIMESTAMP", "ContextTokens", "GeneratedTokens"), 0, None, None),
-    "ms-query": ListFormat(None, 0, None, 1e3),
+    "arrival-us": ListFormat(("arrival_us",), "arrival_us", "us"),
+    "arrival-ms": ListFormat(("arrival_ms",), "arrival_ms", "ms"),
+    "arrival-s": ListFormat(("arrival_s",), "arrival_s", "s"),
+    "function-ms": ListFormat(("func_name", "invoke_time_ms"), "invoke_time_ms", "ms", "func_name"),
+    "azure-llm": ListFormat(("TIMESTAMP", "ContextTokens", "GeneratedTokens"), "TIMESTAMP", "date"),
+    "burstgpt": ListFormat(("Timestamp", "Model", "Request tokens"), "Timestamp", "s", "Model"),
+    "vidur": ListFormat(("arrived_at", "num_prefill_tokens"), "arrived_at", "s"),
+    "ms-query": ListFormat((), "0", "ms"),
 }
-SCHEMAS = ("maf21", "maf19", "minute-counts", *LISTS)
-
-
-def read_trace(
-    path: Path | str,
-    *,
-    schema: str = "auto",
-    sort: bool = False,
-    minute_rng: np.random.Generator | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Trace:
-    """Read a trace in any of the schemas (`SCHEMAS`).
-
-    Parameters
-    ----------
-    schema
-        ``auto`` looks at the first line. A single column of numbers without a header is ambiguous: say
-        ``minute-counts`` (calls per minute of one function) or give it a header (arrival_us, arrival_ms, arrival_s).
-    sort
-        Sort a plain list instead of refusing disorder. The MAF schemas are always sorted.
-    minute_rng
-        Spreads counts per minute at random; evenly without it.
-    progress
-        Called with the number of rows read so far, now and then.
-
-    Raises
-    ------
-    InputError
-        The schema is unknown or cannot be recognised, or the file is not as its schema says.
-    """
-    path = Path(path)
-    schema = recognise(path) if schema == "auto" else schema
-    if schema == "maf21":
-        return read_maf21(path, progress)
-    if schema == "maf19":
-        return spread(read_maf19(path, progress=progress), minute_rng)
-    if schema == "minute-counts":
-        return spread(read_minute_counts(path), minute_rng)
-    if schema not in LISTS:
-        raise InputError(f"schema: expected auto, {', '.join(SCHEMAS)}, got {schema!r}")
-    return read_list(path, LISTS[schema], sort=sort)
-
-
-def recognise(path: Path) -> str:
-    """Return the name of the schema that a file's first line shows; raises InputError."""
-    columns = next(csv.reader([first_line(path)]))
-    if set(MAF21_COLUMNS) <= set(columns):
-        return "maf21"
-    if tuple(columns[:4]) == NAME_COLUMNS:
-        return "maf19"
-    for name, known in LISTS.items():
-        if known.header is not None and tuple(columns[: len(known.header)]) == known.header:
-            return name
-    if len(columns) == 2 and not time_problem(columns[0]):
-        return "ms-query"
-    raise InputError(
-        f"{path}: line 1: expected the header of a known schema ({', '.join(SCHEMAS)}), got {','.join(columns)[:60]!r}"
-        "; name the schema (--schema), or give the list the header arrival_us, arrival_ms or arrival_s"
-    )
+MOONCAKE = ListFormat(("timestamp",), "timestamp", "ms")  # a JSON object a line
 
 
 def read_list(path: Path, layout: ListFormat, *, sort: bool = False) -> Trace:
@@ -109,55 +55,95 @@ def read_list(path: Path, layout: ListFormat, *, sort: bool = False) -> Trace:
     times: list[float] = []
     codes: list[int] = []
     known: dict[str, int] = {}
-    with open_text(path) as lines:
-        rows = csv.reader(lines)
-        if layout.header is not None and tuple(next(rows, [])[: len(layout.header)]) != layout.header:
-            raise InputError(f"{path}: line 1: expected the header {','.join(layout.header)}")
-        for row in rows:
-            if not row:
-                continue
-            where = f"{path}: line {rows.line_num}"
-            if len(row) <= max(layout.time, layout.function or 0):
-                raise InputError(f"{where}: expected at least {max(layout.time, layout.function or 0) + 1} columns")
-            time_s = _seconds(row[layout.time], layout.per_second, where)
-            if times and time_s < times[-1] and not sort:
-                got = row[layout.time]
-                raise InputError(
-                    f"{where}: {got} is earlier than the line before; sort the list, or read it with --sort"
-                )
-            times.append(time_s)
-            name = "" if layout.function is None else row[layout.function]
-            codes.append(known.setdefault(name, len(known)))
+    with_offset: bool | None = None
+    for where, got, name in _json_rows(path, layout) if layout is MOONCAKE else _csv_rows(path, layout):
+        per_second = UNITS[layout.unit]
+        if per_second is None:
+            time_s, has_offset = _date_s(got, where)
+            if with_offset not in (None, has_offset):
+                raise InputError(f"{where}: {got!r}: expected a UTC offset on every date or on none; correct the dates")
+            with_offset = has_offset
+        elif problem := time_problem(got, ABSURD_S * per_second):
+            raise InputError(f"{where}: {problem}")
+        else:
+            time_s = float(got) / per_second
+        if times and time_s < times[-1] and not sort:
+            raise InputError(f"{where}: {got} is earlier than the line before; sort the list, or read it with --sort")
+        times.append(time_s)
+        codes.append(known.setdefault(name, len(known)))
     if not times:
         raise InputError(f"{path}: line 2: the list has no arrivals; expected at least one")
-    times_s, function = np.array(times), np.array(codes, dtype=np.int32)
-    order = np.argsort(times_s, kind="stable")
-    if layout.per_second is None:
-        times_s = times_s - times_s.min()
-    return Trace(times_s[order], function[order], tuple(("", name) for name in known), str(path))
+    functions = tuple(("", name) for name in known)
+    return from_arrivals(np.array(times), np.array(codes, dtype=np.int32), functions, str(path))
 
 
-def _seconds(text: str, per_second: float | None, where: str) -> float:
-    if per_second is None:
+def _csv_rows(path: Path, layout: ListFormat) -> Iterator[tuple[str, str, str]]:
+    """Yield the place, the time and the function of every row; rows of other lengths than the header's are refused."""
+    with open_text(path) as lines:
+        rows = csv.reader(lines)
+        header = ["0", "1"] if not layout.columns else next((row for row in rows if row), [])
+        header = [name.strip() for name in header]
+        missing = [name for name in layout.columns if name not in header]
+        if missing and layout.columns:
+            raise InputError(
+                f"{path}: line {rows.line_num}: expected the columns {', '.join(layout.columns)}; "
+                f"{', '.join(missing)} missing"
+            )
+        time = header.index(layout.time)
+        function = None if layout.function is None else header.index(layout.function)
         try:
-            return datetime.fromisoformat(text[:26]).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            raise InputError(f"{where}: expected a date such as 2023-11-16 18:15:46.68, got {text!r}") from None
-    problem = time_problem(text, ABSURD_S * per_second)
-    if problem:
-        raise InputError(f"{where}: {problem}")
-    return float(text) / per_second
+            for row in rows:
+                if not any(row):
+                    continue
+                where = f"{path}: line {rows.line_num}"
+                if len(row) != len(header):
+                    raise InputError(
+                        f"{where}: expected {len(header)} column{'s' * (len(header) > 1)}, got {len(row)} "
+                        f"({','.join(row)[:60]}); numbers have no commas, texts with commas need quotes"
+                    )
+                yield where, row[time], "" if function is None else row[function]
+        except csv.Error as error:
+            raise InputError(f"{path}: line {rows.line_num}: cannot be read as CSV ({error})") from None
+
+
+def _json_rows(path: Path, layout: ListFormat) -> Iterator[tuple[str, str, str]]:
+    """Yield the place and the time of every line, each a JSON object."""
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"{path}: line {number}"
+            try:
+                time = json.loads(line, parse_int=str, parse_float=str)[layout.time]
+            except (ValueError, TypeError, RecursionError):
+                raise InputError(f"{where}: expected a JSON object with {layout.time!r}, got {line[:40]!r}") from None
+            except KeyError:
+                raise InputError(f"{where}: has no {layout.time!r}; add it or drop the line") from None
+            yield where, str(time), ""
+
+
+def _date_s(text: str, where: str) -> tuple[float, bool]:
+    """Return a date as Unix time, and whether it has a UTC offset; without one it is taken as UTC."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InputError(f"{where}: expected a date such as 2023-11-16 18:15:46.68, got {text[:40]!r}") from None
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC).timestamp(), False
+    return moment.timestamp(), True
 
 
 def read_minute_counts(path: Path) -> MinuteCounts:
     """Read calls per minute of one function, a number a line; raises InputError that names the line."""
-    counts: list[int] = []
     with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            text = line.strip()
-            if not text.isdecimal() or int(text) >= 2**31:
-                raise InputError(f"{path}: line {number}: expected an integer >= 0, got {text!r}; correct it")
-            counts.append(int(text))
+        texts = [line.strip() for line in lines]
+    begin = next((number for number, text in enumerate(texts) if text), 0)
+    end = next((number for number in range(len(texts), 0, -1) if texts[number - 1]), 0)
+    counts: list[int] = []
+    for number, text in enumerate(texts[begin:end], begin + 1):
+        if not (text.isascii() and text.isdecimal()) or len(text.lstrip("0")) > 10 or int(text) >= 2**31:
+            raise InputError(f"{path}: line {number}: expected an integer >= 0, got {text[:40]!r}; correct it")
+        counts.append(int(text))
     count = np.array(counts, dtype=np.uint32)
     (minute,) = np.nonzero(count)
     if not len(minute):

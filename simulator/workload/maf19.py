@@ -146,7 +146,7 @@ def spread(counts: MinuteCounts, rng: np.random.Generator | None = None, *, keep
         codes.append(np.repeat(np.repeat(part.function, part.filled).astype(np.int32), count))
     times_s, function = np.concatenate(times), np.concatenate(codes)
     order = np.argsort(times_s, kind="stable")
-    return Trace(times_s[order], function[order], counts.functions, counts.source)
+    return Trace(times_s[order], function[order], counts.functions, counts.source, spread=True)
 
 
 def _even(count: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -165,7 +165,9 @@ def _read_day(path: Path, start: int, end: int) -> Iterator[tuple[list[tuple[str
         raise InputError(f"{path}: line 1: expected {', '.join(NAME_COLUMNS)}, 1, ..., {DAY}, got {header[:6]}")
     lines_before = 1
     for number, block in enumerate(read_blocks(path)):
-        body = block[block.index(b"\n") + 1 :] if number == 0 else block
+        blank = len(block) - len(block.lstrip()) if number == 0 else 0  # lines before the header
+        lines_before += block[:blank].count(b"\n")
+        body = block[block.index(b"\n", blank) + 1 :] if number == 0 else block
         lines, name_at, filled, peak, minute, count = parse_block(np.frombuffer(body, np.uint8), minutes, start, end)
         if lines < 0:
             raise InputError(_bad_row(path, lines_before - lines, header))
@@ -191,9 +193,9 @@ def _bad_row(path: Path, line: int, header: list[str]) -> str:
     column, value = next(
         (name, value)
         for name, value in list(zip(header, row, strict=True))[len(NAME_COLUMNS) :]
-        if not value.isdecimal() or int(value) >= 2**31
+        if not (value.isascii() and value.isdecimal()) or len(value.lstrip("0")) > 10 or int(value) >= 2**31
     )
-    return f"{path}: line {line}: minute {column}: expected an integer >= 0 and < 2^31, got {value!r}; correct it"
+    return f"{path}: line {line}: minute {column}: expected an integer >= 0 and < 2^31, got {value[:40]!r}; correct it"
 
 
 def _select(

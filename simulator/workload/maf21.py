@@ -1,4 +1,4 @@
-"""Readers of the Azure Functions traces of 2021 (this module) and 2019 (`azure_minutes`).
+"""Readers of the Azure Functions traces of 2021 (this module) and 2019 (`maf19`).
 
 MAF'21 (Zhang et al., SOSP'21): one CSV row per invocation: app, func, end_timestamp, duration, both in
 seconds. An invocation starts at end - duration. Rows are in no particular order.
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from planner.model import InputError
 from simulator.workload.arrivals import ABSURD_S
-from simulator.workload.lines import open_text, require_header, time_problem
-from simulator.workload.trace import Trace
+from simulator.workload.lines import open_bytes, open_text, require_header, time_problem
+from simulator.workload.trace import Trace, from_arrivals
 
 MAF21_COLUMNS = ("app", "func", "end_timestamp", "duration")
 
@@ -65,19 +65,20 @@ def read_maf21(path: Path | str, progress: Progress | None = None) -> Trace:
         raise InputError(_first_bad_row(path, str(error))) from None
     if not rows:
         raise InputError(f"{path}: line 2: the trace has no rows; expected at least one invocation")
-    times_s, function = np.concatenate(starts), np.concatenate(codes)
-    order = np.argsort(times_s, kind="stable")
-    return Trace(times_s[order], function[order], tuple(known), str(path))
+    return from_arrivals(np.concatenate(starts), np.concatenate(codes), tuple(known), str(path))
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     names = pa.dictionary(pa.int32(), pa.string())
     types = dict(zip(MAF21_COLUMNS, (names, names, pa.float64(), pa.float64()), strict=True))
-    with pacsv.open_csv(
-        path,
-        read_options=pacsv.ReadOptions(block_size=8 << 20),
-        convert_options=pacsv.ConvertOptions(column_types=types, include_columns=list(MAF21_COLUMNS)),
-    ) as reader:
+    with (
+        open_bytes(path) as file,
+        pacsv.open_csv(
+            file,
+            read_options=pacsv.ReadOptions(block_size=8 << 20),
+            convert_options=pacsv.ConvertOptions(column_types=types, include_columns=list(MAF21_COLUMNS)),
+        ) as reader,
+    ):
         yield from reader
 
 
@@ -103,7 +104,7 @@ def _first_bad_row(path: Path, reason: str = "") -> str:
     """Return the message for the first row that cannot be used, read again line by line."""
     with open_text(path) as lines:
         rows = csv.reader(lines)
-        columns = next(rows)
+        columns = next(row for row in rows if row)
         end, duration = columns.index("end_timestamp"), columns.index("duration")
         for row in rows:
             if not row:

@@ -53,13 +53,13 @@ def parse_block(
         for minute in range(minutes):
             count, digits = 0, 0
             while ZERO <= text[position] < ZERO + 10:
-                count = 10 * count + text[position] - ZERO
+                count = min(10 * count + text[position] - ZERO, 2**31)
                 digits += 1
                 position += 1
             if text[position] == RETURN:
                 position += 1
             expected = NEWLINE if minute == minutes - 1 else COMMA
-            if digits == 0 or digits > 10 or count >= 2**31 or text[position] != expected:
+            if digits == 0 or count >= 2**31 or text[position] != expected:
                 return -line, name_at, filled, peak, minute_of, count_of
             position += 1
             if count > 0 and start <= minute < end:

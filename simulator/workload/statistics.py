@@ -54,5 +54,9 @@ def index_of_dispersion(times_s: TimesS, window_s: float) -> float:
     1.5
     """
     window = ((times_s - times_s[0]) / window_s).astype(np.int64)
-    counts = np.bincount(window[window < window[-1]], minlength=window[-1])
-    return float(counts.var() / counts.mean()) if len(counts) else float("nan")
+    windows, counts = int(window[-1]), np.unique(window[window < window[-1]], return_counts=True)[1]
+    if not windows:
+        return float("nan")
+    mean = counts.sum() / windows  # empty windows, of which there may be any number, count as 0
+    squares = ((counts - mean) ** 2).sum() + (windows - len(counts)) * mean**2
+    return float(squares / windows / mean)

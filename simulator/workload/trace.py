@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
-from simulator.workload.arrivals import ArrivalsUs, TimesS, fold
+from simulator.workload.arrivals import TimesS
+
+YEAR_S = 365.25 * 86_400
+EPOCH_S = 3 * YEAR_S  # longer than any recording: later times count from an epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,13 +19,15 @@ class Trace:
 
     ``times_s`` are start times in seconds from the recording's beginning, sorted. ``function[i]`` is the
     index in ``functions`` of the function that invocation i called; ``functions`` holds (application,
-    function) names in the order in which the file first names them. ``source`` is for messages.
+    function) names in the order in which the file first names them. ``source`` is for messages. ``spread`` says that
+    a seed chose the times: the file has counts per minute.
     """
 
     times_s: TimesS
     function: NDArray[np.int32]
     functions: tuple[tuple[str, str], ...]
     source: str
+    spread: bool = False
 
     def __len__(self) -> int:
         """Return the number of invocations."""
@@ -34,9 +39,31 @@ class Trace:
         span_s = float(self.times_s[-1] - self.times_s[0]) if len(self) else 0.0
         return (len(self) - 1) / span_s if span_s > 0 else 0.0
 
-    def fold(self, rate_rps: float, duration_s: float = 30.0) -> ArrivalsUs:
-        """Return arrivals at ``rate_rps`` for ``duration_s``; see `arrivals.fold`."""
-        return fold(self.times_s, rate_rps, duration_s)
+
+def from_arrivals(
+    times_s: TimesS, function: NDArray[np.int32], functions: tuple[tuple[str, str], ...], source: str
+) -> Trace:
+    """Return the trace of arrivals in any order.
+
+    Times that count from an epoch (1970 or the like) are counted from the first arrival instead.
+
+    Raises
+    ------
+    InputError
+        Years pass between two arrivals: a line is astray among others.
+    """
+    order = np.argsort(times_s, kind="stable")
+    times_s, function = times_s[order], function[order]
+    gaps_s = np.diff(times_s)
+    if len(gaps_s) and gaps_s.max() > EPOCH_S:
+        after = int(gaps_s.argmax())
+        raise InputError(
+            f"{source}: {gaps_s[after] / YEAR_S:.1f} years pass between the arrivals at {times_s[after]:.6g} s and at "
+            f"{times_s[after + 1]:.6g} s; is a line astray among them, or the unit wrong?"
+        )
+    if times_s[0] > EPOCH_S:
+        times_s = times_s - times_s[0]
+    return Trace(times_s, function, functions, source)
 
 
 def select(

@@ -17,7 +17,7 @@ from planner.planning.baselines.unpartitioned import unpartitioned
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.sizing import Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Limits, solve
+from planner.planning.programme.backends import Clock, Limits, solve
 from planner.planning.whole_devices import narrowed, tables
 
 # Exact NP takes seconds up to so many candidates, and may not end above; for at most two device types, which tables
@@ -84,12 +84,13 @@ def _by_rate(dnn: Dnn) -> Dnn:
 
 def _largest_sum(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
     """Return, among the optima of the problem's objective, one with the largest sum of throughputs."""
-    first = narrowed.size(problem, candidates, backend, limits)
+    clock = Clock(limits)
+    first = narrowed.size(problem, candidates, backend, clock.remaining())
     formulation = milp.build(problem, candidates)
     milp.keep_objective(formulation, first.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)
     start = milp.start_from(formulation, first)
-    solution, name = solve(formulation.model, backend, limits, start)
+    solution, name = solve(formulation.model, backend, clock.remaining(), start)
     return milp.extract(formulation, solution, first.bound, name) if solution.found else first
 
 

@@ -65,6 +65,12 @@ SHORTLIST = 80  # candidates in the first, quick step
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 
 TOO_LATE = "no plan was found in the time given; raise the time limit"
+
+
+class TooLate(InputError):
+    """The time was up before any plan was found: there may be one."""
+
+
 WHOLE_DEVICES = "the rates asked for cannot be served with whole devices; add devices, or ask for less"
 
 
@@ -248,7 +254,7 @@ def size(
     last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
-        raise InputError(WHOLE_DEVICES if status == "infeasible" else TOO_LATE)
+        raise InputError(WHOLE_DEVICES) if status == "infeasible" else TooLate(TOO_LATE)
     maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
     bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]

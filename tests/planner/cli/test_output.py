@@ -93,5 +93,5 @@ def test_signals_end_through_every_finally(number: int, status: int) -> None:
         "        print('tidied')\n"
         "run(app)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, "wait"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (status, "tidied\n")

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,98 @@ def test_shipped_schemas_match_the_data_model(kind: str) -> None:
     shipped = Path(planner.files.__file__).parent / "schemas" / f"{kind}.schema.json"
     message = f"data model changed: run `python -m planner schema {kind} --out {shipped}`"
     assert json.loads(shipped.read_text()) == schema_of(kind), message
+
+
+CLUSTER_TEXT = (
+    '{"schema": "cluster/1", "device_types": [{"name": "A", "count": COUNT, "shares": [SHARE]}], "network": NET}'
+)
+NET = '{"bandwidth_gbps": 1.0}'
+
+
+def cluster_text(count: str = "1", share: str = "1", network: str = NET) -> str:
+    return CLUSTER_TEXT.replace("COUNT", count).replace("SHARE", share).replace("NET", network)
+
+
+LINK = '{"sender": "A", "receiver": "A", "bandwidth_gbps": 1.0}'
+HOSTILE = [
+    # name of the file, text, what the message must say
+    ("c.json", cluster_text(count="9" * 5000), "not valid JSON"),
+    ("c.json", cluster_text(count="1000000000000000000"), r"count: expected an integer <= 10000000, got 1000"),
+    ("c.json", cluster_text(share="1000000000"), r"shares\[0\]: expected an integer <= 1000, got 1000000000"),
+    ("c.json", '{"a":' * 100_000, "nested too deeply"),
+    (
+        "c.json",
+        cluster_text()[:-1] + ', "x": ' + "[" * 950 + "]" * 950 + "}",
+        "nested too deeply|unknown key|recursion",
+    ),
+    ("c.json", cluster_text(network='{"bandwidth_gbps": 1.0, "bandwidth_gbps": 2.0}'), "'bandwidth_gbps' stands twice"),
+    (
+        "c.json",
+        cluster_text(network=f'{{"bandwidth_gbps": 1.0, "links": [{LINK}, {LINK}]}}'),
+        "network.links: two links from A to A; remove one",
+    ),
+    ("c.toml", 'schema = "cluster/1"\nsince = 2024-05-01\n', "since: expected a text or a number, got the date"),
+    ("c.toml", "schema = " + "[" * 5000, "nested too deeply|not valid TOML"),
+    ("c.toml", "a = " + "9" * 5000, "not valid TOML"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "words"), HOSTILE, ids=[words for _, _, words in HOSTILE])
+def test_hostile_documents_are_one_line(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        load_cluster(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_byte_order_marks_are_read_over(tmp_path: Path) -> None:
+    for suffix, text in ((".json", cluster_text()), (".toml", 'schema = "cluster/1"\n' + TOML)):
+        (tmp_path / f"c{suffix}").write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert load_cluster(tmp_path / f"c{suffix}").device_types[0].count == 1
+
+
+TOML = 'network = {bandwidth_gbps = 1.0}\n[[device_types]]\nname = "A"\ncount = 1\n'
+
+
+def test_documents_name_files_not_pipes_or_devices(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for target in ("pipe", "/dev/zero"):
+        (tmp_path / "p.toml").write_text(f'schema = "problem/1"\ncluster = "{target}"\ndnns = []\n')
+        with pytest.raises(InputError, match=f"{target}: is no file"):
+            load_problem(tmp_path / "p.toml")
+    with pytest.raises(InputError, match="/dev/zero: is no file"):
+        load_any(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"slo_us": 1e19}, "slo_us: expected a number <= 1000000000000.0, got 1e"),
+        ({"weight": -1.0}, "weight: expected a number > 0"),
+    ],
+)
+def test_fields_say_their_bounds(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    document = json.loads(dumps(PROBLEM))
+    document["dnns"][0] |= change
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=words):
+        load_problem(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(("field", "value"), [("latency_us", [[10**19, 1], [1, 1]]), ("batches", [1, 10**9])])
+def test_tables_say_their_bounds(tmp_path: Path, field: str, value: Any) -> None:
+    document = json.loads(dumps(PROFILE))
+    document["tables"][0][field] = value
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=rf"tables\[0\].{field}.*expected an integer <="):
+        load_profile(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(("field", "value"), [("batch", 10**9), ("slices", 10**18), ("share", 10**9)])
+def test_plans_say_their_bounds(tmp_path: Path, field: str, value: int) -> None:
+    document = json.loads(dumps(PLAN))
+    document["pipelines"][0]["stages"][0][field] = value
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=rf"stages\[0\].{field}.*: expected an integer <="):
+        load_plan(tmp_path / "p.json")

@@ -13,7 +13,7 @@ from planner.cli.app import new_app
 from planner.files import save
 from planner.model import InputError
 from simulator.cli import reporting, simulation
-from simulator.cli.inputs import full_rates, load_plans
+from simulator.cli.inputs import load_plans, references
 from simulator.workload import arrivals_text, maf_like, poisson
 from simulator.workload.texts import maf21_text
 
@@ -156,8 +156,8 @@ def test_plans_of_other_dnns_would_get_other_functions(call, site, two_stages):
 
 def test_a_failed_run_is_said_and_the_rest_finished(call, site, two_stages):
     _, plan = two_stages
-    slow = replace(plan.of("second")[0], throughput_rps=0.5)  # no rate of at least 1 to offer
-    save(replace(plan, pipelines=(*plan.of("first"), slow)), site / "slow.json")
+    slow = replace(plan.of("second")[0], throughput_rps=0.5)  # less than the trace has
+    save(replace(plan, value=0.25, pipelines=(*plan.of("first"), slow)), site / "slow.json")
     out = site / "sweep"
     call(
         *("sweep", site / "slow.json", "--trace", site / "steady.csv", "--loads", "50", "--duration", "2"),
@@ -177,7 +177,8 @@ def test_load_factor_one_is_the_pipelines_plan_of_the_same_problem(site, one_sta
         str(site / "pipelines.json"),
         str(site / "other" / "np.json"),
     ]
-    rates = full_rates(loaded)
+    refer = references(loaded)
+    rates = {plan: {dnn: to.plan.throughput_rps(dnn) for dnn, to in of.items()} for plan, of in refer.items()}
     assert rates[str(site / "np.json")] == rates[str(site / "pipelines.json")]
     assert rates[str(site / "other" / "np.json")] == {"net": other.throughput_rps("net")}
 

@@ -86,7 +86,13 @@ def make_case(tmp_path: Path) -> Callable[..., Case]:
         cluster = Cluster((DeviceType("core", sum(slices), "cpu"), DeviceType("other", 1)), network)
         bounds = [0, *cuts, len(profile.blocks)]
         stages = tuple(
-            Stage(first, last, "core", 1, count, batch, profile.stage_latency_us("core", 1, batch, first, last), 0, 1.0)
+            Stage(
+                *(first, last, "core", 1, count, batch, profile.stage_latency_us("core", 1, batch, first, last)),
+                network.wire_us("core", "core", batch * profile.cut_bytes[last - 1]) + hop_latency_us
+                if last < bounds[-1]
+                else 0.0,
+                1.0,
+            )
             for first, last, count in zip(bounds[:-1], bounds[1:], slices, strict=True)
         )
         plan = Plan(
@@ -94,7 +100,7 @@ def make_case(tmp_path: Path) -> Callable[..., Case]:
             (Pipeline("tiny", "tiny", 1.0, 0.0, 0.0, stages),),
         )  # fmt: skip
         return Case(
-            Problem(cluster, (Dnn("tiny", slo_us, (profile,)),), Options()),
+            Problem(cluster, (Dnn("tiny", slo_us, (profile,)),), Options(slack_fraction=0.0)),
             plan,
             "tiny",
             {"tiny": ir.load(path)},

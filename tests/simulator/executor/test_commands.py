@@ -50,7 +50,9 @@ def files(make_case, tmp_path: Path) -> list[str | Path]:
     save(case.plan, tmp_path / "plan.json")
     times_us = [i * 2_500 + i % 7 for i in range(1, 1_000)]
     (tmp_path / "trace.csv").write_text("arrival_us\n" + "".join(f"{time_us}\n" for time_us in times_us))
-    return ["execute", tmp_path / "plan.json", "--models", case.folder, "--trace", tmp_path / "trace.csv"]
+    # The trace is denser than the rates asked for, so that folding could not reach them.
+    offered = ["--trace", tmp_path / "trace.csv", "--replay", "scale"]
+    return ["execute", tmp_path / "plan.json", "--models", case.folder, *offered]
 
 
 def test_execute_writes_what_a_simulation_writes_and_what_it_measured(call, files, tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_a_stage_with_other_weights_is_found_out(call, files, tmp_path: Path, mo
     assert said["wrong"] == said["compared"] > 0
     assert "output 'y' is" in said["reason"]
     assert 1e-4 < said["worst"] < 1e-2
-    assert "verified" in call(*files, *arguments, "--verify", "--tolerance", 0.1)
+    assert "verified" in call(*files, *arguments, "--verify", "--tolerance", 0.1, "--overwrite")
 
 
 def test_requests_bring_the_users_own_inputs(call, files, tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_requests_bring_the_users_own_inputs(call, files, tmp_path: Path) -> Non
     assert json.loads((out / "run.json").read_text())["inputs"] == str(inputs)
     np.savez(inputs / "tiny.npz", x=np.zeros((3, 15), np.float32))
     with pytest.raises(InputError, match=r"inputs: 'x' has shape \[3, 15\], expected \[1 · requests, 16\]"):
-        call(*files, *arguments, "--inputs", inputs / "tiny.npz")
+        call(*files, *arguments, "--inputs", inputs / "tiny.npz", "--overwrite")
 
 
 def test_models_that_are_missing_changed_or_none_are_one_line(call, files, tmp_path: Path) -> None:

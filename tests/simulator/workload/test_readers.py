@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import io
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -120,8 +122,23 @@ BAD = [
     ("arrival_us\n5\n-3\n", "line 3: expected a time >= 0, got '-3'"),
     ("arrival_s\nNaN\n", "line 2: expected a finite number"),
     ("arrival_ms\n1e30\n", "line 2: expected a time <= 4e.12"),
-    ("func_name,invoke_time_ms\na\n", "line 2: expected at least 2 columns"),
+    ("func_name,invoke_time_ms\na\n", "line 2: expected 2 columns, got 1"),
     ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-99,1,2\n", "line 2: expected a date"),
+    ("arrival_us\n5\n12,345\n", r"line 3: expected 1 column, got 2 \(12,345\); numbers have no commas"),
+    ("arrival_s\n1,5\n", r"line 2: expected 1 column, got 2 \(1,5\)"),
+    ("1,2\n3,4,5\n", "line 2: expected 2 columns, got 3"),
+    ("arrival_us\n1_000\n", "line 2: expected a number, got '1_000'"),
+    ("arrival_us\n" + "9" * 5000 + "\n", "line 2: expected a finite number, got '9999"),
+    ("arrival_s\n0\n1700000000\n1700000001\n", "53.9 years pass between the arrivals at 0 s and at 1.7e"),
+    (MAF21 + "a,f,0,0\na,f,1700000000,0\n", "53.9 years pass"),
+    (MAF19 + "o,a,f,http,0," + "9" * 5000 + ",0\n", "line 2: minute 2: .*got '9999"),
+    ('{"timestamp": 0}\n{"time": 3}\n', "line 2: has no 'timestamp'"),
+    ('{"timestamp": 0}\n[' + "[" * 5000 + "\n", "line 2: expected a JSON object"),
+    ('{"timestamp": "x"}\n', "line 1: expected a number, got 'x'"),
+    (
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1,2\n2023-11-16 18:15:47+01:00,1,2\n",
+        "line 3: .*expected a UTC offset on every date or on none",
+    ),
 ]
 
 
@@ -202,3 +219,91 @@ def test_selection_and_round_robin():
 def test_every_kind_of_published_list_reads(name, schema, sort, requests, functions):
     trace = read_trace(Path(REFERENCE) / "traces" / name, schema=schema, sort=sort)
     assert (len(trace), len(trace.functions)) == (requests, functions)
+
+
+LLM = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+@pytest.mark.parametrize(
+    ("dates", "seconds"),
+    [
+        # Six seconds around the end of summer time in Berlin: 02:59:57+02:00 is followed by 02:00:03+01:00.
+        (["2023-10-29T02:59:57+02:00", "2023-10-29T02:00:03+01:00"], 6.0),
+        # And around its beginning: 01:59:57+01:00 is followed by 03:00:03+02:00.
+        (["2024-03-31 01:59:57.5+01:00", "2024-03-31 03:00:03.5+02:00"], 6.0),
+        (["2023-11-16T18:15:46.6800001Z", "2023-11-16T18:15:50.9300000Z"], 4.25),
+        (["2023-11-16 23:00:00+00:00", "2023-11-17 00:00:05+01:00"], 5.0),
+    ],
+)
+def test_utc_offsets_count(tmp_path, dates, seconds):
+    trace = read_trace(written(tmp_path, LLM + "".join(f"{date},1,2\n" for date in dates)))
+    assert trace.times_s.tolist() == pytest.approx([0.0, seconds], abs=2e-6)
+
+
+TEXTS = {
+    "maf21": MAF21 + "a,f,1,0\nb,g,3,0\n",
+    "maf19": MAF19 + "o,a,f,http,2,000000000001,0\n",
+    "list": "arrival_s\n1\n3\n",
+    "mooncake": '{"timestamp": 1000, "input_length": 3}\n{"timestamp": 3000, "hash_ids": [1]}\n',
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("dress", ["plain", "mark", "blank lines", ".GZ", "two members", "pipe", "stdin"])
+def test_dress_of_files_does_not_matter(tmp_path, monkeypatch, kind, dress):
+    plain = TEXTS[kind].encode()
+    path = tmp_path / "t.csv"
+    if dress == "pipe":
+        os.mkfifo(path)
+        threading.Thread(target=path.write_bytes, args=(plain,)).start()
+    elif dress == "stdin":
+        path, stdin = Path("-"), io.TextIOWrapper(io.BytesIO(plain))
+        monkeypatch.setattr("sys.stdin", stdin)
+    elif dress == ".GZ":
+        path = tmp_path / "t.csv.GZ"
+        path.write_bytes(gzip.compress(plain))
+    else:
+        cut = plain.index(b"\n") + 1
+        path.write_bytes(
+            {
+                "plain": plain,
+                "mark": b"\xef\xbb\xbf" + plain,
+                "blank lines": b"\n\r\n" + plain + b"\n\n",
+                "two members": gzip.compress(plain[:cut]) + gzip.compress(plain[cut:]),
+            }[dress]
+        )
+    trace = read_trace(path)
+    expected = [15.0, 45.0, 90.0] if kind == "maf19" else [1.0, 3.0]
+    assert trace.times_s.tolist() == expected
+    assert trace.source == str(path)
+
+
+def test_devices_are_refused_and_errors_name_the_pipe(tmp_path):
+    with pytest.raises(InputError, match="/dev/zero: is a device; give a file"):
+        read_trace(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_text, args=("arrival_us\nx\n",)).start()
+    with pytest.raises(InputError, match=f"{tmp_path}/pipe: line 2: expected a number"):
+        read_trace(tmp_path / "pipe")
+
+
+def test_traces_that_people_have_beside_maf(tmp_path):
+    burst = (
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,1,2,3,x\n45,GPT-4,1,2,3,x\n"
+    )
+    trace = read_trace(written(tmp_path, burst))
+    assert trace.times_s.tolist() == [5.0, 45.0]
+    assert trace.functions == (("", "ChatGPT"), ("", "GPT-4"))
+    vidur = "arrived_at,num_prefill_tokens,num_decode_tokens,pd_ratio\n0.5,100,3,1\n2.25,7,3,1\n"
+    assert read_trace(written(tmp_path, vidur)).times_s.tolist() == [0.5, 2.25]
+    any_csv = written(tmp_path, "id,when,what\n1,2500,a\n2,3000,b\n")
+    assert read_trace(any_csv, time_column="when", unit="ms").times_s.tolist() == [2.5, 3.0]
+    with pytest.raises(InputError, match="line 1: expected the columns then; then missing"):
+        read_trace(any_csv, time_column="then")
+    with pytest.raises(InputError, match="unit: expected one of us, ms, s, date, got 'h'"):
+        read_trace(any_csv, time_column="when", unit="h")
+
+
+def test_epochs_are_counted_from_the_first_arrival(tmp_path):
+    path = written(tmp_path, "arrival_us\n1700000000000000\n1700000000500000\n")
+    assert read_trace(path).times_s.tolist() == [0.0, 0.5]

@@ -44,6 +44,13 @@ class Clock:
         left_s = self._limits.time_limit_s - (monotonic() - self._begin_s)
         return Limits(self._limits.gap, max(0.01, left_s))
 
+    def sparing(self, share: float, most_s: float) -> "Clock":
+        """Return a clock that is over a share of the limit earlier, by ``most_s`` at most."""
+        limit_s = self._limits.time_limit_s
+        spared = Clock(self._limits)
+        spared._begin_s = self._begin_s - (0.0 if limit_s is None else min(share * limit_s, most_s))
+        return spared
+
     @property
     def over(self) -> bool:
         """Whether there is no time left."""

@@ -97,5 +97,5 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="is for scheduler pipelines and method milp, got np and auto"):
         make_plan(problem, "np", current=current, max_started=1)
     empty = replace(current, pipelines=())
-    with pytest.raises(InputError, match="raise the limits of time and of started slices"):
+    with pytest.raises(InputError, match="raise the limit of started slices"):
         make_plan(problem, current=empty, max_started=0)

@@ -1,0 +1,93 @@
+"""Folders of results: a run owns its own, so that nothing in it is of another."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from planner.files import save, write_text
+from planner.model import InputError, Plan, Problem
+
+RUN = "run.json"
+# What `run` and `execute` write; of a run in PPipe's layout also a folder per DNN with master.csv.
+WRITTEN = (RUN, "summary.csv", "plan.json", "problem.json", "*.records.*")
+MEASURED = tuple(
+    f"*.{kind}"
+    for kind in ("comparison.csv", "comparison.png", "latencies.csv", "slices.csv", "hops.csv", "incidents.csv",
+                 "execution.json")
+)  # fmt: skip
+
+
+@contextmanager
+def owned(folder: Path, what: Mapping[str, Any], *, overwrite: bool, again: bool = False) -> Iterator[None]:
+    """Hold a folder while a run writes its results into it, beginning with `write_what`.
+
+    Parameters
+    ----------
+    overwrite
+        Remove the results of an earlier run before.
+    again
+        The same run gives the same results: a folder of it may be written again.
+
+    Raises
+    ------
+    InputError
+        Another command writes into the folder now, or it holds the results of another run or a sweep.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another output folder") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another command is writing its results there; wait, or choose another --out"
+            ) from None
+        _require_free(folder, what, overwrite, again)
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):  # one that holds something stays
+            for path in made:
+                path.rmdir()
+
+
+def write_what(folder: Path, what: Mapping[str, Any], problem: Problem, plan: Plan) -> None:
+    """Write what is run: its settings, problem and plan."""
+    write_text(folder / RUN, json.dumps(what, indent=2) + "\n")
+    save(problem, folder / "problem.json")
+    save(plan, folder / "plan.json")
+
+
+def _require_free(folder: Path, what: Mapping[str, Any], overwrite: bool, again: bool) -> None:
+    """Refuse a folder that holds the results of something else, or remove them."""
+    if (folder / "sweep.json").exists():
+        raise InputError(f"{folder}: holds the results of a sweep; choose another --out")
+    held = [path for pattern in (*WRITTEN, *MEASURED) for path in sorted(folder.glob(pattern))]
+    held += [path for path in sorted(folder.glob("*/*.csv")) if (path.parent / "master.csv").exists()]
+    if not held or (again and _said(folder / RUN) == json.loads(json.dumps(what))):
+        return
+    if not overwrite:
+        raise InputError(
+            f"{folder}: holds the results of another run ({held[0].relative_to(folder)}); choose another --out, or "
+            "replace them with --overwrite"
+        )
+    for path in held:
+        path.unlink()
+        if path.parent != folder:
+            with suppress(OSError):
+                path.parent.rmdir()
+
+
+def _said(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
