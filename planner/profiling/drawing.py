@@ -23,15 +23,24 @@ _VOCABULARIES = ("keys_strings", "cats_strings", "pool_strings")
 
 @dataclass(frozen=True)
 class Domain:
-    """What an input may hold: integers from ``low`` to ``high`` (both included), or some texts."""
+    """What an input may hold: integers from ``low`` to ``high`` (both included), or some texts.
+
+    ``ordered``: numbers grow along the last axis, as those of a box do (left, top, right, bottom).
+    """
 
     low: float = -inf
     high: float = inf
     texts: tuple[str, ...] = ()
+    ordered: bool = False
 
     def __and__(self, other: "Domain") -> "Domain":
         """Return what both allow."""
-        return Domain(max(self.low, other.low), min(self.high, other.high), self.texts + other.texts)
+        return Domain(
+            max(self.low, other.low),
+            min(self.high, other.high),
+            self.texts + other.texts,
+            self.ordered or other.ordered,
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class _Image:
         """Return what x may be so that its image is in a domain."""
         low = -inf if domain.low == -inf else ceil((domain.low - self.least) / self.factor)
         high = inf if domain.high == inf else floor((domain.high - self.most) / self.factor)
-        return Domain(low, high, domain.texts)
+        return Domain(low, high, domain.texts, domain.ordered)
 
 
 def find_domains(graph: ir.Graph) -> dict[str, Domain]:
@@ -59,7 +68,7 @@ def find_domains(graph: ir.Graph) -> dict[str, Domain]:
     ...     words (int64[n, 4] ids) => (float[n, 4, 2] y) <float[3, 2] table = {1, 2, 3, 4, 5, 6}, int64 one = {1}>
     ...     { next = Add(ids, one)   y = Gather(table, next) }''')
     >>> find_domains(model.graph)
-    {'ids': Domain(low=-4, high=1, texts=())}
+    {'ids': Domain(low=-4, high=1, texts=(), ordered=False)}
     """
     return {str(value.name): domain for value in graph.inputs if (domain := _domain(value)) != Domain()}
 
@@ -73,7 +82,8 @@ def draw(dtype: ir.DataType, shape: tuple[int, ...], domain: Domain, rng: np.ran
         high = domain.high if domain.high < inf else low + 1
         return rng.integers(int(low), max(int(low), int(high)) + 1, shape).astype(dtype.numpy())
     if dtype.is_floating_point():
-        return rng.standard_normal(shape, np.float32).astype(dtype.numpy())
+        numbers = rng.standard_normal(shape, np.float32)
+        return (np.sort(numbers, axis=-1) if domain.ordered and shape else numbers).astype(dtype.numpy())
     if dtype in (ir.DataType.INT8, ir.DataType.UINT8):
         limits = np.iinfo(dtype.numpy())
         return rng.integers(limits.min, limits.max, shape, dtype.numpy(), endpoint=True)
@@ -196,6 +206,7 @@ _RULES: dict[tuple[str, int], Callable[[ir.Node], Domain]] = {
     ("GRU", 4): _length(0),
     ("LSTM", 4): _length(0),
     ("ReverseSequence", 1): _length(0),
+    ("RoiAlign", 1): lambda _: Domain(ordered=True),
     ("RoiAlign", 2): lambda _: Domain(0, 0),  # the image that a box is of
     ("Div", 1): lambda _: Domain(low=1),
     ("Mod", 1): lambda _: Domain(low=1),

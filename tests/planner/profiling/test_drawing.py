@@ -79,6 +79,17 @@ def test_integers_that_reach_no_index_are_zero_and_one() -> None:
     assert set(np.unique(random_feeds(model, 9, np.random.default_rng(0))["mask"])) == {0, 1}
 
 
+def test_boxes_are_not_inside_out() -> None:
+    model = ir.from_onnx_text(
+        HEAD + "(float[n, 3, 8, 8] x, float[n, 4] boxes, int64[n] of) => (float[n, 3, 2, 2] y)"
+        " { y = RoiAlign<output_height = 2, output_width = 2>(x, boxes, of) }"
+    )
+    feeds = random_feeds(model, 200, np.random.default_rng(0))
+    assert (feeds["boxes"][:, :2] <= feeds["boxes"][:, 2:]).all()
+    assert set(feeds["of"]) == {0}
+    run_model(open_session(model), feeds)  # onnxruntime's counters overflow on boxes of negative size
+
+
 def test_texts_are_of_the_vocabulary() -> None:
     model = ir.from_onnx_text(
         HEAD + '(string[n, 1] x) => (int64[n, 1] y) { y = ai.onnx.ml.LabelEncoder<keys_strings = ["left", "right"],'
