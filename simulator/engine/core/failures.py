@@ -1,5 +1,7 @@
 """Servers that fail and are repaired, and what becomes of the batches that were on them."""
 
+import numpy as np
+
 from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.engine.core.books import correct
@@ -18,7 +20,6 @@ from simulator.engine.core.state import (
     OUTAGES,
     REPAIRS,
     VISITS,
-    WIDTH,
     State,
     record_cut,
     release,
@@ -113,7 +114,7 @@ def dissolve(S: State, b: int, now: int, begun: bool) -> None:
     release(S, b)
     while token >= 0:
         follow = S.token[token].follow
-        r = token // S.c[WIDTH]
+        r = int(np.int64(S.token[token].request))
         if S.outcome[r] == OPEN:
             if begun and S.token[token].cut:
                 decide(S, r, LOST, now)

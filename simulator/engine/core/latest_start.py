@@ -12,10 +12,11 @@ from simulator.engine.core.state import NONE, ON, State, new_batch, number_batch
 
 
 @compiled
-def counted_us(S: State, w: int, b: int) -> int:
-    """Return the time that a batch in front of a server is counted with."""
+def count(S: State, w: int, b: int) -> None:
+    """Enter the time that a batch in front of a server is counted with."""
     batch = S.batch[b]
-    return int(S.latency[1, batch.station, S.server[w].kind, batch.size])
+    batch.counted = S.latency[1, batch.station, S.server[w].kind, batch.size]
+    S.server[w].ahead_us += batch.counted
 
 
 @compiled
@@ -35,7 +36,7 @@ def begins(S: State, w: int, b: int, now: int) -> bool:
 def leave_front(S: State, w: int, b: int) -> None:
     """Take the first batch in front of a server away."""
     server = S.server[w]
-    server.ahead_us -= counted_us(S, w, b)
+    server.ahead_us -= S.batch[b].counted
     server.head = S.batch[b].follow
     if server.head >= 0:
         S.batch[server.head].ahead = NONE
@@ -97,15 +98,15 @@ def may_grow(S: State, b: int, line: int, now: int) -> bool:
     batch = S.batch[b]
     w = batch.server
     server = S.server[w]
-    more = S.latency[1, batch.station, server.kind, batch.size + 1] - counted_us(S, w, b)
+    more = S.latency[1, batch.station, server.kind, batch.size + 1] - batch.counted
     start = max(now, server.until) + server.ahead_us
     u = server.tail
     while u != b:
-        start -= counted_us(S, w, u)
+        start -= S.batch[u].counted
         if start + more > S.batch[u].line:
             return False
         u = S.batch[u].ahead
-    start -= counted_us(S, w, b)
+    start -= batch.counted
     return bool(start <= min(line, batch.line))
 
 
@@ -114,12 +115,12 @@ def grow(S: State, b: int, token: int, line: int) -> bool:
     """Let a request join a batch; returns whether that filled it."""
     batch = S.batch[b]
     w = batch.server
-    S.server[w].ahead_us -= counted_us(S, w, b)
+    S.server[w].ahead_us -= batch.counted
     S.token[batch.tail].follow = token
     batch.tail = token
     batch.size += 1
     batch.line = min(batch.line, line)
-    S.server[w].ahead_us += counted_us(S, w, b)
+    count(S, w, b)
     if batch.size < S.station[batch.station].max_batch:
         return False
     close(S, b)
@@ -145,7 +146,7 @@ def place(S: State, q: int, due: int, line: int, keep: bool, now: int) -> int:
         in_time = True
         u = server.tail
         while u >= 0 and S.batch[u].due > due and (in_time or keep):
-            start -= counted_us(S, w, u)
+            start -= S.batch[u].counted
             in_time = in_time and start + own <= S.batch[u].line
             u = S.batch[u].ahead
         if in_time and start <= line:
@@ -176,7 +177,7 @@ def stand_by_latest_start(S: State, w: int, b: int) -> None:
         S.batch[follow].ahead = b
     else:
         server.tail = b
-    server.ahead_us += counted_us(S, w, b)
+    count(S, w, b)
 
 
 @compiled

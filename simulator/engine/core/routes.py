@@ -28,6 +28,7 @@ def arrive(S: State, r: int, now: int) -> None:
     request.done = NONE
     request.left = S.step[cls, 0].sinks
     for token in range(r * S.c[WIDTH], (r + 1) * S.c[WIDTH]):
+        S.token[token].request = r
         S.token[token].joined = NONE
         S.token[token].visit = NONE
         S.token[token].came = 0
@@ -68,7 +69,7 @@ def join(S: State, q: int, token: int, now: int) -> None:
 @compiled
 def join_by_latest_start(S: State, q: int, token: int, now: int) -> None:
     """Join a batch in front of a server, or leave as hopeless."""
-    r = token // S.c[WIDTH]
+    r = int(np.int64(S.token[token].request))
     n = token - r * S.c[WIDTH]
     step = S.step[S.request[r].of_class, n]
     discards = n == 0 and S.station[q].discard != 0
@@ -119,7 +120,7 @@ def take_head(S: State, q: int) -> int:
 @compiled
 def is_void(S: State, q: int, token: int, now: int) -> bool:
     """Return whether a request is not to be served any more; one that is too old has its outcome now."""
-    r = token // S.c[WIDTH]
+    r = int(np.int64(S.token[token].request))
     if S.outcome[r] != OPEN:
         return True
     if now - S.arrivals[r] < S.station[q].drop_age:
@@ -226,7 +227,7 @@ def go_on(S: State, b: int, now: int) -> None:
     while token >= 0:
         follow = S.token[token].follow
         S.token[token].visit = visit
-        r = token // width
+        r = int(np.int64(S.token[token].request))
         if S.outcome[r] == OPEN:
             if now - S.arrivals[r] >= drop_age:
                 decide(S, r, LATE, now)

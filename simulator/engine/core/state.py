@@ -86,6 +86,7 @@ BATCH = np.dtype(
         ("there", np.int64),  # when the card has brought it
         ("due", np.int64),  # latest start
         ("line", np.int64),  # discard line
+        ("counted", np.int64),  # the time that insertion counts (latest start first)
         ("ready", np.int64),  # when it is expected (reservations)
         ("first", np.int64),  # its first request (reservations), or the place of that in its queue (reactive)
         ("station", np.int64),
@@ -113,6 +114,7 @@ TOKEN = np.dtype(
         ("joined", np.int64),
         ("visit", np.int32),
         ("follow", np.int32),
+        ("request", np.int32),  # kept, because a division by the width costs as much as all else in a step
         ("came", np.int16),  # how many of the steps before have served it
         ("cut", np.int8),  # a failure has cut its service in this step before
     ],
