@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 import simpy
 import typer
+from matplotlib.figure import Figure
 
 from planner.cli.app import console, new_app, run
 from planner.files import replacing
@@ -126,14 +127,14 @@ def works(requests: int) -> list[Work]:
     return found
 
 
-def sharing(requests: int, batch: int, goal: float) -> Work:
-    """Four DNNs of two stages that share the first pool, of 40 slices."""
-    systems = [pipelines(40, batch=batch) for _ in range(4)]
+def sharing(requests: int, batch: int, goal: float | None, dnns: int = 4) -> Work:
+    """DNNs of two stages that share the first pool, of ten slices each."""
+    systems = [pipelines(10 * dnns, batch=batch) for _ in range(dnns)]
     pools: list[dict[tuple[int, int], Hashable]] = [{(0, 0): "shared"} for _ in systems]
-    share = 0.8 * capacity_rps(systems[0]) / 4
-    arrivals_us = [poisson_us(share, requests // 4, seed) for seed in range(4)]
+    share = 0.8 * capacity_rps(systems[0]) / dnns
+    arrivals_us = [poisson_us(share, requests // dnns, seed) for seed in range(dnns)]
     run_it = partial(simulate, systems, arrivals_us, pools=pools)
-    return Work(f"four DNNs sharing a pool, reservation, batch {batch}", requests, run_it, goal)
+    return Work(f"{dnns} DNNs sharing a pool, reservation, batch {batch}", requests, run_it, goal)
 
 
 def latencies_us(first_us: int, more_us: int, batch: int) -> np.ndarray:
@@ -141,9 +142,9 @@ def latencies_us(first_us: int, more_us: int, batch: int) -> np.ndarray:
     return np.array([[0, *(first_us + more_us * k for k in range(batch))]])
 
 
-def chains(requests: int) -> list[Work]:
-    """Three central queues one after the other, batches of 8, six replicas each."""
-    stations = tuple(
+def chain(stations: int, spread: float = 0.0) -> Network:
+    """Central queues one after the other, batches of 8, six replicas each."""
+    each = tuple(
         Station(
             CENTRAL,
             tuple(range(6 * q, 6 * q + 6)),
@@ -151,26 +152,29 @@ def chains(requests: int) -> list[Work]:
             max_batch=8,
             timeout_us=20_000,
             placement=IDLE_FIRST,
+            spread=spread,
         )
-        for q in range(3)
+        for q in range(stations)
     )
-    route = Route("chain", (Step(0, (1,)), Step(1, (2,)), Step(2)))
-    rate_rps = 0.8 * 6 * 8 / 38_000 * 1e6
-    us = poisson_us(rate_rps, requests)
-    rough = tuple(replace(station, spread=0.3) for station in stations)
+    steps = tuple(Step(q, (q + 1,) if q + 1 < stations else ()) for q in range(stations))
+    return Network(servers([0] * 6 * stations), each, (Route("chain", steps),))
+
+
+CHAIN_RPS = 0.8 * 6 * 8 / 38_000 * 1e6
+
+
+def chains(requests: int) -> list[Work]:
+    """Three central queues, as planned and with jitter and failures."""
+    us = poisson_us(CHAIN_RPS, requests)
     rng = np.random.default_rng(2)
     times = np.sort(rng.integers(0, int(us[-1]), 300)).tolist()
     outages = tuple(Outage(at, (int(rng.integers(18)),), int(rng.exponential(2e5)) + 1) for at in times)
     conditions = Conditions(seed=1, load_us=10_000, outages=outages, corrected=True)
-    networks = [Network(servers([0] * 18), each, (route,)) for each in (stations, rough)]
+    name = "chain of three central queues, batch 8"
+    rough = partial(simulate_network, chain(3, 0.3), [us], conditions)
     return [
-        Work("chain of three central queues, batch 8", requests, partial(simulate_network, networks[0], [us]), 12),
-        Work(
-            "chain of three central queues, batch 8, jitter and failures",
-            requests,
-            partial(simulate_network, networks[1], [us], conditions),
-            10,
-        ),
+        Work(name, requests, partial(simulate_network, chain(3), [us]), 12),
+        Work(f"{name}, jitter and failures", requests, rough, 10),
     ]
 
 
@@ -230,6 +234,35 @@ def adapting(requests: int) -> Work:
     conditions = Conditions(seed=1, corrected=True)
     run_it = partial(simulate_network, network, [us], conditions, adapt=adapt, every_us=10_000_000)
     return Work("adaptation every 10 s", len(us), run_it, 7)
+
+
+def growth(requests: int) -> dict[str, list[tuple[int, Work]]]:
+    """Return works that grow: in requests, slices, DNNs that share a pool, and stations of a chain."""
+    grown: dict[str, list[tuple[int, Work]]] = {"requests": [], "slices": [], "DNNs": [], "stations": []}
+    for count in (requests // 100, requests // 10, requests):
+        us = poisson_us(0.85 * capacity_rps(pipelines()), count)
+        grown["requests"].append((count, Work("", count, partial(simulate, pipelines(), us, engine="events"))))
+    for slices in (10, 30, 100, 300):
+        system = pipelines(slices)
+        us = poisson_us(0.85 * capacity_rps(system), requests // 4)
+        grown["slices"].append((slices, Work("", requests // 4, partial(simulate, system, us, engine="events"))))
+    for dnns in (1, 2, 4, 8):
+        grown["DNNs"].append((dnns, sharing(requests // 4, 1, None, dnns)))
+    for stations in (1, 2, 4, 8):
+        us = poisson_us(CHAIN_RPS, requests // 4)
+        grown["stations"].append((stations, Work("", requests // 4, partial(simulate_network, chain(stations), [us]))))
+    return grown
+
+
+def draw(grown: dict[str, list[tuple[int, float]]]) -> Figure:
+    """Draw the CPU time of a request over what grows."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    for ax, (name, points) in zip(figure.subplots(1, len(grown), sharey=True), grown.items(), strict=True):
+        sizes, million_rps = zip(*points, strict=True)
+        ax.plot(sizes, [1000 / rps for rps in million_rps], "o-")
+        ax.set(xscale="log", yscale="log", xlabel=name, ylabel="ns of CPU a request" if name == "requests" else "")
+        ax.grid(alpha=0.3)
+    return figure
 
 
 # What one would pick instead: a million requests, ten servers of 1 ms, load 0.9.
@@ -297,16 +330,16 @@ print(np.quantile(records.end_us()[records.finished] - arrivals_us[records.finis
 MEMORY = """
 import re, sys
 from pathlib import Path
-import numpy as np
 sys.path.insert(0, {scripts!r})
 from bench_engines import works
-def peak_mb():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def megabytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 works(1000)[{number}].simulate()
-before = peak_mb()
 work = works(1_000_000)[{number}]
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making arrivals
+before = megabytes("VmRSS")
 held = work.simulate()
-print(peak_mb() - before)
+print(megabytes("VmHWM") - before)
 """
 
 
@@ -336,7 +369,7 @@ def bench(
     memory: Annotated[bool, typer.Option(help="Measure the memory of a work in a world as well.")] = True,
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("out/bench"),
 ) -> None:
-    """Measure, print, write engines.csv."""
+    """Measure, print, write engines.csv, and engines.png with what grows."""
     console.print(
         f"machine: {processor_name()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start"
     )
@@ -365,6 +398,14 @@ def bench(
         script = MEMORY.format(scripts=str(Path(__file__).parent), number=number)
         done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         console.print(f"memory of a million requests in a world: {float(done.stdout):.0f} MB (goal 120)")
+    grown = {
+        name: [(size, work.requests / cpu_s(work.simulate, repeats) / 1e6) for size, work in works_]
+        for name, works_ in growth(requests).items()
+    }
+    for name, points in grown.items():
+        console.print(f"growing {name}: " + ", ".join(f"{size:,}: {rps:.3g} M/s" for size, rps in points))
+    with replacing(out / "engines.png") as temporary:
+        draw(grown).savefig(temporary, dpi=150)
     with replacing(out / "engines.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()

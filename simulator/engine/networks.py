@@ -51,6 +51,7 @@ def simulate_network(
     --------
     One server takes 10 µs for one request and 14 for two, and waits for two up to 5 µs:
 
+    >>> import numpy as np
     >>> from simulator.engine.network import CENTRAL, Route, Station, Step, servers
     >>> station = Station(CENTRAL, (0,), np.array([[0, 10, 14]]), max_batch=2, timeout_us=5)
     >>> network = Network(servers([0]), (station,), (Route("net", (Step(0),)),))

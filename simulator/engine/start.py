@@ -70,6 +70,8 @@ from simulator.engine.network import (
 
 Rows = NDArray[np.void]
 
+LARGEST_LABEL = (1 << 15) - 1  # records hold numbers of stations and sizes of batches in 16 bits
+
 
 def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions) -> State:
     """Return the state before anything has happened.
@@ -179,6 +181,10 @@ def number_sources(c: Ints, servers: int, cards: int, stations: int, frontends: 
         raise InputError(
             f"network: {servers} servers, {cards} cards and {stations} stations are {sources} sources of events; "
             f"expected at most {SOURCES}"
+        )
+    if stations > LARGEST_LABEL:
+        raise InputError(
+            f"network: {stations} stations, stages of pipelines included; expected at most {LARGEST_LABEL}"
         )
     return sources
 
@@ -311,6 +317,8 @@ def latencies_of(network: Network, frontends: Sequence[Frontend]) -> Ints:
             absent = f.system.max_stages - len(row)
             stations += [network.stations[q] for q in (*row, *row[:1] * absent)]
     kinds, batches = np.max([one.latency_us.shape for one in stations], axis=0, initial=1)
+    if batches > LARGEST_LABEL:
+        raise InputError(f"network: batches of up to {batches - 1} requests; expected at most {LARGEST_LABEL - 1}")
     latency = np.zeros((2, len(stations), kinds, batches), np.int64)
     for q, one in enumerate(stations):
         for which, table in enumerate((one.latency_us, one.latency_us if one.counted_us is None else one.counted_us)):

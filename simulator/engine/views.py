@@ -96,8 +96,9 @@ def _batches(state: State, d: int, first: int, last: int, pipelines: int, system
             station = labels[:, L_STATION]
             pipeline = (station - np.int16(frontend["station"])) // np.int16(stages) + np.int16(pipelines)
             size = np.ascontiguousarray(labels[:, L_SIZE])
-        here = system.stages[pipeline] > s
-        if s < stages and here.all():
+        everywhere = s < stages and s < int(system.stages.min())
+        here = np.zeros(0, np.bool_) if everywhere else system.stages[pipeline] > s
+        if everywhere or (s < stages and here.all()):
             slices = column[labels[:, L_SERVER]]
             found.append(Visits(pipeline, size, slices, *state.visits[:LABEL, begin:end]))
             continue

@@ -62,7 +62,7 @@ def join(S: State, q: int, token: int, now: int) -> None:
     station.length += 1
     if station.length >= station.max_batch or station.timeout == 0:
         work(S, q, now)
-    elif not station.armed:
+    elif station.length == 1:  # behind a head, its timer is set, or the queue is due and waits for a server
         set_timer(S, q, now + station.timeout)
 
 

@@ -169,7 +169,7 @@ class Reacting:
         width = self.system.max_stages
         visit = np.full((width, len(self.arrivals_us)), -1, np.int32)
         visits = tuple(self._visits(s, visit[s]) for s in range(width))
-        return Records(self.system, "oracle", self.arrivals_us, self.outcome, tuple(visit), visits)
+        return Records(self.system, "simpy", self.arrivals_us, self.outcome, tuple(visit), visits)
 
     def _visits(self, s: int, visit: np.ndarray) -> Visits:
         width = self.system.max_stages

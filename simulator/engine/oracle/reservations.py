@@ -261,7 +261,7 @@ class Dispatcher:
                 outcome[sent.first : sent.first + sent.size] = LOST
         width = self.system.max_stages
         visits = tuple(self._visits(s) for s in range(width))
-        return Records(self.system, "oracle", self.arrivals_us, outcome, (self.fate,) * width, visits)
+        return Records(self.system, "simpy", self.arrivals_us, outcome, (self.fate,) * width, visits)
 
     def _visits(self, s: int) -> Visits:
         rows = []

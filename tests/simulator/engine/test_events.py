@@ -230,3 +230,19 @@ def test_a_run_beyond_the_end_of_the_calendar_is_refused() -> None:
         simulate_network(network, [np.zeros(3, np.int64)])
     with pytest.raises(InputError, match="expected all before"):
         simulate_network(network, [np.array([1 << 41])])
+
+
+def test_what_cannot_run_together_is_refused() -> None:
+    first, second = (random_system(np.random.default_rng(seed)) for seed in (1, 2))
+    arrivals_us = [np.array([0]), np.array([0])]
+    with pytest.raises(InputError, match="2 systems; expected arrivals, and worlds if there are any, for each"):
+        simulate([first, second], arrivals_us[:1])
+    with pytest.raises(InputError, match="world of net: seed is not that of net; DNNs in one run have one world"):
+        simulate([first, second], arrivals_us, world=[World(seed=1), World(seed=2)])
+    with pytest.raises(InputError, match="pools that DNNs share need the events engine, got replay"):
+        simulate([first, second], arrivals_us, pools=[{}, {}], engine="replay")
+    assert first.slices[0, 0] != second.slices[0, 0]
+    with pytest.raises(
+        InputError, match=r"pool shared: net has \d slices of it in stage 0 of pipeline 0, another DNN has"
+    ):
+        simulate([first, second], arrivals_us, pools=[{(0, 0): "shared"}] * 2)

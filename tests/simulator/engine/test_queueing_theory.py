@@ -1,9 +1,13 @@
 """Queueing theory as an oracle: Poisson arrivals at servers of constant speed."""
 
+import subprocess
+import sys
 from functools import cache
 from math import lgamma
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from simulator.dispatch.system import System
@@ -61,6 +65,18 @@ def mdc_wait(count: int, load: float) -> float:
         if step < 1e-9:
             break
     return float(total)
+
+
+@pytest.mark.slow
+def test_the_event_engine_agrees_with_theory(tmp_path) -> None:
+    """M/D/1, M/G/1, M/M/c, E2/M/1, priorities, a Jackson network and bulk service, each at four utilisations."""
+    script = Path(__file__).parents[3] / "scripts" / "compare_theory.py"
+    command = [sys.executable, str(script), "--runs", "12", "--requests", "60000", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pd.read_csv(tmp_path / "theory.csv")
+    assert len(rows) == 4 * 12
+    assert rows["within 99.9 %"].all()
 
 
 def test_crommelin_is_pollaczek_khinchine_for_one_server() -> None:

@@ -1,0 +1,69 @@
+"""Records of a network as two files: a row per request, and a row per visit that the requests' rows point to.
+
+``requests``: request, class, arrival_us, outcome, done_us, then for every step of its route ``step0_joined_us`` and
+``step0_visit`` (the number of a row of visits; empty where it got no further). ``visits``: visit, station, server,
+kind, size, reach_us, start_us, end_us. Written in pieces, so that memory stays flat.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from planner.files.atomic import replacing
+from simulator.dispatch.decisions import OPEN, OUTCOMES
+from simulator.results.records import NetworkRecords
+from simulator.results.tables import PIECE
+
+VISIT_COLUMNS = ("station", "server", "kind", "size", "reach_us", "start_us", "end_us")
+
+
+def write_network_records(records: NetworkRecords, folder: Path, classes: Sequence[str]) -> None:
+    """Write ``requests.parquet`` and ``visits.parquet`` to a folder, each in one step.
+
+    Parameters
+    ----------
+    classes
+        Names of the classes of requests, in the order of the network.
+    """
+    for name, pieces in (("visits", _visits(records)), ("requests", _requests(records, classes))):
+        first = next(pieces)
+        with (
+            replacing(folder / f"{name}.parquet") as temporary,
+            pa.parquet.ParquetWriter(temporary, first.schema) as parquet,
+        ):
+            parquet.write_table(first)
+            for piece in pieces:
+                parquet.write_table(piece)
+
+
+def _visits(records: NetworkRecords) -> Iterator[pa.Table]:
+    for first in range(0, max(1, len(records.station)), PIECE):
+        rows = slice(first, min(first + PIECE, len(records.station)))
+        number = np.arange(rows.start, rows.stop, dtype=np.int32)
+        yield pa.table({"visit": number} | {name: getattr(records, name)[rows] for name in VISIT_COLUMNS})
+
+
+def _requests(records: NetworkRecords, classes: Sequence[str]) -> Iterator[pa.Table]:
+    for first in range(0, max(1, len(records.outcome)), PIECE):
+        rows = slice(first, min(first + PIECE, len(records.outcome)))
+        outcome, of_class = records.outcome[rows], records.request_class[rows]
+        columns = {
+            "request": np.arange(rows.start, rows.stop, dtype=np.int64),
+            "class": pa.DictionaryArray.from_arrays(of_class, list(classes)).cast(pa.string()),
+            "arrival_us": records.arrival_us[rows],
+            "outcome": pa.DictionaryArray.from_arrays(outcome, list(OUTCOMES)).cast(pa.string()),
+            "done_us": _or_empty(records.done_us[rows], outcome != OPEN),
+        }
+        for step in range(records.visit.shape[1]):
+            joined_us, visit = records.joined_us[rows, step], records.visit[rows, step]
+            columns[f"step{step}_joined_us"] = _or_empty(joined_us, joined_us >= 0)
+            columns[f"step{step}_visit"] = _or_empty(visit, visit >= 0)
+        yield pa.table(columns)
+
+
+def _or_empty(values: NDArray[np.integer], there: NDArray[np.bool_]) -> pa.Array:
+    return pa.array(np.ascontiguousarray(values), mask=~there)
