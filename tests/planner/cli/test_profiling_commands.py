@@ -95,6 +95,18 @@ def test_an_interrupted_profile_goes_on_where_it_stopped(planner, model, tmp_pat
     assert load_profile(out).table("here", 1) == first.table("here", 1)
 
 
+def test_segments_and_models_beside_stand_in_the_profile(planner, model, tmp_path):
+    out = tmp_path / "small.json"
+    output = planner("profile", model, "--device", "here", "--segment", "1 core", "--out", out, *BRIEFLY)
+    assert "│ here   │ 1 core │" in output
+    half = ("profile", model, "--device", "here", "--shares", "2", "--out", out, *BRIEFLY)
+    planner(*half)
+    planner(*half, "--beside", model)
+    profile = load_profile(out)
+    assert [(table.share, table.beside) for table in profile.tables] == [("1 core", ()), (2, ("small",))]
+    assert "has all of it" in planner(*half, "--beside", model)
+
+
 def test_a_provider_that_runs_nothing_of_a_model_is_refused(planner, model, tmp_path):
     others = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
     if "AzureExecutionProvider" not in others:

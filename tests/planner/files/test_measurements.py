@@ -24,6 +24,14 @@ def test_rows_in_any_order_become_a_table(tmp_path):
     assert table.provenance.date == "2026-11-22"
 
 
+def test_shares_may_name_segments(tmp_path):
+    rows = "A100,3g.40gb,1,0,10\nA100,2 cores/2,1,0,20\nA100,2,1,0,30\n"
+    profile = load(tmp_path, HEADER + rows, cuts="block,cut_bytes\n")
+    assert [table.share for table in profile.tables] == ["3g.40gb", "2 cores/2", 2]
+    with pytest.raises(InputError, match=r"m.csv:2: share: expected an integer >= 1, got '-1'"):
+        load(tmp_path, HEADER + "A100,-1,1,0,10\n", cuts="block,cut_bytes\n")
+
+
 def test_a_model_of_one_block_needs_no_cut(tmp_path):
     profile = load(tmp_path, HEADER + "L4,1,1,0,10\n", cuts="block,cut_bytes\n")
     assert len(profile.blocks) == 1

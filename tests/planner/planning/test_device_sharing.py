@@ -16,6 +16,7 @@ CPU = DeviceType("cpu", 2, "cpu", cores=4, price_per_hour=0.5)
 ODD = DeviceType("odd", 2, shares=(2, 3, 5), price_per_hour=1.0)
 L4 = DeviceType("L4", 2, shares=(1, 2), price_per_hour=1.5)
 
+BOTH = DeviceType("both", 2, shares=(1, 2), mig="a30-24gb", price_per_hour=1.0)  # MPS on one, MIG on another
 ONE_L4, ONE_A30 = replace(L4, count=1), replace(A30, count=1, processes=1)
 
 # Types, DNNs, stages.
@@ -27,6 +28,7 @@ SMALL = [
     ((L4,), 3, 1),
     ((L4,), 2, 2),
     ((ODD,), 1, 1),
+    ((BOTH,), 1, 1),
 ]
 
 
@@ -145,3 +147,16 @@ def test_energy_is_least() -> None:
     )
     with pytest.raises(InputError, match="busy_watts of slow: missing"):
         make_plan(unknown)
+
+
+def test_one_more_device_never_hurts_and_the_order_of_dnns_does_not_matter() -> None:
+    for seed in range(4):
+        problem = random_problem(seed, A30, dnns=3, objective="max_min_throughput")
+        try:
+            value = make_plan(problem).value
+        except InputError:
+            continue
+        more = replace(problem, cluster=problem.cluster.with_counts({"A30": 3}))
+        turned = replace(problem, dnns=problem.dnns[::-1])
+        assert make_plan(more).value >= value * (1 - 1e-6)
+        assert make_plan(turned).value == pytest.approx(value, rel=1e-6)

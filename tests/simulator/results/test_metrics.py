@@ -1,7 +1,7 @@
 """Metrics on a run small enough to work out by hand."""
 
 from dataclasses import replace
-from math import isnan
+from math import isnan, nan
 
 import numpy as np
 import pytest
@@ -23,6 +23,20 @@ def test_rates_and_cost(records: Records) -> None:
     assert metrics.span_s(records) == pytest.approx(1e-4)
     assert metrics.goodput_rps(records) == pytest.approx(20_000)
     assert metrics.cost_per_thousand(records) == pytest.approx(1000 * 4 / 3600 / 20_000)
+
+
+def test_energy(records: Records) -> None:
+    """A is busy 20 % and B 40 % of the time: half an A (10 and 110 W) draws 15 W, a B (20 and 60 W) 36 W."""
+    known = replace(records, system=replace(records.system, watts=((10.0, 110.0), (20.0, 60.0), (1.0, 1.0))))
+    assert metrics.utilisation(known) == {
+        "A": pytest.approx(0.2),
+        "B": pytest.approx(0.4),
+        "C": pytest.approx(nan, nan_ok=True),
+    }
+    assert metrics.watts(known) == pytest.approx(51.0)
+    assert metrics.joules_per_thousand(known) == pytest.approx(1000 * 51 / 20_000)
+    assert isnan(metrics.watts(records))
+    assert isnan(metrics.summary(records)["joules_per_thousand"])
 
 
 def test_parts_of_latency(records: Records) -> None:
