@@ -1,5 +1,5 @@
 # Sourced by scripts/demo and scripts/test: makes .venv with this checkout installed in it.
-# usage: environment EXTRAS   ("" or "[dev]")
+# usage: environment EXTRAS [VENV] [CONSTRAINTS]   (EXTRAS "" or "[dev]")
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -17,17 +17,41 @@ find_python() {
 }
 
 environment() {
-  local extras=$1 python stamp wanted
-  if [ ! -x "$root/.venv/bin/python" ]; then
+  local extras=$1 venv=$root/${2:-.venv} constraints=${3:-} stamp wanted
+  if [ ! -x "$venv/bin/python" ]; then
+    local python
     python=$(find_python)
-    echo "== making $root/.venv with $("$python" --version)"
-    "$python" -m venv "$root/.venv"
+    echo "== making $venv with $("$python" --version)"
+    "$python" -m venv "$venv"
   fi
-  stamp=$root/.venv/.installed$extras
+  stamp=$venv/.installed$extras
   wanted=$(cksum < "$root/pyproject.toml")
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "== installing poolpipe$extras into .venv (once; a minute or two)"
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root$extras"
+    echo "== installing poolpipe$extras into $venv (once; a minute or two)"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ${constraints:+--constraint "$constraints"} \
+      --editable "$root$extras"
     echo "$wanted" > "$stamp"
   fi
+}
+
+# The lowest versions that pyproject.toml allows of what poolpipe itself needs, as constraints for pip.
+lowest() {
+  "$(find_python)" - "$root/pyproject.toml" << 'EOF'
+import sys, tomllib
+for need in tomllib.load(open(sys.argv[1], "rb"))["project"]["dependencies"]:
+    print(need.replace(">=", "==").split(",")[0])
+EOF
+}
+
+# Pythons that poolpipe supports and this machine has, in the path or under pyenv.
+pythons() {
+  local version found
+  for version in 3.11 3.12 3.13; do
+    for found in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
+      if "$found" -c 'import venv, ensurepip' > /dev/null 2>&1; then
+        echo "$found"
+        break
+      fi
+    done
+  done
 }

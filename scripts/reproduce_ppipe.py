@@ -48,6 +48,7 @@ from simulator.workload import Trace, fold, read_maf21
 from simulator.workload.arrivals import TimesS
 
 DURATION_S = 30.0
+BLOCKS = 10  # of a DNN whose prepartition was not published
 POLICIES = {"RESERVATION": "reservation", "SLA_AWARE": "reactive"}
 
 CLUSTERS = {"L4+P4": "HC1", "L4+T4": "HC2", "V100+P4": "HC3", "V100+T4": "HC4"}  # as the paper names them
@@ -219,10 +220,13 @@ def prepartition_command(data: Data, out: Out) -> None:
 
 
 def prepartition_row(dnn: str, data: Path) -> dict[str, object]:
-    """Make a DNN's blocks, of as many as the published prepartition was to have."""
-    layers, published = read_layers(data, dnn), read_prepartition(data, dnn)
+    """Make a DNN's blocks, of as many as the published prepartition was to have, or as usual where there is none."""
+    layers = read_layers(data, dnn)
+    is_published = (data / "prepartition_mappings" / dnn).is_dir()
+    published = read_prepartition(data, dnn) if is_published else None
     begin_s = perf_counter()
-    blocks = prepartition(list(layers.latency_us.values()), layers.cut_bytes, published.blocks_wanted)
+    wanted = published.blocks_wanted if published else BLOCKS
+    blocks = prepartition(list(layers.latency_us.values()), layers.cut_bytes, wanted)
     return {
         "dnn": dnn,
         "layers": len(layers.names),
@@ -230,8 +234,8 @@ def prepartition_row(dnn: str, data: Path) -> dict[str, object]:
         "lower": blocks.lower,
         "upper": blocks.upper,
         "bytes": blocks.cut_bytes,
-        "reference_bytes": sum(published.cut_bytes),
-        "reference_feasible": keeps_its_bounds(published, layers),
+        "reference_bytes": sum(published.cut_bytes) if published else None,
+        "reference_feasible": keeps_its_bounds(published, layers) if published else None,
         "seconds": round(perf_counter() - begin_s, 4),
     }
 

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "planner.cli": {"planner.model", "planner.files", "planner.profiling", "planner.completion", "planner.planning"},
     "planner.__main__": {"planner.cli"},
     "simulator": set(),
+    "simulator.ray_cluster": {"planner.model"},
     "simulator.workload": {"planner.model", "planner.compilation"},
     "simulator.dispatch": {"planner.model", "planner.compilation"},
     "simulator.engine": {"planner.model", "simulator.workload", "simulator.dispatch", "simulator.results.records"},
@@ -53,6 +54,7 @@ MAY_IMPORT = {
     "simulator.results.records": {"planner.model", "planner.files.atomic", "planner.files.names", "simulator.dispatch"},
     "simulator.executor": {
         "planner.model",
+        "simulator.ray_cluster",
         "planner.files.atomic",
         "planner.files.names",
         "planner.profiling",
@@ -63,6 +65,7 @@ MAY_IMPORT = {
     },
     "simulator.sweep": {
         "planner.model",
+        "simulator.ray_cluster",
         "planner.files.atomic",
         "planner.files.names",
         "simulator.workload",

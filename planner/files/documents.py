@@ -35,9 +35,9 @@ KINDS: dict[str, type[Any]] = {
 VERSION = 1
 
 
-def schema_of(kind: str) -> dict[str, Any]:
+def schema_of(kind: str, cls: type[Any] | None = None) -> dict[str, Any]:
     """Return the JSON Schema of a kind of file: cluster, profile, problem, plan or observations."""
-    schema = TypeAdapter(KINDS[kind]).json_schema()
+    schema = TypeAdapter(cls or KINDS[kind]).json_schema()
     schema["properties"] = {
         "schema": {"const": f"{kind}/{VERSION}", "type": "string"},
         **schema["properties"],

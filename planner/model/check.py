@@ -1,6 +1,6 @@
 """Check a plan: every constraint of the problem recomputed from the plan alone, without a solver.
 
-With the words of DESIGN section 5, for each pipeline of DNN d with stages s on blocks [i_s, j_s) of a variant:
+For each pipeline of DNN d with stages s on blocks [i_s, j_s) of a variant:
 
     names        the DNN, the variant, every device type and share exist in the problem
     profile      the plan was computed from the problem's profiles, by their hashes

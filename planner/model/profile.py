@@ -210,7 +210,7 @@ class Profile:
     def stage_latency_us(self, device: str, share: Share, batch: int, first: int, last: int) -> int:
         """Return L_s, the latency (µs) of blocks [first, last) at ``batch`` on a share of a device.
 
-        Each block counts at least 1 µs (DESIGN section 5). Raises InputError as `table` and
+        Each block counts at least 1 µs. Raises InputError as `table` and
         `LatencyTable.block_latency_us` do.
         """
         return sum(self.table(device, share).block_latency_us(batch)[first:last])

@@ -1,6 +1,6 @@
 """The dispatcher's books: until when every slice and every network card is reserved.
 
-A reservation of a batch of b on a pipeline, made at ``now``, walks the stages (DESIGN section 6). For slice
+A reservation of a batch of b on a pipeline, made at ``now``, walks the stages (PPipe, ATC'25). For slice
 w of a stage let
 
     a_w(b) = max(max(free_w, downlink_w + b·net + hop) + inference(b), uplink_w),

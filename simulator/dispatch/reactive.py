@@ -1,4 +1,4 @@
-"""Reactive dispatch: a queue in front of every stage, and no reservations (the ablation's policy; DESIGN section 6).
+"""Reactive dispatch: a queue in front of every stage, and no reservations (PPipe, ATC'25: the ablation's policy).
 
 Each queue sends to the slice that completes its queued work earliest. What a batch may take there is
 what the head's deadline leaves after the planned time of the later stages, as if nobody queued in them.

@@ -1,4 +1,4 @@
-"""Reservation dispatch (PPipe's data plane; DESIGN section 6).
+"""Reservation dispatch (PPipe, ATC'25: its data plane).
 
 The head of the queue is *examined* once: it stays only if some pipeline can finish a batch near the planned size
 within its deadline, because a small batch for its sake would waste capacity. An examined head then waits

@@ -1,4 +1,4 @@
-"""What happens to batches once they are sent (DESIGN section 6, "what then really happens").
+"""What happens to batches once they are sent (PPipe, ATC'25).
 
 A slice serves its batches first come, first served. A batch that leaves a stage which is not the last joins
 its network card's queue; the card sends one batch at a time, first come, first served. Batches that come at

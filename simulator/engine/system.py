@@ -18,7 +18,7 @@ TOLERANCE_US = 50
 
 
 def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
-    """Return what serves one DNN, in integer µs (DESIGN section 6).
+    """Return what serves one DNN, in integer µs.
 
     Latencies at every batch size up to the planned one are the profile's. The SLO is truncated, the transfer
     time per request rounded. In a stage that is not last, the slices of m consecutive devices share a

@@ -324,20 +324,24 @@ def _verifier(
 
 @contextmanager
 def _stopping_on_interrupt(frontend: Frontend) -> Iterator[None]:
-    """Let Ctrl-C end the run in order; a second one ends it at once."""
+    """Let Ctrl-C, a request to end or the loss of the terminal end the run in order; a second one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        restore()
         frontend.stop()
 
-    before = signal.signal(signal.SIGINT, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 @contextmanager

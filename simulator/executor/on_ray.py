@@ -8,7 +8,6 @@ monotonic clocks, put on the frontend's by offsets that are estimated when an ac
 the shortest round trip; its error is at most that half).
 """
 
-import os
 import tempfile
 import time
 from collections import defaultdict
@@ -24,6 +23,7 @@ from planner.model import InputError
 from planner.profiling.samples import join_requests
 from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
 from simulator.executor.workers import WorkerTask, open_stage
+from simulator.ray_cluster import address, join
 
 PINGS = 10
 
@@ -96,7 +96,7 @@ class RayFleet:
         self._actors: dict[SliceId, _Actor] = {}
         self._joined = not self._ray.is_initialized()
         if self._joined:
-            self._ray.init(address=_cluster_address(), log_to_driver=False, include_dashboard=False)
+            join(self._ray, _cluster_address())
         try:
             self._require_resources()
             self._files = {
@@ -256,13 +256,13 @@ def _import_ray() -> Any:
 
 def _cluster_address() -> str:
     """Return where the cluster is; without an address Ray would start one on this machine alone."""
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
+    found = address()
+    if not found:
         raise InputError(
             "RAY_ADDRESS is not set; start a cluster with `ray start --head` and set RAY_ADDRESS=HOST:6379, "
             "or choose --cluster local"
         )
-    return address
+    return found
 
 
 def _one_line(error: Exception) -> str:

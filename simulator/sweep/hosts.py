@@ -4,7 +4,6 @@ The unit of work is a bundle: series of one trace whose load factor 1 is the sam
 compared for one DNN), so that each rate is folded once for all of them.
 """
 
-import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from planner.model import InputError
+from simulator.ray_cluster import address, join
 from simulator.sweep.loads import Row, Series, SweepOptions, run_series
 from simulator.sweep.store import NotFiled, file_row
 from simulator.workload.arrivals import ArrivalsUs, TimesS
@@ -93,7 +93,7 @@ def run_on_ray(items: Sequence[Item], traces: Traces, options: SweepOptions) -> 
         raise InputError("Ray is not installed; run `pip install 'poolpipe[ray]'`, or sweep on this machine") from None
     started = not ray.is_initialized()
     if started:
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+        join(ray, address())
     try:
         remote = ray.remote(num_cpus=1)(_run_remote)
         shared = {name: ray.put(times_s) for name, times_s in traces.items()}

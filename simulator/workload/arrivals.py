@@ -25,7 +25,7 @@ ABSURD_S = 4e9
 def fold(times_s: TimesS, rate_rps: float, duration_s: float = 30.0) -> ArrivalsUs:
     """Return arrivals at ``rate_rps`` that keep the pattern of a recorded trace.
 
-    The rule is the reference simulator's (DESIGN section 6), in its order of floating-point operations. With n
+    The rule is that of PPipe's simulator (ATC'25), in its order of floating-point operations. With n
     times over T seconds, the times are taken modulo ``T / (rate / ((n-1) / T))``, as if windows of that
     length had happened at once, and sorted; their differences, truncated to µs, are d[0..m-1]. The first
     request comes at 0, request i comes d[i mod m] after request i-1, as long as it is before the end.

@@ -28,8 +28,15 @@ class Layers:
 
 
 def list_dnns(data: Path) -> tuple[str, ...]:
-    """Return the DNNs of a data folder: those that have tensor shapes, in alphabetical order; raises InputError."""
-    names = tuple(sorted(path.stem for path in (data / "models" / "shapes").glob("*.json")))
+    """Return the DNNs of a data folder, in alphabetical order; raises InputError where there are none.
+
+    Where ``model_list.txt`` says which were used, these; else those that have tensor shapes.
+    """
+    listed = data / "model_list.txt"
+    if listed.exists():
+        names = tuple(sorted({line.strip() for line in read_text(listed).splitlines() if line.strip()}))
+    else:
+        names = tuple(sorted(path.stem for path in (data / "models" / "shapes").glob("*.json")))
     if not names:
         raise InputError(f"{data}: no models/shapes/*.json there; give a folder laid out as the published data")
     return names

@@ -1,4 +1,4 @@
-"""Small problems and slow, obvious answers to them, written from DESIGN section 5 without any of the planner's code.
+"""Small problems and slow, obvious answers to them, written from the rules of planning without any of its code.
 
 Positions of a use vector are (position, type); its units are 1/UNIT devices.
 """

@@ -8,7 +8,7 @@ from simulator.workload import fold, merge, scale, shift, thin, window
 
 
 def fold_literally(times_s, rate_rps, duration_s):
-    """The rule of DESIGN section 6 word for word, over the whole trace."""
+    """The rule of `fold` word for word, over the whole trace."""
     times_s = np.sort(times_s)
     n, span_s = len(times_s), times_s[-1] - times_s[0]
     folded = np.sort(np.mod(times_s, span_s / (rate_rps / ((n - 1) / span_s))))
