@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.engine import POLICIES, System, simulate
+from simulator.engine.replay import replay
 from simulator.results.metrics import latencies_us, latency_parts_us
 from simulator.results.records import Records
 
@@ -143,3 +144,16 @@ def test_bad_input_is_one_line(arrivals_us, options, message) -> None:
     system = make_system([[{"latency_us": [10], "slices": 1}]], slo_us=40, batches=[1])
     with pytest.raises(InputError, match=message):
         simulate(system, np.array(arrivals_us), **options)
+
+
+def test_batches_take_what_is_true_while_the_dispatcher_decides_by_what_it_believes() -> None:
+    """One slice, 10 ms believed and 12 ms true, a request every 10 ms: none is dropped, and they fall behind."""
+    believed = make_system([[{"latency_us": [10_000], "slices": 1}]], 25_000, [1])
+    true = make_system([[{"latency_us": [12_000], "slices": 1}]], 25_000, [1])
+    arrivals_us = np.arange(10, dtype=np.int64) * 10_000
+    as_believed, as_true = replay(believed, arrivals_us, 0), replay(believed, arrivals_us, 0, truth=true)
+    assert (as_true.outcome == as_believed.outcome).all()
+    assert latencies_us(as_believed, 0).tolist() == [10_000] * 10
+    assert latencies_us(as_true, 0).tolist() == [12_000 + 2_000 * number for number in range(10)]
+    same = replay(believed, arrivals_us, 0, truth=believed)
+    assert (same.end_us() == as_believed.end_us()).all()
