@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
-from numba.core.caching import CacheImpl, CompileResultCacheImpl, FunctionCache, UserWideCacheLocator
+from numba.core import caching
 
 log = logging.getLogger(__name__)
+
+# numba 0.61 names these with an underscore.
+_NAMES = ("UserWideCacheLocator", "_UserWideCacheLocator")
+UserWideCacheLocator: Any = next(getattr(caching, name) for name in _NAMES if hasattr(caching, name))
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -52,7 +56,7 @@ def compiled(function: Function, *, stamp: str | None = None, **options: Any) ->
     return cast(Function, dispatcher)
 
 
-class _TemporaryFolder(UserWideCacheLocator):
+class _TemporaryFolder(UserWideCacheLocator):  # type: ignore[misc]  # found at run time
     """The last place for machine code: a folder among the temporary files that is this user's alone."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
@@ -75,11 +79,11 @@ class _TemporaryFolder(UserWideCacheLocator):
         return place
 
 
-class _Places(CompileResultCacheImpl):
-    _locator_classes = [*CacheImpl._locator_classes, _TemporaryFolder]  # noqa: RUF012  # as numba has it
+class _Places(caching.CompileResultCacheImpl):
+    _locator_classes = [*caching.CompileResultCacheImpl._locator_classes, _TemporaryFolder]  # noqa: RUF012  # as numba has it
 
 
-class _Cache(FunctionCache):
+class _Cache(caching.FunctionCache):
     """numba's cache of a function's machine code, but one whose failures cost time only."""
 
     _impl_class = _Places

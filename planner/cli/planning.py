@@ -14,19 +14,10 @@ from planner.cli.output import Column, JsonOption, Output, output
 from planner.files import load_plan, load_problem, save, write_csv
 from planner.model import InputError, Pipeline, Plan, Problem
 from planner.model.energy import watts_known
-from planner.model.objective import MAXIMISED, needed_rate_rps
+from planner.model.objective import MAXIMISED, UNITS, needed_rate_rps
 from planner.model.placing import devices_used, locations
 from planner.model.plan import Scheduler as SchedulerName
 from planner.model.segments import kind_of, share_text
-
-UNITS = {
-    "max_min_throughput": "requests/s per weight",
-    "max_weighted_throughput": "weighted requests/s",
-    "least_cost": "per hour",
-    "fewest_devices": "devices",
-    "least_energy": "W",
-    "most_accurate": "% accurate",
-}
 
 
 class Scheduler(StrEnum):

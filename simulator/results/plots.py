@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from planner.model import InputError
@@ -32,6 +33,8 @@ __all__ = [
     "save_figure",
     "throughput_tradeoff",
 ]
+
+STRETCH = 3.0  # power by which the heat map's shades are denser near 1
 
 
 def attainment_over_load(
@@ -179,7 +182,9 @@ def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: f
     labels = [index if isinstance(index, tuple) else (index,) for index in table.index]
     least = np.floor(min(0.9, float(np.nanmin(table))) * 10) / 10
     ax = ax or new_axes(7.6, 1.2 + 0.19 * len(table))
-    image = ax.imshow(table, cmap="cividis", vmin=least, vmax=1, aspect="auto", interpolation="nearest")
+    # The last percents matter most and have most of the shades.
+    shades = PowerNorm(STRETCH, vmin=least, vmax=1)
+    image = ax.imshow(table, cmap="cividis", norm=shades, aspect="auto", interpolation="nearest")
     down, right = np.nonzero(table.to_numpy() >= target)
     ax.plot(right, down, linestyle="none", marker=".", color="black", markersize=4, label=f"attains {target:.0%}")
     ax.set_xticks(range(len(table.columns)), [f"{load:.2f}" for load in table.columns], rotation=90)
@@ -209,6 +214,7 @@ def throughput_tradeoff(
     """
     _need(plans, "throughput_rps", against, line)
     ax = ax or new_axes()
+    beaten = False
     for number, name in enumerate(in_order(plans[line])):
         part = plans[plans[line] == name].sort_values([against, "throughput_rps"], ascending=[True, False])
         best = part["throughput_rps"].astype(float).cummax().shift(fill_value=-np.inf)
@@ -219,6 +225,10 @@ def throughput_tradeoff(
         values = zip(front[against], front["throughput_rps"], strict=True)
         attach(joined, [f"{short(name)}: {rps:.1f} requests/s at {paid:.4g}" for paid, rps in values])
         ax.plot(rest[against], rest["throughput_rps"], **(style | {"linestyle": "none", "markerfacecolor": "white"}))
+        beaten |= len(rest) > 0
+    if beaten:
+        words = "hollow: another point costs no more and serves as much"
+        ax.annotate(words, (1, 0.02), xycoords="axes fraction", ha="right", fontsize=8, color=INK)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     finish(ax, x=x, y="planned throughput (requests/s)")

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from planner.files.names import printable
 from planner.model import Plan, Problem, digest
+from planner.model.objective import UNITS
 from planner.model.segments import share_text
 from simulator.results.hover import to_svg
 from simulator.results.measured_plots import latency_comparison
@@ -81,9 +82,10 @@ def _sections(report: Report) -> Iterator[str]:
         left_out = f"<p>Made for another problem, not shown: {_text(', '.join(part.other_plans))}.</p>"
         yield _section(f"Problem: {part.name}", _problem(part.problem) + (left_out if part.other_plans else ""))
         for name, plan in part.plans.items():
-            yield _section(f"Plan: {name}", _plan(f"{part.name} {name}", plan, part.problem))
+            of = f", {part.name}" if len(report.parts) > 1 else ""
+            yield _section(f"Plan: {name}{of}", _plan(f"{part.name} {name}", plan, part.problem))
     if report.largest is not None and not report.largest.empty:
-        yield _section("Largest load factor that holds", table(report.largest))
+        yield _section("Largest load factor that holds", _largest(report.largest))
     if report.runs is not None and not report.runs.empty:
         yield _section("Attainment over load", _sweep(report.runs))
     if report.summary is not None and not report.summary.empty:
@@ -99,6 +101,20 @@ def _sections(report: Report) -> Iterator[str]:
         facts |= {f"plan {part.name} {name}, SHA-256": digest(plan) for name, plan in part.plans.items()}
     if facts:
         yield _section("Versions and hashes", table(pd.DataFrame({"what": list(facts), "value": list(facts.values())})))
+
+
+def _largest(largest: pd.DataFrame) -> str:
+    """Return the table of largest loads, with heads for people, and a mark where a lower load fails."""
+    heads = {
+        "largest_load_factor": "largest load factor that holds",
+        "holds_up_to": "all loads hold up to",
+        "full_rps": "load 1 (requests/s)",
+        "reference": "load 1 is that of",
+    }
+    gaps = ""
+    if "holds_up_to" in largest and (largest["holds_up_to"] < largest["largest_load_factor"]).any():
+        gaps = "<p>Attainment need not fall with the load: where the two differ, a load between them fails.</p>"
+    return gaps + table(largest.rename(columns=heads))
 
 
 def _problem(problem: Problem) -> str:
@@ -157,8 +173,9 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
     )
     scheduler = SCHEDULER_NAMES.get(plan.scheduler, plan.scheduler)
     solver = "" if plan.backend == "none" else f" on {plan.backend}"
+    unit = UNITS[problem.options.objective]
     proof = (
-        f"{scheduler}, {plan.objective.replace('_', ' ')}: {plan.value:.3f}, bound {plan.bound:.3f}, gap "
+        f"{scheduler}, {plan.objective.replace('_', ' ')}: {plan.value:.3f} {unit}, bound {plan.bound:.3f}, gap "
         f"{plan.gap:.2%} ({plan.status}); {plan.seconds:.2f} s with {plan.method}{solver}."
     )
     if plan.watts is not None:
