@@ -95,7 +95,8 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
     step = steps_of(routes, width, lists)
     outages = outages_of(conditions, lists)
     server = servers_of(network, station, lists, conditions.load_us)
-    frontend, block = frontends_of(network, starts, len(network.stations))
+    struck = sum(len(one.servers) for one in conditions.outages)
+    frontend, block = frontends_of(network, starts, len(network.stations), struck)
     card = np.zeros(int(network.servers.card.max(initial=-1)) + 1, CARD)
     card["head"] = NONE
 
@@ -278,19 +279,19 @@ def noise_of(station: Rows, conditions: Conditions) -> int:
     return LOG_NORMAL if station["spread"].any() else EXACT
 
 
-def frontends_of(network: Network, starts: Ints, first_station: int) -> tuple[Rows, int]:
-    """Return frontends, and how many visits they may record."""
+def frontends_of(network: Network, starts: Ints, first_station: int, cuts: int) -> tuple[Rows, int]:
+    """Return frontends, and how many visits they may record: a batch per request, and what may be cut short."""
     numbered = [(k, one) for k, one in enumerate(network.classes) if isinstance(one, Frontend)]
     frontend = np.zeros(len(numbered), FRONTEND)
     frontend["successor"], frontend["in_charge"] = NONE, 1
     block, station = 0, first_station
     for d, (k, one) in enumerate(numbered):
         first, last = int(starts[k]), int(starts[k + 1])
-        frontend["from_"][d], frontend["to"][d], frontend["room"][d] = first, last, last - first
+        frontend["from_"][d], frontend["to"][d], frontend["room"][d] = first, last, last - first + cuts
         frontend["base"][d], frontend["station"][d], frontend["policy"][d] = block, station, one.policy
         station += one.system.slices.size
         if one.policy != REACTS:
-            block += one.system.max_stages * (last - first)
+            block += one.system.max_stages * (last - first + cuts)
     return frontend, block
 
 

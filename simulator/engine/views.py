@@ -79,8 +79,23 @@ def reserved_records(state: State, frontends: Sequence[int], system: System) -> 
         pipelines += int(state.books[d, NOTES, 0, PIPELINES])
     for s, visits in enumerate(_cut_short(state, frontends, pipelines_before, system)):
         parts[s].append(visits)
-    together = tuple(_together([one for one in part if len(one.size)] or part[:1]) for part in parts)
-    return Records(system, "events", state.arrivals[from_:to], outcome, (fate,) * system.max_stages, together)
+    if len(frontends) == 1:
+        found = tuple(_appended(state, frontends[0], s, *part) for s, part in enumerate(parts))
+    else:
+        found = tuple(_together([one for one in part if len(one.size)] or part[:1]) for part in parts)
+    return Records(system, "events", state.arrivals[from_:to], outcome, (fate,) * system.max_stages, found)
+
+
+def _appended(state: State, d: int, s: int, batches: Visits, cuts: Visits) -> Visits:
+    """Return the batches of a stage and what was cut short, whose times are put where there is room behind them."""
+    sent, more, room = len(batches.size), len(cuts.size), int(state.frontend["room"][d])
+    begin = int(state.frontend["base"][d]) + s * room
+    if not more or sent + more > room or not np.may_share_memory(batches.end_us, state.visits):
+        return _together([batches, cuts]) if more else batches
+    times_us = state.visits[:LABEL, begin : begin + sent + more]
+    times_us[:, sent:] = cuts.arrive_us, cuts.start_us, cuts.end_us
+    labels = [np.concatenate([getattr(one, name) for one in (batches, cuts)]) for name in ("pipeline", "size", "slice")]
+    return Visits(*labels, *times_us)
 
 
 def _batches(state: State, d: int, first: int, last: int, pipelines: int, system: System) -> list[Visits]:
