@@ -314,7 +314,10 @@ def _refuse_nothing(problem: Problem, sizing: Sizing, clock: Clock) -> None:
             if clock.over:
                 raise TooLate(f"no plan that serves {dnn.name} was found in the time given; raise the time limit")
             devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)
+            own = problem.options.device_sharing == "own"
             raise InputError(
-                f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs, which do not share "
-                "devices; add devices, plan fewer DNNs, or raise the limit of started slices"
+                f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs"
+                f"{', which do not share devices' if own else ''}; add devices, "
+                f"{'let DNNs share them (device_sharing), ' if own else ''}plan fewer DNNs, or raise the limit of started "
+                "slices"
             )
