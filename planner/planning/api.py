@@ -317,7 +317,6 @@ def _refuse_nothing(problem: Problem, sizing: Sizing, clock: Clock) -> None:
             own = problem.options.device_sharing == "own"
             raise InputError(
                 f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs"
-                f"{', which do not share devices' if own else ''}; add devices, "
-                f"{'let DNNs share them (device_sharing), ' if own else ''}plan fewer DNNs, or raise the limit of started "
-                "slices"
+                f"{', which do not share devices' if own else ''}; add devices, plan fewer DNNs, "
+                f"{'let them share devices (device_sharing), ' if own else ''}or raise the limit of started slices"
             )
