@@ -204,9 +204,9 @@ def summary(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
         "attainment": attainment(records, warm_up_us),
         "goodput_rps": goodput_rps(records, warm_up_us),
         "cost_per_thousand": cost_per_thousand(records, warm_up_us),
-        "watts": watts(records, warm_up_us),
-        "joules_per_thousand": joules_per_thousand(records, warm_up_us),
     }
+    if not isnan(drawn := watts(records, warm_up_us)):  # known for every device type in use
+        row |= {"watts": drawn, "joules_per_thousand": joules_per_thousand(records, warm_up_us)}
     row |= {f"unserved_{cause}": share for cause, share in unserved_shares(records, warm_up_us).items()}
     row |= {f"latency_{name}_us": x for name, x in distribution(latencies_us(records, warm_up_us)).items()}
     for part, values in latency_parts_us(records, warm_up_us).items():

@@ -36,7 +36,8 @@ def test_energy(records: Records) -> None:
     assert metrics.watts(known) == pytest.approx(51.0)
     assert metrics.joules_per_thousand(known) == pytest.approx(1000 * 51 / 20_000)
     assert isnan(metrics.watts(records))
-    assert isnan(metrics.summary(records)["joules_per_thousand"])
+    assert metrics.summary(known)["watts"] == metrics.watts(known)
+    assert "watts" not in metrics.summary(records)
 
 
 def test_parts_of_latency(records: Records) -> None:
