@@ -21,8 +21,10 @@ def run(**environment: str) -> subprocess.CompletedProcess[str]:
     # Of numba's places only the user's own is tried, and that is below a file: no place is left.
     nowhere = {"NUMBA_CACHE_DIR": "/dev/null/nowhere"}
     code = (
-        "from numba.core.caching import CacheImpl, UserProvidedCacheLocator\n"
-        "CacheImpl._locator_classes = [UserProvidedCacheLocator]\n"
+        "from numba.core import caching\n"
+        "caching.CompileResultCacheImpl._locator_classes = [\n"
+        "    one for one in caching.CompileResultCacheImpl._locator_classes if 'UserProvided' in one.__name__\n"
+        "]\n"
         "import simulator.workload.minute_table\n"
         "import planner.planning\n"
         "import simulator.engine\n"
