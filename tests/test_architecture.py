@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "simulator.engine": {"planner.model", "simulator.workload", "simulator.dispatch", "simulator.results.records"},
     "simulator.results": {"planner.model", "planner.files.atomic", "planner.files.names", "simulator.dispatch"},
     "simulator.results.records": {"planner.model", "planner.files.atomic", "planner.files.names", "simulator.dispatch"},
+    "simulator.adaptation": {"planner.model", "simulator.dispatch", "simulator.engine", "simulator.results.records"},
     "simulator.executor": {
         "planner.model",
         "simulator.ray_cluster",

@@ -1,0 +1,91 @@
+"""The loop: monitor, predict, plan, apply (IPA, JSys 2024, figure 4), as parts that can be swapped.
+
+Every second the monitor notes how many requests came. Every ``interval_s`` the predictor says which rate to plan for,
+raised by ``margin``, and the planner answers with a configuration; from then on new replicas load, and ``start_up_s``
+later they serve and those not wanted any more drain: they finish what stands in front of them. If the planner has no
+answer (no configuration serves that rate) the one in use stays, and the decision says so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.model import InputError
+from simulator.adaptation.predictors import Predictor
+from simulator.adaptation.service import Configuration, Service
+from simulator.dispatch.system import Ints
+from simulator.engine.network import Change, Conditions
+from simulator.engine.networks import simulate_network
+from simulator.engine.running import Observation
+from simulator.results.records import NetworkRecords
+
+SECOND_US = 1_000_000
+
+Planner = Callable[[float, Configuration], Configuration | None]  # rate to plan for, configuration in use
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided at a time: the rate that was planned for, and the configuration from ``ready_s`` on.
+
+    ``feasible`` is false where the planner had no answer and the configuration in use stayed.
+    """
+
+    at_s: float
+    ready_s: float
+    rate_rps: float
+    configuration: Configuration
+    feasible: bool = True
+
+
+@dataclass
+class Controller:
+    """The loop's parts and what it decided; `run` simulates it."""
+
+    service: Service
+    predictor: Predictor
+    planner: Planner
+    first: Configuration
+    interval_s: int = 10
+    start_up_s: float = 8.0
+    margin: float = 0.0
+    decisions: list[Decision] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse intervals and times that cannot be."""
+        self.service.check(self.first)
+        if self.interval_s < 1 or self.start_up_s < 0 or not self.margin > -1:
+            raise InputError(
+                "adaptation: expected an interval of at least 1 s, a start-up of at least 0 s and a margin above -1, "
+                f"got {self.interval_s}, {self.start_up_s} and {self.margin}"
+            )
+        if self.start_up_s > self.interval_s:
+            raise InputError(
+                f"adaptation: a start-up of {self.start_up_s} s is longer than the interval of {self.interval_s} s, so "
+                "that a change would be undone before it is done; decide less often"
+            )
+
+    def run(self, arrivals_us: Ints, conditions: Conditions | None = None) -> NetworkRecords:
+        """Simulate the service under arrivals, adapting it; the decisions are in ``decisions``."""
+        self.decisions = [Decision(0.0, 0.0, 0.0, self.first)]
+        counts: list[int] = []
+
+        def adapt(seen: Observation) -> list[Change] | None:
+            counts.append(int(seen.arrived[0]))
+            if len(counts) % self.interval_s:
+                return None
+            return self._decide(np.array(counts, np.float64), seen.now_us)
+
+        network = self.service.network(self.first)
+        return simulate_network(network, [arrivals_us], conditions, adapt=adapt, every_us=SECOND_US)
+
+    def _decide(self, counts: np.ndarray, now_us: int) -> list[Change]:
+        in_use = self.decisions[-1].configuration
+        rate_rps = self.predictor(counts) * (1 + self.margin)
+        found = self.planner(rate_rps, in_use)
+        now_s = now_us / SECOND_US
+        wanted = in_use if found is None else found
+        ready_s = now_s if wanted == in_use else now_s + self.start_up_s
+        self.decisions.append(Decision(now_s, ready_s, rate_rps, wanted, found is not None))
+        return self.service.changes(in_use, wanted, now_us, round(ready_s * SECOND_US))
