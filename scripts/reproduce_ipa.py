@@ -10,11 +10,28 @@ from pathlib import Path
 from time import process_time
 from typing import Annotated, Any
 
+import numpy as np
+import pandas as pd
 import typer
+from study_ipa import LEVELS, STUDIES, Points, Study, options_of, read_points, resumed, study, table
 
 from planner.cli.app import console, new_app, progress, run
 from planner.files import write_text
-from planner.model import InputError
+from planner.model import (
+    Application,
+    Block,
+    Cluster,
+    DeviceType,
+    InputError,
+    LatencyTable,
+    Network,
+    Options,
+    Problem,
+    Profile,
+    Provenance,
+    Task,
+)
+from planner.planning import make_plan
 from planner.planning.applications.accuracy import ranked
 from planner.planning.applications.ipa import Configuration, Ipa, Option, Weights, optimise
 from planner.planning.applications.ipa_profiles import (
@@ -25,6 +42,7 @@ from planner.planning.applications.ipa_profiles import (
     scaled,
     task_sla_s,
 )
+from planner.planning.applications.per_task import plan_per_task
 
 app = new_app("Reproduce IPA's published results.")
 
@@ -46,9 +64,22 @@ COLUMNS = (
 )
 
 
-@app.callback()
-def main() -> None:
-    """Give every command a name of its own."""
+@app.command("all")
+def everything(data: Data, out: Annotated[Path, typer.Option(help="Folder to write.")]) -> None:
+    """Run the study of five applications (study_ipa.py), then write what plans are worth; what is done is kept.
+
+    weights.csv has cores and accuracies as alpha / beta grows, solving.csv CPU seconds of the programme over tasks and
+    variants, end_to_end.csv what plans task by task and end to end cost on servers of 16 cores.
+    """
+    study(data, out)
+    points = read_points(data)
+    table(out / "weights.csv", weights_sweep(points))
+    table(out / "solving.csv", solving_times(out))
+    compared = [
+        resumed(out, (name, "plans"), lambda name=name: {"rows": compare_plans(name, points)})  # type: ignore[misc]
+        for name in STUDIES
+    ]
+    table(out / "end_to_end.csv", [row for one in compared for row in one["rows"]])
 
 
 @app.command()
@@ -83,6 +114,106 @@ def solve(
         f"{equal} of {len(rows)} cases equal the enumeration by both formulas to 1e-6; "
         f"at most {slowest * 1000:.0f} ms of CPU time a case"
     )
+
+
+def weights_sweep(points: Points, rate_rps: float = 20.0) -> list[dict[str, Any]]:
+    """Return cores and accuracies of every application at one rate, as accuracy is worth more."""
+    rows = []
+    for name, one in STUDIES.items():
+        for alpha in (0.5, 1, 2, 5, 10, 20, 50, 100):
+            weights = replace(one.weights, accuracy=alpha, cores=1.0)
+            best = optimise(Ipa(options_of(one, points, "IPA"), rate_rps, one.sla_s, "sum", weights))
+            chosen = "+".join(choice.option.variant for choice in best.choices)
+            rows.append(
+                {
+                    "application": name,
+                    "alpha_over_beta": alpha,
+                    "cores": best.cores,
+                    "ranks": best.accuracy,
+                    "variants": chosen,
+                }
+            )
+    return rows
+
+
+def compare_plans(name: str, points: Points) -> list[dict[str, Any]]:
+    """Return what the cheapest plans task by task and end to end cost (cores of whole servers) at given accuracies.
+
+    Replicas may have any profiled number of cores, as shares of servers of 16; both ways building a batch takes
+    (b - 1) / rate.
+    """
+    one, rows = STUDIES[name], []
+    for rate_rps in (20.0, 200.0):
+        best = plan_per_task(problem_of(one, points, rate_rps, Options("most_accurate", slack_fraction=0)))
+        for part in (0.5, 0.8, 1.0):
+            least = part * best.objective
+            options = Options(
+                "least_cost", len(one.tasks), slack_fraction=0, batch_building_factor=1, min_accuracy=least * (1 - 1e-9)
+            )
+            problem = problem_of(one, points, rate_rps, options)
+            alone, together = plan_per_task(problem), make_plan(problem, time_limit_s=30)
+            rows.append(
+                {
+                    "application": name, "rate_rps": rate_rps, "min_accuracy": round(least, 2),
+                    "per_task_cores": alone.objective, "end_to_end_cores": together.value,
+                    "end_to_end_bound": round(together.bound, 3), "pipelines": len(together.pipelines),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def problem_of(one: Study, points: Points, rate_rps: float, options: Options) -> Problem:
+    """Return an application on servers of 16 cores, each replica on a share of one."""
+    tasks = []
+    for number, task in enumerate(one.tasks):
+        variants = []
+        for name in task:
+            tables = []
+            for cores in LEVELS:
+                known = sorted((batch, rps) for batch, (_, rps) in points.get((name, cores), {}).items())
+                known = [(batch, rps) for batch, rps in known if batch <= one.batch_cap]
+                rows = tuple((round(1e6 * batch / (rps * (1 + one.throughput_margin))),) for batch, rps in known)
+                if rows:
+                    sizes = tuple(batch for batch, _ in known)
+                    tables.append(LatencyTable("server", 16 // cores, sizes, rows, Provenance("estimated", "study")))
+            variants.append(Profile(name, (Block((name,)),), (), tuple(tables), input_bytes=100_000))
+        accuracy = {name: percent for name, (percent, _) in task.items()}
+        tasks.append(Task(f"task {number}", tuple(variants), accuracy))
+    application = Application(
+        "application", one.sla_s * 1e6, tuple(tasks), rate_rps=rate_rps, np_throughput_rps=rate_rps
+    )
+    server = DeviceType("server", 400, "cpu", LEVELS, price_per_hour=16.0)
+    return Problem(Cluster((server,), Network(10)), (), options, (application,))
+
+
+def solving_times(out: Path) -> list[dict[str, Any]]:
+    """Return CPU seconds of random programmes; from the file where they were measured before."""
+    path = out / "solving.csv"
+    if path.exists():
+        return pd.read_csv(path).to_dict("records")  # type: ignore[return-value]
+    rows = []
+    for tasks, variants in ((1, 5), (2, 5), (3, 5), (5, 5), (5, 10), (10, 5), (10, 10), (20, 20)):
+        rng = np.random.default_rng(tasks * 100 + variants)
+        options = tuple(
+            tuple(
+                Option(
+                    f"v{v}",
+                    (v + 1) / variants,
+                    1 + v // 2,
+                    batch,
+                    0.05 * (v + 1) * batch**0.9,
+                    20 * batch**0.1 / (v + 1),
+                )
+                for v in range(variants)
+                for batch in (1, 2, 4, 8)
+            )
+            for _ in range(tasks)
+        )
+        weights = Weights(10.0 * tasks, float(rng.uniform(0.2, 0.4)))
+        begin_s = process_time()
+        optimise(Ipa(options, 20.0, 0.15 * tasks * variants, "multiply", weights))
+        rows.append({"tasks": tasks, "variants": variants, "cpu_s": round(process_time() - begin_s, 3)})
+    return rows
 
 
 def read_profiles(path: Path) -> dict[str, list[TaskProfile]]:

@@ -23,3 +23,21 @@ def test_all_cases_equal_the_enumeration(tmp_path: Path) -> None:
         coded = float(row["objective_as_coded"])
         assert coded == pytest.approx(float(row["enumeration_as_coded"]), abs=1e-6), row["name"]
         assert coded == pytest.approx(float(row["reference_objective"]), abs=2e-5), row["name"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("POOLPIPE_REFERENCE" not in os.environ, reason="POOLPIPE_REFERENCE is unset")
+def test_the_study_of_an_application_is_resumed_and_orders_systems_as_published(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "scripts/study_ipa.py", "--only", "audio-qa", "--out", tmp_path]
+    command += ["--data", Path(os.environ["POOLPIPE_REFERENCE"]) / "ipa"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
+    assert len(rows) == 4 * 5
+    bursty = {row["system"]: row for row in rows if row["workload"] == "bursty"}
+    cores = [float(bursty[system]["cores"]) for system in ("FA2-low", "IPA", "FA2-high")]
+    accuracy = [float(bursty[system]["planned_accuracy"]) for system in ("FA2-low", "IPA", "FA2-high")]
+    assert cores == sorted(cores)
+    assert accuracy == sorted(accuracy)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    subprocess.run(command, check=True, cwd=ROOT)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == made

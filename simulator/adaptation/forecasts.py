@@ -95,7 +95,8 @@ def _least_absolute(features: Counts, target: Counts) -> NDArray[np.float64]:
     found: NDArray[np.float64] = np.zeros(features.shape[1])
     for _ in range(ROUNDS):
         weighted = features * weight[:, np.newaxis]
-        found = np.linalg.solve(weighted.T @ features + 1e-9 * np.eye(features.shape[1]), weighted.T @ target)
+        normal = weighted.T @ features + 1e-9 * np.eye(features.shape[1])
+        found = np.asarray(np.linalg.solve(normal, weighted.T @ target), np.float64)
         middle = features @ found
         size = np.maximum((np.abs(middle) + target) / 2, SMALLEST_ERROR)
         weight = 1 / (size * np.maximum(np.abs(middle - target), SMALLEST_ERROR))
