@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from planner.model import Application, DeviceType, InputError, Problem, Profile
 from planner.planning.applications.task_graph import predecessors, task_rates
-from planner.planning.pipelines.candidates import planned_batches
+from planner.planning.pipelines.terrain import planned_batches
 
 
 @dataclass(frozen=True)

@@ -25,22 +25,21 @@ many slices: L_s and the first term of x_s are then those of b_s, while T_s move
 stage after it may run whole batches again. The number of slices must be a multiple of b / b_s, so that candidates with
 unlike parts do not displace each other.
 
-Enumeration goes depth first over sequences of (device type, share); under each sequence all cuts and batch sizes are
-rows of arrays. Rows that cannot end within the budget, even at every block's fastest latency, are dropped on the way.
+`planner.planning.pipelines.listing` lists them.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, lcm
+from typing import overload
 
 import numpy as np
 
-from planner.model import Dnn, Problem, Profile
+from planner.model import Problem
 from planner.model.segments import Share, kind_of, processes
-from planner.planning.arrays import Flags, Floats, Integers
-
-LATENCY_TOLERANCE = 1e-12  # of the SLO: rounding of the sums above, far below the microsecond
+from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.listing import ALL, BEST, FASTEST, Listing, listed
+from planner.planning.pipelines.terrain import Terrain, terrain
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,7 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, par
     (0, 2) (125.0,)
     (0, 1, 2) (250.0, 250.0)
     """
-    dnn = problem.dnns[dnn_index]
-    return [
-        candidate
-        for variant, profile in enumerate(dnn.variants)
-        for rows in _sequences(_Search(problem, dnn, profile, x0_rps))
-        for candidate in rows.candidates(
-            dnn_index, variant, rows.pareto_best() if pareto else np.arange(len(rows.batch))
-        )
-    ]
+    return list(enumerate_pipelines(problem, dnn_index, x0_rps, pareto=pareto))
 
 
 def best_of_segments(problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -145,271 +136,105 @@ def fastest_candidate(problem: Problem, dnn_index: int, x0_rps: float) -> tuple[
 
     None where no pipeline exists: no latencies for any device of the cluster, or no memory that holds the stages.
     """
-    best: tuple[Candidate, float] | None = None
-    least_us = inf
-    for variant, profile in enumerate(problem.dnns[dnn_index].variants):
-        search = _Search(problem, problem.dnns[dnn_index], profile, x0_rps)
-        search.set_budget_us(least_us)
-        for rows in _sequences(search):
-            total_us = rows.latency_us + search.building_us[rows.batch]
-            row = int(total_us.argmin())
-            if total_us[row] < least_us:
-                least_us = float(total_us[row])
-                search.set_budget_us(least_us)  # from here on only faster ones are looked at
-                best = next(rows.candidates(dnn_index, variant, np.array([row]))), least_us
-    return best
-
-
-def batch_building_us(problem: Problem, batch: int, x0_rps: float) -> float:
-    """Return B, the time (µs) to build a batch while requests arrive at X0; infinite where X0 is 0 and b > 1."""
-    if batch == 1 or problem.options.batch_building_factor == 0:
-        return 0.0
-    return problem.options.batch_building_factor * (batch - 1) / x0_rps * 1e6 if x0_rps > 0 else inf
-
-
-def planned_batches(profile: Profile) -> tuple[int, ...]:
-    """Return the batch sizes that plans may use: 1, and all that were profiled on any share of any device."""
-    return tuple(sorted({1}.union(*(table.batches for table in profile.tables))))
+    best, least_us = None, inf
+    for variant in range(len(problem.dnns[dnn_index].variants)):
+        ground = terrain(problem, dnn_index, variant, x0_rps, least_us)
+        found = listed(ground, FASTEST)
+        if len(found.stages):
+            needed_us = float(found.latency_us[-1] + ground.building_us[found.part[-1, 0]])
+            if needed_us < least_us:
+                best, least_us = Pipelines.of(dnn_index, [(variant, ground, found)])[-1], needed_us
+    return None if best is None else (best, least_us)
 
 
 @dataclass(frozen=True)
-class Placement:
-    """A place where a stage can run: a share of a device of type ``device`` (an index), as arrays over batches.
+class Pipelines(Sequence[Candidate]):
+    """The candidates of one DNN, kept as arrays ``[candidate, stage]``; each is made when it is asked for.
 
-    ``before_us[batch, block]`` sums the latencies of the blocks before ``block``; ``usable[batch, first, last]``
-    tells whether blocks [first, last) have latencies at that batch and fit the slice's memory.
+    ``stages[candidate]`` counts stages, ``cuts[candidate, 0..stages]``; entries beyond are not read. ``place`` indexes
+    ``shares``.
     """
 
-    device: int
-    share: Share
-    before_us: Integers
-    usable: Flags
-
-
-def placements(problem: Problem, profile: Profile) -> list[Placement]:
-    """Return where stages of a profile can run, ordered by device type and share."""
-    batches = planned_batches(profile)
-    memory_bytes = _stage_memory_bytes(profile, batches)
-    found = []
-    for index, device in enumerate(problem.cluster.device_types):
-        for share in device.offers:
-            if device.count == 0 or not profile.has(device.name, share):
-                continue
-            table = profile.table(device.name, share)
-            known = np.array([batch <= table.batches[-1] for batch in batches])
-            latency_us = np.zeros((len(batches), len(profile.blocks) + 1), dtype=np.int64)
-            for row, batch in enumerate(batches):
-                if known[row]:
-                    latency_us[row, 1:] = table.block_latency_us(batch)
-            fits = memory_bytes <= device.slice_memory_bytes(share)
-            found.append(
-                Placement(
-                    index,
-                    share,
-                    latency_us.cumsum(axis=1),
-                    fits & known[:, np.newaxis, np.newaxis],
-                )
-            )
-    return found
-
-
-def _stage_memory_bytes(profile: Profile, batches: tuple[int, ...]) -> Floats:
-    """Return the bytes [batch, first, last] that a slice of blocks [first, last) holds; infinite if empty."""
-    count = len(profile.blocks)
-    memory_bytes = np.full((len(batches), count + 1, count + 1), inf)
-    for first in range(count):
-        for last in range(first + 1, count + 1):
-            memory_bytes[:, first, last] = [profile.memory_bytes(batch, first, last) for batch in batches]
-    return memory_bytes
-
-
-class _Search:
-    """What stays fixed while the sequences of one variant are searched."""
-
-    def __init__(self, problem: Problem, dnn: Dnn, profile: Profile, x0_rps: float) -> None:
-        self.problem = problem
-        self.profile = profile
-        self.batches = np.array(planned_batches(profile))
-        self.placements = placements(problem, profile)
-        self.building_us = np.array([batch_building_us(problem, int(batch), x0_rps) for batch in self.batches])
-        self.divisors = [
-            np.flatnonzero(batch % self.batches[: row + 1] == 0) if problem.options.stage_batches else np.array([row])
-            for row, batch in enumerate(self.batches)
-        ]
-        self.set_budget_us(dnn.slo_us * (1 + LATENCY_TOLERANCE) - problem.slack_us(dnn))
-        self.rest_us = self._rest_us()
-
-    def set_budget_us(self, limit_us: float) -> None:
-        """Limit sum(L_s + T_s) + B; batches that cannot be built have no time left at all."""
-        known = np.isfinite(self.building_us)
-        self.budget_us = np.where(known, limit_us - np.where(known, self.building_us, 0.0), -inf)
-
-    @property
-    def block_count(self) -> int:
-        return len(self.profile.blocks)
-
-    def _rest_us(self) -> Floats:
-        """Return the least time [batch, block] that the blocks from ``block`` on take, transfers left out."""
-        fastest_us = np.full((len(self.batches), self.block_count), inf)
-        for place in self.placements:
-            known = place.usable.any(axis=(1, 2))
-            latency_us = np.diff(place.before_us, axis=1)
-            fastest_us[known] = np.minimum(fastest_us[known], latency_us[known])
-        fastest_us = np.array([fastest_us[divisors].min(axis=0) for divisors in self.divisors])
-        rest_us = np.zeros((len(self.batches), self.block_count + 1))
-        rest_us[:, :-1] = fastest_us[:, ::-1].cumsum(axis=1)[:, ::-1]
-        return rest_us
-
-    def wire_us(self, sender: Placement, receiver: Placement) -> tuple[Floats, float]:
-        """Return the wire time (µs per request) at every cut, and the hop's latency (µs)."""
-        network, types = self.problem.cluster.network, self.problem.cluster.device_types
-        names = types[sender.device].name, types[receiver.device].name
-        wire_us = [0.0, *(network.wire_us(*names, size) for size in self.profile.cut_bytes), 0.0]
-        return np.array(wire_us), network.link(*names).hop_latency_us
-
-    def card_slices(self, place: Placement, following: Placement | None) -> float:
-        """Return how many slices of a stage share a network card, given where the next stage is; parts count."""
-        types = self.problem.cluster.device_types
-        next_name = None if following is None else types[following.device].name
-        device = types[place.device]
-        return float(self.problem.card_devices(device.name, next_name) / device.fraction(place.share))
-
-    def fits(self, sequence: tuple[Placement, ...]) -> bool:
-        """Tell whether the cluster has a device of its own for every position, or one for all where they are shared."""
-        if self.problem.options.device_sharing == "shared":
-            return True  # no place is on a type without devices
-        types = self.problem.cluster.device_types
-        needed = Counter(place.device for place in sequence)
-        return all(types[device].count >= count for device, count in needed.items())
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Pipelines, whole or begun, on one sequence of placements: a row per choice of batch size and cuts.
-
-    ``cuts[row, 0..stages]``, ``slice_rps[row, 0..stages-1]``; ``latency_us`` is that of the stages so far,
-    ``batch`` and ``part[row, 0..stages-1]``, the parts that the stages run it in, are indices into the search's
-    batches.
-    """
-
-    search: _Search
-    sequence: tuple[Placement, ...]
-    batch: Integers
-    part: Integers
+    dnn: int
+    variant: Integers
+    stages: Integers
     cuts: Integers
-    latency_us: Floats
+    device: Integers
+    place: Integers
+    shares: tuple[Share, ...]
+    batch: Integers
     slice_rps: Floats
 
-    def select(self, rows: Flags | Integers) -> "_Rows":
-        return _Rows(
-            self.search,
-            self.sequence,
-            self.batch[rows],
-            self.part[rows],
-            self.cuts[rows],
-            self.latency_us[rows],
-            self.slice_rps[rows],
+    @classmethod
+    def of(cls, dnn: int, listings: Sequence[tuple[int, Terrain, Listing]]) -> "Pipelines":
+        """Join the listings of some variants."""
+        count = sum(len(listing.stages) for _, _, listing in listings)
+        positions = max(ground.max_stages for _, ground, _ in listings)
+        shares = tuple(share for _, ground, _ in listings for share in ground.shares)
+        made = cls(
+            dnn,
+            np.concatenate([np.full(len(listing.stages), variant) for variant, _, listing in listings]),
+            np.concatenate([listing.stages for _, _, listing in listings]),
+            np.zeros((count, positions + 1), dtype=np.int64),
+            np.zeros((count, positions), dtype=np.int64),
+            np.zeros((count, positions), dtype=np.int64),
+            shares,
+            np.ones((count, positions), dtype=np.int64),
+            np.ones((count, positions)),
+        )
+        row, place = 0, 0
+        for _, ground, listing in listings:
+            rows, most = slice(row, row + len(listing.stages)), ground.max_stages
+            row, place = rows.stop, place + len(ground.shares)
+            if len(listing.stages) == 0:
+                continue
+            made.cuts[rows, : most + 1], made.slice_rps[rows, :most] = listing.cuts, listing.slice_rps
+            made.device[rows, :most] = ground.device[listing.place]
+            made.place[rows, :most] = listing.place + (place - len(ground.shares))
+            made.batch[rows, :most] = ground.batches[listing.part]
+        return made
+
+    @property
+    def share(self) -> Integers:
+        """The shares 1/k as numbers k ``[candidate, stage]``, where no segment has a name."""
+        numbers: Integers = np.array([int(share) for share in self.shares], dtype=np.int64)[self.place]
+        return numbers
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.stages)
+
+    @overload
+    def __getitem__(self, number: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Candidate]: ...
+
+    def __getitem__(self, number: int | slice) -> Candidate | list[Candidate]:
+        """Return a candidate."""
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        stages = int(self.stages[number])
+        shares = tuple(self.shares[place] for place in self.place[number, :stages])
+        return Candidate(
+            self.dnn,
+            int(self.variant[number]),
+            tuple(self.cuts[number, : stages + 1].tolist()),
+            tuple(self.device[number, :stages].tolist()),
+            shares,
+            tuple(self.batch[number, :stages].tolist()),
+            tuple(self.slice_rps[number, :stages].tolist()),
         )
 
-    def extend(self, place: Placement) -> "_Rows":
-        """Return the rows with one more stage, on ``place``, that can still meet the SLO."""
-        search = self.search
-        row, part = self._with_parts()
-        choices = search.block_count - self.cuts[row, -1]
-        chosen = np.repeat(np.arange(len(row)), choices)
-        offset = np.arange(len(chosen)) - np.repeat(choices.cumsum() - choices, choices)
-        row, part = row[chosen], part[chosen]
-        batch, first = self.batch[row], self.cuts[row, -1]
-        last = first + 1 + offset
-        inference_us = place.before_us[part, last] - place.before_us[part, first]
-        latency_us = self.latency_us[row] + inference_us
-        size = search.batches[batch]
-        slice_rps = np.full((len(row), len(self.sequence) + 1), inf)
-        with np.errstate(divide="ignore"):  # rows without latencies have 0 here, and go below
-            slice_rps[:, -1] = 1e6 * search.batches[part] / inference_us
-        if self.sequence:
-            wire_us, hop_us = search.wire_us(self.sequence[-1], place)
-            latency_us += size * wire_us[first] + hop_us
-            slice_rps[:, :-1] = self.slice_rps[row]
-            with np.errstate(divide="ignore"):  # an empty transfer limits nothing
-                card_rps = 1e6 / wire_us[first]
-                received_rps = 1e6 / self._received_us()[row]
-            sender_rps = np.minimum(card_rps, received_rps) / search.card_slices(self.sequence[-1], place)
-            slice_rps[:, -2] = np.minimum(slice_rps[:, -2], sender_rps)
-            slice_rps[:, -1] = np.minimum(slice_rps[:, -1], card_rps / search.card_slices(place, None))
-        in_time = latency_us + search.rest_us[batch, last] <= search.budget_us[batch]
-        extended = _Rows(
-            search,
-            (*self.sequence, place),
-            batch,
-            np.column_stack([self.part[row], part]),
-            np.column_stack([self.cuts[row], last]),
-            latency_us,
-            slice_rps,
-        )
-        return extended.select(in_time & place.usable[part, first, last])
 
-    def _received_us(self) -> Floats:
-        """Return the wire time (µs per request) into the last stage, 0 where it is the first."""
-        if len(self.sequence) == 1:
-            return np.zeros(len(self.batch))
-        wire_us, _ = self.search.wire_us(*self.sequence[-2:])
-        return wire_us[self.cuts[:, -2]]
-
-    def _with_parts(self) -> tuple[Integers, Integers]:
-        """Return rows and parts in which the next stage can run them: the first stage runs whole batches."""
-        rows = np.arange(len(self.batch))
-        if not self.sequence:
-            return rows, self.batch
-        divisors = [self.search.divisors[batch] for batch in self.batch]
-        return np.repeat(rows, [len(parts) for parts in divisors]), np.concatenate([rows[:0], *divisors])
-
-    def pareto_best(self) -> Integers:
-        """Return the Pareto-best rows among those of equal parts."""
-        batches = self.search.batches
-        _, kind = np.unique(batches[self.part] * 1.0 / batches[self.batch][:, np.newaxis], axis=0, return_inverse=True)
-        best = [
-            rows[pareto_best(self.slice_rps[rows], self.latency_us[rows])]
-            for rows in (np.flatnonzero(kind.ravel() == number) for number in range(kind.max() + 1))
-        ]
-        return np.concatenate(best)
-
-    def candidates(self, dnn: int, variant: int, chosen: Integers) -> Iterator[Candidate]:
-        """Yield the chosen rows, which are whole pipelines."""
-        devices = tuple(place.device for place in self.sequence)
-        shares = tuple(place.share for place in self.sequence)
-        for row in chosen:
-            yield Candidate(
-                dnn,
-                variant,
-                tuple(self.cuts[row].tolist()),
-                devices,
-                shares,
-                tuple(self.search.batches[self.part[row]].tolist()),
-                tuple(self.slice_rps[row].tolist()),
-            )
-
-
-def _sequences(search: _Search) -> Iterator[_Rows]:
-    """Yield the whole pipelines of every sequence of placements."""
-    batch = np.arange(len(search.batches))
-    start = np.zeros((len(batch), 1), dtype=np.int64)
-    none = np.zeros((len(batch), 0))
-    yield from _continue(_Rows(search, (), batch, none.astype(np.int64), start, np.zeros(len(batch)), none))
-
-
-def _continue(begun: _Rows) -> Iterator[_Rows]:
-    """Yield the whole pipelines whose sequences begin with that of ``begun``."""
-    search = begun.search
-    for place in search.placements:
-        if not search.fits((*begun.sequence, place)):
-            continue
-        rows = begun.extend(place)
-        whole = rows.cuts[:, -1] == search.block_count
-        if whole.any():
-            yield rows.select(whole)
-        if not whole.all() and len(rows.sequence) < search.problem.options.max_stages:
-            yield from _continue(rows.select(~whole))
+def enumerate_pipelines(problem: Problem, dnn_index: int, x0_rps: float, *, pareto: bool = True) -> Pipelines:
+    """Return the candidates of a DNN as `enumerate_candidates` does, but as arrays."""
+    variants = range(len(problem.dnns[dnn_index].variants))
+    grounds = [terrain(problem, dnn_index, variant, x0_rps) for variant in variants]
+    which = BEST if pareto else ALL
+    return Pipelines.of(
+        dnn_index, [(variant, ground, listed(ground, which)) for variant, ground in zip(variants, grounds, strict=True)]
+    )
 
 
 def pareto_best(gain: Floats, cost: Floats) -> Integers:

@@ -16,202 +16,89 @@ equal links, and then of equal servers, form a *class*, one class where all are 
 The search is exact, which the bound of column generation (`planner.planning.whole_devices.columns`) rests on.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
 from planner.compilation import compiled
-from planner.model import Cluster, Dnn, Problem, Profile
+from planner.model import Problem
 from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.candidates import (
-    LATENCY_TOLERANCE,
-    Candidate,
-    Placement,
-    batch_building_us,
-    placements,
-    planned_batches,
-)
+from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.terrain import Terrain, terrain
 
 NO_STAGE = -1
 
 
 @dataclass(frozen=True)
 class Pricer:
-    """What the search for one variant of a DNN rests on, whatever the prices.
-
-    Arrays over places (type, share), batches, blocks and classes: ``latency_us[place, batch, first, last]``, infinite
-    where the place cannot run these blocks; ``wire_us[class, class, cut]`` per request; ``budget_us[batch]``;
-    ``card_slices[place, class after]``, k · G, the last column for the last stage.
-    """
+    """One variant of a DNN, and what the search for its pipelines rests on, whatever the prices."""
 
     dnn: int
     variant: int
-    batches: tuple[int, ...]
-    max_stages: int
-    device: Integers
-    share: Integers
-    card_slices: Integers
-    link_class: Integers
-    latency_us: Floats
-    wire_us: Floats
-    hop_us: Floats
-    budget_us: Floats
+    terrain: Terrain
 
     def cheapest(self, device_price: Floats) -> list[tuple[float, Candidate]]:
         """Return the cheapest pipelines with their cost per request/s, one per batch size and number of stages."""
-        shape = len(self.batches), self.max_stages
+        ground, most = self.terrain, self.terrain.max_stages
+        shape = len(ground.batches), most
         cost = np.full(shape, inf)
-        cuts = np.zeros((*shape, self.max_stages + 1), dtype=np.int64)
-        places = np.full((*shape, self.max_stages), NO_STAGE)
-        for batch, size in enumerate(self.batches):
+        cuts = np.zeros((*shape, most + 1), dtype=np.int64)
+        places = np.full((*shape, most), NO_STAGE)
+        for batch, (size, budget_us) in enumerate(zip(ground.batches.tolist(), ground.budget_us.tolist(), strict=True)):
             _search_batch(
-                self.latency_us[:, batch],
+                ground.latency_us[:, batch],
                 float(size),
-                device_price[self.device] / self.share * 1e-6,
-                self.card_slices,
-                self.link_class,
-                self.wire_us,
-                self.hop_us,
-                float(self.budget_us[batch]),
+                device_price[ground.device] * ground.fraction * 1e-6,
+                ground.card_slices,
+                ground.link_class,
+                ground.wire_us,
+                ground.hop_us,
+                budget_us,
                 cost[batch],
                 cuts[batch],
                 places[batch],
             )
         return [
-            (float(cost[batch, stages]), self._candidate(size, cuts[batch, stages], places[batch, stages]))
-            for batch, size in enumerate(self.batches)
-            for stages in range(self.max_stages)
+            (float(cost[batch, stages]), self._candidate(batch, cuts[batch, stages], places[batch, stages]))
+            for batch in range(len(ground.batches))
+            for stages in range(most)
             if cost[batch, stages] < inf
         ]
 
-    def _candidate(self, batch: int, cuts: Integers, places: Integers) -> Candidate:
+    def _candidate(self, number: int, cuts: Integers, places: Integers) -> Candidate:
+        ground, batch = self.terrain, int(self.terrain.batches[number])
         places = places[places != NO_STAGE]
         cuts = cuts[: len(places) + 1]
-        classes = self.link_class[places]
+        classes = ground.link_class[places]
         slice_rps = []
-        after = [*classes[1:], self.card_slices.shape[1] - 1]
+        after = [*classes[1:], ground.card_slices.shape[1] - 1]
         for stage, place in enumerate(places):
-            inference_us = self.latency_us[place, self.batches.index(batch), cuts[stage], cuts[stage + 1]]
-            slowest_us = inference_us / batch
+            rps = 1e6 * batch / float(ground.latency_us[place, number, cuts[stage], cuts[stage + 1]])
             for sender in range(max(0, stage - 1), min(stage + 1, len(places) - 1)):
-                wire_us = self.wire_us[classes[sender], classes[sender + 1], cuts[sender + 1]]
-                slowest_us = max(slowest_us, wire_us * self.card_slices[place, after[stage]])
-            slice_rps.append(float(1e6 / slowest_us))
+                wire_us = float(ground.wire_us[classes[sender], classes[sender + 1], cuts[sender + 1]])
+                if wire_us > 0:
+                    rps = min(rps, 1e6 / wire_us / float(ground.card_slices[place, after[stage]]))
+            slice_rps.append(rps)
         return Candidate(
             self.dnn,
             self.variant,
             tuple(cuts.tolist()),
-            tuple(self.device[places].tolist()),
-            tuple(self.share[places].tolist()),
+            tuple(ground.device[places].tolist()),
+            tuple(ground.shares[place] for place in places.tolist()),
             (batch,) * len(places),
             tuple(slice_rps),
         )
 
 
 def pricers(problem: Problem, dnn_index: int) -> list[Pricer]:
-    """Return a pricer per variant of a DNN; its X0 must be known."""
+    """Return a pricer per variant of a DNN that some device can run; its X0 must be known."""
     dnn = problem.dnns[dnn_index]
-    found = [_pricer(problem, dnn, dnn_index, variant) for variant in range(len(dnn.variants))]
-    return [pricer for pricer in found if len(pricer.device)]
-
-
-def link_classes(cluster: Cluster, *, by_server: bool = False) -> list[int]:
-    """Return a class per device type, equal for types that no link (nor devices per server) tells apart.
-
-    >>> from planner.model import DeviceType, Link, Network
-    >>> types = tuple(DeviceType(name, 1) for name in ("L4", "Pi5", "T4"))
-    >>> link_classes(Cluster(types, Network(10, links=(Link("L4", "Pi5", 1.0), Link("T4", "Pi5", 1.0)))))
-    [0, 1, 0]
-    """
-    names = [device.name for device in cluster.device_types]
-    network = cluster.network
-
-    def rates(sender: str, receiver: str) -> tuple[float, float]:
-        link = network.link(sender, receiver)
-        return link.bandwidth_gbps, link.hop_latency_us
-
-    def alike(one: str, other: str) -> bool:
-        if by_server and cluster.device(one).devices_per_server != cluster.device(other).devices_per_server:
-            return False
-        inside = {rates(a, b) for a in (one, other) for b in (one, other)}
-        others = [name for name in names if name not in (one, other)]
-        return len(inside) == 1 and all(
-            rates(one, name) == rates(other, name) and rates(name, one) == rates(name, other) for name in others
-        )
-
-    classes: list[int] = []
-    first: list[str] = []
-    for name in names:
-        known = next((number for number, member in enumerate(first) if alike(member, name)), None)
-        if known is None:
-            known = len(first)
-            first.append(name)
-        classes.append(known)
-    return classes
-
-
-def _pricer(problem: Problem, dnn: Dnn, dnn_index: int, variant: int) -> Pricer:
-    profile = dnn.variants[variant]
-    batches = planned_batches(profile)
-    places = placements(problem, profile)
-    classes = np.array(link_classes(problem.cluster, by_server=problem.options.card_sharing == "larger"))
-    device = np.array([place.device for place in places], dtype=np.int64)
-    building_us = [batch_building_us(problem, batch, dnn.np_throughput_rps or 0.0) for batch in batches]
-    latency_us = np.array(
-        [
-            np.where(place.usable, (place.before_us[:, np.newaxis, :] - place.before_us[:, :, np.newaxis]), inf)
-            for place in places
-        ]
-    )
-    wire_us, hop_us = _links(problem, profile, classes)
-    return Pricer(
-        dnn_index,
-        variant,
-        batches,
-        min(problem.options.max_stages, len(profile.blocks)),
-        device,
-        np.array([place.share for place in places], dtype=np.int64),
-        _card_slices(problem, places, classes),
-        classes[device] if len(places) else classes[:0],
-        latency_us,
-        wire_us,
-        hop_us,
-        dnn.slo_us * (1 + LATENCY_TOLERANCE) - problem.slack_us(dnn) - np.array(building_us),
-    )
-
-
-def _links(problem: Problem, profile: Profile, classes: Integers) -> tuple[Floats, Floats]:
-    """Return ``wire_us[class, class, cut]`` per request, 0 at both ends of the model, and ``hop_us[class, class]``."""
-    names = _a_type_of_each(problem, classes)
-    count, network = len(names), problem.cluster.network
-    wire_us = np.zeros((count, count, len(profile.blocks) + 1))
-    hop_us = np.zeros((count, count))
-    for sender, name in enumerate(names):
-        for receiver, other in enumerate(names):
-            wire_us[sender, receiver, 1:-1] = [network.wire_us(name, other, size) for size in profile.cut_bytes]
-            hop_us[sender, receiver] = network.link(name, other).hop_latency_us
-    return wire_us, hop_us
-
-
-def _card_slices(problem: Problem, places: Sequence[Placement], classes: Integers) -> Integers:
-    """Return ``[place, class after]``, how many slices of a stage share a network card; the last column, of a last."""
-    following = [*_a_type_of_each(problem, classes), None]
-    types = problem.cluster.device_types
-    return np.array(
-        [
-            [place.share * problem.card_devices(types[place.device].name, name) for name in following]
-            for place in places
-        ],
-        dtype=np.int64,
-    ).reshape(len(places), len(following))
-
-
-def _a_type_of_each(problem: Problem, classes: Integers) -> list[str]:
-    """Return the name of the first device type of every class."""
-    _, first = np.unique(classes, return_index=True)
-    return [problem.cluster.device_types[index].name for index in first.tolist()]
+    x0_rps = dnn.np_throughput_rps or 0.0
+    found = [
+        Pricer(dnn_index, variant, terrain(problem, dnn_index, variant, x0_rps)) for variant in range(len(dnn.variants))
+    ]
+    return [pricer for pricer in found if len(pricer.terrain.device)]
 
 
 @compiled
@@ -219,7 +106,7 @@ def _search_batch(
     latency_us: Floats,
     size: float,
     price: Floats,
-    card_slices: Integers,
+    card_slices: Floats,
     link_class: Integers,
     wire_us: Floats,
     hop_us: Floats,

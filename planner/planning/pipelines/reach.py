@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from planner.model import InputError, Problem
-from planner.planning.pipelines.candidates import batch_building_us, fastest_candidate
+from planner.planning.pipelines.candidates import fastest_candidate
 from planner.planning.pipelines.sizing import Sized, pipeline_of
+from planner.planning.pipelines.terrain import batch_building_us
 
 
 @dataclass(frozen=True)

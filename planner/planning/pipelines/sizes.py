@@ -10,14 +10,14 @@ Throughputs are divided by the DNN's weight here, so that the objective of a pla
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.candidates import Candidate, Pipelines
 from planner.planning.pipelines.sizing import Sized
 
 TIE = 1 + 1e-12  # stages this close to the slowest limit as well
@@ -55,6 +55,12 @@ class CandidateTable:
             device[row, : stages[row]] = candidate.devices
         return cls(candidates, weight, value / weight, share, device, stages)
 
+    @classmethod
+    def of_pipelines(cls, pipelines: Pipelines, weight: float) -> "CandidateTable":
+        """Take over the arrays of candidates."""
+        value = pipelines.slice_rps / weight
+        return cls(pipelines, weight, value, pipelines.share, pipelines.device, pipelines.stages)
+
     @property
     def positions(self) -> int:
         """The largest number of stages."""
@@ -83,20 +89,28 @@ class CandidateTable:
 
 @dataclass(frozen=True)
 class Items:
-    """Items of one DNN: row of the candidate, value, and use ``[item, 2 · position + type]`` in 1/unit devices."""
+    """Items of one DNN: row of the candidate, value, and use ``[item, types · position + type]`` in 1/unit devices."""
 
     row: Integers
     value: Floats
     use: Integers
+    types: int = 2
 
     def take(self, chosen: Integers | NDArray[np.bool_]) -> "Items":
         """Return some of the items."""
-        return Items(self.row[chosen], self.value[chosen], self.use[chosen])
+        return Items(self.row[chosen], self.value[chosen], self.use[chosen], self.types)
+
+    def and_those_of(self, other: "Items") -> "Items":
+        """Return the items of both."""
+        row, value = np.concatenate((self.row, other.row)), np.concatenate((self.value, other.value))
+        return Items(row, value, np.concatenate((self.use, other.use)), self.types)
 
     @property
     def totals(self) -> Integers:
         """Use ``[item, type]``, summed over positions."""
-        return np.stack([self.use[:, 0::2].sum(axis=1), self.use[:, 1::2].sum(axis=1)], axis=1)
+        positions = self.use.shape[1] // self.types
+        totals: Integers = self.use.reshape(len(self.use), positions, self.types).sum(axis=1)
+        return totals
 
     def best_per(self, keys: Integers) -> "Items":
         """Return the most valuable item of each distinct row of ``keys``, in the order of the keys."""
@@ -121,17 +135,34 @@ def best_whole(table: CandidateTable, counts: Integers) -> tuple[Floats, Integer
 
 
 def cheap_items(
-    table: CandidateTable, counts: Integers, units: Integers, device_price: Floats, value_price: float, budget: float
+    table: CandidateTable,
+    counts: Integers,
+    units: Integers,
+    device_price: Floats,
+    value_price: float,
+    budget: float,
+    enough: float = inf,
 ) -> Items:
-    """Return the items whose loss, price of their devices less that of their value, is within a budget."""
+    """Return the items whose loss, price of their devices less that of their value, is within a budget.
+
+    Parameters
+    ----------
+    counts, units, device_price
+        Per device type: devices of the cluster, 1/``units`` of which an item's use counts, and their price.
+    value_price
+        Price of a unit of value.
+    enough
+        Sizes end at the first of this value, and a larger value is worth no more. Of candidates of one stage, whose
+        sizes are sums of others, only powers of 2 are then listed.
+    """
     arrays = table.value, table.share, table.device, table.stages, counts, units, device_price, value_price, budget
     room = 0
     while True:
         rows, values = np.empty(room, dtype=np.int64), np.empty(room)
-        uses = np.zeros((room, 2 * table.positions), dtype=np.int64)
-        found = _cheap_items(*arrays, rows, values, uses)
+        uses = np.zeros((room, len(counts) * table.positions), dtype=np.int64)
+        found = _cheap_items(*arrays, enough, rows, values, uses)
         if found <= room:
-            return Items(rows, values, uses)
+            return Items(rows, values, uses, len(counts))
         room = found
 
 
@@ -189,32 +220,41 @@ def _cheap_items(
     device_price: Floats,
     value_price: float,
     budget: float,
+    enough: float,
     rows: Integers,
     values: Floats,
     uses: Integers,
 ) -> int:
     """Write items for which there is room, and return how many there are."""
-    found = 0
+    found, types = 0, len(counts)
     slices = np.empty(value.shape[1], dtype=np.int64)
-    whole = np.empty(2, dtype=np.int64)
+    whole = np.empty(types, dtype=np.int64)
     for row in range(len(stages)):
         slices[:] = 1
+        excess = -value_price  # a unit of value loses at least this
+        for stage in range(stages[row]):
+            excess += device_price[device[row, stage]] / (value[row, stage] * share[row, stage])
         while True:
             whole[:] = 0
             cost = 0.0
             for stage in range(stages[row]):
                 whole[device[row, stage]] += -(-slices[stage] // share[row, stage])
                 cost += device_price[device[row, stage]] * slices[stage] / share[row, stage]
-            if whole[0] > counts[0] or whole[1] > counts[1]:
+            if (whole > counts).any():
                 break
             slowest = _slowest(value[row], slices, stages[row])
-            if cost - value_price * slowest <= budget:
+            if cost - value_price * min(slowest, enough) <= budget:
                 if found < len(rows):
                     rows[found] = row
                     values[found] = slowest
                     for stage in range(stages[row]):
                         kind = device[row, stage]
-                        uses[found, 2 * stage + kind] = slices[stage] * units[kind] // share[row, stage]
+                        uses[found, types * stage + kind] = slices[stage] * units[kind] // share[row, stage]
                 found += 1
-            _grow(value[row], slices, stages[row], slowest)
+            if slowest >= enough or slowest * excess > budget:
+                break
+            if stages[row] == 1 and enough < np.inf:
+                slices[0] *= 2
+            else:
+                _grow(value[row], slices, stages[row], slowest)
     return found

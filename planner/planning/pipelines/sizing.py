@@ -12,7 +12,8 @@ from planner.model.objective import MAXIMISED, objective_value, plan_cost
 from planner.model.placing import Layouts, Pool, devices_for, devices_used, neighbour_grounds, place, pool_of
 from planner.model.plan import Scheduler
 from planner.model.segments import Kind, kind_of, processes
-from planner.planning.pipelines.candidates import Candidate, batch_building_us
+from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.terrain import batch_building_us
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,8 @@ def build_plan(
         pipelines=pipelines,
         versions=dict(versions),
         placement=placement,
+        gap_asked=gap,
+        np_throughput_rps={dnn.name: dnn.np_throughput_rps or 0.0 for dnn in problem.dnns},
     )
     devices = devices_used(problem, plan)
     drawn = plan_watts(problem, pipelines, devices)

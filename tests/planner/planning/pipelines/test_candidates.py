@@ -15,11 +15,11 @@ from oracles import MEASURED, Piece, every_pipeline, random_problem, with_detour
 from planner.files.ppipe import read_problem
 from planner.model import Block, Cluster, DeviceType, Dnn, LatencyTable, Network, Options, Problem, Profile
 from planner.planning.pipelines.candidates import (
-    batch_building_us,
     enumerate_candidates,
     fastest_candidate,
     pareto_best,
 )
+from planner.planning.pipelines.terrain import batch_building_us
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
 

@@ -1,0 +1,252 @@
+"""Every pipeline of one variant of a DNN that meets the SLO, listed depth first by compiled code.
+
+Sequences of places (device type, share) are walked as a tree. At every node stand the pipelines begun on that sequence,
+a row per choice of batch size, cuts and parts; each is continued by a stage on the next place up to every later block.
+Rows that cannot end within the budget, even at every block's fastest latency, are left; so are sequences for which the
+cluster lacks the devices. Of the whole pipelines on one sequence, and of equal parts, the Pareto-best stay.
+
+The rules themselves are told in `planner.planning.pipelines.candidates`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.compilation import compiled
+from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.terrain import Terrain
+
+BEST, ALL, FASTEST = 0, 1, 2  # which whole pipelines stay
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pipelines as arrays ``[pipeline, stage]``; stages beyond a pipeline's own are not read.
+
+    ``cuts[pipeline, 0..stages]``; ``place`` and ``part`` (the batch of a stage) index the terrain's.
+    """
+
+    stages: Integers
+    cuts: NDArray[np.int32]
+    place: NDArray[np.int32]
+    part: NDArray[np.int32]
+    slice_rps: Floats
+    latency_us: Floats
+
+
+def listed(terrain: Terrain, which: int = BEST) -> Listing:
+    """Return the pipelines within the budget: the Pareto-best, all, or ever faster ones, the fastest last."""
+    if len(terrain.device) == 0:
+        none = np.zeros((0, terrain.max_stages + 1), dtype=np.int32)
+        shape = none[:, 1:]
+        return Listing(np.zeros(0, dtype=np.int64), none, shape, shape, shape.astype(float), np.zeros(0))
+    return Listing(
+        *_list(
+            terrain.latency_us,
+            terrain.batches,
+            terrain.budget_us,
+            terrain.building_us,
+            _rest_us(terrain),
+            terrain.device,
+            terrain.counts,
+            terrain.card_slices,
+            terrain.link_class,
+            terrain.wire_us,
+            terrain.hop_us,
+            terrain.parts,
+            terrain.max_stages,
+            which,
+        )
+    )
+
+
+def _rest_us(terrain: Terrain) -> Floats:
+    """Return the least time [batch, block] that the blocks from ``block`` on take, transfers left out."""
+    blocks = terrain.latency_us.shape[2] - 1
+    alone = np.arange(blocks)
+    fastest_us = terrain.latency_us[:, :, alone, alone + 1].min(axis=0)
+    fastest_us = np.array([fastest_us[parts].min(axis=0) for parts in terrain.parts])
+    rest_us = np.zeros((len(terrain.batches), blocks + 1))
+    rest_us[:, :-1] = fastest_us[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return rest_us
+
+
+@compiled
+def _longer(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    longer = np.zeros((rows, *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+@compiled
+def _list(
+    latency_us: Floats,
+    batches: Integers,
+    budget_us: Floats,
+    building_us: Floats,
+    rest_us: Floats,
+    device: Integers,
+    counts: Integers,
+    card_slices: Floats,
+    link_class: Integers,
+    wire_us: Floats,
+    hop_us: Floats,
+    parts: NDArray[np.bool_],
+    max_stages: int,
+    which: int,
+) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], Floats, Floats]:
+    places, blocks, last_class = len(device), latency_us.shape[2] - 1, card_slices.shape[1] - 1
+    budget_us, fastest_us = budget_us.copy(), np.inf
+    room, found = 1024, 0
+    out_stages, out_latency = np.zeros(room, np.int64), np.zeros(room)
+    out_cuts = np.zeros((room, max_stages + 1), np.int32)
+    out_place, out_part = np.zeros((room, max_stages), np.int32), np.zeros((room, max_stages), np.int32)
+    out_rps = np.zeros((room, max_stages))
+    # Rows of each depth: of depth 0 one per batch size, without stages.
+    most = max(64, len(batches))
+    height = np.zeros(max_stages + 1, np.int64)
+    batch = np.zeros((most, max_stages + 1), np.int32)
+    spent = np.zeros((most, max_stages + 1))
+    cuts = np.zeros((most, max_stages + 1, max_stages + 1), np.int32)
+    part = np.zeros((most, max_stages + 1, max_stages), np.int32)
+    rps = np.zeros((most, max_stages + 1, max_stages))
+    height[0] = len(batches)
+    batch[: len(batches), 0] = np.arange(len(batches))
+    left = counts.copy()
+    sequence = np.full(max_stages, -1, np.int64)
+    depth = 0
+    while depth >= 0:
+        if sequence[depth] >= 0:
+            left[device[sequence[depth]]] += 1
+        sequence[depth] += 1
+        if sequence[depth] == places:
+            sequence[depth] = -1
+            depth -= 1
+            continue
+        here = sequence[depth]
+        left[device[here]] -= 1
+        if left[device[here]] < 0:
+            continue
+        rows, whole = 0, 0
+        before = sequence[depth - 1] if depth else -1
+        final = depth + 1 == max_stages
+        for row in range(height[depth]):
+            size, first = batch[row, depth], cuts[row, depth, depth]
+            if first == blocks:
+                continue
+            wire, card_rps, sender_rps = 0.0, np.inf, np.inf
+            arrived = 0.0
+            if depth:
+                one, other = link_class[before], link_class[here]
+                wire = wire_us[one, other, first]
+                arrived = batches[size] * wire + hop_us[one, other]
+                card_rps = 1e6 / wire if wire > 0 else np.inf
+                limit_rps = card_rps
+                if depth > 1:
+                    received = wire_us[link_class[sequence[depth - 2]], one, cuts[row, depth, depth - 1]]
+                    limit_rps = min(limit_rps, 1e6 / received if received > 0 else np.inf)
+                sender_rps = min(rps[row, depth, depth - 1], limit_rps / card_slices[before, other])
+                card_rps = card_rps / card_slices[here, last_class]
+            for run in range(len(batches)):
+                if (depth == 0 and run != size) or (depth > 0 and not parts[size, run]):
+                    continue
+                for last in range(blocks if final else first + 1, blocks + 1):
+                    inference = latency_us[here, run, first, last]
+                    total = spent[row, depth] + inference + arrived
+                    if not total + rest_us[size, last] <= budget_us[size]:
+                        continue
+                    if rows == most:
+                        most *= 2
+                        batch, spent, cuts = _longer(batch, most), _longer(spent, most), _longer(cuts, most)
+                        part, rps = _longer(part, most), _longer(rps, most)
+                    below = depth + 1
+                    batch[rows, below], spent[rows, below] = size, total
+                    cuts[rows, below, :below] = cuts[row, depth, :below]
+                    part[rows, below, :depth] = part[row, depth, :depth]
+                    rps[rows, below, :depth] = rps[row, depth, :depth]
+                    cuts[rows, below, below], part[rows, below, depth] = last, run
+                    if depth:
+                        rps[rows, below, depth - 1] = sender_rps
+                    rps[rows, below, depth] = min(1e6 * batches[run] / inference, card_rps)
+                    whole += last == blocks
+                    rows += 1
+        height[depth + 1] = rows
+        if whole:
+            below = depth + 1
+            chosen = _whole(cuts[:rows, below, below], blocks)
+            if which == BEST:
+                chosen = _pareto_best(
+                    chosen, rps[:rows, below, :below], part[:rows, below, :below], batches, spent[:rows, below]
+                )
+            for row in chosen:
+                if which == FASTEST:
+                    needed_us = spent[row, below] + building_us[batch[row, below]]
+                    if needed_us >= fastest_us:
+                        continue
+                    fastest_us = needed_us
+                    for size in range(len(batches)):
+                        budget_us[size] = fastest_us - building_us[size]
+                if found == room:
+                    room *= 2
+                    out_stages, out_latency = _longer(out_stages, room), _longer(out_latency, room)
+                    out_cuts, out_rps = _longer(out_cuts, room), _longer(out_rps, room)
+                    out_place, out_part = _longer(out_place, room), _longer(out_part, room)
+                out_stages[found], out_latency[found] = below, spent[row, below]
+                out_cuts[found, : below + 1] = cuts[row, below, : below + 1]
+                out_place[found, :below] = sequence[:below]
+                out_part[found, :below] = part[row, below, :below]
+                out_rps[found, :below] = rps[row, below, :below]
+                found += 1
+        if rows > whole and not final:
+            depth += 1
+            sequence[depth] = -1
+    return (
+        out_stages[:found].copy(),
+        out_cuts[:found].copy(),
+        out_place[:found].copy(),
+        out_part[:found].copy(),
+        out_rps[:found].copy(),
+        out_latency[:found].copy(),
+    )
+
+
+@compiled
+def _whole(last: NDArray[np.int32], blocks: int) -> Integers:
+    return np.flatnonzero(last == blocks)
+
+
+@compiled
+def _pareto_best(rows: Integers, gain: Floats, part: NDArray[np.int32], batches: Integers, cost: Floats) -> Integers:
+    """Return the rows that no other row of equal parts reaches in every stage, the cheapest of equal ones.
+
+    The order is by falling total gain.
+    """
+    stages = gain.shape[1]
+    total = np.zeros(len(rows))
+    for at, row in enumerate(rows):
+        for stage in range(stages):
+            total[at] -= gain[row, stage]
+    order = np.argsort(cost[rows], kind="mergesort")
+    order = order[np.argsort(total[order], kind="mergesort")]
+    kept = np.empty(len(rows), np.int64)
+    count = 0
+    for at in order:
+        row = rows[at]
+        reached = False
+        for known in range(count):
+            other = kept[known]
+            reached = True
+            size, other_size = batches[part[row, 0]], batches[part[other, 0]]
+            for stage in range(stages):
+                unlike = other_size * batches[part[row, stage]] != size * batches[part[other, stage]]
+                if gain[row, stage] > gain[other, stage] or unlike:
+                    reached = False
+                    break
+            if reached:
+                break
+        if not reached:
+            kept[count] = row
+            count += 1
+    return kept[:count].copy()
