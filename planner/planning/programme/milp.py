@@ -65,6 +65,10 @@ SHORTLIST = 80  # candidates in the first, quick step
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 
 TOO_LATE = "no plan was found in the time given; raise the time limit"
+TROUBLE = (
+    "the solver ended without a plan and without a reason (numerical trouble); try another --backend, or bring rates, "
+    "weights and prices closer together"
+)
 
 
 class TooLate(InputError):
@@ -90,14 +94,34 @@ class Formulation:
 
 def build(problem: Problem, candidates: Sequence[Candidate]) -> Formulation:
     """Return the mixed-integer programme over the candidates."""
-    formulation = Formulation(problem, candidates)
+    formulation = Formulation(with_rates_of_a_slice(problem, candidates), candidates)
     _add_columns(formulation)
     _add_throughput_rows(formulation)
     _add_capacity_rows(formulation)
     _add_pool_rows(formulation)
     columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates)
-    set_objective(formulation.model, problem, columns)
+    set_objective(formulation.model, formulation.problem, columns)
     return formulation
+
+
+def with_rates_of_a_slice(problem: Problem, candidates: Sequence[Candidate]) -> Problem:
+    """Return the problem with rates raised to what any pipeline serves, which changes no cost and no devices.
+
+    A rate far below that would be served by so small a part of a slice that a solver takes it for none.
+    """
+    if problem.options.objective not in ("least_cost", "fewest_devices") or problem.options.limits_accuracy:
+        return problem
+    least: dict[int, float] = {}
+    for candidate in candidates:
+        rps = min(group * rps for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True))
+        least[candidate.dnn] = min(rps, least.get(candidate.dnn, rps))
+    dnns = (
+        dnn
+        if dnn.rate_rps is None
+        else replace(dnn, rate_rps=max(dnn.rate_rps, least.get(number, 0.0) * (1 - ROUNDING)))
+        for number, dnn in enumerate(problem.dnns)
+    )
+    return replace(problem, dnns=tuple(dnns))
 
 
 def _add_columns(formulation: Formulation) -> None:
@@ -254,7 +278,9 @@ def size(
     last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
-        raise InputError(WHOLE_DEVICES) if status == "infeasible" else TooLate(TOO_LATE)
+        if status == "infeasible":
+            raise InputError(TROUBLE if MAXIMISED[problem.options.objective] else WHOLE_DEVICES)
+        raise TooLate(TOO_LATE) if clock.over or limits.time_limit_s is not None else InputError(TROUBLE)
     maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
     bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]

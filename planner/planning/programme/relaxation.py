@@ -38,6 +38,7 @@ from planner.planning.programme.pools import PoolColumns, add_relaxed_pool, summ
 
 CHUNK = 512  # candidates whose sizes are compared at once; 512 · 3 stages · 300 slices are a few MB
 ROUNDING = 1e-9
+MOST_SIZES = 5_000  # that are compared one by one
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,14 @@ def _least_losses(problem: Problem, candidates: list[Candidate], relaxation: Rel
     reward = relaxation.throughput_price[[candidate.dnn for candidate in candidates]] - rate_watts(problem, candidates)
     least = np.full(len(candidates), inf)
     for stage in range(slice_rps.shape[1]):
-        rps = slice_rps[:, stage, np.newaxis] * np.arange(1, limit[:, stage].max() + 1)
+        rps = slice_rps[:, stage, np.newaxis] * np.arange(1, min(MOST_SIZES, limit[:, stage].max()) + 1)
         slices = np.ceil(rps[:, :, np.newaxis] / slice_rps[:, np.newaxis, :] * (1 - ROUNDING))
         loss = (slices * slice_price[:, np.newaxis, :]).sum(axis=2) - reward[:, np.newaxis] * rps
         loss[(slices > limit[:, np.newaxis, :]).any(axis=2)] = inf
         least = np.minimum(least, loss.min(axis=1, initial=inf))
+        if limit[:, stage].max() > MOST_SIZES:  # what larger sizes lose at least, their rounding left out
+            excess = (slice_price / slice_rps).sum(axis=1) - reward
+            least = np.where(limit[:, stage] > MOST_SIZES, np.minimum(least, np.maximum(excess, 0) * rps[:, -1]), least)
     return least
 
 

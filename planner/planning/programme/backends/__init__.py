@@ -11,6 +11,7 @@ from time import monotonic
 
 from planner.model import InputError
 from planner.planning.programme.linear import LinearModel, Solution
+from planner.planning.programme.scaling import far_apart, scaled
 
 __all__ = ["BACKENDS", "Clock", "Limits", "Start", "TooLarge", "Unavailable", "solve", "version"]
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 BACKENDS = ("highs", "gurobi", "cbc")
 AUTO_ORDER = ("gurobi", "highs")
+SECOND_OPINIONS = ("cbc", "highs")
 
 Start = Mapping[int, float]  # column -> value
 
@@ -78,6 +80,9 @@ def solve(
 ) -> tuple[Solution, str]:
     """Solve a model and return the solution and the name of the solver that found it.
 
+    A model whose numbers are far apart is scaled first (`planner.planning.programme.scaling`), and only infeasible
+    where two solvers, or the one that there is, say so.
+
     Parameters
     ----------
     model
@@ -119,8 +124,30 @@ def version(backend: str) -> str:
 
 
 def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -> Solution:
-    solution: Solution = _module(name).solve(model, limits, start)
-    return solution
+    if not far_apart(model.arrays()):
+        solution: Solution = _module(name).solve(model, limits, start)
+        return solution
+    scale = scaled(model)
+    solution = _module(name).solve(scale.model, limits, start)
+    if solution.status == "infeasible":
+        solution = _confirmed(scale.model, solution, name, limits)
+    return scale.undo(solution, model)
+
+
+def _confirmed(model: LinearModel, refused: Solution, name: str, limits: Limits) -> Solution:
+    """Ask another solver about a model that one calls infeasible, and believe the one that finds a solution."""
+    for other in SECOND_OPINIONS:
+        if other == name:
+            continue
+        try:
+            solution: Solution = _module(other).solve(model, limits, None)
+        except Unavailable:
+            continue
+        if solution.found:
+            log.warning("%s calls a badly scaled model infeasible, %s solves it", name, other)
+            return solution
+        return refused
+    return refused
 
 
 def _module(name: str):  # type: ignore[no-untyped-def]  # modules that share a function, not a type
