@@ -3,17 +3,18 @@
 For each pipeline of DNN d with stages s on blocks [i_s, j_s) of a variant:
 
     names        the DNN, the variant, every device type and share exist in the problem
-    profile      the plan was computed from the problem's profiles, by their hashes
+    profile      the plan was computed from the problem and its profiles, by their hashes; X0 is the problem's
+    scheduler    NP's pipelines have one stage on whole devices, DART-r's at most two, and what each method is for
     blocks       i_1 = 0, i_(s+1) = j_s, and the last j is the number of blocks
     stages       at most ``max_stages`` stages
     batch        one batch size through all stages; with ``stage_batches`` parts of it, on as many slices each
     inference    L_s = sum of max(1, latency_us[g][k][b][block])
     transfer     T_s = b · t_j + hop latency; 0 after the last stage
-    building     B = factor · (b - 1) / X0, where X0 is known
+    building     B = factor · (b - 1) / X0, with the problem's X0, else the plan's, else one X0 for all pipelines of d
     slack        round(fraction · SLO)
     latency      sum(L_s + T_s) + B + slack <= SLO
     memory       a slice holds its stage's parameters and activations, where the device's memory is known
-    capacity     the throughputs of a pool and of its pipeline are at most n_s · x_s
+    capacity     a pool's throughput is n_s · x_s, a pipeline's that of its slowest pool
     placement    every slice lies on one segment, with the other processes of its stage; the segments of a device are a
                  layout of it, and, where devices are not shared, serve one position of one DNN
     cards        what the slices of a server send and receive at the planned throughput fits its network card, each way
@@ -21,15 +22,16 @@ For each pipeline of DNN d with stages s on blocks [i_s, j_s) of a variant:
     neighbours   the grounds on which latencies beside unlike stages stand are those of the cluster's device types
     energy       watts and joules, where the plan states them
     rate         the throughput reaches the rate of d, under the objectives that serve given rates
-    objective    ``value`` is what the objective makes of throughputs and devices, and is not beyond ``bound``
+    objective    it is the problem's; ``value`` is what it makes of throughputs and devices, and is not beyond ``bound``
+    status       optimal exactly where the gap is within ``gap_asked``
 
 Latencies, transfers and building times that a plan states may exceed what they must be only within the tolerance, and
 so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, replace
+from math import inf, isclose
 
 from planner.model.accuracy import plan_accuracy
 from planner.model.check_placement import check_placement, unknown_slices
@@ -44,6 +46,12 @@ from planner.model.problem import Dnn, Problem
 from planner.model.profile import Profile
 from planner.model.segments import processes
 
+PUBLISHED = "published"
+PUBLISHED_TOLERANCE = 1e-5  # of a pool's throughput
+BUILDING_TOLERANCE = 1e-3  # the ablation's batch-building times are whole microseconds
+SCHEDULER_STAGES = {"np": 1, "dart-r": 2}
+METHOD_SCHEDULER = {"dynamic": "pipelines", "closed-form": "np", "rule": "dart-r"}  # methods of one scheduler alone
+OWN_TOLERANCE = 1e-6  # of a time that a plan of ours states, at least of a microsecond
 LATENCY_TOLERANCE_US = 0.01  # the slack of a published solver; measured latencies are whole microseconds
 
 
@@ -65,13 +73,20 @@ class Violation:
         return f"{self.where}: {self.constraint}: {self.text}"
 
 
-def check(problem: Problem, plan: Plan, tolerance: float = 1e-6) -> tuple[Violation, ...]:
+def check(
+    problem: Problem, plan: Plan, tolerance: float = 1e-6, *, given: Problem | None = None
+) -> tuple[Violation, ...]:
     """Return what a plan breaks, nothing for a sound plan.
+
+    Published plans (``method`` "published") keep the slack of the solver that made them: their pools may be slower than
+    n_s · x_s by some millionths, and their pipelines slower than their pools.
 
     Parameters
     ----------
     tolerance
         By how much throughputs and the objective may be off, relative.
+    given
+        The problem whose hash the plan states, where X0 was filled in since; by default this one, with or without X0.
 
     Examples
     --------
@@ -81,25 +96,31 @@ def check(problem: Problem, plan: Plan, tolerance: float = 1e-6) -> tuple[Violat
     >>> problem = Problem(Cluster((DeviceType("L4", 1),), Network(10)), (Dnn("toy", 20_000, (profile,)),))
     >>> stage = Stage(0, 2, "L4", 1, slices=2, batch=1, latency_us=8000, transfer_us=0.0, throughput_rps=250.0)
     >>> pipeline = Pipeline("toy", "toy", 250.0, 0.0, 8000.0, (stage,))
-    >>> plan = Plan("np", "max_min_throughput", "optimal", 250.0, 250.0, "by hand", "none", 0.0, "", {}, (pipeline,))
+    >>> hashes = digest(problem), {"toy/toy": digest(profile)}
+    >>> plan = Plan("np", "max_min_throughput", "optimal", 250.0, 250.0, "milp", "highs", 0.0, *hashes, (pipeline,))
     >>> for violation in check(problem, plan):
     ...     print(violation)
     L4: devices: expected at most 1, got 2
     """
-    problem = problem.planned
+    given, problem = given or problem, problem.planned
     found = [*_unknown_names(problem, plan), *_other_profiles(problem, plan)]
     found += (Violation(*finding) for finding in unknown_slices(plan))
     if found:
         return tuple(found)
+    found += [*_other_problem(problem, plan, given), *_scheduler(problem, plan), *_building_rates(problem, plan)]
+    broken = False
     for dnn in problem.dnns:
         for number, pipeline in enumerate(plan.of(dnn.name)):
             where = f"{dnn.name}.pipelines[{number}]"
             structure = list(_structure(problem, dnn, pipeline, where))
             found += structure
+            broken |= bool(structure)
             if not structure:
-                found += _latency(problem, dnn, pipeline, where)
+                found += _latency(problem, plan, dnn, pipeline, where)
                 found += _memory(problem, dnn, pipeline, where)
-                found += _capacity(problem, dnn, pipeline, where, tolerance)
+                found += _capacity(problem, plan, dnn, pipeline, where, tolerance)
+    if broken:  # nothing more can be said of stages that are none
+        return tuple(found)
     found += (Violation(*finding) for finding in check_placement(problem, plan, tolerance))
     found += _objective(problem, plan, tolerance)
     return tuple(found)
@@ -143,9 +164,67 @@ def _other_profiles(problem: Problem, plan: Plan) -> Iterator[Violation]:
         for variant in dnn.variants:
             name = f"{dnn.name}/{variant.name}"
             planned = plan.profile_sha256.get(name)
-            if planned is not None and planned != digest(variant):
-                text = f"expected the profile {planned[:12]} that was planned with, got {digest(variant)[:12]}"
-                yield Violation("profile", name, 1, text)
+            if planned != digest(variant):
+                stated = "no hash of it in the plan" if planned is None else f"the plan made with {planned[:12]}"
+                yield Violation("profile", name, 1, f"expected the profile {digest(variant)[:12]}, got {stated}")
+    known = {f"{dnn.name}/{variant.name}" for dnn in problem.dnns for variant in dnn.variants}
+    for name in sorted(set(plan.profile_sha256) - known):
+        yield Violation("profile", name, 1, "expected profiles of the problem's only")
+
+
+def _other_problem(problem: Problem, plan: Plan, given: Problem) -> Iterator[Violation]:
+    """Compare the problem's hash, and X0, which it may leave to the planner."""
+    without = replace(
+        given,
+        dnns=tuple(replace(dnn, np_throughput_rps=None) for dnn in given.dnns),
+        applications=tuple(replace(one, np_throughput_rps=None) for one in given.applications),
+    )
+    known = digest(given), digest(without)
+    if plan.problem_sha256 not in known:
+        got = plan.problem_sha256[:12] or "none"
+        yield Violation("problem", "problem_sha256", 1, f"expected the hash {known[0][:12]} of the problem, got {got}")
+    names = {dnn.name: dnn.np_throughput_rps for dnn in problem.dnns}
+    for name, x0_rps in plan.np_throughput_rps.items():
+        expected = names.get(name, 0.0)
+        if name not in names or (expected is not None and not isclose(x0_rps, expected, rel_tol=1e-9)):
+            text = f"expected {expected} requests/s, got {x0_rps}"
+            yield Violation("building", f"np_throughput_rps.{name}", 1, text)
+    for name in sorted(names.keys() - plan.np_throughput_rps.keys()) if plan.np_throughput_rps else ():
+        yield Violation("building", f"np_throughput_rps.{name}", 1, "expected X0 of every DNN or of none")
+
+
+def _scheduler(problem: Problem, plan: Plan) -> Iterator[Violation]:
+    stages, method = SCHEDULER_STAGES.get(plan.scheduler), plan.method
+    own = METHOD_SCHEDULER.get(method, plan.scheduler)
+    if own != plan.scheduler or (plan.scheduler == "dart-r" and method not in ("rule", PUBLISHED)):
+        yield Violation("scheduler", "method", 1, f"expected a method of {plan.scheduler}, got {method!r}")
+    if stages is None:
+        return
+    shared = problem.options.device_sharing == "shared"
+    for number, pipeline in enumerate(plan.pipelines):
+        whole = all(problem.cluster.device(stage.device).fraction(stage.share) == 1 for stage in pipeline.stages)
+        if len(pipeline.stages) > stages or not (whole or shared):
+            got = [stage.place for stage in pipeline.stages]
+            text = f"expected at most {stages} stages on whole devices for {plan.scheduler}, got {got}"
+            yield Violation("scheduler", f"pipelines[{number}]", 1, text)
+
+
+def _building_rates(problem: Problem, plan: Plan) -> Iterator[Violation]:
+    """Where X0 is stated nowhere, the batch-building times of a DNN must at least have one in common."""
+    for dnn in problem.dnns:
+        if _x0_rps(plan, dnn) is not None:
+            continue
+        batches = [pipeline for pipeline in plan.of(dnn.name) if pipeline.batch > 1]
+        per_request = [pipeline.batch_building_us / (pipeline.batch - 1) for pipeline in batches]
+        if not problem.options.batch_building_factor or not per_request:
+            continue
+        if min(per_request) <= 0 or max(per_request) > min(per_request) * (1 + BUILDING_TOLERANCE):
+            text = f"expected times in proportion to batches, less one, got {per_request} µs per request"
+            yield Violation("building", dnn.name, 1, text)
+
+
+def _x0_rps(plan: Plan, dnn: Dnn) -> float | None:
+    return plan.np_throughput_rps.get(dnn.name) if dnn.np_throughput_rps is None else dnn.np_throughput_rps
 
 
 def _check_share(device: DeviceType, stage: Stage) -> None:
@@ -200,7 +279,7 @@ def _parts(pipeline: Pipeline, where: str) -> Iterator[Violation]:
             yield Violation("batch", here, stage.slices, text)
 
 
-def _latency(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
+def _latency(problem: Problem, plan: Plan, dnn: Dnn, pipeline: Pipeline, where: str) -> Iterator[Violation]:
     """Every part of the latency budget, and their sum."""
     profile = dnn.variant(pipeline.variant)
     slack = problem.slack_us(dnn)
@@ -209,11 +288,12 @@ def _latency(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iter
         here = f"{where}.stages[{position}]"
         parts.append(("inference", here, float(_inference_us(profile, stage)), float(stage.latency_us)))
         parts.append(("transfer", here, _transfer_us(problem, profile, pipeline, position), stage.transfer_us))
-    building = _building_us(problem, dnn, pipeline)
+    building = _building_us(problem, _x0_rps(plan, dnn), pipeline)
     if building is not None:
         parts.append(("building", where, building, pipeline.batch_building_us))
     for name, here, expected, got in parts:
-        if abs(got - expected) > LATENCY_TOLERANCE_US:
+        allowed_us = LATENCY_TOLERANCE_US if plan.method == PUBLISHED else OWN_TOLERANCE * max(1.0, expected)
+        if not abs(got - expected) <= allowed_us:  # NaN, too
             yield Violation(name, here, got - expected, f"expected {expected:.6g} µs, got {got:.6g}")
     inside = [expected for name, _, expected, _ in parts if name != "building"]
     total = sum(inside) + (pipeline.batch_building_us if building is None else building)
@@ -221,14 +301,14 @@ def _latency(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Iter
         yield Violation("latency", where, total - dnn.slo_us, f"expected at most {dnn.slo_us:.8g} µs, got {total:.8g}")
 
 
-def _building_us(problem: Problem, dnn: Dnn, pipeline: Pipeline) -> float | None:
-    """Return B as it must be; None where X0 is not part of the problem."""
+def _building_us(problem: Problem, x0_rps: float | None, pipeline: Pipeline) -> float | None:
+    """Return B as it must be; None where X0 is not known."""
     if pipeline.batch == 1 or problem.options.batch_building_factor == 0:
         return 0.0
-    if dnn.np_throughput_rps is None:
+    if x0_rps is None:
         return None
     work = problem.options.batch_building_factor * (pipeline.batch - 1)
-    return work / dnn.np_throughput_rps * 1e6 if dnn.np_throughput_rps > 0 else inf
+    return work / x0_rps * 1e6 if x0_rps > 0 else inf
 
 
 def _inference_us(profile: Profile, stage: Stage) -> int:
@@ -259,19 +339,35 @@ def _memory(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> Itera
             yield Violation("memory", f"{where}.stages[{position}]", needed - memory, text)
 
 
-def _capacity(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str, tolerance: float) -> Iterator[Violation]:
-    """No pool is faster than its slices, no pipeline faster than one of its pools."""
+def _capacity(
+    problem: Problem, plan: Plan, dnn: Dnn, pipeline: Pipeline, where: str, tolerance: float
+) -> Iterator[Violation]:
+    """Recompute throughputs: a pool is as fast as its slices together, a pipeline as its slowest pool."""
+    published = plan.method == PUBLISHED
+    capacities = []
     for position, stage in enumerate(pipeline.stages):
-        capacity = stage.slices * slice_rps(problem, dnn, pipeline, position)
-        here = f"{where}.stages[{position}]"
-        for what, got in (("pool", stage.throughput_rps), ("pipeline", pipeline.throughput_rps)):
-            if got > capacity * (1 + tolerance):
-                text = f"expected a {what} of at most {capacity:.9g} requests/s, got {got:.9g}"
-                yield Violation("capacity", here, got / capacity - 1, text)
+        capacity, got = stage.slices * slice_rps(problem, dnn, pipeline, position), stage.throughput_rps
+        capacities.append(capacity)
+        below = PUBLISHED_TOLERANCE if published else tolerance
+        if not capacity * (1 - below) <= got <= capacity * (1 + tolerance):
+            text = f"expected a pool of {capacity:.9g} requests/s, got {got:.9g}"
+            yield Violation("capacity", f"{where}.stages[{position}]", _excess(got, capacity), text)
+    capacity, got = min(capacities), pipeline.throughput_rps
+    if got > capacity * (1 + tolerance) or (not published and got < capacity * (1 - tolerance)):
+        text = f"expected a pipeline of {capacity:.9g} requests/s, got {got:.9g}"
+        here = f"{where}.stages[{capacities.index(capacity)}]"
+        yield Violation("capacity", here, _excess(got, capacity), text)
+
+
+def _excess(got: float, expected: float) -> float:
+    """Return by how much a number is above another, relative."""
+    return got / expected - 1 if expected > 0 else inf
 
 
 def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Violation]:
     objective = problem.options.objective
+    if plan.objective != objective:
+        yield Violation("objective", "objective", 1, f"expected {objective}, got {plan.objective}")
     throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
     for dnn in problem.dnns:
         needed, got = needed_rate_rps(dnn, objective), throughput_rps[dnn.name]
@@ -301,6 +397,10 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     for (name, said), right in zip(stated, truth, strict=True):
         if said is not None and (right is None or abs(said - right) > tolerance * (right or 1.0)):
             yield Violation("energy", name, 1, f"expected {right}, got {said}")
+    status = "optimal" if plan.gap <= plan.gap_asked else "feasible"
+    if plan.status != status:
+        text = f"expected {status} at a gap of {plan.gap:.3g}, {plan.gap_asked:.3g} asked for, got {plan.status}"
+        yield Violation("status", "status", plan.gap - plan.gap_asked, text)
 
 
 def _accuracy_and_cost(

@@ -105,8 +105,9 @@ class Plan:
     """The pipelines of every DNN, ordered by DNN, with the proof that came with them.
 
     ``value`` is the objective reached, ``bound`` what no plan can exceed (fall below, when minimising);
-    ``status`` is *optimal* when their gap is within the tolerance asked for. ``profile_sha256`` maps
-    ``"dnn/variant"`` to the digest of the profile that the plan was computed from.
+    ``status`` is *optimal* when their gap is within ``gap_asked``. ``profile_sha256`` maps ``"dnn/variant"`` to the
+    digest of the profile that the plan was computed from; ``np_throughput_rps`` maps a DNN to X0, which its
+    batch-building times rest on.
 
     ``placement`` says on which segment of which device every slice lies; where it is empty
     `planner.model.placing.placement_of` derives it. ``neighbours`` says of every device type with unlike stages on one
@@ -134,6 +135,8 @@ class Plan:
     joules_per_thousand: Time | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict, metadata=LATER)
     cost_per_hour: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
+    gap_asked: Time = field(default=1e-6, metadata=LATER)
+    np_throughput_rps: Mapping[str, Time] = field(default_factory=dict, metadata=LATER)
 
     @property
     def gap(self) -> float:

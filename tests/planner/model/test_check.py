@@ -1,11 +1,13 @@
 """The checker finds what is broken, and finds nothing in sound plans."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from oracles import random_problem
 
 from planner.files.ppipe import read_plan, read_problem
 from planner.model import (
@@ -23,9 +25,11 @@ from planner.model import (
     Profile,
     Provenance,
     Stage,
+    digest,
 )
 from planner.model.check import check, slice_rps
 from planner.model.placing import devices_used
+from planner.planning import make_plan
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
 
@@ -76,7 +80,12 @@ def toy() -> tuple[Problem, Plan]:
     stages = (Stage(0, 1, "L4", 2, 2, 2, 4000, 400.0, 1000.0), Stage(1, 3, "T4", 1, 2, 2, 5000, 0.0, 800.0))
     pipeline = Pipeline("toy", "toy", 800.0, 2000.0, 8000.0, stages)
     plan = Plan("pipelines", "max_min_throughput", "optimal", 1600.0, 1600.0, "milp", "highs", 0.1, "", {}, (pipeline,))
-    return problem, plan
+    return problem, with_hashes(problem, plan)
+
+
+def with_hashes(problem: Problem, plan: Plan) -> Plan:
+    profiles = {f"{dnn.name}/{variant.name}": digest(variant) for dnn in problem.dnns for variant in dnn.variants}
+    return replace(plan, problem_sha256=digest(problem), profile_sha256=profiles)
 
 
 def with_pipeline(plan: Plan, **changes: object) -> Plan:
@@ -103,14 +112,16 @@ def test_cards_are_shared_as_the_problem_says() -> None:
     l4, t4 = problem.cluster.device_types
     cluster = replace(problem.cluster, device_types=(l4, replace(t4, devices_per_server=10)))
     problem = replace(problem, cluster=cluster)
+    plan = with_hashes(problem, plan)
     assert check(problem, plan) == ()
     larger = replace(problem, options=replace(problem.options, card_sharing="larger"))
     assert slice_rps(larger, larger.dnns[0], plan.pipelines[0], 0) == pytest.approx(250)
-    broken = check(larger, plan)
+    broken = check(larger, with_hashes(larger, plan))
     assert [(one.constraint, one.where, one.amount) for one in broken] == [
         ("capacity", "toy.pipelines[0].stages[0]", pytest.approx(1.0)),  # the pool is said to sustain 1,000
         ("capacity", "toy.pipelines[0].stages[0]", pytest.approx(0.6)),  # and the pipeline 800
     ]
+    assert next(one.constraint for one in check(larger, plan)) == "problem"
 
 
 # What is changed, then the constraint, its place and the amount that the checker must report first.
@@ -129,7 +140,20 @@ BROKEN: list[tuple[Callable[[Plan], Plan], str, str, float]] = [
     (lambda plan: with_pipeline(plan, slack_us=0.0), "slack", "toy.pipelines[0]", -8000),
     (lambda plan: with_stage(plan, 0, throughput_rps=1500.0), "capacity", "toy.pipelines[0].stages[0]", 0.5),
     (lambda plan: with_pipeline(plan, throughput_rps=1000.0), "capacity", "toy.pipelines[0].stages[1]", 0.25),
-    (lambda plan: with_stage(plan, 0, slices=5), "devices", "L4", 1),  # 2.5 devices are 3 whole ones
+    (lambda plan: with_stage(plan, 0, slices=5, throughput_rps=2500.0), "devices", "L4", 1),  # 2.5 devices: 3 whole
+    (lambda plan: with_stage(plan, 0, slices=3), "capacity", "toy.pipelines[0].stages[0]", 1 / 1.5 - 1),
+    (lambda plan: with_stage(plan, 1, throughput_rps=790.0), "capacity", "toy.pipelines[0].stages[1]", 79 / 80 - 1),
+    (lambda plan: with_pipeline(plan, throughput_rps=700.0), "capacity", "toy.pipelines[0].stages[1]", -1 / 8),
+    (lambda plan: replace(plan, problem_sha256=""), "problem", "problem_sha256", 1),
+    (lambda plan: replace(plan, profile_sha256={}), "profile", "toy/toy", 1),
+    (lambda plan: replace(plan, profile_sha256=plan.profile_sha256 | {"b/b": ""}), "profile", "b/b", 1),
+    (lambda plan: replace(plan, objective="least_cost"), "objective", "objective", 1),
+    (lambda plan: replace(plan, scheduler="dart-r"), "scheduler", "method", 1),
+    (lambda plan: replace(plan, scheduler="np"), "scheduler", "pipelines[0]", 1),
+    (lambda plan: replace(plan, bound=16_000.0), "status", "status", 9 - 1e-6),
+    (lambda plan: replace(plan, status="feasible"), "status", "status", -1e-6),
+    (lambda plan: replace(plan, np_throughput_rps={"toy": 600.0}), "building", "np_throughput_rps.toy", 1),
+    (lambda plan: replace(plan, np_throughput_rps={"other": 600.0}), "building", "np_throughput_rps.other", 1),
     (lambda plan: replace(plan, value=2000.0, bound=2000.0), "objective", "value", 0.25),
     (lambda plan: replace(plan, bound=1200.0), "objective", "bound", 0.25),
 ]
@@ -150,14 +174,14 @@ def test_a_tighter_problem_is_broken() -> None:
     problem, plan = toy()
     # 19.4 ms are needed: 4 + 0.4 + 5 + 2 and 8 of slack; an SLO of 19 ms with 7.6 ms of slack leaves 0 and is exact.
     tight = replace(problem, dnns=(replace(problem.dnns[0], slo_us=18_000.0),))
-    found = {violation.constraint: violation.amount for violation in check(tight, plan)}
+    found = {violation.constraint: violation.amount for violation in check(tight, with_hashes(tight, plan))}
     assert found == pytest.approx({"slack": 800, "latency": 4000 + 400 + 5000 + 2000 + 7200 - 18_000})
     one_stage = replace(problem, options=Options(max_stages=1))
-    assert [violation.constraint for violation in check(one_stage, plan)] == ["stages"]
+    assert [violation.constraint for violation in check(one_stage, with_hashes(one_stage, plan))] == ["stages"]
     # A slice of half an L4 holds 100 + 2 · 10 bytes, which 238 bytes a device do not.
     small = (replace(problem.cluster.device_types[0], memory_bytes=238), problem.cluster.device_types[1])
     less_memory = replace(problem, cluster=replace(problem.cluster, device_types=small))
-    assert [(v.constraint, v.amount) for v in check(less_memory, plan)] == [
+    assert [(v.constraint, v.amount) for v in check(less_memory, with_hashes(less_memory, plan))] == [
         ("memory", 1.0),
         ("memory", 2.0),
     ]  # slice, device
@@ -168,7 +192,7 @@ def test_links_limit_and_delay_transfers() -> None:
     # Ten times slower and 50 µs away: 4,050 µs a batch; 1 / (2 ms · 2 shares) = 250 rps a slice.
     network = Network(10.0, links=(Link("L4", "T4", 1.0, 50.0),))
     slow = replace(problem, cluster=replace(problem.cluster, network=network))
-    found = [(violation.constraint, violation.amount) for violation in check(slow, plan)]
+    found = [(violation.constraint, violation.amount) for violation in check(slow, with_hashes(slow, plan))]
     card = 800 / 500 - 1  # what the two halves of the L4 send in a second takes its card 1.6 s
     assert dict(found) == pytest.approx(
         {"transfer": 400 - 4050, "latency": 19_400 + 3650 - 20_000, "capacity": card, "cards": card}
@@ -182,3 +206,61 @@ def test_stages_of_a_position_fill_a_device_together_and_others_do_not() -> None
     assert devices_used(problem, replace(plan, pipelines=(pipeline, pipeline))) == {"L4": 1, "T4": 4}
     swapped = replace(pipeline, stages=(plan.pipelines[0].stages[1], half))
     assert devices_used(problem, replace(plan, pipelines=(pipeline, swapped))) == {"L4": 2, "T4": 4}
+
+
+def mutants(plan: Plan, rng: np.random.Generator) -> Iterator[tuple[str, Plan]]:
+    """Change one statement of a plan, whichever: numbers by a factor, a little or much, to 0; names; hashes; order."""
+    factor = float(rng.choice([0.0, 0.5, 0.9, 0.999, 1.001, 1.1, 2.0, 10.0]))
+    number = int(rng.integers(len(plan.pipelines)))
+    pipeline = plan.pipelines[number]
+    position = int(rng.integers(len(pipeline.stages)))
+    stage = pipeline.stages[position]
+
+    def put(changed: Pipeline) -> Plan:
+        return replace(plan, pipelines=(*plan.pipelines[:number], changed, *plan.pipelines[number + 1 :]))
+
+    def put_stage(**changes: object) -> Plan:
+        made = replace(stage, **changes)  # type: ignore[arg-type]
+        return put(replace(pipeline, stages=(*pipeline.stages[:position], made, *pipeline.stages[position + 1 :])))
+
+    for name in ("value", "gap_asked"):
+        yield name, replace(plan, **{name: getattr(plan, name) * factor})
+    yield "bound", replace(plan, bound=plan.bound * max(factor, 1.1) if factor >= 1 else plan.bound * factor)
+    for name in ("throughput_rps", "batch_building_us", "slack_us"):
+        yield name, put(replace(pipeline, **{name: getattr(pipeline, name) * factor}))
+    for name in ("transfer_us", "throughput_rps"):
+        yield f"stage {name}", put_stage(**{name: getattr(stage, name) * factor})
+    step = int(rng.choice([-2, -1, 1, 2, 7]))
+    for name in ("first_block", "last_block", "share", "slices", "batch", "latency_us"):
+        yield f"stage {name}", put_stage(**{name: getattr(stage, name) + step})
+    yield "stage device", put_stage(device=rng.choice(["g0", "g1", "g2", "nowhere"]))
+    yield "dnn", put(replace(pipeline, dnn=rng.choice([one.dnn for one in plan.pipelines])))
+    yield "status", replace(plan, status="feasible" if plan.status == "optimal" else "optimal")
+    yield "objective", replace(plan, objective="least_cost")
+    yield "scheduler", replace(plan, scheduler="np")
+    yield "scheduler", replace(plan, scheduler="dart-r")
+    yield "problem hash", replace(plan, problem_sha256=digest(plan))
+    yield "profile hash", replace(plan, profile_sha256=dict.fromkeys(plan.profile_sha256, "0" * 64))
+    yield "no hashes", replace(plan, profile_sha256={})
+    yield "no hash", replace(plan, problem_sha256="")
+    yield "a pipeline less", replace(plan, pipelines=plan.pipelines[:number] + plan.pipelines[number + 1 :])
+    x0_rps = {name: rps * factor for name, rps in plan.np_throughput_rps.items()}
+    yield "X0", replace(plan, np_throughput_rps=x0_rps)
+
+
+def test_a_thousand_mutants_are_caught() -> None:
+    # What stays true in a mutant is no defect: the same plan, and a gap asked for that gives the same status.
+    rng = np.random.default_rng(0)
+    tried, missed = 0, []
+    for seed in range(5):
+        problem = random_problem(seed, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2))
+        plan = make_plan(problem, method="milp")
+        assert check(problem, plan) == ()
+        for _ in range(8):
+            for name, mutant in mutants(plan, rng):
+                true = mutant == plan or (name == "gap_asked" and plan.gap <= mutant.gap_asked)
+                tried += not true
+                if not true and not check(problem, mutant):
+                    missed.append((name, seed))
+    assert tried > 1000
+    assert missed == []
