@@ -54,7 +54,10 @@ SHOWN_DEVICES = 40  # so many devices are listed with what lies on them; a plan'
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
 SchedulerOption = Annotated[Scheduler, typer.Option(help="pipelines, or a baseline: np, dart-r.")]
 MethodOption = Annotated[
-    str, typer.Option(help="auto (by size), milp, dynamic or columns; for np also closed-form (the ablation's rule).")
+    str,
+    typer.Option(
+        help="auto (by size), milp, dynamic, decomposition or columns; for np also closed-form (the ablation's rule)."
+    ),
 ]
 BackendOption = Annotated[
     str, typer.Option(help="highs, gurobi, cbc, or auto: Gurobi where its licence admits the model, else HiGHS.")
@@ -89,6 +92,9 @@ def plan(
             "beside it, as <plan>.problem.json.",
         ),
     ] = False,
+    pipelines: Annotated[
+        int | None, typer.Option(help="1: one pipeline per DNN, however many stages.  [default: any number]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the plan (JSON) to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,7 +111,9 @@ def plan(
         if best_effort:
             served, made, reasons = serve_what_can_be(asked, scheduler.value, options)
         else:
-            made = make_plan(asked, scheduler.value, **options, current=in_use, max_started=max_started)
+            made = make_plan(
+                asked, scheduler.value, **options, current=in_use, max_started=max_started, pipelines=pipelines
+            )
     beside = out.with_name(f"{out.stem}.problem.json") if out and best_effort else None
     if out:
         save(made, out)

@@ -16,7 +16,6 @@ from planner.planning.answers.canonical import canonical
 from planner.planning.answers.changes import size_from
 from planner.planning.baselines import (
     devices_of,
-    is_large,
     size_dart_r,
     size_np_closed_form,
     unpartitioned,
@@ -31,7 +30,8 @@ from planner.planning.programme.backends import BACKENDS, Clock, Limits
 from planner.planning.programme.backends import version as backend_version
 from planner.planning.programme.milp import TOO_LATE, TooLate
 from planner.planning.programme.relaxation import relax
-from planner.planning.whole_devices import columns, dynamic, narrowed
+from planner.planning.whole_devices import chains, columns, decomposition, dynamic, narrowed
+from planner.planning.whole_devices.dantzig_wolfe import Report
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,17 @@ METHODS: dict[str, Method] = {
     "milp": narrowed.size,
     "dynamic": dynamic.size,
 }
-# ``auto`` takes columns above so many pipelines to enumerate (for two device types, where the dynamic programme is
-# exact, the second number) or so many candidates; a million pipelines take about 0.3 s.
-ENUMERABLE, ENUMERABLE_EXACT = 30_000_000, 150_000_000
-MILP_CANDIDATES = 1_500
-SCARCE = 20  # devices per DNN, below which whole devices matter too much for columns: their bound is percents off there
+# Up to so many pipelines are listed (for two device types, where the dynamic programme is exact, the second number); a
+# hundred million take about 2 s and leave some hundred thousand candidates. Above, they are generated.
+ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
+SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
+LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
+BEGIN_NP_SECONDS, BEGIN_COLUMNS_SECONDS = 10.0, 6.0  # for the plans that the decomposition begins with
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 NP_SHARE, NP_SECONDS = 0.2, 2.0  # of a limited time, what is kept for NP's plan: this share, but no more than that
 SCHEDULER_METHODS = {
-    "pipelines": ("auto", *METHODS, "columns"),
-    "np": ("auto", "milp", "columns", "closed-form"),
+    "pipelines": ("auto", *METHODS, "decomposition", "columns"),
+    "np": ("auto", "milp", "decomposition", "columns", "closed-form"),
     "dart-r": ("auto",),
 }
 
@@ -66,6 +67,8 @@ def make_plan(
     np_plan: Plan | None = None,
     current: Plan | None = None,
     max_started: int | None = None,
+    pipelines: int | None = None,
+    progress: Report | None = None,
 ) -> Plan:
     """Return the best plan of a scheduler, with a proven bound, after every constraint of it was checked.
 
@@ -78,10 +81,12 @@ def make_plan(
     scheduler
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
-        For pipelines ``milp``, ``dynamic`` (at most two device types) or ``columns`` (large problems); ``auto`` is
-        dynamic where it admits the problem, else milp up to some size or where devices are few, else columns. For
-        np ``milp``, ``columns`` or ``closed-form``; ``auto`` is columns where X0 comes from the relaxation and the
-        objective is ``max_min_throughput``, else milp.
+        For pipelines ``milp``, ``dynamic`` (at most two device types), ``decomposition`` (any number of types) or
+        ``columns`` (large problems); ``auto`` is dynamic where it admits the problem, milp where the objective is not
+        ``max_min_throughput`` or DNNs share devices, else decomposition up to `ENUMERABLE` pipelines and
+        `MANY_PER_DNN` devices per DNN, else columns. For np
+        ``milp``, ``decomposition``, ``columns`` or ``closed-form``; ``auto`` is milp for at most two device types or
+        another objective, else as for pipelines.
     backend
         ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
     gap
@@ -93,6 +98,11 @@ def make_plan(
     current, max_started
         The plan in use and how many slices may be started anew to get from it to the next one
         (`planner.planning.answers.changes`); by method milp, for pipelines only.
+    pipelines
+        1 for plans of one pipeline per DNN (`planner.planning.whole_devices.chains`), None for any number.
+    progress
+        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by the decompositions,
+        which may take long). Ctrl-C (KeyboardInterrupt) ends them with the best plan so far.
 
     Raises
     ------
@@ -122,10 +132,17 @@ def make_plan(
     known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, half)
     if current is not None and max_started is not None:
         sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
+    elif pipelines is not None:
+        if pipelines != 1 or scheduler != "pipelines" or method != "auto":
+            raise InputError(
+                "pipelines: expected 1, with scheduler pipelines and method auto, "
+                f"got {pipelines}, {scheduler} and {method}"
+            )
+        sizing, method = chains.size(known, clock.remaining()), "chains"
     elif scheduler == "pipelines":
-        sizing, method = _size_pipelines_or_np(known, method, backend, clock)
+        sizing, method = _size_pipelines_or_np(known, method, backend, clock, progress)
     elif scheduler == "np":
-        sizing, method = _size_np(known, method, backend, clock)
+        sizing, method = _size_np(known, method, backend, clock, progress)
     else:
         sizing, method = _size_dart_r(known, np_plan, backend, clock), "rule"
     _refuse_nothing(known, sizing, clock)
@@ -139,7 +156,7 @@ def make_plan(
         problem_sha256=digest(asked),
         versions=_versions(sizing.backend),
     )
-    violations = check(known, plan)
+    violations = check(known, plan, given=asked)
     if violations:
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
     return plan
@@ -179,13 +196,15 @@ def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
         )
 
 
-def _size_pipelines_or_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+def _size_pipelines_or_np(
+    problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None
+) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better or nothing else was found.
 
     Where time is limited, a part of it is kept for NP.
     """
     try:
-        sizing, used = _size_pipelines(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS))
+        sizing, used = _size_pipelines(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS), progress)
         bound = sizing.bound
     except TooLate:
         log.info("no pipelines in the time given; NP's plan is taken")
@@ -195,7 +214,7 @@ def _size_pipelines_or_np(problem: Problem, method: str, backend: str, clock: Cl
     ):
         return sizing, used
     try:
-        whole, _ = _size_np(problem, "auto", backend, clock)
+        whole, _ = _size_np(problem, "auto", backend, clock, None)
     except InputError:  # NP cannot serve all of them, or not in the time that was left
         if sizing is None:
             raise TooLate(TOO_LATE) from None
@@ -214,20 +233,27 @@ def _serves_all(problem: Problem, sizing: Sizing) -> bool:
     return all(sizing.throughput_rps(number) > 0 for number in range(len(problem.dnns)))
 
 
-def _size_pipelines(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+def _size_pipelines(
+    problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None
+) -> tuple[Sizing, str]:
     if problem.options.limited:
         method = "milp"
     if problem.options.stage_batches:  # the other methods know one batch size per pipeline
         if method not in ("auto", "milp"):
             raise InputError(f"stage_batches is for method milp, got {method}")
         method = "milp"
-    if method == "auto" and columns.admits(problem) and columns.enumeration_size(problem) > _enumerable(problem):
-        method = "columns"
-    candidates = [] if method == "columns" else all_candidates(problem)
+    if method == "auto" and decomposition.admits(problem):
+        method = _method_for(problem)
+    candidates = [] if method in ("columns", "decomposition") else all_candidates(problem)
     if method == "auto":
-        method = _method_for(problem, candidates)
+        method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
+        if method == "milp" and decomposition.admits(problem):  # two device types, too many devices for tables
+            method = _by_devices(problem)
     if method == "columns":
-        return _size_columns(problem, backend, clock), method
+        found = columns.size(problem, backend, clock.remaining())
+        return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
+    if method == "decomposition":
+        return _decomposed(problem, backend, clock, progress), method
     log.info("%d candidates, method %s", len(candidates), method)
     sizing = _method(problem, method)(problem, candidates, backend, clock.remaining())
     if method not in CANONICAL_METHODS:
@@ -241,23 +267,64 @@ def _method(problem: Problem, method: str) -> Method:
     return covers_by_price.size if shared else METHODS[method]
 
 
-def _size_columns(problem: Problem, backend: str, clock: Clock) -> Sizing:
-    """Return the plan of column generation, every DNN on the fewest devices that its own pipelines need."""
-    sizing = columns.size(problem, backend, clock.remaining())
+def _method_for(problem: Problem) -> str:
+    """Return the method for the most of the least throughput, ``auto`` where the dynamic programme may apply."""
+    pipelines = columns.enumeration_size(problem)
+    types = problem.cluster.device_types
+    few_types = len(types) <= dynamic.TYPES
+    if pipelines > (ENUMERABLE_EXACT if few_types else ENUMERABLE):
+        method = "columns"
+    elif few_types:
+        method = "auto"
+    else:
+        method = _by_devices(problem)
+    log.info("%d pipelines, %d device types: %s", pipelines, len(types), method)
+    return method
+
+
+def _by_devices(problem: Problem) -> str:
+    return "decomposition" if _devices_per_dnn(problem) <= MANY_PER_DNN else "columns"
+
+
+def _devices_per_dnn(problem: Problem) -> float:
+    return sum(device.count for device in problem.cluster.device_types) / len(problem.dnns)
+
+
+def _decomposed(problem: Problem, backend: str, clock: Clock, progress: Report | None) -> Sizing:
+    begin = _to_begin_with(problem, backend, clock)
+    return _tidied(
+        problem, decomposition.size(problem, clock.remaining(), begin=begin, report=progress), backend, clock
+    )
+
+
+def _or_chains(problem: Problem, found: Sizing, clock: Clock) -> Sizing:
+    """Return a plan of long chains where these are better, which columns do not see where devices are few."""
+    if not chains.admits(problem) or problem.options.max_stages < LONG:
+        return found
+    chained = chains.size(problem, clock.remaining())
+    better = chained.value(problem) > found.value(problem)
+    return replace(found, pipelines=chained.pipelines) if better else found
+
+
+def _tidied(problem: Problem, sizing: Sizing, backend: str, clock: Clock) -> Sizing:
+    """Return the plan with every DNN on the fewest devices that its own pipelines need."""
     in_use = [sized.candidate for sized in sizing.merged().pipelines]
     return canonical(problem, in_use, sizing, backend, clock.remaining())
 
 
-def _enumerable(problem: Problem) -> int:
-    return ENUMERABLE_EXACT if len(problem.cluster.device_types) <= dynamic.TYPES else ENUMERABLE
+def _to_begin_with(problem: Problem, backend: str, clock: Clock) -> Sizing | None:
+    """Return NP's plan, or that of generated columns where devices are many; None where neither serves all DNNs.
 
-
-def _method_for(problem: Problem, candidates: Sequence[Candidate]) -> str:
-    if dynamic.admits(problem, candidates):
-        return "dynamic"
-    scarce = sum(device.count for device in problem.cluster.device_types) < SCARCE * len(problem.dnns)
-    many = len(candidates) > MILP_CANDIDATES and not scarce
-    return "columns" if columns.admits(problem) and many else "milp"
+    No plan is worse than what the decomposition begins with.
+    """
+    found = []
+    try:
+        found.append(decomposition.size(unpartitioned(problem), clock.within(Limits(1e-4, BEGIN_NP_SECONDS))))
+    except InputError as error:
+        log.info("NP has no plan: %s", error)
+    if _devices_per_dnn(problem) > SOME_PER_DNN:
+        found.append(columns.size(problem, backend, clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))))
+    return max(found, key=lambda sizing: sizing.value(problem), default=None)
 
 
 def _size_changes(
@@ -268,17 +335,19 @@ def _size_changes(
     return size_from(problem, current, max_started, backend, clock.remaining())
 
 
-def _size_np(problem: Problem, method: str, backend: str, clock: Clock) -> tuple[Sizing, str]:
+def _size_np(problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None) -> tuple[Sizing, str]:
     whole = unpartitioned(problem)
-    candidates = all_candidates(whole)
     if method == "closed-form":
         return size_np_closed_form(problem), method
     if problem.options.limited:
         method = "milp"
-    if method == "auto" and columns.admits(whole) and is_large(whole, candidates):
-        method = "columns"
+    if method == "auto" and decomposition.admits(whole) and len(whole.cluster.device_types) > dynamic.TYPES:
+        method = _by_devices(whole)
     if method == "columns":
-        return _size_columns(whole, backend, clock), method
+        return _tidied(whole, columns.size(whole, backend, clock.remaining()), backend, clock), method
+    if method == "decomposition":
+        return _tidied(whole, decomposition.size(whole, clock.remaining(), report=progress), backend, clock), method
+    candidates = all_candidates(whole)
     sizing = _method(whole, "milp")(whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
 

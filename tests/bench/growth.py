@@ -17,12 +17,23 @@ from planner.files import replacing
 from planner.planning import make_plan
 from planner.planning.whole_devices import columns
 
-# Along one axis at a time from a middle size; the last rows are the bars of the planner's issue.
+GAP = 1e-4  # at which a plan counts as proven
+
+# Along one axis at a time from a middle size; "mixed" are small clusters of several types, the last rows large ones.
 SIZES: dict[str, tuple[Size, ...]] = {
     "dnns": tuple(Size(dnns, 4, 20 * dnns, 3) for dnns in (3, 10, 20, 50)),
     "types": tuple(Size(10, types, 500, 3) for types in (2, 4, 6, 8)),
     "devices": tuple(Size(10, 4, devices, 3) for devices in (100, 1_000, 10_000)),
     "stages": tuple(Size(3, 2, 100, stages) for stages in (2, 3, 4, 5)),
+    "mixed": (
+        Size(10, 3, 50, 2),
+        Size(10, 3, 100, 2),
+        Size(10, 4, 100, 3),
+        Size(20, 4, 100, 3),
+        Size(10, 6, 100, 3),
+        Size(20, 6, 300, 3),
+        Size(20, 3, 1_000, 3),
+    ),
     "bars": (Size(20, 4, 1_000, 3), Size(50, 8, 10_000, 3), Size(100, 10, 100_000, 3)),
 }
 
@@ -60,7 +71,7 @@ def measure_here(request: str) -> Row:
     _warm_up(data)
     problem = make_problem(data, size)
     begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
-    plan = make_plan(problem, time_limit_s=asked["time_limit_s"])
+    plan = make_plan(problem, gap=GAP, time_limit_s=asked["time_limit_s"])
     seconds, cpu_seconds = time.perf_counter() - begin_s, time.process_time() - begin_cpu_s
     return Row(
         axis=asked["axis"],
@@ -79,9 +90,9 @@ def measure_here(request: str) -> Row:
 
 
 def _warm_up(data: Path) -> None:
-    """Load or compile the kernels of both methods."""
-    for types, method in ((2, "dynamic"), (3, "columns")):
-        make_plan(make_problem(data, Size(2, types, 30, 2)), method=method, time_limit_s=1.0)
+    """Load or compile the kernels of the methods."""
+    for types, method in ((2, "dynamic"), (3, "columns"), (3, "decomposition")):
+        make_plan(make_problem(data, Size(2, types, 30, 2)), method=method, time_limit_s=30.0)
 
 
 def _peak_mib() -> float:
@@ -111,7 +122,7 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Draw time and gap along each axis."""
-    axes = [axis for axis in SIZES if axis != "bars" and any(row.axis == axis for row in rows)]
+    axes = [axis for axis in SIZES if axis not in ("mixed", "bars") and any(row.axis == axis for row in rows)]
     figure = Figure(figsize=(3.2 * max(1, len(axes)), 5.2), layout="constrained")
     panels = figure.subplots(2, max(1, len(axes)), squeeze=False, sharey="row")
     for column, axis in enumerate(axes):

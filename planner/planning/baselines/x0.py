@@ -3,9 +3,9 @@
 NP optima are not unique, so X0 is made so: among the optima, the one with the largest sum of throughputs. DNNs that NP
 cannot serve have X0 = 0, and the others share the cluster without them.
 
-Deviation: for large problems (`is_large`) X0 is that of NP's relaxation, with fractions of devices and otherwise by the
-same rule. Exact NP does not end there in minutes, and whole devices hardly count: the least X0 / weight is 0.4 % above
-the exact one at 10 DNNs on 500 devices of 6 types, 0.05 % at 10 on 10,000 of 4.
+Deviation: with more than `RELAXED_PER_DNN` devices per DNN X0 is that of NP's relaxation, with fractions of devices and
+otherwise by the same rule; whole devices hardly count there: the least X0 / weight is 0.05 % above the exact one for 10
+DNNs on 10,000 devices of 4 types.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,19 @@ from planner.planning.pipelines.candidates import Candidate, enumerate_candidate
 from planner.planning.pipelines.sizing import Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, solve
-from planner.planning.whole_devices import narrowed, tables
+from planner.planning.whole_devices import decomposition, narrowed, tables
 
-# Exact NP takes seconds up to so many candidates, and may not end above; for at most two device types, which tables
-# (`planner.planning.whole_devices.tables`) narrow, up to the second number.
+# The programme takes seconds up to so many candidates, and may not end above; for at most two device types, which
+# tables (`planner.planning.whole_devices.tables`) narrow, up to the second number. The decomposition takes more.
 EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 64, 128
+RELAXED_PER_DNN = 150
+SUM_LIMITS = Limits(gap=1e-4, time_limit_s=10.0)  # for the largest sum of throughputs among many optima
 
 
 def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = None) -> Problem:
     """Return the problem with ``np_throughput_rps``, X0, filled in where it is None.
 
-    X0 is exact where NP has at most 64 candidates (about one per DNN variant and device type), 128 for at most two
-    device types, else that of NP's relaxation.
+    X0 is exact up to 150 devices per DNN, else that of NP's relaxation.
 
     Examples
     --------
@@ -58,7 +59,8 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
         candidates = [
             replace(candidate, dnn=position) for position, number in enumerate(served) for candidate in found[number]
         ]
-        if is_large(among, candidates):
+        many = _devices(among) > RELAXED_PER_DNN * len(served)
+        if is_large(among, candidates) and (many or not decomposition.admits(among)):
             throughput_rps = _relaxed_largest_sum(among, candidates)
         else:
             sizing = _largest_sum(among, candidates, backend, limits or Limits())
@@ -72,9 +74,13 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
 
 
 def is_large(problem: Problem, candidates: Sequence[Candidate]) -> bool:
-    """Tell whether exact NP over its candidates may not end in reasonable time."""
+    """Tell whether the programme over NP's candidates may not end in reasonable time."""
     few_types = len(problem.cluster.device_types) <= tables.TYPES
     return len(candidates) > (EXACT_CANDIDATES_OF_TWO if few_types else EXACT_CANDIDATES)
+
+
+def _devices(problem: Problem) -> int:
+    return sum(device.count for device in problem.cluster.device_types)
 
 
 def _by_rate(dnn: Dnn) -> Dnn:
@@ -85,12 +91,17 @@ def _by_rate(dnn: Dnn) -> Dnn:
 def _largest_sum(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
     """Return, among the optima of the problem's objective, one with the largest sum of throughputs."""
     clock = Clock(limits)
-    first = narrowed.size(problem, candidates, backend, clock.remaining())
+    if is_large(problem, candidates):
+        first = decomposition.size(problem, clock.remaining())
+        left = clock.within(SUM_LIMITS)
+    else:
+        first = narrowed.size(problem, candidates, backend, clock.remaining())
+        left = clock.remaining()
     formulation = milp.build(problem, candidates)
     milp.keep_objective(formulation, first.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)
     start = milp.start_from(formulation, first)
-    solution, name = solve(formulation.model, backend, clock.remaining(), start)
+    solution, name = solve(formulation.model, backend, left, start)
     return milp.extract(formulation, solution, first.bound, name) if solution.found else first
 
 

@@ -28,10 +28,11 @@ import numpy as np
 
 from planner.model import InputError, Problem
 from planner.planning.arrays import Floats
-from planner.planning.pipelines.candidates import Candidate, enumerate_candidates, planned_batches
+from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.pricing import Pricer, pricers
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.terrain import planned_batches
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.programme.relaxation import relax

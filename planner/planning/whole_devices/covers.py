@@ -17,7 +17,7 @@ largest target that fits is bisected between what plain rounding up reaches and 
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -31,6 +31,7 @@ from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme.backends import Clock, Limits, solve
 from planner.planning.programme.linear import LinearModel
 from planner.planning.programme.relaxation import relax
+from planner.planning.whole_devices.spaced import spaced_items
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ PAIRED = 300  # plans tried in pairs
 ITEMS_PER_SIZE = 100  # items kept per doubling of the value
 CHOICE_LIMITS = Limits(gap=0.0, time_limit_s=2.0)
 FITS = 1e-9
+WALKED = 2_000  # devices of a type, up to which all sizes are walked through
 SEED = 0
 
 
@@ -192,6 +194,23 @@ def _whole_use(table: CandidateTable, value: Floats, counts: Integers) -> Intege
 
 def _pool(table: CandidateTable, counts: Integers, device_price: Floats, most: float) -> Pool:
     """Return the items of one DNN that are good for their size, up to the value ``most``."""
+    row, value, use = _sizes(table, counts, device_price, most)
+    size = np.floor(np.log2(np.maximum(value * (UNITS / most), 0.5)))
+    price = use @ device_price / value
+    order = np.lexsort((price, size))
+    begins = np.searchsorted(size[order], size[order])
+    kept = order[(np.arange(len(order)) - begins < ITEMS_PER_SIZE) & (size[order] >= 0)]
+    return Pool(table, row[kept], value[kept], use[kept])
+
+
+def _sizes(
+    table: CandidateTable, counts: Integers, device_price: Floats, most: float
+) -> tuple[Integers, Floats, Integers]:
+    """Return row, value and use of the sizes of all columns; of some sizes where devices are thousands."""
+    if counts.max() > WALKED:
+        whole = replace(table, value=table.value * table.share, share=np.ones_like(table.share))
+        items = spaced_items(whole, counts, np.ones_like(counts), device_price, most)
+        return items.row, items.value, items.totals
     arguments = table.value * table.share, table.device, table.stages, counts, most
     room = 0
     while True:
@@ -199,14 +218,8 @@ def _pool(table: CandidateTable, counts: Integers, device_price: Floats, most: f
         use = np.zeros((room, len(counts)), dtype=np.int64)
         found = _whole_items(*arguments, row, value, use)
         if found <= room:
-            break
+            return row, value, use
         room = found
-    size = np.floor(np.log2(np.maximum(value * (UNITS / most), 0.5)))
-    price = use @ device_price / value
-    order = np.lexsort((price, size))
-    begins = np.searchsorted(size[order], size[order])
-    kept = order[(np.arange(len(order)) - begins < ITEMS_PER_SIZE) & (size[order] >= 0)]
-    return Pool(table, row[kept], value[kept], use[kept])
 
 
 def _undominated(units: Integers, cost: Floats) -> Integers:

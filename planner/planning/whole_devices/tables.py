@@ -89,7 +89,9 @@ def admits(problem: Problem, candidates: Sequence[Candidate]) -> bool:
         or problem.options.objective != "max_min_throughput"
     ):
         return False
-    return float(np.prod(_counts(problem) * _units(candidates) + 1.0)) <= CELL_LIMIT
+    counts = _counts(problem)
+    cells = float(np.prod(counts * _units(candidates) + 1.0))
+    return max(cells, float(counts[0] + 1) ** 2) <= CELL_LIMIT  # a split is chosen from a table [devices in all, own]
 
 
 def build(problem: Problem, candidates: Sequence[Candidate]) -> list[Tables]:

@@ -71,7 +71,7 @@ def test_no_plan_needs_more_devices_than_there_are_where_fractions_would_allow_i
     assert plan.value == 3
     assert check(three, plan) == ()
     squeezed = replace(plan, placement=())
-    assert [one.constraint for one in check(problem, squeezed)] == ["devices"]
+    assert [one.constraint for one in check(problem, squeezed, given=three)] == ["devices"]
 
 
 def test_sharing_never_needs_more_devices_and_never_serves_less() -> None:

@@ -108,14 +108,23 @@ def test_x0_of_the_relaxation_takes_the_largest_sum_too(monkeypatch: pytest.Monk
 
 def test_large_np_plans_come_from_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = without_x0(random_problem(1, dnns=3, counts=(20, 30, 25)))
-    exact = make_plan(problem, "np")
-    by_columns = make_plan(problem, "np", method="columns")
-    assert (exact.method, by_columns.method) == ("milp", "columns")
+    exact = make_plan(problem, "np", method="milp")
+    decomposed, by_columns = make_plan(problem, "np"), make_plan(problem, "np", method="columns")
+    assert (decomposed.method, by_columns.method) == ("decomposition", "columns")
+    assert decomposed.value == pytest.approx(exact.value, rel=1e-4)
     assert 0.98 * exact.value <= by_columns.value <= exact.value * (1 + 2e-6)
-    assert all(len(pipeline.stages) == 1 for pipeline in by_columns.pipelines)
-    assert by_columns.bound >= exact.value * (1 - 1e-9)
-    monkeypatch.setattr("planner.planning.baselines.x0.EXACT_CANDIDATES", 3)
+    for plan in (decomposed, by_columns):
+        assert all(len(pipeline.stages) == 1 for pipeline in plan.pipelines)
+        assert plan.bound >= exact.value * (1 - 1e-9)
+    monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 20)
     assert make_plan(problem, "np").method == "columns"
+
+
+def test_x0_of_many_candidates_is_that_of_the_programme(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = without_x0(random_problem(1, dnns=3, counts=(6, 9, 7)))
+    exact = least_x0(problem)
+    monkeypatch.setattr("planner.planning.baselines.x0.EXACT_CANDIDATES", 3)
+    assert least_x0(problem) == pytest.approx(exact, rel=1e-5)
 
 
 @pytest.mark.slow

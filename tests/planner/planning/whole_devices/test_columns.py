@@ -9,7 +9,8 @@ from oracles import random_problem, with_larger_cards
 from planner.model import InputError, Link, Network, Problem
 from planner.planning import make_plan
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
-from planner.planning.pipelines.pricing import link_classes, pricers
+from planner.planning.pipelines.pricing import pricers
+from planner.planning.pipelines.terrain import link_classes
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Limits
 from planner.planning.programme.relaxation import relax
@@ -110,13 +111,14 @@ def test_a_time_limit_leaves_a_plan() -> None:
     assert 0 < plan.value <= plan.bound
 
 
-def test_auto_takes_columns_where_there_is_too_much_to_enumerate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_columns_where_there_is_too_much_to_list_or_devices_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     problem = random_problem(4, dnns=2, stages=2, counts=(3, 3, 3))
-    assert make_plan(problem).method == "milp"
-    monkeypatch.setattr("planner.planning.api.MILP_CANDIDATES", 3)
-    assert make_plan(problem).method == "milp"  # nine devices for two DNNs: too few for the bound of columns
-    monkeypatch.setattr("planner.planning.api.SCARCE", 4)
+    assert make_plan(problem).method == "decomposition"
+    monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 4)
     assert make_plan(problem).method == "columns"
+    monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 5)
     monkeypatch.setattr("planner.planning.api.ENUMERABLE", 0)
     assert make_plan(problem).method == "columns"
 

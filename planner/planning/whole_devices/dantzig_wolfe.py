@@ -1,0 +1,364 @@
+"""The main plan of many device types, exactly: a plan per DNN, chosen by Dantzig and Wolfe's decomposition.
+
+DNNs never share a device, so that a plan of the cluster is a plan P of every DNN d, with a value v_P (throughput /
+weight) on u_P whole devices per type. For a target z only plans worth z matter, and whether some choice of them fits
+the cluster is the question of `planner.planning.whole_devices.master`; its prices of devices ask
+`planner.planning.whole_devices.supply` for the cheapest plan of every DNN, until none is cheaper than those known.
+
+*Bound.* Where the cheapest plans worth z together cost more than the cluster, at any prices, z is out of reach. The
+least such z is found by bisection with secant steps; plans and prices carry over from target to target.
+
+*Deciding a target.* Let slack be what the cheapest plans leave of the cluster's price. Every plan of a solution costs
+at most the cheapest of its DNN plus that slack, so that all such plans are listed, and a binary programme picks one per
+DNN or proves that there is no choice. Where the list is too long, plans at perturbed prices and exchanges look for a
+choice, which proves nothing. Targets begin just below the bound and step down until one is reached; then they bisect.
+
+Column generation swings; it asks at prices between those of the best bound and the master's (Wentges, 1997).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.sizing import Sized
+from planner.planning.programme.backends import Clock
+from planner.planning.whole_devices import master
+from planner.planning.whole_devices.supply import Supply
+
+log = logging.getLogger(__name__)
+
+SMOOTHING = (0.8, 0.5, 0.2, 0.0)  # weight of the best bound's prices, less after each round without a new plan
+ROUNDS = 80
+SETTLED = (
+    1e-5  # of the cluster: overload and bound so close are equal, and cheapest plans of all DNNs together so exact
+)
+CERTAIN = 1e-9  # of the cluster: what must be missing before a target counts as out of reach
+STOCK = 0.7  # average devices: the loss up to which items are listed at first
+LABELS, CERTIFYING_LABELS, PERTURBED_LABELS = 40_000, 300_000, 8_000
+LISTED = 400_000, 6_000, 300_000_000  # labels, plans, and comparisons of all DNNs together
+KNOWN_LIMIT_S, CHOICE_LIMIT_S = 1.0, 10.0
+PERTURBATIONS, SPREADS = 30, (0.05, 0.3)
+REPAIRS = 40
+FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
+COARSE = 1e-4  # relative: the first target is so much below the bound
+SEED = 0
+
+Report = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Column generation's end at a target: overload of the known plans, and its bound with prices and costs per DNN."""
+
+    overload: float
+    bound: float
+    price: Floats
+    cost: Floats
+
+
+@dataclass
+class Decomposition:
+    """The search for the largest target that fits.
+
+    Parameters
+    ----------
+    supplies
+        Of every DNN.
+    counts
+        Devices of each type.
+    price, bound
+        Prices of devices, and the bound that they prove.
+    gap
+        Relative distance of value and bound at which to stop.
+    clock
+        When to stop in any case.
+    report
+        Is told every better value or bound.
+    """
+
+    supplies: Sequence[Supply]
+    counts: Integers
+    price: Floats
+    bound: float
+    gap: float
+    clock: Clock
+    report: Report
+    value: float = 0.0
+    best: list[list[Sized]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """List the items that plans are likely to need."""
+        self._rng = np.random.default_rng(SEED)
+        self.price = self.price / (self.price @ self.counts)
+        self._tolerance = SETTLED / len(self.supplies)
+        for supply in self.supplies:
+            supply.extend(self.price, STOCK / self.counts.sum(), self.bound)
+        # No plan of the cluster is worth less, so that below it nothing is to be found.
+        self._least = min((supply.items.value.min(initial=inf) for supply in self.supplies), default=0.0)
+        log.debug("items %s", [len(supply.items.row) for supply in self.supplies])
+
+    def begin(self, plans: Sequence[list[Sized]], uses: Sequence[Integers]) -> None:
+        """Take a plan that is known: the pipelines of every DNN and the devices that they use."""
+        values = [sum(sized.throughput_rps for sized in own) for own in plans]
+        values = [value / supply.table.weight for value, supply in zip(values, self.supplies, strict=True)]
+        for supply, own, use, value in zip(self.supplies, plans, uses, values, strict=True):
+            if own:
+                supply.add(use, value, tuple(own))
+        if min(values) > self.value:
+            self.value, self.best = min(values), list(plans)
+            self.report(self.value, max(self.bound, self.value))
+
+    def run(self) -> None:
+        """Search until value and bound meet, or the time is over."""
+        if any(len(supply.items.row) == 0 for supply in self.supplies):
+            return
+        self._find_first()
+        self._lower_bound()
+        self._raise_value()
+
+    def _find_first(self) -> None:
+        """Step down from the bound until plans at a few prices leave a choice that fits."""
+        for fraction in FIRST_FRACTIONS:
+            target = self.bound * fraction
+            if target <= self.value or self._done:
+                return
+            for spread in (0.0, *SPREADS):
+                self._price_at(self._near(self.price, spread), target)
+            if self._choose_known(target, KNOWN_LIMIT_S):
+                return
+
+    # ---- the bound
+
+    def _lower_bound(self) -> None:
+        """Bring the bound down to the least target that the relaxed choice cannot reach."""
+        step = max(self.gap, COARSE) / 4
+        while not self._done:
+            target, price = self._least_out_of_reach(step)
+            if target == self.bound:
+                return
+            if sum(self._certified(target, price)) > 1 + CERTAIN:
+                self._prove(target)
+                return
+
+    def _least_out_of_reach(self, step: float) -> tuple[float, Floats]:
+        """Return the least target, to a relative step, that listed items do not reach, and the prices that say so."""
+        reached, top, top_price = 0.0, self.bound, self.price
+        stride, came_down = 1.0, True
+        cost = sum(supply.price(self.price, top, label_limit=LABELS).price for supply in self.supplies)
+        target = top * min(1 - step, 1 / cost) if cost < inf else top / 2
+        while top - reached > 2 * step * top and not self._done and top > self._least:
+            settled = self.settle(target)
+            self.price = settled.price
+            down = settled.bound > CERTAIN
+            if down:
+                top, top_price, distance = target, settled.price, settled.bound
+            else:
+                reached = target
+                self._choose_known(target, KNOWN_LIMIT_S)
+                distance = max(-settled.overload, 0.0)
+            stride = 2 * stride if down == came_down else 1.0  # secants that fall short again and again
+            came_down = down
+            distance = max(distance, step) * stride
+            following = target * (1 - distance if down else 1 + distance)
+            lowest = max(reached, self.value)
+            if not lowest < following < top:
+                following = (lowest + top) / 2
+            target = min(max(following, lowest + step * top), top * (1 - step))
+        return top, top_price
+
+    def settle(self, target: float) -> Settled:
+        """Generate plans worth a target until the relaxed choice is the best, or known to fit or not to fit."""
+        best = Settled(inf, -inf, self.price, np.zeros(0))
+        asked, idle, overload = self.price, 0, inf
+        for _ in range(ROUNDS):
+            plans = self._plans
+            priced = [
+                supply.price(asked, target, label_limit=LABELS, tolerance=self._tolerance) for supply in self.supplies
+            ]
+            cost = np.array([one.bound for one in priced])
+            if cost.sum() - 1 > best.bound:
+                best = Settled(overload, float(cost.sum() - 1), asked, cost)
+            if best.bound > CERTAIN or self._done:
+                break
+            uses = [supply.use[supply.usable(target)] for supply in self.supplies]
+            if not all(map(len, uses)):
+                break
+            mixed = master.mix(uses, self.counts)
+            overload = mixed.overload
+            if overload - best.bound <= max(SETTLED, -0.5 * overload):
+                break
+            if self._plans == plans:
+                idle += 1
+                if idle == len(SMOOTHING):
+                    break
+            asked = SMOOTHING[idle] * best.price + (1 - SMOOTHING[idle]) * mixed.price
+        log.debug("target %.9g: overload %.3g, at least %.3g, %d plans", target, overload, best.bound, self._plans)
+        return Settled(overload, best.bound, best.price, best.cost)
+
+    def _certified(self, target: float, price: Floats) -> list[float]:
+        """Return bounds on the price of every DNN's cheapest plan, with all items that such a plan can hold."""
+        bounds = []
+        for supply in self.supplies:
+            if len(supply.usable(target)) == 0:
+                supply.price(price, target, label_limit=LABELS)
+            known = supply.usable(target)
+            dearest = float((supply.use[known] @ price).min()) if len(known) else float(price @ self.counts)
+            while True:
+                supply.extend(price, dearest - supply.value_price(price) * target + CERTAIN, target)
+                found = supply.price(price, target, label_limit=CERTIFYING_LABELS, tolerance=self._tolerance)
+                if found.price <= dearest * (1 + CERTAIN):
+                    break
+                dearest = found.price
+            bounds.append(found.bound)
+        return bounds
+
+    # ---- the value
+
+    def _raise_value(self) -> None:
+        """Decide targets below the bound until value and bound meet."""
+        undecided, step, effort = self.bound, max(self.gap, COARSE), 1
+        target = self.bound * (1 - step)
+        while not self._done:
+            settled = self.settle(target)
+            self.price = settled.price
+            answer = self._decide(target, settled.price, effort)
+            log.debug("target %.9g: %s", target, {True: "reached", False: "out of reach", None: "undecided"}[answer])
+            if answer is False:
+                self._prove(target)
+            if answer is not True:
+                undecided = min(undecided, target)
+                step *= 2
+            undecided = min(undecided, self.bound)
+            if undecided - self.value <= self.gap * undecided:
+                if undecided == self.bound or effort == 2:
+                    return
+                undecided, effort, step = self.bound, effort + 1, max(self.gap, COARSE)
+            target = undecided * (1 - step)
+            if target <= self.value * (1 + self.gap / 2):
+                near = undecided - self.value <= 2 * self.gap * undecided
+                target = self.value * (1 + self.gap / 2) if near else (self.value + undecided) / 2
+
+    def _decide(self, target: float, price: Floats, effort: int) -> bool | None:
+        """Tell whether a plan of the cluster is worth a target; None where that is not found out."""
+        if self._choose_known(target, KNOWN_LIMIT_S):
+            return True
+        cheapest = self._certified(target, price)
+        slack = 1 - sum(cheapest)
+        if slack < -CERTAIN:
+            return False
+        complete = self._list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, effort)
+        near = [
+            own[supply.use[own] @ price <= least + slack + 2 * CERTAIN]
+            for supply, least in zip(self.supplies, cheapest, strict=True)
+            for own in [supply.usable(target)]
+        ]
+        if all(map(len, near)):
+            near = [own[master.least_vectors(supply.use[own])] for supply, own in zip(self.supplies, near, strict=True)]
+            chosen, status = self._choose(near, price, CHOICE_LIMIT_S)
+            log.debug("%d plans to choose from, complete %s: %s", sum(map(len, near)), complete, status)
+            if chosen:
+                return True
+            if complete and status == "infeasible":
+                return False
+        elif complete:
+            return False
+        return self._look_for(target, price, effort) or None
+
+    def _list_within(self, target: float, price: Floats, cheapest: list[float], slack: float, effort: int) -> bool:
+        """List all plans of every DNN that a solution can hold; tell whether these are all."""
+        labels, plans, work = LISTED
+        complete = True
+        for supply, least in zip(self.supplies, cheapest, strict=True):
+            if self._done:
+                return False
+            supply.extend(price, least - supply.value_price(price) * target + slack, target)
+            most = labels, plans, effort * work // len(self.supplies)
+            complete &= supply.all_within(price, target, least + slack, most)
+        return complete
+
+    def _look_for(self, target: float, price: Floats, effort: int) -> bool:
+        """Look for a choice with plans at perturbed prices, then by repairing the choice of least excess."""
+        for spread in SPREADS:
+            for _ in range(max(4, PERTURBATIONS // len(self.supplies))):
+                self._price_at(self._near(price, spread), target)
+            if self._choose_known(target, 2 * KNOWN_LIMIT_S):
+                return True
+            if self._done:
+                return False
+        return self._repair(target, price, REPAIRS * effort)
+
+    def _near(self, price: Floats, spread: float) -> Floats:
+        """Return prices perturbed by a factor each, none far below the dearest."""
+        near = np.maximum(price, 0.02 * price.max()) * np.exp(self._rng.normal(0.0, spread, len(price)))
+        normed: Floats = near / (near @ self.counts)
+        return normed
+
+    def _price_at(self, price: Floats, target: float) -> None:
+        for supply in self.supplies:
+            if self._done:
+                return
+            supply.price(price, target, label_limit=PERTURBED_LABELS)
+
+    def _repair(self, target: float, price: Floats, rounds: int) -> bool:
+        """Take the known plans of least excess, and price anew where devices are missing, at prices bent that way."""
+        bent = price
+        for _ in range(rounds):
+            if self._done:
+                break
+            own = [supply.usable(target) for supply in self.supplies]
+            uses = [supply.use[plans] for supply, plans in zip(self.supplies, own, strict=True)]
+            weights = np.maximum(bent, 0.05 * bent.max())
+            picked = master.least_excess(uses, self.counts, weights, KNOWN_LIMIT_S)
+            if picked is None:
+                return False
+            over = sum(use[plan] for use, plan in zip(uses, picked, strict=True)) - self.counts
+            if (over <= 0).all():
+                self._take([int(plans[at]) for plans, at in zip(own, picked, strict=True)])
+                return True
+            pull = self._rng.uniform(0.05, 0.6) * np.sign(over) * self._rng.uniform(0.3, 1.0, len(over))
+            local = np.maximum(price, 0.02 * price.max()) * np.exp(pull)
+            self._price_at(local / (local @ self.counts), target)
+            bent = self._near(price, SPREADS[-1])
+        return False
+
+    # ---- what is known
+
+    def _choose_known(self, target: float, time_limit_s: float) -> bool:
+        chosen, _ = self._choose([supply.usable(target) for supply in self.supplies], self.price, time_limit_s)
+        return chosen
+
+    def _choose(self, plans: Sequence[Integers], price: Floats, time_limit_s: float) -> tuple[bool, str]:
+        if not all(map(len, plans)):
+            return False, "infeasible"
+        left_s = self.clock.remaining().time_limit_s
+        limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
+        uses = [supply.use[own] for supply, own in zip(self.supplies, plans, strict=True)]
+        picked, status = master.choose(uses, self.counts, price, limit_s)
+        if picked is not None:
+            self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
+        return picked is not None, status
+
+    def _take(self, plans: Sequence[int]) -> None:
+        """Make a choice of plans the best one, if it is."""
+        value = min(float(supply.value[plan]) for supply, plan in zip(self.supplies, plans, strict=True))
+        if value > self.value:
+            self.value = value
+            self.best = [supply.pipelines(plan) for supply, plan in zip(self.supplies, plans, strict=True)]
+            self.report(self.value, max(self.bound, self.value))
+
+    def _prove(self, target: float) -> None:
+        if target < self.bound:
+            self.bound = max(target, self.value)
+            self.report(self.value, self.bound)
+
+    @property
+    def _plans(self) -> int:
+        return sum(len(supply.value) for supply in self.supplies)
+
+    @property
+    def _done(self) -> bool:
+        return self.clock.over or self.bound - self.value <= self.gap * self.bound or self.bound <= self._least

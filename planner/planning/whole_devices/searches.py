@@ -1,0 +1,445 @@
+"""Plans of one DNN worth a target, by labels: the cheapest, and all within a budget.
+
+A plan is a multiset of items. A label is what some items of it come to: the value so far, the loss so far, and per pool
+(position, type) the *residue*, what they fill of the last device begun. Whole devices behind the residue are paid for
+and need not be remembered. With prices of devices lambda and a price m of value at which no item gains,
+
+    cost of a plan  =  m · z  +  sum of its items' losses  +  m · (value beyond z)  +  rounding at the end
+    loss of an item =  lambda · (devices it fills)  -  m · min(value, z)  >=  0
+
+so a label's loss never falls, and is a bound already. With what covering the rest costs at least
+(`planner.planning.whole_devices.cover_bounds`) it is a good one, and labels are expanded best bound first (A*).
+
+*Cheapest*: of two labels of equal residues, one that has no more value and costs no less leads nowhere else. The key of
+the label expanded last is a valid bound whenever the search ends.
+
+*All within a budget*: every vector of whole devices by type on which some plan has the value, none of them pointwise
+larger than another. Labels also remember the whole devices behind their residues; of equal residues, one with no more
+value on no fewer devices of any type leads nowhere else.
+"""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.compilation import compiled
+from planner.planning.arrays import Floats, Integers
+from planner.planning.whole_devices.offers import Cheapest, Offer, Within
+
+searched = partial(compiled, error_model="numpy")
+REACHED = 1e-12  # relative: a value so close to the target reaches it
+COMPARISONS = 250  # of labels of equal residues, per label of the limit
+CAUTION = 1e-6  # of a part: sums of values in parts are off by less
+
+
+def cheapest(offer: Offer, *, below: float, tolerance: float, label_limit: int) -> Cheapest:
+    """Return the plan of least loss, if it is less than ``below``.
+
+    Parameters
+    ----------
+    below
+        A loss that is known to be reached, or at which nothing cheaper matters.
+    tolerance
+        The search ends when nothing can be cheaper than the best plan by more than this.
+    label_limit
+        The search ends after so many labels, or `COMPARISONS` as many comparisons; its bound is then below its loss.
+    """
+    if len(offer.item) == 0:
+        return Cheapest(below, below, np.zeros(0, dtype=np.int64), 0)
+    loss, bound, labels, items = _cheapest(
+        offer.use,
+        offer.value,
+        offer.loss,
+        offer.unit,
+        offer.price,
+        offer.value_price,
+        offer.target,
+        offer.least,
+        offer.least_from,
+        below,
+        tolerance,
+        label_limit,
+    )
+    return Cheapest(float(loss), float(bound), offer.item[items], int(labels))
+
+
+def all_within(offer: Offer, counts: Integers, *, budget: float, most: tuple[int, int, int]) -> Within:
+    """Return the least vectors of whole devices on which a plan of a loss within the budget has the target.
+
+    Parameters
+    ----------
+    counts
+        Devices of each type that there are.
+    most
+        Limits of labels, of plans, and of comparisons, at which the search ends incomplete.
+    """
+    types = len(counts)
+    if len(offer.item) == 0:
+        return Within(True, np.zeros((0, types), dtype=np.int64), np.zeros(0), [], 0)
+    complete, labels, use, value, start, items = _all_within(
+        offer.use,
+        offer.value,
+        offer.loss,
+        offer.unit,
+        offer.price,
+        offer.kind,
+        counts,
+        offer.value_price,
+        offer.target,
+        offer.least,
+        offer.least_from,
+        budget,
+        *most,
+    )
+    parts = [offer.item[items[start[plan] : start[plan + 1]]] for plan in range(len(value))]
+    return Within(bool(complete), use, value, parts, int(labels))
+
+
+@searched
+def _push(heap: Integers, key: Floats, size: int, label: int) -> int:
+    heap[size] = label
+    at = size
+    while at > 0:
+        above = (at - 1) >> 1
+        if key[heap[above]] <= key[heap[at]]:
+            break
+        heap[above], heap[at] = heap[at], heap[above]
+        at = above
+    return size + 1
+
+
+@searched
+def _pop(heap: Integers, key: Floats, size: int) -> int:
+    """Move the least to the end of the heap, behind ``size - 1`` others."""
+    top = heap[0]
+    size -= 1
+    heap[0] = heap[size]
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and key[heap[child + 1]] < key[heap[child]]:
+            child += 1
+        if key[heap[at]] <= key[heap[child]]:
+            break
+        heap[at], heap[child] = heap[child], heap[at]
+        at = child
+    heap[size] = top
+    return size
+
+
+@searched
+def _slot(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int16]) -> int:
+    """Return the place of a residue in an open hash table of labels: that of the residue itself, or a free one."""
+    mask = len(table) - 1
+    mixed = 0
+    for pool in range(len(wanted)):
+        mixed = (mixed * 1000003 + wanted[pool]) & 0x7FFFFFFFFFFF
+    at = (mixed ^ (mixed >> 23)) & mask
+    while table[at] >= 0:
+        known = table[at]
+        same = True
+        for pool in range(len(wanted)):
+            if residue[known, pool] != wanted[pool]:
+                same = False
+                break
+        if same:
+            break
+        at = (at + 1) & mask
+    return at
+
+
+@searched
+def _rest_of_pools(
+    least_from: Floats, residue: NDArray[np.int16], unit: Integers, left: float, target: float, value_price: float
+) -> float:
+    """Return what covering a value that is left loses at least, by the pool that knows best."""
+    at = max(0, int(left / target * (least_from.shape[1] - 1) - CAUTION))
+    best = 0.0
+    for pool in range(len(unit)):
+        if unit[pool] > 1:
+            best = max(best, least_from[pool, at, residue[pool]])
+    return best * (1 - REACHED) - value_price * left
+
+
+@searched
+def _hash_table(labels: int) -> Integers:
+    size = 1
+    while size < 2 * labels:
+        size *= 2
+    return np.full(size, -1, np.int64)
+
+
+@searched
+def _cheapest(
+    use: NDArray[np.int32],
+    value: Floats,
+    loss: Floats,
+    unit: Integers,
+    price: Floats,
+    value_price: float,
+    target: float,
+    least: Floats,
+    least_from: Floats,
+    below: float,
+    tolerance: float,
+    label_limit: int,
+) -> tuple[float, float, int, Integers]:
+    items, pools = use.shape
+    with_pools = least_from.shape[1] > 1
+    parts_per_value, reach = (len(least) - 1) / target, target * REACHED
+    begun = use % unit
+    residue = np.zeros((label_limit, pools), np.int16)
+    worth, lost, key = np.zeros(label_limit), np.zeros(label_limit), np.zeros(label_limit)
+    parent, last = np.full(label_limit, -1), np.full(label_limit, -1)
+    alike = np.full(label_limit, -1)  # the next label of equal residues
+    dead = np.zeros(label_limit, np.bool_)
+    table = _hash_table(label_limit)
+    heap = np.empty(label_limit, np.int64)
+    wanted = np.zeros(pools, np.int16)
+    key[0] = max(0.0, least[-2] - value_price * target)
+    table[_slot(table, residue, wanted)] = 0
+    size, labels = _push(heap, key, 0, 0), 1
+    best, best_label, bound, full, work = below, -1, below, False, 0
+    while size > 0:
+        size = _pop(heap, key, size)
+        label = heap[size]
+        if key[label] >= best - tolerance:
+            bound = min(bound, key[label])
+            break
+        if dead[label]:
+            continue
+        for item in range(items):
+            child_lost = lost[label] + loss[item]
+            if child_lost >= best:
+                break
+            child_worth = worth[label] + value[item]
+            left = target - child_worth
+            reached = left <= reach
+            if reached:
+                child_key = child_lost - value_price * left
+            else:
+                at = max(0, int(left * parts_per_value - CAUTION))
+                child_key = child_lost + max(0.0, least[at] - value_price * left)
+            if child_key >= best:
+                continue
+            rounding = 0.0
+            for pool in range(pools):
+                filled = residue[label, pool] + begun[item, pool]
+                if filled >= unit[pool]:
+                    filled -= unit[pool]
+                wanted[pool] = filled
+                if filled > 0:
+                    rounding += price[pool] * (unit[pool] - filled) / unit[pool]
+            if reached:
+                child_key += rounding
+            elif with_pools:
+                more = _rest_of_pools(least_from, wanted, unit, left, target, value_price)
+                child_key = max(child_key, child_lost + more)
+            if child_key >= best:
+                continue
+            if labels == label_limit or work > COMPARISONS * label_limit:
+                full = True
+                break
+            slot = 0
+            if not reached:
+                slot = _slot(table, residue, wanted)
+                dominated = False
+                known, before = table[slot], -1
+                paid = child_lost + value_price * child_worth
+                while known >= 0:
+                    work += 1
+                    if not dead[known]:
+                        known_paid = lost[known] + value_price * worth[known]
+                        if worth[known] >= child_worth - REACHED * target and known_paid <= paid + REACHED * best:
+                            dominated = True
+                            break
+                        if child_worth >= worth[known] and paid <= known_paid:
+                            dead[known] = True
+                    if dead[known] and before >= 0:  # the first of a chain keeps its place in the table
+                        alike[before] = alike[known]
+                    else:
+                        before = known
+                    known = alike[known]
+                if dominated:
+                    continue
+            new = labels
+            labels += 1
+            worth[new], lost[new], key[new] = child_worth, child_lost, max(child_key, key[label])
+            parent[new], last[new] = label, item
+            if reached:
+                best, best_label = child_key, new
+            else:
+                residue[new] = wanted
+                alike[new] = table[slot]
+                table[slot] = new
+                size = _push(heap, key, size, new)
+        if full:
+            bound = min(bound, key[label])
+            break
+    bound = min(bound, best)
+    count, at = 0, best_label
+    while at > 0:
+        count += 1
+        at = parent[at]
+    chosen = np.empty(count, np.int64)
+    at = best_label
+    for step in range(count):
+        chosen[step] = last[at]
+        at = parent[at]
+    return best, bound, labels, chosen
+
+
+@searched
+def _all_within(
+    use: NDArray[np.int32],
+    value: Floats,
+    loss: Floats,
+    unit: Integers,
+    price: Floats,
+    kind: Integers,
+    counts: Integers,
+    value_price: float,
+    target: float,
+    least: Floats,
+    least_from: Floats,
+    budget: float,
+    label_limit: int,
+    plan_limit: int,
+    work_limit: int,
+) -> tuple[bool, int, Integers, Floats, Integers, Integers]:
+    items, pools = use.shape
+    types = len(counts)
+    with_pools = least_from.shape[1] > 1
+    parts_per_value, reach = (len(least) - 1) / target, target * REACHED
+    begun, whole_of = use % unit, use // unit
+    residue = np.zeros((label_limit, pools), np.int16)
+    whole = np.zeros((label_limit, types), np.int32)
+    worth, lost, key = np.zeros(label_limit), np.zeros(label_limit), np.zeros(label_limit)
+    parent, last, depth = np.full(label_limit, -1), np.full(label_limit, -1), np.zeros(label_limit, np.int64)
+    alike = np.full(label_limit, -1)
+    dead = np.zeros(label_limit, np.bool_)
+    table = _hash_table(label_limit)
+    heap = np.empty(label_limit, np.int64)
+    plan_use = np.empty((plan_limit, types), np.int64)
+    plan_worth = np.empty(plan_limit)
+    plan_label, plan_item = np.empty(plan_limit, np.int64), np.empty(plan_limit, np.int64)
+    wanted, taken = np.zeros(pools, np.int16), np.zeros(types, np.int64)
+    table[_slot(table, residue, wanted)] = 0
+    size, labels, plans, work, complete = _push(heap, key, 0, 0), 1, 0, 0, True
+    while size > 0 and complete:
+        size = _pop(heap, key, size)
+        label = heap[size]
+        if dead[label]:
+            continue
+        for item in range(items):
+            child_lost = lost[label] + loss[item]
+            if child_lost > budget:
+                break
+            work += 1
+            child_worth = worth[label] + value[item]
+            left = target - child_worth
+            reached = left <= reach
+            if reached:
+                child_key = child_lost - value_price * left
+            else:
+                at = max(0, int(left * parts_per_value - CAUTION))
+                child_key = child_lost + max(0.0, least[at] - value_price * left)
+            if child_key > budget:
+                continue
+            rounding = 0.0
+            for kind_of in range(types):
+                taken[kind_of] = whole[label, kind_of]
+            for pool in range(pools):
+                filled = residue[label, pool] + begun[item, pool]
+                taken[kind[pool]] += whole_of[item, pool]
+                if filled >= unit[pool]:
+                    filled -= unit[pool]
+                    taken[kind[pool]] += 1
+                wanted[pool] = filled
+                if filled > 0:
+                    rounding += price[pool] * (unit[pool] - filled) / unit[pool]
+                    if reached:
+                        taken[kind[pool]] += 1
+            if (taken > counts).any():
+                continue
+            if reached:
+                if child_key + rounding > budget:
+                    continue
+                dominated = False
+                for plan in range(plans):
+                    work += 1
+                    if (plan_use[plan] <= taken).all():
+                        dominated = True
+                        break
+                if dominated:
+                    continue
+                if plans == plan_limit:
+                    complete = False
+                    break
+                plan_use[plans] = taken
+                plan_worth[plans], plan_label[plans], plan_item[plans] = child_worth, label, item
+                plans += 1
+                continue
+            if with_pools:
+                more = _rest_of_pools(least_from, wanted, unit, left, target, value_price)
+                if child_lost + more > budget:
+                    continue
+                child_key = max(child_key, child_lost + more)
+            slot = _slot(table, residue, wanted)
+            dominated = False
+            known, before = table[slot], -1
+            while known >= 0:
+                work += 1
+                if not dead[known]:
+                    fewer, more_devices = True, True
+                    for kind_of in range(types):
+                        if whole[known, kind_of] > taken[kind_of]:
+                            fewer = False
+                        if whole[known, kind_of] < taken[kind_of]:
+                            more_devices = False
+                    if fewer and worth[known] >= child_worth - REACHED * target:
+                        dominated = True
+                        break
+                    if more_devices and child_worth >= worth[known]:
+                        dead[known] = True
+                if dead[known] and before >= 0:
+                    alike[before] = alike[known]
+                else:
+                    before = known
+                known = alike[known]
+            if dominated:
+                continue
+            if labels == label_limit:
+                complete = False
+                break
+            residue[labels] = wanted
+            for kind_of in range(types):
+                whole[labels, kind_of] = taken[kind_of]
+            # Depth first among labels of like bounds: plans come early, and rule out others.
+            worth[labels], lost[labels], key[labels] = (
+                child_worth,
+                child_lost,
+                child_key - budget * child_worth / target,
+            )
+            parent[labels], last[labels], depth[labels] = label, item, depth[label] + 1
+            alike[labels] = table[slot]
+            table[slot] = labels
+            size = _push(heap, key, size, labels)
+            labels += 1
+        complete &= work <= work_limit
+    start = np.zeros(plans + 1, np.int64)
+    for plan in range(plans):
+        start[plan + 1] = start[plan] + depth[plan_label[plan]] + 1
+    chosen = np.empty(start[plans], np.int64)
+    for plan in range(plans):
+        at = start[plan]
+        chosen[at] = plan_item[plan]
+        label = plan_label[plan]
+        while label > 0:
+            at += 1
+            chosen[at] = last[label]
+            label = parent[label]
+    return complete, labels, plan_use[:plans].copy(), plan_worth[:plans].copy(), start, chosen

@@ -1,0 +1,273 @@
+"""What one DNN can be served with: its items, its known plans, and the cheapest plan at given prices of devices.
+
+Items depend on no prices, but only those are listed that some prices asked for: all whose loss at these prices was
+within a budget. A search at other prices, or with a larger budget, first extends the list (`Supply.extend`), after
+which the bound of the search holds for every plan.
+"""
+
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from planner.compilation import compiled
+from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, cheap_items
+from planner.planning.pipelines.sizing import Sized
+from planner.planning.whole_devices import cover_bounds, searches
+from planner.planning.whole_devices.offers import Cheapest, Offer
+
+REACHED = 1 - searches.REACHED
+QUICK_LABELS = 8_000  # of a search without tables of pools, which cost more than that many labels
+Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candidates, or pipelines
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The cheapest plan's price as far as known, a bound on any plan's price, and the labels that it took."""
+
+    price: float
+    bound: float
+    labels: int
+
+
+@dataclass
+class Supply:
+    """One DNN on whole devices of its own.
+
+    Parameters
+    ----------
+    table
+        Its candidates.
+    counts, units
+        Per type: devices of the cluster, and the parts in which their use counts (the least common multiple of shares).
+    """
+
+    table: CandidateTable
+    counts: Integers
+    units: Integers
+    items: Items = field(init=False)
+    use: Integers = field(init=False)
+    value: Floats = field(init=False)
+    _parts: list[Parts] = field(default_factory=list)
+    _known: dict[tuple[int, ...], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with no items and no plans."""
+        none = np.zeros((0, len(self.counts) * self.table.positions), dtype=np.int64)
+        self.items = Items(np.zeros(0, dtype=np.int64), np.zeros(0), none, len(self.counts))
+        self._filled = self.items.totals / self.units
+        self._class = np.zeros(0, dtype=np.int64)
+        self._per_value = self.table.device_use(len(self.counts))
+        self.use, self.value = np.zeros((0, len(self.counts)), dtype=np.int64), np.zeros(0)
+
+    def value_price(self, price: Floats) -> float:
+        """Return what a unit of value costs on the devices that the cheapest candidate fills, a hair less."""
+        return float((self._per_value @ price).min(initial=inf)) * REACHED
+
+    def extend(self, price: Floats, budget: float, target: float) -> bool:
+        """List all items that lose no more than a budget at these prices; tell whether there are new ones."""
+        arguments = self.table, self.counts, self.units, price, self.value_price(price), budget, target
+        listed = self.items.and_those_of(cheap_items(*arguments))
+        order = np.lexsort((listed.use.sum(axis=1), -listed.value))
+        _, first = np.unique(listed.use[order], axis=0, return_index=True)
+        listed = listed.take(order[np.sort(first)])
+        listed = listed.take(_undominated(listed.use, listed.value))
+        grown = not np.isin(_keys(listed), _keys(self.items)).all()
+        self.items = listed
+        self._filled = listed.totals / self.units
+        residues = listed.use % np.resize(self.units, listed.use.shape[1])
+        self._class = np.unique(residues, axis=0, return_inverse=True)[1].ravel()
+        return grown
+
+    def price(
+        self, price: Floats, target: float, *, label_limit: int, below: float = inf, tolerance: float = 0.0
+    ) -> Priced:
+        """Find the cheapest plan worth a target, and keep it.
+
+        Parameters
+        ----------
+        price
+            Of a device of each type.
+        below
+            Only a plan of a lower price is of interest.
+        tolerance
+            By how much a plan may be dearer than the cheapest.
+        """
+        base = self.value_price(price) * target
+        usable = self.usable(target)
+        if len(usable):
+            below = min(below, float((self.use[usable] @ price).min()))
+        elif below == inf:
+            below = self._cover(price, target)
+        below = max(below - base, 0.0) + 1e-12 * base
+        offer = self.offer(price, target, below, cheapest_only=True)
+        if len(offer.item) == 0 or offer.least[-1] - base >= below:
+            return Priced(base + below, base + below, 0)
+        limits = {"below": below, "tolerance": tolerance}
+        found = searches.cheapest(offer, **limits, label_limit=min(QUICK_LABELS, label_limit))
+        if found.bound < found.loss - tolerance and label_limit > QUICK_LABELS:
+            if len(found.items):
+                self._keep(found.items)
+            limits["below"] = min(below, found.loss)
+            again = searches.cheapest(self.with_pools(offer), **limits, label_limit=label_limit)
+            found = again if len(again.items) else Cheapest(again.loss, again.bound, found.items, again.labels)
+        if len(found.items):
+            self._keep(found.items)
+        return Priced(base + found.loss, base + found.bound, found.labels)
+
+    def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> bool:
+        """Find and keep all plans worth a target that cost no more than a budget; tell whether the search ended.
+
+        Of plans on equal devices one is kept, and none on more devices of every type than another. Items within the
+        budget must be listed.
+        """
+        left = budget - self.value_price(price) * target
+        offer = self.with_pools(self.offer(price, target, left, cheapest_only=False))
+        found = searches.all_within(offer, self.counts, budget=left, most=most)
+        for items in found.items:
+            self._keep(items)
+        return found.complete
+
+    def usable(self, target: float) -> Integers:
+        """Return the known plans worth a target."""
+        return np.flatnonzero(self.value >= target * REACHED)
+
+    def add(self, use: Integers, value: float, parts: Parts) -> bool:
+        """Keep a plan, unless one on the same devices is worth as much; tell whether it was kept."""
+        key = tuple(use.tolist())
+        known = self._known.get(key)
+        if known is None:
+            self._known[key] = len(self._parts)
+            self.use, self.value = np.vstack([self.use, use]), np.append(self.value, value)
+            self._parts.append(parts)
+        elif value > self.value[known] * TIE:
+            self.value[known], self._parts[known] = value, parts
+        else:
+            return False
+        return True
+
+    def pipelines(self, plan: int) -> list[Sized]:
+        """Return the pipelines of a known plan."""
+        rows, *rest = self._parts[plan]
+        if isinstance(rows, Sized):
+            return [part for part in self._parts[plan] if isinstance(part, Sized)]
+        return [
+            self.table.sized(row, value) for row, value in zip(rows.tolist(), np.asarray(rest[0]).tolist(), strict=True)
+        ]
+
+    def offer(self, price: Floats, target: float, budget: float, *, cheapest_only: bool) -> Offer:
+        """Return the items within a budget at these prices, for a search.
+
+        With ``cheapest_only`` an item is left out where another of equal residues has no less value and costs no more.
+        """
+        value_price = self.value_price(price)
+        value = np.minimum(self.items.value, target)
+        cost = self._filled @ price
+        loss = np.maximum(cost - value_price * value, 0.0)
+        chosen = np.flatnonzero(loss <= budget)
+        if cheapest_only and len(chosen):
+            order = chosen[np.lexsort((cost[chosen], -value[chosen], self._class[chosen]))]
+            chosen = _cheaper_than_larger(order, self._class, cost)
+        chosen = chosen[np.argsort(loss[chosen], kind="stable")]
+        use = self.items.use[chosen]
+        pools = np.flatnonzero(use.any(axis=0))
+        kind = pools % len(self.counts)
+        return Offer(
+            chosen,
+            np.ascontiguousarray(use[:, pools].astype(np.int32)),
+            value[chosen],
+            loss[chosen],
+            self.units[kind],
+            price[kind],
+            kind,
+            value_price,
+            target,
+            cover_bounds.least_cost(value[chosen], cost[chosen], target),
+            np.zeros((1, 1, 1)),
+        )
+
+    def with_pools(self, offer: Offer) -> Offer:
+        """Return the offer with the tables of pools."""
+        if len(offer.item) == 0:
+            return offer
+        cost = offer.loss + offer.value_price * offer.value
+        table = cover_bounds.least_from(
+            offer.use.astype(np.int64), offer.value, cost, offer.unit, offer.price, offer.target
+        )
+        return Offer(**{**vars(offer), "least_from": table})
+
+    def _cover(self, price: Floats, target: float) -> float:
+        """Keep a plan found by rounding every item up to whole devices, and return its price; infinite if none."""
+        if len(self.items.row) == 0:
+            return inf
+        whole = -(-self.items.use // np.resize(self.units, self.items.use.shape[1]))
+        cost = whole.reshape(len(whole), -1, len(self.counts)).sum(axis=1) @ price
+        items = np.array(cover_bounds.good_cover(self.items.value, cost, target))
+        if len(items) == 0:
+            return inf
+        self._keep(items)
+        return float(self._whole(items) @ price)
+
+    def _keep(self, items: Integers) -> bool:
+        chosen = self.items.take(items)
+        return self.add(self._whole(items), float(chosen.value.sum()), (chosen.row, chosen.value))
+
+    def _whole(self, items: Integers) -> Integers:
+        """Return the whole devices of each type that items fill, positions apart."""
+        filled = self.items.use[items].sum(axis=0)
+        whole = -(-filled // np.resize(self.units, len(filled)))
+        by_type: Integers = whole.reshape(-1, len(self.counts)).sum(axis=0)
+        return by_type
+
+
+def _keys(items: Items) -> Integers:
+    """Return numbers by which items are told apart."""
+    mixed = items.row.copy()
+    for column in range(items.use.shape[1]):
+        mixed = mixed * 1_000_003 + items.use[:, column]
+    return mixed
+
+
+@compiled
+def _undominated(use: Integers, value: Floats) -> Integers:
+    """Return the items (by falling value, then rising total use) that no other reaches in value and every use."""
+    items, pools = use.shape
+    kept = np.empty(items, np.int64)
+    total = np.zeros(items, np.int64)
+    count = 0
+    for item in range(items):
+        for pool in range(pools):
+            total[item] += use[item, pool]
+        dominated = False
+        for at in range(count):
+            other = kept[at]
+            if total[other] > total[item]:
+                continue
+            fewer = True
+            for pool in range(pools):
+                if use[other, pool] > use[item, pool]:
+                    fewer = False
+                    break
+            if fewer:
+                dominated = True
+                break
+        if not dominated:
+            kept[count] = item
+            count += 1
+    return kept[:count].copy()
+
+
+@compiled
+def _cheaper_than_larger(order: Integers, kind: Integers, cost: Floats) -> Integers:
+    """Of items sorted by kind, falling value and rising cost, return those cheaper than all larger ones of a kind."""
+    kept = np.empty(len(order), np.int64)
+    count, last, cheapest = 0, -1, np.inf
+    for item in order:
+        if kind[item] != last:
+            last, cheapest = kind[item], np.inf
+        if cost[item] < cheapest:
+            kept[count] = item
+            count += 1
+            cheapest = cost[item]
+    return kept[:count].copy()

@@ -1,0 +1,200 @@
+"""The decomposition: its tables and searches by brute force, its plans against the programme and every plan."""
+
+from dataclasses import replace
+from itertools import combinations_with_replacement
+from math import lcm
+
+import numpy as np
+import pytest
+from oracles import brute_force, random_problem, with_detours
+
+from planner.model import InputError
+from planner.model.check import check
+from planner.planning import make_plan
+from planner.planning.pipelines.candidates import enumerate_pipelines
+from planner.planning.pipelines.sizes import CandidateTable
+from planner.planning.programme.backends import Limits
+from planner.planning.whole_devices import cover_bounds, decomposition, master, searches
+from planner.planning.whole_devices.offers import Offer
+from planner.planning.whole_devices.supply import Supply
+
+
+def a_supply(seed: int, counts: tuple[int, ...] = (3, 2, 2)) -> Supply:
+    problem = random_problem(seed, stages=2, counts=counts, shares=(1, 2))
+    table = CandidateTable.of_pipelines(enumerate_pipelines(problem, 0, 1000.0), problem.dnns[0].weight)
+    units = np.array([lcm(*device.shares) for device in problem.cluster.device_types])
+    return Supply(table, np.array(counts), units)
+
+
+def every_plan(supply: Supply, target: float) -> dict[tuple[int, ...], float]:
+    """The best value per vector of whole devices, of all multisets of at most three items."""
+    items, units = supply.items, np.resize(supply.units, supply.items.use.shape[1])
+    found: dict[tuple[int, ...], float] = {}
+    for size in (1, 2, 3):
+        for chosen in combinations_with_replacement(range(len(items.row)), size):
+            value = items.value[list(chosen)].sum()
+            whole = -(-items.use[list(chosen)].sum(axis=0) // units)
+            use = tuple(whole.reshape(-1, len(supply.counts)).sum(axis=0).tolist())
+            if value >= target and all(one <= most for one, most in zip(use, supply.counts, strict=True)):
+                found[use] = max(value, found.get(use, 0.0))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_cheapest_plan_is_that_of_brute_force(seed: int) -> None:
+    supply = a_supply(seed)
+    rng = np.random.default_rng(seed)
+    for _ in range(3):
+        price = rng.uniform(0.1, 1.0, 3)
+        supply.extend(price, 10.0, np.inf)
+        target = float(rng.uniform(0.5, 1.0) * supply.items.value.max())  # three items always do: one is enough
+        expected = min(price @ np.array(use) for use in every_plan(supply, target))
+        priced = supply.price(price, target, label_limit=50_000)
+        found = supply.use[supply.usable(target)] @ price
+        assert priced.bound <= expected * (1 + 1e-9)
+        assert found.min() <= expected * (1 + 1e-9)
+        assert priced.bound == pytest.approx(found.min(), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_that_is_cut_short_leaves_a_bound(seed: int) -> None:
+    supply, price = a_supply(seed), np.array([0.5, 0.7, 0.3])
+    supply.extend(price, 10.0, np.inf)
+    target = float(supply.items.value.max() * 0.9)
+    exact = a_supply(seed)
+    exact.extend(price, 10.0, np.inf)
+    least = exact.price(price, target, label_limit=50_000).bound
+    for limit in (1, 2, 5, 20):
+        assert supply.price(price, target, label_limit=limit).bound <= least * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_plans_within_a_budget_are_those_of_brute_force(seed: int) -> None:
+    supply, price = a_supply(seed), np.array([0.5, 0.7, 0.3])
+    supply.extend(price, 10.0, np.inf)
+    target = float(supply.items.value.max() * 0.9)
+    expected = {use for use in every_plan(supply, target) if price @ np.array(use) <= 2.2}
+    assert supply.all_within(price, target, 2.2, (100_000, 1000, 10**9))
+    found = {tuple(use) for use in supply.use[supply.usable(target)].tolist()}
+    for use in expected:
+        assert any(all(a <= b for a, b in zip(known, use, strict=True)) for known in found)
+    for use in found:  # every one is needed: it is no larger than another
+        assert price @ np.array(use) <= 2.2 + 1e-9
+        assert not any(all(a <= b for a, b in zip(other, use, strict=True)) for other in found - {use})
+
+
+def test_items_of_other_prices_join_those_that_are_listed() -> None:
+    supply = a_supply(2)
+    assert supply.extend(np.array([0.5, 0.7, 0.3]), 0.3, 1e9)
+    assert not supply.extend(np.array([0.5, 0.7, 0.3]), 0.3, 1e9)
+    few = len(supply.items.row)
+    assert supply.extend(np.array([0.5, 0.7, 0.3]), 3.0, 1e9)
+    assert len(supply.items.row) > few
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tables_bound_what_covering_costs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    use = rng.integers(0, 7, (5, 2))
+    value, unit, price = rng.uniform(0.2, 1.0, 5), np.array([3, 1]), np.array([1.0, 0.4])
+    cost = use @ (price / unit)
+    least = cover_bounds.least_cost(value, cost, 1.0)
+    from_pool = cover_bounds.least_from(use, value, cost, unit, price, 1.0)
+    for size in range(1, 6):
+        for chosen in combinations_with_replacement(range(5), size):
+            reached = min(1.0, value[list(chosen)].sum())
+            paid = cost[list(chosen)].sum()
+            assert least[int(reached * cover_bounds.PARTS - 1e-6)] <= paid + 1e-9
+            at = int(reached * cover_bounds.POOL_PARTS - 1e-6)
+            for residue in range(3):
+                left = -(residue + use[list(chosen), 0].sum()) % 3
+                assert from_pool[0, at, residue] <= paid + left / 3 * price[0] + 1e-9
+
+
+def test_the_master_mixes_and_chooses() -> None:
+    uses = [np.array([[2, 0], [0, 2]]), np.array([[2, 0], [0, 2]])]
+    mixed = master.mix(uses, np.array([2, 2]))
+    assert mixed.overload == pytest.approx(0.0)
+    assert mixed.price @ np.array([2, 2]) == pytest.approx(1.0)
+    chosen, _ = master.choose(uses, np.array([2, 2]), mixed.price, 5.0)
+    assert chosen is not None
+    assert sorted(chosen) == [0, 1]
+    assert master.choose(uses, np.array([2, 1]), mixed.price, 5.0) == (None, "infeasible")
+    assert master.least_excess(uses, np.array([3, 1]), mixed.price, 5.0) is not None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_small_plans_are_those_of_brute_force(seed: int) -> None:
+    problem = random_problem(seed, dnns=2, stages=2, counts=(2, 1, 2), shares=(1, 2))
+    if seed % 2:
+        problem = with_detours(problem, seed)
+    best = brute_force(problem)
+    if not best:
+        with pytest.raises(InputError):
+            make_plan(problem, method="decomposition")
+        return
+    plan = make_plan(problem, method="decomposition")
+    assert plan.value == pytest.approx(best, rel=1e-6)
+    assert plan.bound >= best * (1 - 1e-9)
+    assert plan.status == "optimal"
+    assert check(problem, plan) == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_larger_plans_agree_with_the_programme(seed: int) -> None:
+    problem = random_problem(seed + 20, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2, 3))
+    plan, other = make_plan(problem), make_plan(problem, method="milp", gap=1e-5, time_limit_s=10)
+    assert plan.method == "decomposition"
+    assert plan.gap <= 1e-4
+    assert plan.value <= other.bound * (1 + 1e-9)
+    assert other.value <= plan.bound * (1 + 1e-9)
+
+
+def test_a_plan_is_no_worse_than_np_and_than_what_it_begins_with() -> None:
+    problem = random_problem(3, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2))
+    np_plan = make_plan(problem, "np")
+    assert np_plan.method == "decomposition"
+    plan = make_plan(problem, gap=0.5)
+    assert plan.value >= np_plan.value * (1 - 1e-9)
+    again = decomposition.size(problem, Limits(time_limit_s=0.01), begin=decomposition.size(problem, Limits(1e-4)))
+    assert again.value(problem) >= plan.value * (1 - 1e-9)
+
+
+def test_progress_is_told_and_an_interrupted_search_keeps_the_best() -> None:
+    problem = random_problem(21, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2, 3))
+    seen: list[tuple[float, float]] = []
+    plan = make_plan(problem, progress=lambda value, bound: seen.append((value, bound)))
+    values, bounds = zip(*seen, strict=True)
+    assert list(values) == sorted(values)
+    assert list(bounds) == sorted(bounds, reverse=True)
+    assert values[-1] == pytest.approx(plan.value, rel=1e-9)
+
+    def interrupt(value: float, bound: float) -> None:
+        if value > 0:
+            raise KeyboardInterrupt
+
+    stopped = make_plan(problem, progress=interrupt)
+    assert 0 < stopped.value <= plan.bound * (1 + 1e-9)
+    assert stopped.bound >= plan.value * (1 - 1e-9)
+
+
+def test_too_few_devices_are_told() -> None:
+    problem = random_problem(3, dnns=4, counts=(1, 1, 1))
+    with pytest.raises(InputError, match="gets no devices"):
+        make_plan(problem)
+
+
+def test_one_more_device_never_hurts() -> None:
+    problem = random_problem(7, dnns=2, stages=2, counts=(3, 2, 2), shares=(1, 2))
+    more = replace(problem, cluster=problem.cluster.with_counts({"g0": 4}))
+    assert make_plan(more).value >= make_plan(problem).value * (1 - 1e-6)
+
+
+def test_searches_without_items_are_empty() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    offer = Offer(
+        none, np.zeros((0, 0), np.int32), none * 1.0, none * 1.0, none, none * 1.0, none, 1.0, 1.0, np.zeros(1),
+        np.zeros((1, 1, 1)),
+    )  # fmt: skip
+    assert searches.cheapest(offer, below=2.0, tolerance=0.0, label_limit=9).bound == 2.0
+    assert searches.all_within(offer, np.array([1]), budget=1.0, most=(9, 9, 9)).complete
