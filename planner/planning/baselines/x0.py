@@ -53,7 +53,7 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
     if served:
         among = replace(
             whole,
-            dnns=tuple(_by_rate(whole.dnns[number]) for number in served),
+            dnns=tuple(replace(_by_rate(whole.dnns[number]), np_throughput_rps=inf) for number in served),
             options=replace(whole.options, objective="max_min_throughput", budget_per_hour=None, min_accuracy=None),
         )
         candidates = [

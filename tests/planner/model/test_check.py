@@ -256,7 +256,7 @@ def test_a_thousand_mutants_are_caught() -> None:
         problem = random_problem(seed, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2))
         plan = make_plan(problem, method="milp")
         assert check(problem, plan) == ()
-        for _ in range(8):
+        for _ in range(10):
             for name, mutant in mutants(plan, rng):
                 true = mutant == plan or (name == "gap_asked" and plan.gap <= mutant.gap_asked)
                 tried += not true

@@ -91,6 +91,8 @@ def test_x0_of_the_relaxation_is_just_above_the_exact_one(seed: int, monkeypatch
     problem = without_x0(random_problem(seed, dnns=3, counts=(20, 30, 25)))
     exact = least_x0(with_x0(problem))
     monkeypatch.setattr("planner.planning.baselines.x0.EXACT_CANDIDATES", 3)
+    assert least_x0(with_x0(problem)) == pytest.approx(exact, rel=2e-6)  # by the decomposition
+    monkeypatch.setattr("planner.planning.baselines.x0.RELAXED_PER_DNN", 0)
     relaxed = least_x0(with_x0(problem))
     assert exact * (1 + 1e-6) < relaxed < exact * 1.02
     # Fractions of devices for everybody: the optimum of the relaxation over NP's candidates.
@@ -103,6 +105,7 @@ def test_x0_of_the_relaxation_takes_the_largest_sum_too(monkeypatch: pytest.Monk
     slow, fast = profile("a", {"A": ((10_000,),)}), profile("b", {"B": ((1000,),)})
     problem = Problem(cluster(A=1, B=3), (Dnn("a", 40_000, (slow,)), Dnn("b", 40_000, (fast,))))
     monkeypatch.setattr("planner.planning.baselines.x0.EXACT_CANDIDATES_OF_TWO", 0)
+    monkeypatch.setattr("planner.planning.baselines.x0.RELAXED_PER_DNN", 0)
     assert [dnn.np_throughput_rps for dnn in with_x0(problem).dnns] == pytest.approx([100.0, 3000.0])
 
 
@@ -118,13 +121,6 @@ def test_large_np_plans_come_from_columns(monkeypatch: pytest.MonkeyPatch) -> No
         assert plan.bound >= exact.value * (1 - 1e-9)
     monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 20)
     assert make_plan(problem, "np").method == "columns"
-
-
-def test_x0_of_many_candidates_is_that_of_the_programme(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = without_x0(random_problem(1, dnns=3, counts=(6, 9, 7)))
-    exact = least_x0(problem)
-    monkeypatch.setattr("planner.planning.baselines.x0.EXACT_CANDIDATES", 3)
-    assert least_x0(problem) == pytest.approx(exact, rel=1e-5)
 
 
 @pytest.mark.slow
