@@ -50,6 +50,7 @@ from simulator.engine.running import Observation
 from simulator.engine.world import FailureRate
 
 app = new_app("Measure the engines at work.")
+ROUGH = World(seed=1, spread=0.2, load_us=1000, failure_rate=FailureRate("slice", 5e6, 5e5))
 COLUMNS = ("work", "requests", "million_rps", "goal_million_rps")
 
 
@@ -105,13 +106,12 @@ def works(requests: int) -> list[Work]:
     ten_us = poisson_us(0.9 * capacity_rps(ten), requests)
     found.append(Work("one pool of ten, batch 1, load 0.9, on replay", requests, partial(simulate, ten, ten_us), 50))
     jitter = World(seed=1, spread=0.2)
-    failing = World(seed=1, spread=0.2, load_us=1000, failure_rate=FailureRate("slice", 5e6, 5e5))
     goals = {1: (3, 2, 2), 4: (12, 4, 4)}
     for batch in (1, 4):
         system = pipelines(batch=batch)
         us = poisson_us(0.85 * capacity_rps(system), requests)
         name = f"reservation, 30 slices x 2, batch {batch}"
-        worlds = {"": None, ", jitter": jitter, ", failures": failing}
+        worlds = {"": None, ", jitter": jitter, ", failures": ROUGH}
         for (what, world), goal in zip(worlds.items(), goals[batch], strict=True):
             run_it = partial(simulate, system, us, engine="events", world=world)
             found.append(Work(name + what, requests, run_it, goal))
@@ -328,17 +328,19 @@ print(np.quantile(records.end_us()[records.finished] - arrivals_us[records.finis
 """
 
 MEMORY = """
-import re, sys
+import ctypes, re, sys
 from pathlib import Path
 sys.path.insert(0, {scripts!r})
-from bench_engines import works
+from bench_engines import capacity_rps, pipelines, poisson_us, ROUGH, simulate
 def megabytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-works(1000)[{number}].simulate()
-work = works(1_000_000)[{number}]
+system = pipelines()
+simulate(system, poisson_us(0.85 * capacity_rps(system), 1000), world=ROUGH)
+arrivals_us = poisson_us(0.85 * capacity_rps(system), 1_000_000)
+ctypes.CDLL(None).malloc_trim(0)
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making arrivals
 before = megabytes("VmRSS")
-held = work.simulate()
+held = simulate(system, arrivals_us, world=ROUGH)
 print(megabytes("VmHWM") - before)
 """
 
@@ -394,8 +396,7 @@ def bench(
     whole_s = min(child_cpu_s(WHOLE) for _ in range(repeats))
     console.print(f"a whole process, a million requests on ten servers, p99: {whole_s:.2f} s of CPU (goal 0.35)")
     if memory:
-        number = next(k for k, work in enumerate(works(1000)) if work.name.endswith("batch 1, failures"))
-        script = MEMORY.format(scripts=str(Path(__file__).parent), number=number)
+        script = MEMORY.format(scripts=str(Path(__file__).parent))
         done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         console.print(f"memory of a million requests in a world: {float(done.stdout):.0f} MB (goal 120)")
     grown = {
