@@ -221,7 +221,7 @@ def test_runs_are_filed_by_what_the_world_is_like(series, system, times_s, tmp_p
 
 
 def test_the_early_stop_holds_in_a_world(series, times_s):
-    rate = FailureRate("slice", 1e6, 2e5)
+    rate = FailureRate("slice", 1e6, 1e6)
     one = series(world=World(spread=0.2, failure_rate=rate, load_us=50_000), world_name="rough")
     options = replace(SHORT, target=0.9)
     every, some = run_series(one, times_s, options), run_series(one, times_s, replace(options, largest_only=True))
