@@ -149,7 +149,8 @@ class Decomposition:
         reached, top, top_price = 0.0, self.bound, self.price
         stride, came_down = 1.0, True
         cost = sum(supply.price(self.price, top, label_limit=LABELS).price for supply in self.supplies)
-        target = top * min(1 - step, 1 / cost) if cost < inf else top / 2
+        # cost is 0 where a DNN's cheapest plans use devices that are not scarce: nothing is said of the target then
+        target = top * (min(1 - step, 1 / cost) if cost > 0 else 1 - step) if cost < inf else top / 2
         while top - reached > 2 * step * top and not self._done and top > self._least:
             settled = self.settle(target)
             self.price = settled.price

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from itertools import combinations_with_replacement
 from math import lcm
+from pathlib import Path
 
 import numpy as np
 import pytest
 from oracles import brute_force, random_problem, with_detours
 
+from planner.files import load_problem
 from planner.model import InputError
 from planner.model.check import check
 from planner.planning import make_plan
@@ -17,6 +19,8 @@ from planner.planning.programme.backends import Limits
 from planner.planning.whole_devices import cover_bounds, decomposition, master, searches
 from planner.planning.whole_devices.offers import Offer
 from planner.planning.whole_devices.supply import Supply
+
+ROOT = Path(__file__).parents[4]
 
 
 def a_supply(seed: int, counts: tuple[int, ...] = (3, 2, 2)) -> Supply:
@@ -198,3 +202,12 @@ def test_searches_without_items_are_empty() -> None:
     )  # fmt: skip
     assert searches.cheapest(offer, below=2.0, tolerance=0.0, label_limit=9).bound == 2.0
     assert searches.all_within(offer, np.array([1]), budget=1.0, most=(9, 9, 9)).complete
+
+
+def test_plans_that_need_nothing_scarce_cost_nothing_and_are_found() -> None:
+    """Whole models on one T4 and twelve Pis: at the relaxation's prices a DNN's cheapest plans cost nothing."""
+    problem = load_problem(ROOT / "plans/edge/problem.toml")
+    by_programme = make_plan(problem, "np", method="milp")
+    found = make_plan(problem, "np")
+    assert found.method == "decomposition"
+    assert found.value == pytest.approx(by_programme.value, rel=1e-6)
