@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
+from matplotlib.figure import Figure
 from study_ipa import LEVELS, STUDIES, Points, Study, options_of, read_points, resumed, study, table
 
 from planner.cli.app import console, new_app, progress, run
@@ -43,6 +44,7 @@ from planner.planning.applications.ipa_profiles import (
     task_sla_s,
 )
 from planner.planning.applications.per_task import plan_per_task
+from simulator.results.style import COLOURS, DASHES, finish, save_figure
 
 app = new_app("Reproduce IPA's published results.")
 
@@ -69,7 +71,8 @@ def everything(data: Data, out: Annotated[Path, typer.Option(help="Folder to wri
     """Run the study of five applications (study_ipa.py), then write what plans are worth; what is done is kept.
 
     weights.csv has cores and accuracies as alpha / beta grows, solving.csv CPU seconds of the programme over tasks and
-    variants, end_to_end.csv what plans task by task and end to end cost on servers of 16 cores.
+    variants, end_to_end.csv what plans task by task and end to end cost on servers of 16 cores, fronts.csv and
+    fronts.png how accurate both are within growing budgets.
     """
     study(data, out)
     points = read_points(data)
@@ -80,6 +83,12 @@ def everything(data: Data, out: Annotated[Path, typer.Option(help="Folder to wri
         for name in STUDIES
     ]
     table(out / "end_to_end.csv", [row for one in compared for row in one["rows"]])
+    fronts = [
+        resumed(out, (name, "front"), lambda name=name: {"rows": front_rows(name, points)})  # type: ignore[misc]
+        for name in STUDIES
+    ]
+    table(out / "fronts.csv", [row for one in fronts for row in one["rows"]])
+    draw_fronts({name: one["rows"] for name, one in zip(STUDIES, fronts, strict=True)}, out / "fronts.png")
 
 
 @app.command()
@@ -162,7 +171,36 @@ def compare_plans(name: str, points: Points) -> list[dict[str, Any]]:
     return rows
 
 
-def problem_of(one: Study, points: Points, rate_rps: float, options: Options) -> Problem:
+def front_rows(name: str, points: Points, rate_rps: float = 50.0, servers: int = 12) -> list[dict[str, Any]]:
+    """Return the most accurate plans, end to end and task by task, for growing numbers of servers."""
+    options = Options("most_accurate", len(STUDIES[name].tasks), slack_fraction=0, batch_building_factor=1)
+    problem = problem_of(STUDIES[name], points, rate_rps, options, servers)
+    rows: list[dict[str, Any]] = []
+    for budget in range(1, servers + 1):
+        limited = replace(problem, options=replace(options, budget_per_hour=16.0 * budget))
+        row: dict[str, Any] = {"application": name, "cores": 16 * budget}
+        for way, make in (("end_to_end", make_plan), ("per_task", plan_per_task)):
+            try:
+                row[way] = round(make(limited).accuracy["application"], 4)
+            except InputError:
+                row[way] = None
+        rows.append(row)
+    return rows
+
+
+def draw_fronts(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw accuracy over cores, an application each, both ways of planning."""
+    figure = Figure(figsize=(13, 3), layout="constrained")
+    for ax, (name, own) in zip(figure.subplots(1, len(rows)), rows.items(), strict=True):
+        for number, (way, label) in enumerate((("end_to_end", "end to end"), ("per_task", "task by task"))):
+            known = [(row["cores"], row[way]) for row in own if row[way] is not None]
+            ax.plot(*zip(*known, strict=True), color=COLOURS[number], ls=DASHES[number], label=label)
+        finish(ax, x="cores of whole servers", y="accuracy (%)" if name == next(iter(rows)) else "", title=name)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    save_figure(figure, path)
+
+
+def problem_of(one: Study, points: Points, rate_rps: float, options: Options, servers: int = 400) -> Problem:
     """Return an application on servers of 16 cores, each replica on a share of one."""
     tasks = []
     for number, task in enumerate(one.tasks):
@@ -182,7 +220,7 @@ def problem_of(one: Study, points: Points, rate_rps: float, options: Options) ->
     application = Application(
         "application", one.sla_s * 1e6, tuple(tasks), rate_rps=rate_rps, np_throughput_rps=rate_rps
     )
-    server = DeviceType("server", 400, "cpu", LEVELS, price_per_hour=16.0)
+    server = DeviceType("server", servers, "cpu", LEVELS, price_per_hour=16.0)
     return Problem(Cluster((server,), Network(10)), (), options, (application,))
 
 

@@ -9,7 +9,7 @@ workloads.json, twitter_counts_per_second.txt.gz, figure_series.json). What is d
     predictors.csv    SMAPE (%) of every predictor on every workload
     runs.csv          a row per run: mean cores and accuracy, requests, dropped, late, latencies, and what was published
     ablation.csv      the same for each predictor on the video application
-    APPLICATION.png   cores and accuracy over time beside the published series
+    APPLICATION.png   cores and accuracy over time beside the published series, and latencies
 
 **What cannot match.** The latency profiles behind the published figures are not public. Speech models are measured
 points; video, translation and summaries have synthetic profiles; question answering has one measured point, brought to
@@ -18,7 +18,8 @@ other cores by the law of the synthetic profiles (time falls with cores^0.7), an
 Published costs of video are (sum of replicas) · (sum of cores), about twice ours. What a replica takes for a batch in
 the simulation is batch / throughput, without the margins that plans keep. The published predictor, an LSTM, is not
 here; a linear forecast, learned from the same 14 days, stands in for it. *robust* is IPA's programme at a rate that a
-forecast says is not exceeded with probability 0.9.
+forecast says is not exceeded with probability 0.9, *steady* the same with a cost of two cores per change of a task's
+variant or batch size in the objective.
 """
 
 import gzip
@@ -26,6 +27,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from time import process_time
@@ -40,7 +42,7 @@ from planner.cli.app import console, new_app, progress, run
 from planner.files import write_text
 from planner.model import InputError
 from planner.planning.applications.accuracy import ranked
-from planner.planning.applications.ipa import Choice, Ipa, Option, Weights, optimise
+from planner.planning.applications.ipa import Choice, Ipa, Option, Weights, evaluate, optimise, optimise_from
 from simulator.adaptation import (
     PREDICTORS,
     Configuration,
@@ -64,7 +66,9 @@ app = new_app("Reproduce IPA's study of five applications.")
 TRAINING_S = 14 * 86_400
 DAMPING = 8  # published workloads are an eighth of the counts
 STEP_S = 10
-SYSTEMS = ("IPA", "FA2-low", "FA2-high", "RIM", "robust")
+SYSTEMS = ("IPA", "FA2-low", "FA2-high", "RIM", "robust", "steady")
+OWN = ("robust", "steady")
+SWITCHING = 2.0  # what a task's change of variant or batch costs, in cores (steady)
 BOUND = 0.9
 LEVELS = (1, 2, 4, 8, 16)  # cores of a replica
 SPEEDUP = 0.7  # of the synthetic profiles: time falls with cores^0.7
@@ -249,19 +253,30 @@ def planner_of(study: Study, points: Points, system: str) -> Callable[[float, Co
     options = options_of(study, points, system)
     fixed = study.rim_replicas if system == "RIM" else None
     names = [list(task) for task in study.tasks]
-    answers: dict[float, Configuration | None] = {}
+    answers: dict[tuple[float, tuple[tuple[int, int], ...]], Configuration | None] = {}
 
     def plan(rate_rps: float, in_use: Configuration) -> Configuration | None:
         rate_rps = ceil(rate_rps * 10 - 1e-9) / 10
-        if rate_rps not in answers:
+        key = rate_rps, tuple((one.variant, one.batch) for one in in_use) if system == "steady" else ()
+        if key not in answers:
+            ipa = Ipa(options, rate_rps, study.sla_s, "sum", study.weights, fixed)
             try:
-                best = optimise(Ipa(options, rate_rps, study.sla_s, "sum", study.weights, fixed))
-                answers[rate_rps] = tuple(map(partial(setting_of, names), range(len(names)), best.choices))
+                if system == "steady":
+                    used = [option_in_use(*entry) for entry in zip(options, names, in_use, strict=True)]
+                    best = optimise_from(ipa, evaluate(ipa, used), SWITCHING * study.weights.cores)
+                else:
+                    best = optimise(ipa)
+                answers[key] = tuple(map(partial(setting_of, names), range(len(names)), best.choices))
             except InputError:
-                answers[rate_rps] = None
-        return answers[rate_rps]
+                answers[key] = None
+        return answers[key]
 
     return plan
+
+
+def option_in_use(options: Sequence[Option], names: Sequence[str], setting: Setting) -> Option:
+    """Return the option that a setting stands for."""
+    return next(one for one in options if (names.index(one.variant), one.batch) == (setting.variant, setting.batch))
 
 
 def setting_of(names: Sequence[Sequence[str]], task: int, choice: Choice) -> Setting:
@@ -289,11 +304,13 @@ def run_once(
     replicas = one.rim_replicas if system == "RIM" else (1,) * len(one.tasks)
     cheapest = tuple(Setting(0, 1, count) for count in replicas)
     first = plan(float(load[0]) * (1 + one.rate_margin), cheapest) or cheapest
-    chosen = f"bound {BOUND:g}" if system == "robust" else predictor
-    margin = 0.0 if system == "robust" else one.rate_margin
+    chosen = f"bound {BOUND:g}" if system in OWN else predictor
+    margin = 0.0 if system in OWN else one.rate_margin
     controller = Controller(service, known[chosen], plan, first, margin=margin)
     records = controller.run(arrivals_of(load))
     found = outcomes_of(service, controller.decisions, records, one.sla_s, len(load))
+    known_settings = [[(s.variant, s.batch) for s in one.configuration] for one in controller.decisions]
+    changes = sum(a != b for old, new in pairwise(known_settings) for a, b in zip(old, new, strict=True))
     p50, p95, p99 = np.quantile(found.latencies_s, [0.5, 0.95, 0.99]).round(3).tolist()
     return {
         "application": name, "workload": workload, "system": system, "predictor": chosen,
@@ -302,7 +319,8 @@ def run_once(
         "served_accuracy": round(found.accuracy, 3),
         "requests": found.requests, "dropped": found.dropped, "late": found.late,
         "attainment": round(found.attainment, 5), "p50_s": p50, "p95_s": p95, "p99_s": p99,
-        "infeasible": found.infeasible, "cpu_s": round(process_time() - begin_s, 2),
+        "changes": changes, "infeasible": found.infeasible, "cpu_s": round(process_time() - begin_s, 2),
+        "series_latency": np.quantile(found.latencies_s, np.linspace(0, 1, 201)).round(4).tolist(),
         "series_cores": found.cores[::STEP_S].tolist(), "series_accuracy": found.planned_accuracy[::STEP_S].tolist(),
     }  # fmt: skip
 
@@ -317,18 +335,23 @@ def beside(row: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, An
 def draw(
     name: str, rows: Mapping[tuple[str, ...], Mapping[str, Any]], published: Mapping[str, Any], path: Path
 ) -> None:
-    """Draw cores and accuracy over time, a column per workload, published series thin beside ours."""
+    """Draw cores and accuracy over time and latencies, a column per workload, published series thin beside ours."""
     loads = list(dict.fromkeys(job[1] for job in rows))
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    axes = figure.subplots(2, len(loads), sharex=True, squeeze=False)
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    axes = figure.subplots(3, len(loads), squeeze=False)
     for (_, load, system, _), row in rows.items():
-        column, colour = loads.index(load), COLOURS[SYSTEMS.index(system) + (system == "robust")]
+        column, colour = loads.index(load), COLOURS[SYSTEMS.index(system) + (system in OWN)]
         series = published[f"metaseries-18-{name}"][load].get(system, {"cost": [], "acc": []})
-        for ax, ours, theirs in zip(axes[:, column], ("series_cores", "series_accuracy"), ("cost", "acc"), strict=True):
+        for ax, ours, theirs in zip(
+            axes[:2, column], ("series_cores", "series_accuracy"), ("cost", "acc"), strict=True
+        ):
             times_s = np.arange(len(row[ours])) * STEP_S
             ax.plot(times_s, row[ours], color=colour, lw=1.4, label=system, drawstyle="steps-post")
             ax.plot(np.arange(len(series[theirs])) * STEP_S, series[theirs], color=colour, lw=0.7, ls=":")
+        served = np.linspace(0, 1 - row["dropped"] / row["requests"], 201)
+        axes[2, column].plot(row["series_latency"], served, color=colour, lw=1.4)
     for number, load in enumerate(loads):
+        finish(axes[2, number], x="latency (s)", y="share of requests served" if number == 0 else "")
         finish(axes[0, number], y="cores" if number == 0 else "", title=f"{name}, {load.replace('_', ' ')}")
         finish(axes[1, number], x="time (s)", y="accuracy (%)" if number == 0 else "")
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -5,7 +5,7 @@ being the input of the task that follows. So an application is a DNN whose varia
 simulates and executes DNNs serves applications; a stage may span a seam.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from itertools import product
 from math import prod
@@ -101,15 +101,19 @@ def check_accuracy(where: str, accuracy: Mapping[str, float], variants: list[str
         raise InputError(f"{where}: accuracy: missing for {missing}; state it for all variants or for none (percent)")
 
 
-def combined_accuracy(percents: list[float], rule: AccuracyRule) -> float:
-    """Return the accuracy (percent) of an application whose tasks have these; a sum may exceed 100.
+def combined_accuracy(accuracies: Sequence[float], rule: AccuracyRule, whole: float = 100.0) -> float:
+    """Return the accuracy of an application whose tasks have these (IPA, JSys 2024, section 4.2); a sum may exceed all.
+
+    ``whole`` is what counts as right always: 100 for percent, 1 for fractions and ranks.
 
     >>> round(combined_accuracy([50.0, 80.0], "multiply"), 6), combined_accuracy([50.0, 80.0], "average")
     (40.0, 65.0)
+    >>> combined_accuracy([0.5, 0.8], "multiply", whole=1.0)
+    0.4
     """
     if rule == "multiply":
-        return 100 * prod(percent / 100 for percent in percents)
-    return sum(percents) / (len(percents) if rule == "average" else 1)
+        return whole * prod(accuracy / whole for accuracy in accuracies)
+    return sum(accuracies) / (len(accuracies) if rule == "average" else 1)
 
 
 def virtual_models(application: Application) -> tuple[tuple[Profile, ...], dict[str, float]]:

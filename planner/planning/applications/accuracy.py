@@ -1,28 +1,8 @@
-"""How the accuracies of an application's tasks combine into one (IPA, JSys 2024, section 4.2).
+"""Accuracies as ranks, which makes tasks of unlike scales comparable (IPA, JSys 2024, section 4.2)."""
 
-*sum* and *average* are linear in the choices; *multiply* is the share of requests that every task gets right where
-errors are independent. Accuracies may be replaced by their ranks, which makes tasks of unlike scales comparable.
-"""
-
-from collections.abc import Mapping, Sequence
-from math import prod
-from typing import Literal, get_args
+from collections.abc import Mapping
 
 from planner.model import InputError
-
-Rule = Literal["sum", "average", "multiply"]
-RULES: tuple[Rule, ...] = get_args(Rule)
-
-
-def combine(accuracies: Sequence[float], rule: Rule) -> float:
-    """Return the accuracy of an application whose tasks have these.
-
-    >>> combine([0.5, 0.8], "multiply"), combine([0.5, 0.8], "sum")
-    (0.4, 1.3)
-    """
-    if rule == "multiply":
-        return prod(accuracies)
-    return sum(accuracies) / (len(accuracies) if rule == "average" else 1)
 
 
 def ranked(accuracies: Mapping[str, float], floor: float = 0.0) -> dict[str, float]:

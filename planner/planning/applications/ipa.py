@@ -37,12 +37,12 @@ counts batch building wrong (it sums the binaries, so that the SLA is looser by 
 `as_coded` solves that programme, for comparison.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
 from planner.model import InputError
-from planner.planning.applications.accuracy import RULES, Rule, combine
+from planner.model.applications import ACCURACY_RULES, AccuracyRule, combined_accuracy
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
@@ -79,7 +79,7 @@ class Ipa:
     options: tuple[tuple[Option, ...], ...]
     rate_rps: float
     sla_s: float
-    rule: Rule
+    rule: AccuracyRule
     weights: Weights
     replicas: tuple[int, ...] | None = None
     most_replicas: int = MOST_REPLICAS
@@ -87,8 +87,8 @@ class Ipa:
 
     def __post_init__(self) -> None:
         """Refuse rules that there are not, negative rates, and accuracies that no product can be made of."""
-        if self.rule not in RULES:
-            raise InputError(f"unknown rule of accuracy {self.rule!r}; expected one of {list(RULES)}")
+        if self.rule not in ACCURACY_RULES:
+            raise InputError(f"unknown rule of accuracy {self.rule!r}; expected one of {list(ACCURACY_RULES)}")
         if not self.rate_rps >= 0:
             raise InputError(f"rate: expected at least 0 requests/s, got {self.rate_rps}")
         if self.replicas is not None and len(self.replicas) != len(self.options):
@@ -188,10 +188,13 @@ class Formulation:
         return [(option, column) for (number, option), column in self.chosen.items() if number == task]
 
 
-def build(ipa: Ipa) -> Formulation:
-    """Return the programme; raises InputError where a task has no option that keeps up with the rate."""
+def build(ipa: Ipa, keep: Collection[tuple[int, Option]] = ()) -> Formulation:
+    """Return the programme; raises InputError where a task has no option that keeps up with the rate.
+
+    ``keep`` are options (with their task) that stay in it although others are better, if they keep up.
+    """
     formulation = Formulation(ipa)
-    _add_choices(formulation)
+    _add_choices(formulation, keep)
     _add_latency_row(formulation)
     if ipa.rule == "multiply":
         _add_product(formulation)
@@ -201,10 +204,13 @@ def build(ipa: Ipa) -> Formulation:
     return formulation
 
 
-def _add_choices(formulation: Formulation) -> None:
+def _add_choices(formulation: Formulation, keep: Collection[tuple[int, Option]]) -> None:
     ipa, model = formulation.ipa, formulation.model
-    for task in range(len(ipa.options)):
-        for option in ipa.useful(task):
+    for task, options in enumerate(ipa.options):
+        useful = set(ipa.useful(task))
+        for option in options:
+            if option not in useful and ((task, option) not in keep or ipa.needed(task, option) is None):
+                continue
             name = f"choose[{task}/{option.variant},{option.batch}]"
             formulation.chosen[task, option] = model.add_column(name, upper=1, integer=True)
         columns = [column for _, column in formulation.of(task)]
@@ -273,7 +279,7 @@ def extract(formulation: Formulation, solution: Solution) -> Configuration:
 def evaluate(ipa: Ipa, options: Sequence[Option]) -> Configuration:
     """Return what one option per task amounts to; each must keep up with the rate."""
     choices = tuple(Choice(option, ipa.needed(task, option) or 0) for task, option in enumerate(options))
-    accuracy = combine([option.accuracy for option in options], ipa.rule)
+    accuracy = combined_accuracy([option.accuracy for option in options], ipa.rule, whole=1.0)
     cores, batches = sum(choice.cores for choice in choices), sum(option.batch for option in options)
     objective = ipa.weights.accuracy * accuracy - ipa.weights.cores * cores - ipa.weights.batch * batches
     return Configuration(
@@ -335,15 +341,51 @@ def least_change(ipa: Ipa, current: Configuration, backend: str = "highs") -> Co
     formulation = build(ipa)
     slack = SAME * max(1.0, abs(best.objective))
     formulation.model.add_row("objective", formulation.model.objective_terms, lower=best.objective - slack)
+    formulation.model.set_objective([(column, 1.0) for column in _unchanged(formulation, current)], maximise=True)
+    solution, _ = solve(formulation.model, backend, Limits(gap=0.0))
+    return extract(formulation, solution) if solution.found else best
+
+
+def optimise_from(ipa: Ipa, current: Configuration, switching: float, backend: str = "highs") -> Configuration:
+    """Return the configuration of the largest objective less ``switching`` per task that changes variant or batch size.
+
+    The objective in what is returned is without that cost.
+
+    Examples
+    --------
+    The better variant is worth 4 - 1 = 3 more; a change may cost 2, not 4:
+
+    >>> small, large = Option("small", 0.5, 1, 1, 0.1, 10.0), Option("large", 0.9, 2, 1, 0.1, 10.0)
+    >>> ipa = Ipa(((small, large),), 10.0, 1.0, "sum", Weights(10.0, 1.0))
+    >>> [optimise_from(ipa, evaluate(ipa, [small]), cost).choices[0].option.variant for cost in (2.0, 4.0)]
+    ['large', 'small']
+    """
     used = [(choice.option.variant, choice.option.batch) for choice in current.choices]
-    kept = [
-        (column, 1.0)
+    keep = {
+        (task, option)
+        for task, options in enumerate(ipa.options)
+        for option in options
+        if task < len(used) and (option.variant, option.batch) == used[task]
+    }
+    formulation = build(ipa, keep)
+    terms = dict(formulation.model.objective_terms)
+    for column in _unchanged(formulation, current):
+        terms[column] = terms.get(column, 0.0) + switching
+    formulation.model.set_objective(terms.items(), maximise=True)
+    solution, _ = solve(formulation.model, backend, Limits(gap=0.0))
+    if not solution.found:
+        raise _unreachable(formulation)
+    return extract(formulation, solution)
+
+
+def _unchanged(formulation: Formulation, current: Configuration) -> list[int]:
+    """Return the columns of the variants and batch sizes in use."""
+    used = [(choice.option.variant, choice.option.batch) for choice in current.choices]
+    return [
+        column
         for (task, option), column in formulation.chosen.items()
         if task < len(used) and (option.variant, option.batch) == used[task]
     ]
-    formulation.model.set_objective(kept, maximise=True)
-    solution, _ = solve(formulation.model, backend, Limits(gap=0.0))
-    return extract(formulation, solution) if solution.found else best
 
 
 def _unreachable(formulation: Formulation) -> InputError:

@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.applications.accuracy import combine, ranked
-from planner.planning.applications.ipa import Ipa, Option, Weights, build, evaluate, least_change, optima, optimise
+from planner.model.applications import combined_accuracy
+from planner.planning.applications.accuracy import ranked
+from planner.planning.applications.ipa import (
+    Ipa,
+    Option,
+    Weights,
+    build,
+    evaluate,
+    least_change,
+    optima,
+    optimise,
+    optimise_from,
+)
 from planner.planning.applications.ipa_profiles import Point, TaskProfile, base_cores, fitted, task_sla_s
 
 
@@ -31,7 +42,7 @@ def random_ipa(seed: int, tasks: int, variants: int, rule: str) -> Ipa:
     return Ipa(tuple(options), rate_rps, sla_s, rule, weights)  # type: ignore[arg-type]
 
 
-def enumerated(ipa: Ipa) -> float | None:
+def enumerated(ipa: Ipa, in_use: tuple[Option, ...] = (), switching: float = 0.0) -> float | None:
     """Word for word the paper's programme, without any of the planner's code but the rule of accuracies."""
     best = None
     for chosen in product(*ipa.options):
@@ -39,9 +50,10 @@ def enumerated(ipa: Ipa) -> float | None:
         replicas = [ceil(ipa.rate_rps / option.throughput_rps) for option in chosen]
         if latency_s > ipa.sla_s or max(replicas) > 100:
             continue
-        value = ipa.weights.accuracy * combine([option.accuracy for option in chosen], ipa.rule)
+        value = ipa.weights.accuracy * combined_accuracy([option.accuracy for option in chosen], ipa.rule, whole=1.0)
         value -= ipa.weights.cores * sum(n * option.cores for n, option in zip(replicas, chosen, strict=True))
         value -= ipa.weights.batch * sum(option.batch for option in chosen)
+        value -= switching * sum(option is not used for option, used in zip(chosen, in_use, strict=False))
         best = value if best is None else max(best, value)
     return best
 
@@ -90,6 +102,24 @@ def test_every_optimum_and_least_change() -> None:
     current = evaluate(ipa, [twins[1], twins[0]])
     assert least_change(ipa, current).changes(current) == 0
     assert least_change(ipa, evaluate(ipa, [worse, twins[1]])).choices[1].option.variant == "b"
+
+
+@pytest.mark.parametrize("rule", ["sum", "multiply"])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_change_is_made_where_it_is_worth_its_cost(seed: int, rule: str) -> None:
+    """Against enumeration from random configurations in use, at costs from nothing to more than anything gains."""
+    ipa = random_ipa(seed, tasks=2, variants=3, rule=rule)
+    rng = np.random.default_rng(seed)
+    in_use = tuple(options[rng.integers(len(options))] for options in ipa.options)
+    for switching in (0.0, 0.5, 5.0, 500.0):
+        expected = enumerated(ipa, in_use, switching)
+        if expected is None:
+            with pytest.raises(InputError):
+                optimise_from(ipa, evaluate(ipa, in_use), switching)
+            continue
+        found = optimise_from(ipa, evaluate(ipa, in_use), switching)
+        changed = sum(choice.option is not used for choice, used in zip(found.choices, in_use, strict=True))
+        assert found.objective - switching * changed == pytest.approx(expected, abs=1e-8)
 
 
 def test_fixed_replicas_leave_out_what_cannot_keep_up() -> None:
