@@ -19,6 +19,12 @@ RANDOM_OPERATORS = {
     "Multinomial",
     "Bernoulli",
 }
+# What onnxruntime takes from and gives to Python without a conversion: only that travels between stages.
+TRAVELLING = {
+    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL,
+    ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
+    ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
+}  # fmt: skip
 
 
 def tidy(model: ir.Model) -> ir.Model:

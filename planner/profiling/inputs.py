@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import Constant, InputError, ModelSettings
-from planner.profiling.graphs import axis_label, batch_dimension, request_inputs, tidy
+from planner.profiling.graphs import TRAVELLING, axis_label, batch_dimension, request_inputs, tidy
 
 _READINGS = 8  # of inputs whose batch may lie along several axes, at most
 
@@ -39,11 +39,11 @@ def with_settings(model: ir.Model, settings: ModelSettings) -> ir.Model:
         if name in settings.constants:
             _put_in(copy, value, settings.constants[name])
             continue
-        if not isinstance(value.type, ir.TensorType) or value.dtype == ir.DataType.STRING:
-            kind = "strings" if value.dtype == ir.DataType.STRING else str(value.type)
+        if not isinstance(value.type, ir.TensorType) or value.dtype not in TRAVELLING:
+            kind = value.dtype.name.lower() if isinstance(value.type, ir.TensorType) else str(value.type)
             raise InputError(
-                f"input {name!r} is of {kind}: only numbers travel between stages; export the model from behind the "
-                "layers that read it"
+                f"input {name!r} is of {kind}: only numbers of the types that NumPy has travel between "
+                "stages; export the model from behind the layers that read it, or with another type"
             )
         if value.shape is not None:
             labels = [axis_label(value, axis) for axis in range(len(value.shape))]

@@ -14,19 +14,12 @@ import onnx
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.graphs import axis_label, batch_dimension, input_shape, one_line, where
+from planner.profiling.graphs import TRAVELLING, axis_label, batch_dimension, input_shape, one_line, where
 from planner.profiling.probing import Probe, probe_shapes
 
 _INFERRED = (2, 3)
 _PROBED = (2, 3, 5)
 _SMALL = 1024  # elements; constants up to this size may hold shapes and are shown to the inference
-
-# What onnxruntime takes from and gives to Python without a conversion: only that travels between stages.
-_TRAVELS = {
-    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL,
-    ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
-    ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
-}  # fmt: skip
 
 _UNSIZED = {ir.DataType.UNDEFINED, ir.DataType.STRING}
 
@@ -137,8 +130,8 @@ def _tensor(name: str, probes: Sequence[Probe]) -> Tensor:
     opaque = next((probe.opaque[name] for probe in probes if name in probe.opaque), "")
     if opaque or len({len(shape) for shape in shapes}) > 1:
         reason = f"it {opaque or 'changes its number of dimensions with the batch'}"
-        return Tensor(name, dtype, first, None, reason, varies=bool(opaque) and dtype in _TRAVELS)
-    obstacle = "" if dtype in _TRAVELS else f"it holds {dtype.name.lower()}, which does not travel between stages"
+        return Tensor(name, dtype, first, None, reason, varies=bool(opaque) and dtype in TRAVELLING)
+    obstacle = "" if dtype in TRAVELLING else f"it holds {dtype.name.lower()}, which does not travel between stages"
     moved = [axis for axis in range(len(first)) if len({shape[axis] for shape in shapes}) > 1]
     if not moved:
         return Tensor(name, dtype, first, None, obstacle)

@@ -231,7 +231,12 @@ BAD = {
         "(string[N,1] x) => (int64[N,1] y)"
         ' { y = ai.onnx.ml.LabelEncoder<keys_strings=["a","b"], values_int64s=[0,1]>(x) }',
         ModelSettings(),
-        "input 'x' is of strings",
+        "input 'x' is of string: ",
+    ),
+    "numbers that NumPy has not": (
+        "(bfloat16[N,4] x) => (float[N,4] y) { y = Cast<to=1>(x) }",
+        ModelSettings(),
+        "input 'x' is of bfloat16: .*export the model",
     ),
     # no function of the input: drawn, or dropped at random where optimisations do not take it out
     "random numbers": (
