@@ -40,7 +40,7 @@ def with_settings(model: ir.Model, settings: ModelSettings) -> ir.Model:
             _put_in(copy, value, settings.constants[name])
             continue
         if not isinstance(value.type, ir.TensorType) or value.dtype not in TRAVELLING:
-            kind = value.dtype.name.lower() if isinstance(value.type, ir.TensorType) else str(value.type)
+            kind = value.type.dtype.name.lower() if isinstance(value.type, ir.TensorType) else str(value.type)
             raise InputError(
                 f"input {name!r} is of {kind}: only numbers of the types that NumPy has travel between "
                 "stages; export the model from behind the layers that read it, or with another type"
