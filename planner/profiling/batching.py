@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError, ModelSettings
-from planner.profiling.graphs import BATCH, checked_copy, request_inputs, varying_values
+from planner.profiling.graphs import BATCH, checked_copy, free_prefix, request_inputs, result_name, varying_values
 from planner.profiling.inputs import Axes, as_single, batch_readings, name_batch
 from planner.profiling.opening import open_nodes
 from planner.profiling.runtime import open_session, random_feeds, run_model
@@ -98,7 +98,7 @@ def _open_target(model: ir.Model, node: ir.Node) -> None:
     if sizes.size == 0 or sizes[0] <= 0:
         return
     sizes[0] = 0 if -1 in sizes else -1
-    name = f"{node.outputs[0].name}.target"
+    name = free_prefix(model, f"{result_name(node)}.target")
     opened = ir.Value(name=name, const_value=ir.tensor(sizes, name=name))
     model.graph.register_initializer(opened)
     if model.ir_version < 4:

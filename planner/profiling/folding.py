@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from planner.profiling.graphs import varying_values
+from planner.profiling.graphs import result_name, varying_values
 from planner.profiling.runtime import open_session, random_feeds
 from planner.profiling.tracing import sized_values
 
@@ -108,7 +108,7 @@ def _inline_branch(model: ir.Model, node: ir.Node, known: Mapping[str, np.ndarra
             if value_made.name:
                 value_made.name = _unique(str(value_made.name), taken)
         if inner.name:
-            inner.name = f"{node.name or node.outputs[0].name}/{inner.name}"
+            inner.name = f"{node.name or result_name(node)}/{inner.name}"
     outer.insert_before(node, nodes)
     for output, result in zip(node.outputs, results, strict=True):
         given = result

@@ -4,6 +4,7 @@ A request's dimension of the batch is a symbolic one, named "batch", or "batch*5
 """
 
 from collections.abc import Iterator
+from itertools import chain, count
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
@@ -126,4 +127,22 @@ def one_line(error: BaseException) -> str:
 
 def where(node: ir.Node | None) -> str:
     """Return a node's name and operator for messages."""
-    return "the model" if node is None else f"node {node.name or node.outputs[0].name!r} ({node.op_type})"
+    return "the model" if node is None else f"node {node.name or result_name(node)!r} ({node.op_type})"
+
+
+def result_name(node: ir.Node) -> str:
+    """Return the name of a node's first output that has one: no other node makes it.
+
+    >>> node = ir.Node("", "LSTM", [], outputs=[ir.Value(name=""), ir.Value(name="last")])
+    >>> result_name(node)
+    'last'
+    """
+    return next((str(value.name) for value in node.outputs if value.name), "")
+
+
+def free_prefix(model: ir.Model, prefix: str) -> str:
+    """Return the prefix, or it and a number, so that no tensor of the model has a name that begins with it."""
+    names = {str(value.name) for graph in model.graphs() for value in (*graph.inputs, *graph.initializers.values())}
+    names |= {str(value.name) for node in model.graph.all_nodes() for value in node.outputs}
+    candidates = chain([prefix], (f"{prefix}.{number}" for number in count(1)))
+    return next(found for found in candidates if not any(name.startswith(found) for name in names))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from planner.profiling.graphs import subgraphs
+from planner.profiling.graphs import result_name, subgraphs
 from planner.profiling.shapes import Tensor
 
 DATA_FIRST = {"Flatten", "Identity", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}  # the rest say how
@@ -26,13 +26,13 @@ def stored_bytes(node: ir.Node, varying: set[ir.Value], tensors: Mapping[str, Te
     for graph in subgraphs(node):
         for name, value in graph.initializers.items():
             if value.const_value is not None:
-                found[f"{node.outputs[0].name}/{graph.name}/{name}"] = _size_bytes(value.const_value)
+                found[f"{result_name(node)}/{graph.name}/{name}"] = _size_bytes(value.const_value)
         for inner in graph:
             inside = stored_bytes(inner, varying | _made_inside(graph), tensors)
             captured = {name: size for name, size in inside.items() if name not in graph.initializers}
             found |= captured
             if inner.op_type == "Constant":
-                found[f"{node.outputs[0].name}/{graph.name}/{inner.outputs[0].name}"] = _constant_bytes(inner)
+                found[f"{result_name(node)}/{graph.name}/{inner.outputs[0].name}"] = _constant_bytes(inner)
     return found
 
 

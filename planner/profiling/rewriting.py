@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from planner.profiling.graphs import free_prefix, result_name
 from planner.profiling.tracing import Fold, Traced
 
 _ENDLESS = np.iinfo(np.int64).max
@@ -189,7 +190,7 @@ def _constant(model: ir.Model, name: str, numbers: np.ndarray) -> ir.Value:
 
 def _set_input(position: int, numbers: np.ndarray, what: str) -> Callable[[ir.Model, ir.Node], None]:
     def apply(model: ir.Model, node: ir.Node) -> None:
-        node.replace_input_with(position, _constant(model, f"{node.outputs[0].name}.{what}", numbers))
+        node.replace_input_with(position, _constant(model, free_prefix(model, f"{result_name(node)}.{what}"), numbers))
 
     return apply
 
@@ -197,7 +198,7 @@ def _set_input(position: int, numbers: np.ndarray, what: str) -> Callable[[ir.Mo
 def _become_reshape(sizes: np.ndarray) -> Callable[[ir.Model, ir.Node], None]:
     def apply(model: ir.Model, node: ir.Node) -> None:
         old = node.outputs[0]
-        target = _constant(model, f"{old.name}.target", sizes)
+        target = _constant(model, free_prefix(model, f"{old.name}.target"), sizes)
         made = ir.Value(name=old.name, type=old.type)
         _replace(model, node, [ir.Node("", "Reshape", [node.inputs[0], target], outputs=[made], name=node.name)], made)
 
@@ -251,7 +252,7 @@ def _grow_input(
     position: int, source: str, source_axis: int, rows: int, axis: int, made: tuple[int, ...]
 ) -> Callable[[ir.Model, ir.Node], None]:
     def apply(model: ir.Model, node: ir.Node) -> None:
-        prefix = f"{node.outputs[0].name}.open"
+        prefix = free_prefix(model, f"{result_name(node)}.open")
         node.replace_input_with(position, _scaled(model, node, source, source_axis, rows, made, axis, prefix))
 
     return apply
@@ -261,7 +262,7 @@ def _repeat_inputs(
     ranks: Mapping[int, int], axis: int, source: str, source_axis: int, rows: int
 ) -> Callable[[ir.Model, ir.Node], None]:
     def apply(model: ir.Model, node: ir.Node) -> None:
-        prefix = f"{node.outputs[0].name}.open"
+        prefix = free_prefix(model, f"{result_name(node)}.open")
         for position, rank in ranks.items():
             value = node.inputs[position]
             assert value is not None

@@ -217,6 +217,11 @@ FREED = {
         "g (float[1,4] x, float unread) => (float[1,2,2] y) <int64[3] t={1,2,2}> { h = Relu(x) y = Reshape(h, t) }",
         {},
     ),
+    "recurrent layers of whose outputs the first has no name": (
+        "g (float[5,1,4] x) => (float[2,1,3] y) <float[1,1,3] h0={1,2,3}, float[1,1,3] h1={3,2,1}> {"
+        " ,a = GRU<hidden_size=3>(x, W, R, , , h0) ,b = GRU<hidden_size=3>(x, V, R, , , h1) y = Concat<axis=0>(a, b) }",
+        {"W": (1, 9, 4), "V": (1, 9, 4), "R": (1, 9, 3)},
+    ),
 }  # fmt: skip
 
 
@@ -227,6 +232,18 @@ def test_a_freed_model_answers_each_request_as_its_file_does(case):
     prepared = prepare_model(model, case)
     assert not prepared.single, prepared.reason
     assert prepared.freed
+    assert_same_answers(model, prepared.graph.model)
+
+
+@pytest.mark.parametrize("taken", ["r.target", "r.open"])
+def test_what_is_added_has_names_that_are_free(taken):
+    model = model_of(
+        "g (float[1,4,4] x) => (float[1,16] y) <int64[2] s={1,16}> { r = Reshape(x, s) y = Mul(r, w) }", w=(16,)
+    )
+    model.graph.initializers["w"].name = taken
+    prepared = prepare_model(model, "m")
+    assert prepared.freed
+    assert taken in prepared.graph.model.graph.initializers
     assert_same_answers(model, prepared.graph.model)
 
 
