@@ -2,7 +2,7 @@
 
 1. The zoo is measured and estimated (`profile_zoo.py`) and put into profiles/zoo.
 2. The coefficients of the catalogue's x86 core are fitted to it (`calibrate_roofline.py`).
-3. The plans of plans/edge are made again.
+3. The plans of plans/ are made again.
 4. The profiles are held against new measurements (`check_profiles.py`): the figures that the documents state.
 
 What is finished is kept in OUT, so that an interrupted run goes on there; all that was printed is in OUT/remade.txt.
@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
-EDGE = ROOT / "plans" / "edge"
+EXAMPLES = (("edge", "np"), ("edge", "pipelines"), ("photos", "pipelines"))
 
 
 def main() -> None:
@@ -41,9 +41,10 @@ def main() -> None:
         step(log, "scripts/calibrate_roofline.py", "--profiles", *profiles, "--measured", arguments.core,
              "--processor", arguments.processor, "--out", out / "roofline.csv",
              "--write", ROOT / "planner" / "profiling" / "catalogue.toml")  # fmt: skip
-        for scheduler in ("np", "pipelines"):
-            step(log, "-m", "planner", "plan", EDGE / "problem.toml", "--scheduler", scheduler,
-                 "--out", EDGE / f"{scheduler}.json")  # fmt: skip
+        for folder, scheduler in EXAMPLES:
+            example = ROOT / "plans" / folder
+            step(log, "-m", "planner", "plan", example / "problem.toml", "--scheduler", scheduler,
+                 "--out", example / f"{scheduler}.json")  # fmt: skip
         if not arguments.no_check:
             step(log, "scripts/check_profiles.py", *profiles, "--device", arguments.core, "--clock", "cpu",
                  "--rounds", 2, "--out", out / "checked.csv", may_fail=True)  # fmt: skip

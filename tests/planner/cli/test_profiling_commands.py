@@ -98,7 +98,7 @@ def test_an_interrupted_profile_goes_on_where_it_stopped(planner, model, tmp_pat
 def test_segments_and_models_beside_stand_in_the_profile(planner, model, tmp_path):
     out = tmp_path / "small.json"
     output = planner("profile", model, "--device", "here", "--segment", "1 core", "--out", out, *BRIEFLY)
-    assert "│ here   │ 1 core │" in output
+    assert " here    1 core " in output
     half = ("profile", model, "--device", "here", "--shares", "2", "--out", out, *BRIEFLY)
     planner(*half)
     planner(*half, "--beside", model)
