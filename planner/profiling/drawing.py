@@ -17,6 +17,7 @@ _PASSED_ON = {
     "Cast", "Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split",
     "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
+_GROWING = {"Ceil", "Clip", "Exp", "Floor", "Relu", "Round", "Sigmoid", "Sqrt", "Tanh"}
 _WORDS = ("a", "b", "the", "cat")
 _VOCABULARIES = ("keys_strings", "cats_strings", "pool_strings")
 
@@ -45,15 +46,21 @@ class Domain:
 
 @dataclass(frozen=True)
 class _Image:
-    """What became of an input x on the way: factor · x + a constant between ``least`` and ``most``."""
+    """What became of an input x on the way: factor · x + a constant between ``least`` and ``most``.
+
+    Where not ``exact`` all that is known is that it grows with x.
+    """
 
     value: ir.Value
     factor: int = 1
     least: int = 0
     most: int = 0
+    exact: bool = True
 
     def before(self, domain: Domain) -> Domain:
         """Return what x may be so that its image is in a domain."""
+        if not self.exact:
+            return Domain(ordered=domain.ordered)
         low = -inf if domain.low == -inf else ceil((domain.low - self.least) / self.factor)
         high = inf if domain.high == inf else floor((domain.high - self.most) / self.factor)
         return Domain(low, high, domain.texts, domain.ordered)
@@ -107,13 +114,19 @@ def _domain(value: ir.Value) -> Domain:
 
 
 def _images(node: ir.Node, position: int, image: _Image) -> Iterator[_Image]:
-    """Yield what becomes of a value in a node that passes it on, or adds or multiplies a constant."""
+    """Yield what becomes of a value in a node that passes it on, adds or multiplies a constant, or keeps its order."""
     if node.op_type in _PASSED_ON and _allowed(node, position) == Domain():
         for output in node.outputs:
-            yield _Image(output, image.factor, image.least, image.most)
-    elif node.op_type in ("Add", "Sub", "Mul") and len(node.inputs) == 2:
+            yield _Image(output, image.factor, image.least, image.most, image.exact)
+    elif node.op_type in _GROWING and position == 0:
+        yield _Image(node.outputs[0], exact=False)
+    elif node.op_type in ("Add", "Sub", "Mul", "Div") and len(node.inputs) == 2:
         constant = _constant(node.inputs[1 - position])
-        if constant is None or constant.size == 0 or constant.dtype.kind not in "iu":
+        if constant is None or constant.size == 0:
+            return
+        if constant.dtype.kind not in "iu" or node.op_type == "Div" or not image.exact:
+            if _grows(node.op_type, position, constant):
+                yield _Image(node.outputs[0], exact=False)
             return
         least, most = int(constant.min()), int(constant.max())
         if node.op_type == "Add":
@@ -122,6 +135,13 @@ def _images(node: ir.Node, position: int, image: _Image) -> Iterator[_Image]:
             yield _Image(node.outputs[0], image.factor, image.least - most, image.most - least)
         elif node.op_type == "Mul" and least == most > 0:
             yield _Image(node.outputs[0], image.factor * least, image.least * least, image.most * least)
+
+
+def _grows(operator: str, position: int, constant: np.ndarray) -> bool:
+    """Tell whether a sum, difference, product or quotient of a value and a constant grows with the value."""
+    if operator in ("Sub", "Div") and position == 1:
+        return False
+    return operator in ("Add", "Sub") or bool((constant > 0).all())
 
 
 def _allowed(node: ir.Node, position: int) -> Domain:

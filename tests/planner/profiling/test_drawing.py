@@ -79,15 +79,32 @@ def test_integers_that_reach_no_index_are_zero_and_one() -> None:
     assert set(np.unique(random_feeds(model, 9, np.random.default_rng(0))["mask"])) == {0, 1}
 
 
-def test_boxes_are_not_inside_out() -> None:
+@pytest.mark.parametrize(
+    "before",
+    [
+        "b = Identity(boxes)",
+        "b = Mul(boxes, half)",
+        "a = Div(boxes, half) b = Sub(a, half)",
+        "a = Add(half, boxes) b = Clip(a)",
+    ],
+)
+def test_boxes_are_not_inside_out(before: str) -> None:
     model = ir.from_onnx_text(
-        HEAD + "(float[n, 3, 8, 8] x, float[n, 4] boxes, int64[n] of) => (float[n, 3, 2, 2] y)"
-        " { y = RoiAlign<output_height = 2, output_width = 2>(x, boxes, of) }"
+        HEAD + "(float[n, 3, 8, 8] x, float[n, 4] boxes, int64[n] of) => (float[n, 3, 2, 2] y) <float half = {0.5}>"
+        f" {{ {before} y = RoiAlign<output_height = 2, output_width = 2>(x, b, of) }}"
     )
     feeds = random_feeds(model, 200, np.random.default_rng(0))
     assert (feeds["boxes"][:, :2] <= feeds["boxes"][:, 2:]).all()
     assert set(feeds["of"]) == {0}
     run_model(open_session(model), feeds)  # onnxruntime's counters overflow on boxes of negative size
+
+
+def test_a_value_that_falls_with_an_input_says_nothing_of_its_order() -> None:
+    model = ir.from_onnx_text(
+        HEAD + "(float[n, 3, 8, 8] x, float[n, 4] boxes, int64[n] of) => (float[n, 3, 2, 2] y) <float one = {1}>"
+        " { b = Sub(one, boxes) y = RoiAlign<output_height = 2, output_width = 2>(x, b, of) }"
+    )
+    assert "boxes" not in find_domains(model.graph)
 
 
 def test_texts_are_of_the_vocabulary() -> None:
