@@ -1,5 +1,6 @@
 """Running models with onnxruntime."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -140,5 +141,18 @@ def run_model(session: Any, feeds: Mapping[str, np.ndarray], names: Sequence[str
     try:
         outputs: list[np.ndarray] = session.run(names, dict(feeds))
     except Exception as error:  # as when opening a session: a dozen unrelated types
-        raise InputError(f"onnxruntime cannot run the model on these inputs: {one_line(error)}") from None
+        raise InputError(f"onnxruntime cannot run {_failed_layer(error)} on these inputs: {one_line(error)}") from None
     return outputs
+
+
+def _failed_layer(error: Exception) -> str:
+    """Return the innermost layer that an error of onnxruntime names, or the model where it names none.
+
+    >>> _failed_layer(RuntimeError("while running RoiAlign node. Name:'heads' Status Message: Integer overflow"))
+    "layer 'heads' (RoiAlign)"
+    """
+    named = re.findall(r"while running (\S+) node\. Name:'(.*?)' Status Message: ", str(error), re.DOTALL)
+    if not named:
+        return "the model"
+    operator, name = named[-1]
+    return f"layer {name!r} ({operator})" if name else f"a layer ({operator})"

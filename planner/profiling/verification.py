@@ -219,7 +219,11 @@ def _per_request(
     for first in range(0, len(numbers), at_once):
         own = numbers[first : first + at_once]
         call = [*own, *[own[0]] * (at_once - len(own))]
-        made = run_model(session, unread | join(graph, samples, call), outputs)
+        feeds = unread | join(graph, samples, call)
+        try:
+            made = run_model(session, feeds, outputs)
+        except InputError as error:
+            raise InputError(f"{error}; give inputs that the model takes with --inputs") from None
         named = dict(zip(outputs, made, strict=True))
         found += [
             {name: take(graph.tensors[name], array, position, at_once) for name, array in named.items()}
