@@ -32,7 +32,7 @@ def test_the_study_of_an_application_is_resumed_and_orders_systems_as_published(
     command += ["--data", Path(os.environ["POOLPIPE_REFERENCE"]) / "ipa"]
     subprocess.run(command, check=True, cwd=ROOT)
     rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
-    assert len(rows) == 4 * 5
+    assert len(rows) == 4 * 6  # workloads, systems
     bursty = {row["system"]: row for row in rows if row["workload"] == "bursty"}
     cores = [float(bursty[system]["cores"]) for system in ("FA2-low", "IPA", "FA2-high")]
     accuracy = [float(bursty[system]["planned_accuracy"]) for system in ("FA2-low", "IPA", "FA2-high")]

@@ -22,5 +22,5 @@ def test_every_experiment_takes_as_few_gpus_and_holds_its_objectives(tmp_path: P
         rows = list(csv.DictReader(stream))
     assert [(row["published_gpus"], row["gpus"], row["bound"]) for row in rows] == [(n, n, n) for n in "2357"]
     for row in rows:
-        assert float(row["attainment"]) > 0.999
+        assert float(row["attainment"]) > 0.998
         assert 1 < float(row["multiple"]) <= float(row["multiple_bound"]) < 1.001 * float(row["multiple"])

@@ -20,6 +20,7 @@ from planner.model import (
     Profile,
     Provenance,
     Stage,
+    digest,
 )
 from planner.model.check import check
 from planner.model.placing import locations, neighbour_grounds, place
@@ -40,7 +41,8 @@ def toy(sharing: str = "shared") -> tuple[Problem, Plan]:
     options = Options(device_sharing=sharing, max_stages=1)  # type: ignore[arg-type]
     problem = Problem(Cluster((A30,), Network(10.0)), tuple(dnns), options)
     plan = Plan(
-        "pipelines", "max_min_throughput", "optimal", 200.0, 200.0, "milp", "highs", 0.1, "", {}, tuple(pipelines),
+        "pipelines", "max_min_throughput", "optimal", 200.0, 200.0, "milp", "highs", 0.1, digest(problem),
+        {f"{dnn.name}/{one.name}": digest(one) for dnn in dnns for one in dnn.variants}, tuple(pipelines),
         placement=place(problem, pipelines), neighbours={"A30": "isolated"} if sharing == "shared" else {},
     )  # fmt: skip
     return problem, plan
@@ -60,7 +62,7 @@ def test_devices_that_are_not_shared_have_one_dnn() -> None:
     assert check(problem, plan) == ()
     assert {(one.pipeline, one.number) for one in locations(problem, plan)} == {(0, 0), (1, 1)}
     _, shared = toy()
-    found = check(problem, shared)
+    found = check(problem, replace(shared, problem_sha256=digest(problem)))
     assert [(one.constraint, one.where) for one in found] == [("placement", "A30[0]")]
     assert "devices are not shared" in str(found[0])
 

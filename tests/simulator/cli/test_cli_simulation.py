@@ -80,7 +80,7 @@ def test_run_offers_a_rate_to_one_dnn(call, site):
 def test_sweep_writes_a_row_per_run_and_resumes(call, site, suffix):
     out = site / "sweep"
     arguments = (
-        *("sweep", site / "pipelines.json", site / "np.json", "--trace", site / "steady.csv", "--trace"),
+        *("sweep", site / "pipelines.json", site / "np.json", "--unchecked", "--trace", site / "steady.csv", "--trace"),
         *(
             site / "calls.csv",
             "--loads",
@@ -114,7 +114,7 @@ def test_results_in_the_layout_of_ppipe(call, site):
     assert len(pd.read_csv(site / "out" / "first" / "master.csv")) == pytest.approx(600, abs=60)
     assert sorted(path.name for path in (site / "out").glob("*/*.csv")) == ["0-0.csv", "master.csv", "master.csv"]
     assert not list((site / "out").glob("*.records.csv"))
-    call("sweep", site / "pipelines.json", site / "np.json", "--loads", "100,50", "--jobs", "1", *common)
+    call("sweep", site / "pipelines.json", site / "np.json", "--unchecked", "--loads", "100,50", "--jobs", "1", *common)
     logs = pd.read_csv(site / "out" / "logs.csv")
     assert logs[["dnn", "scheduler", "lf"]].drop_duplicates().shape == (8, 3)  # 2 plans · 2 DNNs · 2 loads
     assert set(logs["scheduler"]) == {"v4", "bl"}
@@ -160,7 +160,17 @@ def test_a_failed_run_is_said_and_the_rest_finished(call, site, two_stages):
     save(replace(plan, value=0.25, pipelines=(*plan.of("first"), slow)), site / "slow.json")
     out = site / "sweep"
     call(
-        *("sweep", site / "slow.json", "--trace", site / "steady.csv", "--loads", "50", "--duration", "2"),
+        *(
+            "sweep",
+            site / "slow.json",
+            "--unchecked",
+            "--trace",
+            site / "steady.csv",
+            "--loads",
+            "50",
+            "--duration",
+            "2",
+        ),
         *("--jobs", "1", "--out", out),
         status=1,
     )
@@ -255,7 +265,7 @@ def test_bad_input_is_one_line_and_writes_nothing(call, site, two_stages, argume
 def test_a_folder_that_cannot_be_written_is_said(call, site):
     (site / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write there"):
-        call("run", site / "np.json", "--trace", site / "steady.csv", "--out", site / "file" / "out")
+        call("run", site / "np.json", "--unchecked", "--trace", site / "steady.csv", "--out", site / "file" / "out")
 
 
 def test_an_empty_folder_has_nothing_to_report(call, tmp_path: Path):
@@ -265,8 +275,19 @@ def test_an_empty_folder_has_nothing_to_report(call, tmp_path: Path):
 
 def test_a_report_of_a_folder_has_the_results_below_it(call, site):
     offered = ("--trace", site / "steady.csv", "--duration", "2")
-    call("run", site / "np.json", *offered, "--out", site / "out" / "run")
-    call("sweep", site / "np.json", *offered, "--loads", "50,25", "--jobs", "1", "--out", site / "out" / "sweep")
+    call("run", site / "np.json", "--unchecked", *offered, "--out", site / "out" / "run")
+    call(
+        "sweep",
+        site / "np.json",
+        "--unchecked",
+        *offered,
+        "--loads",
+        "50,25",
+        "--jobs",
+        "1",
+        "--out",
+        site / "out" / "sweep",
+    )
     call("report", site / "out", "--out", site / "report.html")
     page = (site / "report.html").read_text()
     for heading in ("Problem: run", "Largest load factor that holds", "Attainment over load", "Runs"):

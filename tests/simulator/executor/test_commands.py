@@ -52,7 +52,8 @@ def files(make_case, tmp_path: Path) -> list[str | Path]:
     (tmp_path / "trace.csv").write_text("arrival_us\n" + "".join(f"{time_us}\n" for time_us in times_us))
     # The trace is denser than the rates asked for, so that folding could not reach them.
     offered = ["--trace", tmp_path / "trace.csv", "--replay", "scale"]
-    return ["execute", tmp_path / "plan.json", "--models", case.folder, *offered]
+    # The plan is made by hand for what is executed; its throughputs are not the best that it could state.
+    return ["execute", tmp_path / "plan.json", "--unchecked", "--models", case.folder, *offered]
 
 
 def test_execute_writes_what_a_simulation_writes_and_what_it_measured(call, files, tmp_path: Path) -> None:

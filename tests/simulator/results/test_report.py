@@ -178,7 +178,7 @@ const found = {width: window.innerWidth, overflow: document.documentElement.scro
 const outside = [...document.querySelectorAll("h1, h2, p, figure, figcaption, .scroll")].filter(
   (element) => element.getBoundingClientRect().right > window.innerWidth + 0.5);
 found.outside = outside.map((element) => element.tagName + " " + element.className).join(";");
-const head = [...document.querySelectorAll("th")].find((one) => one.textContent === "largest_load_factor");
+const head = [...document.querySelectorAll("th")].find((one) => one.textContent === "largest load factor that holds");
 const first = () => head.closest("table").tBodies[0].rows[0].cells[0].textContent;
 head.querySelector("button").click();
 found.ascending = first();
