@@ -96,7 +96,11 @@ class Decomposition:
         self.price = self.price / (self.price @ self.counts)
         self._tolerance = SETTLED / len(self.supplies)
         for supply in self.supplies:
-            supply.extend(self.price, STOCK / self.counts.sum(), self.bound)
+            budget = STOCK / self.counts.sum()
+            supply.extend(self.price, budget, self.bound)
+            while len(supply.items.row) == 0 and budget < 1:  # all devices cost 1, so that then every item is listed
+                budget = min(4 * budget, 1.0)
+                supply.extend(self.price, budget, self.bound)
         # No plan of the cluster is worth less, so that below it nothing is to be found.
         self._least = min((supply.items.value.min(initial=inf) for supply in self.supplies), default=0.0)
         log.debug("items %s", [len(supply.items.row) for supply in self.supplies])

@@ -10,7 +10,18 @@ import pytest
 from oracles import brute_force, random_problem, with_detours
 
 from planner.files import load_problem
-from planner.model import InputError
+from planner.model import (
+    Block,
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyTable,
+    Network,
+    Problem,
+    Profile,
+    Provenance,
+)
 from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.pipelines.candidates import enumerate_pipelines
@@ -211,3 +222,29 @@ def test_plans_that_need_nothing_scarce_cost_nothing_and_are_found() -> None:
     found = make_plan(problem, "np")
     assert found.method == "decomposition"
     assert found.value == pytest.approx(by_programme.value, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_np_is_found_where_few_devices_are_scarce(seed: int) -> None:
+    """A few fast devices and many slow ones that one DNN cannot use: every item of that DNN takes what is scarce."""
+    rng = np.random.default_rng(seed)
+    names = ("fast", "middle", "slow")
+    profiles = [
+        Profile(
+            f"net{n}",
+            (Block(("layer",)),),
+            (),
+            tuple(
+                LatencyTable(name, 1, (1, 2), ((us,), (int(us * 1.8),)), Provenance("measured", "by hand"))
+                for name, us in zip(names, (int(rng.integers(2, 9)) * 300, 40_000 + 9_000 * n, 90_000), strict=True)
+            ),
+        )
+        for n in range(3)
+    ]
+    slos = (60_000, 150_000, 400_000)
+    dnns = tuple(Dnn(p.name, float(slo), (p,)) for p, slo in zip(profiles, slos, strict=True))
+    counts = (int(rng.integers(3, 6)), int(rng.integers(2, 9)), 60)
+    cluster = Cluster(tuple(DeviceType(*pair) for pair in zip(names, counts, strict=True)), Network(10))
+    problem = Problem(cluster, dnns)
+    found = make_plan(problem, "np", method="decomposition")
+    assert found.value == pytest.approx(make_plan(problem, "np", method="milp").value, rel=1e-5)
