@@ -193,6 +193,7 @@ def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: f
     ax.grid(visible=False)
     ax.tick_params(labelsize=8)
     bar = figure_of(ax).colorbar(image, ax=ax, format=PercentFormatter(1.0, decimals=0), aspect=40, pad=0.02)
+    bar.set_ticks([one for one in (1.0, 0.9, 0.8, 0.7) if one >= least])  # below, shades are too close for more
     bar.set_label("within SLO", fontsize=9)
     return ax
 
