@@ -41,7 +41,7 @@ def least_cost(value: Floats, cost: Floats, target: float) -> Floats:
     if len(kept) == 0:
         least[1:] = np.inf
     else:
-        _cover(units[kept], cost[kept], least, np.zeros(PARTS + 1, dtype=np.int64))
+        fill_cover(units[kept], cost[kept], least, np.zeros(PARTS + 1, dtype=np.int64))
     return least
 
 
@@ -56,7 +56,7 @@ def good_cover(value: Floats, cost: Floats, target: float) -> list[int]:
     if len(kept) == 0:
         return []
     least, choice = np.zeros(PARTS + 1), np.zeros(PARTS + 1, dtype=np.int64)
-    _cover(units[kept], cost[kept], least, choice)
+    fill_cover(units[kept], cost[kept], least, choice)
     items, left = [], PARTS
     while left > 0:
         items.append(int(kept[choice[left]]))
@@ -104,7 +104,7 @@ def _useful(order: Integers, residue: Integers, units: Integers, unit: int) -> I
 
 
 @compiled
-def _cover(units: Integers, cost: Floats, least: Floats, choice: Integers) -> None:
+def fill_cover(units: Integers, cost: Floats, least: Floats, choice: Integers) -> None:
     """Fill in the least cost of at least q units, for every q, and the item taken last."""
     least[0] = 0.0
     for q in range(1, len(least)):

@@ -31,6 +31,7 @@ from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme.backends import Clock, Limits, solve
 from planner.planning.programme.linear import LinearModel
 from planner.planning.programme.relaxation import relax
+from planner.planning.whole_devices.cover_bounds import fill_cover
 from planner.planning.whole_devices.spaced import spaced_items
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Pool:
         if len(kept) == 0:
             return None
         least, choice = np.empty(UNITS + 1), np.zeros(UNITS + 1, dtype=np.int64)
-        _cover(units[kept], cost[kept], least, choice)
+        fill_cover(units[kept], cost[kept], least, choice)
         items, left = [], UNITS
         while left > 0:
             item = int(kept[choice[left]])
@@ -402,16 +403,3 @@ def _whole_items(
                 if value[row, stage] * devices[stage] <= slowest * TIE:
                     devices[stage] += 1
     return found
-
-
-@compiled
-def _cover(units: Integers, cost: Floats, least: Floats, choice: Integers) -> None:
-    """Fill in the least cost of at least q units, for every q, and the item taken last."""
-    least[0] = 0.0
-    for q in range(1, len(least)):
-        least[q] = np.inf
-        for item in range(len(units)):
-            total = cost[item] + least[max(0, q - units[item])]
-            if total < least[q]:
-                least[q] = total
-                choice[q] = item
