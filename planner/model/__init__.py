@@ -4,6 +4,7 @@ from planner.model.applications import Application, Task
 from planner.model.cluster import Cluster, DeviceType, Link, Network
 from planner.model.digest import digest
 from planner.model.errors import InputError
+from planner.model.merged import Merged, MergedMember
 from planner.model.plan import Pipeline, Placed, Plan, Stage
 from planner.model.problem import Dnn, LatencyBound, Options, Problem
 from planner.model.profile import Block, LatencyTable, Profile, Provenance
@@ -21,6 +22,8 @@ __all__ = [
     "LatencyBound",
     "LatencyTable",
     "Link",
+    "Merged",
+    "MergedMember",
     "ModelSettings",
     "Network",
     "Options",

@@ -35,13 +35,17 @@ def check_placement(problem: Problem, plan: Plan, tolerance: float) -> Iterator[
 
 
 def unknown_slices(plan: Plan) -> Iterator[Finding]:
-    """Yield places of stages that a plan does not have, and of more slices than a stage has."""
+    """Yield places of stages that a plan does not have or places elsewhere, and of more slices than a stage has."""
+    homes = plan.homes
     for placed in plan.placement:
         known = placed.pipeline < len(plan.pipelines) and placed.stage < len(plan.pipelines[placed.pipeline].stages)
         where = f"pipelines[{placed.pipeline}].stages[{placed.stage}]"
         if not known:
             yield Finding("placement", where, 1, "expected a stage of the plan, got none")
             continue
+        if (home := homes[placed.pipeline, placed.stage]) != (placed.pipeline, placed.stage):
+            text = f"expected the slices of its pool under pipelines[{home[0]}].stages[{home[1]}] alone"
+            yield Finding("placement", where, placed.slices, text)
         slices = plan.pipelines[placed.pipeline].stages[placed.stage].slices
         over = placed.first_slice + placed.slices - slices
         if over > 0:
@@ -52,17 +56,17 @@ def _every_slice_once(plan: Plan, placement: Sequence[Placed]) -> Iterator[Findi
     runs: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for placed in placement:
         runs[placed.pipeline, placed.stage].append((placed.first_slice, placed.slices))
-    for number, pipeline in enumerate(plan.pipelines):
-        for position, stage in enumerate(pipeline.stages):
-            expected = missing = twice = 0
-            for first, slices in sorted(runs[number, position]):
-                missing += max(0, first - expected)
-                twice += max(0, expected - first)
-                expected = max(expected, first + slices)
-            missing += stage.slices - expected
-            if missing or twice:
-                text = f"expected each of {stage.slices} slices once, got {missing} missing and {twice} more than once"
-                yield Finding("placement", f"pipelines[{number}].stages[{position}]", missing + twice, text)
+    for number, position in dict.fromkeys(plan.homes.values()):
+        stage = plan.pipelines[number].stages[position]
+        expected = missing = twice = 0
+        for first, slices in sorted(runs[number, position]):
+            missing += max(0, first - expected)
+            twice += max(0, expected - first)
+            expected = max(expected, first + slices)
+        missing += stage.slices - expected
+        if missing or twice:
+            text = f"expected each of {stage.slices} slices once, got {missing} missing and {twice} more than once"
+            yield Finding("placement", f"pipelines[{number}].stages[{position}]", missing + twice, text)
 
 
 def _enough_devices(problem: Problem, devices: Sequence[Alike]) -> Iterator[Finding]:
@@ -104,12 +108,13 @@ def _device(problem: Problem, plan: Plan, some: Alike) -> Iterator[Finding]:
     if device.memory_bytes is not None and memory_bytes > device.memory_bytes:
         text = f"expected at most {device.memory_bytes} bytes on a device, got {memory_bytes}"
         yield Finding("memory", where, memory_bytes - device.memory_bytes, text)
+    sharing = problem.options.device_sharing
     owners = {
-        pool_of(problem.options.device_sharing, some.device, plan.pipelines[one.pipeline].dnn, one.stage)
+        pool_of(sharing, some.device, plan.pipelines[one.pipeline].dnn, one.stage, _stage(plan, one).pool)
         for one in some.held
     }
     if len(owners) > 1:
-        got = ", ".join(f"{dnn} stage {position}" for _, dnn, position in sorted(owners))
+        got = ", ".join(f"{name} stage {n}" if n >= 0 else f"pool {name}" for _, name, n in sorted(owners))
         text = f"expected one DNN and position, for devices are not shared, got {got}"
         yield Finding("placement", where, len(owners) - 1, text)
 
@@ -121,12 +126,16 @@ def _stage(plan: Plan, placed: Placed) -> Stage:
 def _cards(problem: Problem, plan: Plan, devices: Sequence[Alike], tolerance: float) -> Iterator[Finding]:
     """Check that no server's card is asked to send, or to receive, more than all the time."""
     used: defaultdict[tuple[str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    together: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for stage, home in plan.homes.items():
+        together[home].append(stage)
     for some in devices:
         per_server = problem.cluster.device(some.device).devices_per_server
         own = [0.0, 0.0]
         for placed in some.held:
-            for way, load in enumerate(_card_loads(problem, plan, placed.pipeline, placed.stage)):
-                own[way] += load * len(placed.slots)
+            for stage in together[placed.pipeline, placed.stage]:
+                for way, load in enumerate(_card_loads(problem, plan, *stage)):
+                    own[way] += load * len(placed.slots)
         first, last = some.first // per_server, (some.first + some.devices - 1) // per_server
         for server in dict.fromkeys((first, min(first + 1, last), last)):  # those between are like the second
             begin, end = server * per_server, (server + 1) * per_server

@@ -12,7 +12,7 @@ from itertools import groupby, pairwise
 
 from planner.model.cluster import DeviceType
 from planner.model.packing import Geometry, Layout, arranged, geometries, packed, sums_decide
-from planner.model.plan import Pipeline, Placed, Plan, Stage
+from planner.model.plan import Pipeline, Placed, Plan, Stage, homes
 from planner.model.problem import DeviceSharing, Problem
 from planner.model.segments import Kind, kind_of, processes
 
@@ -33,13 +33,15 @@ class Location:
     slot: int
 
 
-def pool_of(sharing: DeviceSharing, device: str, dnn: str, position: int) -> Pool:
-    """Return the pool whose slices may lie on a device with those of a stage.
+def pool_of(sharing: DeviceSharing, device: str, dnn: str, position: int, named: str | None = None) -> Pool:
+    """Return the pool whose slices may lie on a device with those of a stage; ``named`` is the pool that it names.
 
-    >>> pool_of("own", "L4", "resnet", 1), pool_of("shared", "L4", "resnet", 1)
-    (('L4', 'resnet', 1), ('L4', '', 0))
+    >>> pool_of("own", "L4", "resnet", 1), pool_of("shared", "L4", "resnet", 1), pool_of("own", "L4", "resnet", 1, "a")
+    (('L4', 'resnet', 1), ('L4', '', 0), ('L4', 'a', -1))
     """
-    return (device, "", 0) if sharing == "shared" else (device, dnn, position)
+    if sharing == "shared":
+        return device, "", 0
+    return (device, dnn, position) if named is None else (device, named, -1)
 
 
 def place(
@@ -70,10 +72,11 @@ def place(
     1 1 on device 1 at (3,)
     """
     members: defaultdict[Pool, list[tuple[int, int, Stage]]] = defaultdict(list)
-    for number, pipeline in enumerate(pipelines):
-        for position, stage in enumerate(pipeline.stages):
-            pool = pool_of(problem.options.device_sharing, stage.device, pipeline.dnn, position)
-            members[pool].append((number, position, stage))
+    for number, position in dict.fromkeys(homes(pipelines).values()):
+        pipeline = pipelines[number]
+        stage = pipeline.stages[position]
+        pool = pool_of(problem.options.device_sharing, stage.device, pipeline.dnn, position, stage.pool)
+        members[pool].append((number, position, stage))
     used: Counter[str] = Counter()
     found: list[Placed] = []
     for pool, stages in members.items():
@@ -168,16 +171,23 @@ def placement_of(problem: Problem, plan: Plan) -> tuple[Placed, ...]:
 
 
 def locations(problem: Problem, plan: Plan) -> Iterator[Location]:
-    """Yield where every slice of a plan lies, in plan order."""
+    """Yield where every slice of every stage of a plan lies, in plan order; those of a pool for each stage of it."""
+    placed_at: defaultdict[tuple[int, int], list[Placed]] = defaultdict(list)
     for placed in placement_of(problem, plan):
-        stage = plan.pipelines[placed.pipeline].stages[placed.stage]
+        placed_at[placed.pipeline, placed.stage].append(placed)
+    for here, home in plan.homes.items():
+        yield from _located(problem, plan, here, placed_at[home])
+
+
+def _located(problem: Problem, plan: Plan, here: tuple[int, int], found: Sequence[Placed]) -> Iterator[Location]:
+    stage = plan.pipelines[here[0]].stages[here[1]]
+    for placed in found:
         per_server = problem.cluster.device(stage.device).devices_per_server
         for offset in range(placed.devices):
             number = placed.device + offset
             for index, slot in enumerate(placed.slots):
                 yield Location(
-                    placed.pipeline,
-                    placed.stage,
+                    *here,
                     placed.first_slice + offset * len(placed.slots) + index,
                     stage.device,
                     number,

@@ -1,6 +1,6 @@
 """Plans: which pipelines serve each DNN, and how good that provably is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from math import isclose
 from typing import Annotated, Literal
@@ -25,6 +25,10 @@ class Stage:
 
     ``latency_us`` is the inference time of a batch, ``transfer_us`` the time that its output then takes to
     the next stage (0 for the last one), ``throughput_rps`` what the whole pool sustains.
+
+    Stages that name one ``pool`` are one pool of as many slices, whoever's they are: their blocks are merged
+    (`planner.model.merged`), and its batches may hold requests of all of them. ``throughput_rps`` is then the part of
+    it that this pipeline's requests get.
     """
 
     first_block: Count
@@ -36,6 +40,7 @@ class Stage:
     latency_us: Count
     transfer_us: Time
     throughput_rps: Time
+    pool: Annotated[str, MinLen(1)] | None = field(default=None, metadata=LATER)
 
     @property
     def place(self) -> str:
@@ -85,6 +90,7 @@ class Placed:
     On each of ``devices`` devices of the stage's type, from number ``device`` on, a slice lies on the segment that
     begins at each of ``slots``; slices that share a segment as processes name its slot as often as they are. They are
     the stage's slices from ``first_slice`` on, device by device. Device n stands in server n // devices per server.
+    The slices of a pool of several stages are placed once, under the first stage that names it.
     """
 
     pipeline: Count
@@ -151,6 +157,11 @@ class Plan:
             return 0.0
         return abs(self.bound - self.value) / abs(self.value) if self.value else float("inf")
 
+    @property
+    def homes(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Return (pipeline, stage) of the first stage that names its pool, by (pipeline, stage) of every stage."""
+        return homes(self.pipelines)
+
     def of(self, dnn: str) -> tuple[Pipeline, ...]:
         """Return the pipelines of one DNN, in plan order."""
         return tuple(pipeline for pipeline in self.pipelines if pipeline.dnn == dnn)
@@ -158,3 +169,14 @@ class Plan:
     def throughput_rps(self, dnn: str) -> float:
         """Return the planned throughput of one DNN (requests/s)."""
         return sum(pipeline.throughput_rps for pipeline in self.of(dnn))
+
+
+def homes(pipelines: Sequence[Pipeline]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return, by (pipeline, stage), the first stage that names the same pool; itself where a stage names none."""
+    first: dict[str, tuple[int, int]] = {}
+    found = {}
+    for number, pipeline in enumerate(pipelines):
+        for position, stage in enumerate(pipeline.stages):
+            here = number, position
+            found[here] = here if stage.pool is None else first.setdefault(stage.pool, here)
+    return found

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from planner.model.applications import Application, Percent, Task, check_accuracy, virtual_models
 from planner.model.cluster import Cluster, Positive
 from planner.model.errors import InputError
+from planner.model.merged import Copy, Merged, Variant, copies_of, with_largest_latencies
 from planner.model.profile import MOST_US, Profile
 from planner.model.record import LATER, record
 
@@ -123,21 +124,39 @@ class Options:
 class Problem:
     """Everything that determines the best plan.
 
-    ``applications`` are planned end to end as DNNs of the same names (`planned`).
+    ``applications`` are planned end to end as DNNs of the same names (`planned`). ``merged`` says which blocks of
+    which DNNs are one copy, so that one pool may serve them all.
     """
 
     cluster: Cluster
     dnns: tuple[Dnn, ...] = ()
     options: Options = Options()
     applications: tuple[Application, ...] = field(default=(), metadata=LATER)
+    merged: tuple[Merged, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Refuse a problem of nothing, and two DNNs or applications of one name."""
+        """Refuse a problem of nothing, two DNNs or applications of one name, and blocks that cannot be merged."""
         names = [dnn.name for dnn in self.dnns] + [application.name for application in self.applications]
         if not names:
             raise InputError("dnns: expected at least one DNN or application, got none")
         if len(set(names)) != len(names):
             raise InputError(f"dnns: names must differ, got {names}")
+        if self.merged and self.options.stage_batches:
+            raise InputError("merged: pools of several DNNs run whole batches; leave stage_batches out")
+        self.copies  # noqa: B018  # refuses what cannot be merged
+
+    @cached_property
+    def copies(self) -> Mapping[Variant, tuple[Copy | None, ...]]:
+        """Which copy each block of a variant is (`planner.model.merged`), for variants with merged blocks."""
+        return copies_of(self.dnns, self.merged)
+
+    def stage_copies(self, dnn: str, variant: str, first: int, last: int) -> tuple[Copy, ...] | None:
+        """Return the copies that blocks [first, last) are; None where a block is not merged.
+
+        Stages of equal copies, whoever's they are, may be one pool.
+        """
+        copies = self.copies.get((dnn, variant), (None,) * last)[first:last]
+        return None if None in copies else tuple(copy for copy in copies if copy is not None)
 
     def dnn(self, name: str) -> Dnn:
         """Return a DNN by name, or an application as the DNN it is planned as; raises InputError if there is none."""
@@ -153,11 +172,12 @@ class Problem:
     def planned(self) -> "Problem":
         """The problem as it is planned; itself where that is what it says.
 
-        Applications are DNNs of their virtual models, and profiles' tables hold the latencies that plans rely on.
+        Applications are DNNs of their virtual models, and profiles' tables hold the latencies that plans rely on, those
+        of merged blocks the largest of their members'.
         Raises InputError where a bound is missing or an application cannot be planned end to end.
         """
         level = self.options.bound
-        if level is None and not self.applications:
+        if level is None and not self.applications and not self.merged:
             return self
         dnns, applications = self.dnns, self.applications
         if level is not None:
@@ -165,7 +185,7 @@ class Problem:
             applications = tuple(
                 replace(one, tasks=tuple(_bounded(task, level) for task in one.tasks)) for one in applications
             )
-        dnns = (*dnns, *(_virtual(application) for application in applications))
+        dnns = (*with_largest_latencies(dnns, self.copies), *(_virtual(application) for application in applications))
         return replace(self, dnns=dnns, options=replace(self.options, latency="nominal"), applications=())
 
     def slack_us(self, dnn: Dnn) -> int:

@@ -22,9 +22,10 @@ from planner.planning.baselines import (
     with_closed_form_x0,
     with_x0,
 )
+from planner.planning.merging import shared_pools
 from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
-from planner.planning.pipelines.sizing import Sizing, build_plan
+from planner.planning.pipelines.sizing import Sizing, build_plan, plan_of
 from planner.planning.programme import covers_by_price
 from planner.planning.programme.backends import BACKENDS, Clock, Limits
 from planner.planning.programme.backends import version as backend_version
@@ -86,7 +87,8 @@ def make_plan(
         ``max_min_throughput`` or DNNs share devices, else decomposition up to `ENUMERABLE` pipelines and
         `MANY_PER_DNN` devices per DNN, else columns. For np
         ``milp``, ``decomposition``, ``columns`` or ``closed-form``; ``auto`` is milp for at most two device types or
-        another objective, else as for pipelines.
+        another objective, else as for pipelines. Where blocks are merged, pipelines may have pools of several DNNs
+        (`planner.planning.merging.shared_pools`), by milp.
     backend
         ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
     gap
@@ -130,6 +132,27 @@ def make_plan(
     clock = Clock(limits)
     half = Limits(gap, None if time_limit_s is None else time_limit_s / 2)
     known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, half)
+    if problem.merged and scheduler == "pipelines":
+        if method not in ("auto", "milp") or current is not None or pipelines is not None:
+            raise InputError(
+                f"merged blocks are for method milp, without a current plan or a number of pipelines, got {method}"
+            )
+        found = shared_pools.size(known, all_candidates(known), backend, clock.remaining())
+        _refuse_nothing(known, [sum(one.throughput_rps for one in found.of(dnn.name)) for dnn in known.dnns], clock)
+        plan = plan_of(
+            known,
+            found.pipelines,
+            found.layouts,
+            found.bound,
+            scheduler=scheduler,
+            method="milp",
+            backend=found.backend,
+            gap=gap,
+            seconds=perf_counter() - begin_s,
+            problem_sha256=digest(asked),
+            versions=_versions(found.backend),
+        )
+        return _checked(known, plan, asked)
     if current is not None and max_started is not None:
         sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
     elif pipelines is not None:
@@ -145,7 +168,7 @@ def make_plan(
         sizing, method = _size_np(known, method, backend, clock, progress)
     else:
         sizing, method = _size_dart_r(known, np_plan, backend, clock), "rule"
-    _refuse_nothing(known, sizing, clock)
+    _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], clock)
     plan = build_plan(
         known,
         sizing,
@@ -156,6 +179,11 @@ def make_plan(
         problem_sha256=digest(asked),
         versions=_versions(sizing.backend),
     )
+    return _checked(known, plan, asked)
+
+
+def _checked(known: Problem, plan: Plan, asked: Problem) -> Plan:
+    """Return a plan after every constraint of it was checked."""
     violations = check(known, plan, given=asked)
     if violations:
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
@@ -374,12 +402,12 @@ def all_candidates(problem: Problem) -> list[Candidate]:
     return found
 
 
-def _refuse_nothing(problem: Problem, sizing: Sizing, clock: Clock) -> None:
+def _refuse_nothing(problem: Problem, throughput_rps: Sequence[float], clock: Clock) -> None:
     """Refuse a plan that leaves a DNN without pipelines though the objective is to serve all."""
     if problem.options.objective == "max_weighted_throughput":
         return
-    for number, dnn in enumerate(problem.dnns):
-        if sizing.throughput_rps(number) == 0:
+    for dnn, served_rps in zip(problem.dnns, throughput_rps, strict=True):
+        if served_rps == 0:
             if clock.over:
                 raise TooLate(f"no plan that serves {dnn.name} was found in the time given; raise the time limit")
             devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)

@@ -94,14 +94,15 @@ def _run(graphs: Mapping[str, ModelGraph], places: list[dict[str, int]]) -> Comm
 
 def signature(graph: ModelGraph, layer: Layer) -> str:
     """Return what two layers must have in common to share weights: operator, attributes, types and shapes."""
-    node = _node(graph, layer)
+    node = node_of(graph, layer)
     attributes = sorted(str(attribute) for attribute in node.attributes.values())
     read = [(_shape(graph, name), name in layer.parameters) for value in node.inputs for name in [_name(value)]]
     made = [_shape(graph, name) for name in layer.outputs]
     return repr((node.domain, node.op_type, attributes, read, made))
 
 
-def _node(graph: ModelGraph, layer: Layer) -> ir.Node:
+def node_of(graph: ModelGraph, layer: Layer) -> ir.Node:
+    """Return the node that a layer is."""
     made = set(layer.outputs)
     return next(node for node in graph.model.graph if made & {str(value.name) for value in node.outputs})
 

@@ -19,7 +19,9 @@ SCHEMAS = (
 )  # fmt: skip
 WORLD_KEYS = ("spread", "factors", "failures", "failure_rate", "load_us", "switches", "degradations")
 
-POLICY_HELP = f"Dispatch policy: {', '.join(POLICIES)}"
+LATEST_START = "latest-start"
+
+POLICY_HELP = f"Dispatch policy: {', '.join((*POLICIES, LATEST_START))}"
 WORLD_HELP = f"File (schema world/1) of what goes differently: {', '.join(WORLD_KEYS)}"
 
 ProblemOption = Annotated[

@@ -11,7 +11,7 @@ import typer
 from planner.cli.app import about
 from planner.cli.output import Column, JsonOption, output
 from planner.files import file_name
-from planner.model import digest
+from planner.model import InputError, digest
 from simulator.cli import sweeping
 from simulator.cli.options import (
     POLICY_HELP,
@@ -96,6 +96,7 @@ def run_plan(
     )
     from simulator.cli.worlds import load_world
     from simulator.engine import build_system, simulate
+    from simulator.engine.plans import pools_of
     from simulator.engine.run import require_runnable
     from simulator.results import ppipe_layout, summary
     from simulator.results.metrics import require_counted
@@ -108,6 +109,9 @@ def run_plan(
     with about(plan):
         systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
     loaded = checked(loaded, unchecked)
+    pools = pools_of(loaded.plan, names)
+    if pools and (apart or dnn):
+        raise InputError(f"{plan}: its DNNs share pools; simulate them together, without --apart and --dnn")
     different = load_world(world, problem, data) if world else None
     served = served_dnns(loaded, None)
     worlds = [different.of(systems[name], seed, served) for name in names] if different else None
@@ -153,6 +157,7 @@ def run_plan(
                     policy=policy,
                     engine=engine,
                     world=[worlds[k] for k in run] if worlds else None,
+                    pools=pools,
                 ),
                 strict=True,
             )

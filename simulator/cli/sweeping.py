@@ -107,6 +107,11 @@ def sweep(
     for one_policy in policy:
         require_runnable(one_policy, engine)
     loaded = load_plans(plans, problem, data)
+    for one in loaded:
+        if any(stage.pool for pipeline in one.plan.pipelines for stage in pipeline.stages):
+            raise InputError(
+                f"{one.path}: its DNNs share pools, a sweep simulates each DNN apart; use run, load by load"
+            )
     refer = references(loaded, reference)
     worlds = load_worlds(world or [], problem, data)
     traces: dict[str, TimesS] = {}

@@ -4,13 +4,27 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from planner.model import InputError
+from planner.model import InputError, Plan
 from simulator.dispatch.system import System
 from simulator.engine.network import REACTIVE, REACTS, RESERVED, Frontend, Network, Outage, Servers, Station
 from simulator.engine.world import Failure, slices_of
 
 DEVICES = 1_000_000  # more than there are of a type
 Pools = Mapping[tuple[int, int], Hashable]
+
+
+def pools_of(plan: Plan, dnns: Sequence[str]) -> list[Pools] | None:
+    """Return, per DNN, the pools that its stages name, by (pipeline, stage); None where no stage names one."""
+    found = [
+        {
+            (number, position): stage.pool
+            for number, pipeline in enumerate(plan.of(name))
+            for position, stage in enumerate(pipeline.stages)
+            if stage.pool is not None
+        }
+        for name in dnns
+    ]
+    return found if any(found) else None
 
 
 def network_of(

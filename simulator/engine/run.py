@@ -19,6 +19,7 @@ from simulator.results.records import Records
 
 REACTIVE = "reactive"
 POLICIES = (*FRONTEND_POLICIES, REACTIVE)
+LATEST_START = "latest-start"  # `simulator.engine.latest_start`: no frontends, but queues in front of every pool
 
 EngineName = Literal["auto", "events", "replay", "simpy"]
 
@@ -64,8 +65,9 @@ def simulate(
     arrivals_us
         Sorted, not negative, in µs; of each DNN.
     policy
-        How requests are dispatched: one of `POLICIES`, or a function of `View` (`simulator.engine.python_policy`),
-        whose books follow what happens as in a world where all goes to plan.
+        How requests are dispatched: one of `POLICIES`, ``latest-start`` (`simulator.engine.latest_start`), or a
+        function of `View` (`simulator.engine.python_policy`), whose books follow what happens as in a world where all
+        goes to plan.
     engine
         ``replay`` (decide everything, then play it; for what goes to plan), ``events`` (compiled, event by event) and
         ``simpy`` (the oracle, to be read and not to be fast) give the same records; ``auto`` takes replay wherever it
@@ -117,6 +119,12 @@ def _simulate(
     for world in worlds or ():
         require_runnable(policy, engine, world)
     arrivals_us = [checked_arrivals(one) for one in arrivals_us]
+    if policy == LATEST_START:
+        from simulator.engine.latest_start import simulate_latest_start
+
+        return _checked(
+            simulate_latest_start(systems, arrivals_us, pools, worlds[0] if worlds else None, oracle=engine == "simpy")
+        )
     as_planned = worlds is None and not callable(policy) and pools is None
     if engine == "replay" or (engine == "auto" and as_planned):
         if not as_planned:
@@ -130,6 +138,10 @@ def _simulate(
 
         how = policy if callable(policy) else _number(policy)
         found = simulate_together(systems, arrivals_us, how, worlds, pools, oracle=engine == "simpy")
+    return _checked(found)
+
+
+def _checked(found: list[Records]) -> list[Records]:
     for records in found:
         check_accounts(records)
     return found
@@ -142,10 +154,12 @@ def _number(policy: str | PythonPolicy) -> int:
 
 def require_runnable(policy: str | PythonPolicy, engine: str = "auto", world: World | None = None) -> None:
     """Raise InputError for an unknown policy or engine, or a world or policy for another engine."""
-    if not callable(policy) and policy not in POLICIES:
-        raise InputError(f"unknown policy {policy!r}; choose one of {', '.join(POLICIES)}")
+    if not callable(policy) and policy not in (*POLICIES, LATEST_START):
+        raise InputError(f"unknown policy {policy!r}; choose one of {', '.join((*POLICIES, LATEST_START))}")
     if engine not in get_args(EngineName):
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(get_args(EngineName))}")
+    if engine == "replay" and policy == LATEST_START:
+        raise InputError(f"policy {LATEST_START} needs the events engine, got replay")
     if engine in ("replay", "simpy") and callable(policy):
         raise InputError(f"a policy in Python needs the events engine, got {engine}")
     if world is not None and engine == "replay":

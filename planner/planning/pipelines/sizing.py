@@ -1,7 +1,7 @@
 """Sizings: candidates with their numbers of slices, what every method finds, and plans made of them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -141,17 +141,44 @@ def build_plan(
         Of what computed the plan, by name.
     """
     pipelines = tuple(pipeline_of(problem, sized) for sized in sorted(sizing.pipelines, key=_reading_order))
-    placement = place(problem, pipelines, sizing.layouts)
-    value = sizing.value(problem)
-    beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
+    return plan_of(
+        problem,
+        pipelines,
+        sizing.layouts,
+        sizing.bound,
+        scheduler=scheduler,
+        method=method,
+        backend=sizing.backend,
+        gap=gap,
+        seconds=seconds,
+        problem_sha256=problem_sha256,
+        versions=versions,
+    )
+
+
+def plan_of(
+    problem: Problem,
+    pipelines: tuple[Pipeline, ...],
+    layouts: Mapping[Pool, Sequence[Layouts]],
+    bound: float,
+    *,
+    scheduler: Scheduler,
+    method: str,
+    backend: str,
+    gap: float,
+    seconds: float,
+    problem_sha256: str,
+    versions: Mapping[str, str],
+) -> Plan:
+    """Return the plan of some pipelines, placed and valued; for the rest see `build_plan`."""
     plan = Plan(
         scheduler=scheduler,
         objective=problem.options.objective,
         status="feasible",
-        value=value,
-        bound=beyond(value, sizing.bound),
+        value=0.0,
+        bound=bound,
         method=method,
-        backend=sizing.backend,
+        backend=backend,
         seconds=seconds,
         problem_sha256=problem_sha256,
         profile_sha256={
@@ -159,11 +186,17 @@ def build_plan(
         },
         pipelines=pipelines,
         versions=dict(versions),
-        placement=placement,
+        placement=place(problem, pipelines, layouts),
         gap_asked=gap,
         np_throughput_rps={dnn.name: dnn.np_throughput_rps or 0.0 for dnn in problem.dnns},
     )
     devices = devices_used(problem, plan)
+    accuracy = plan_accuracy(problem, pipelines)
+    working = planned_working_watts(problem, pipelines) if problem.options.objective == "least_energy" else 0.0
+    throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
+    value = objective_value(problem, throughput_rps, devices, working, accuracy)
+    beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
+    plan = replace(plan, value=value, bound=beyond(value, bound))
     drawn = plan_watts(problem, pipelines, devices)
     return replace(
         plan,
@@ -171,7 +204,7 @@ def build_plan(
         neighbours=neighbour_grounds(problem, plan),
         watts=drawn and drawn[0],
         joules_per_thousand=drawn and drawn[1],
-        accuracy=plan_accuracy(problem, pipelines),
+        accuracy=accuracy,
         cost_per_hour=plan_cost(problem, devices),
     )
 

@@ -36,6 +36,7 @@ def test_names_are_those_that_are_offered() -> None:
     assert get_args(options.EngineName) == get_args(simulator.engine.run.EngineName)
     assert get_args(options.Hosts) == get_args(simulator.sweep.Hosts)
     assert simulator.engine.POLICIES == options.POLICIES
+    assert simulator.engine.run.LATEST_START == options.LATEST_START
     assert simulator.workload.SCHEMAS == options.SCHEMAS
     assert tuple(worlds.WorldDocument.__dataclass_fields__) == options.WORLD_KEYS
     assert simulator.executor.devices.CPU == executing.CPU

@@ -1,0 +1,154 @@
+"""Plans with pools of several DNNs, run: the engine and the oracle, reservation and latest start."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planner.model import (
+    Block,
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyTable,
+    Merged,
+    MergedMember,
+    Network,
+    Options,
+    Plan,
+    Problem,
+    Profile,
+    Provenance,
+)
+from planner.planning import make_plan
+from simulator.engine import build_system, simulate
+from simulator.engine.latest_start import Rules, simulate_latest_start, spread_over
+from simulator.engine.plans import pools_of
+from simulator.engine.world import World
+from simulator.results.records import Records
+
+NAMES = ("cats", "dogs", "birds")
+
+
+def merged_problem(rate_rps: float = 100.0) -> Problem:
+    """A trunk of 4 ms (6 for two) that three DNNs share, on devices that hold a trunk or a head."""
+    dnns = []
+    for number, name in enumerate(NAMES):
+        head_us = 1000 + 500 * number
+        table = LatencyTable("Pi", 1, (1, 2), ((4000, head_us), (6000, head_us * 3 // 2)), Provenance("measured", ""))
+        profile = Profile(name, (Block(("trunk",), 100), Block((name,), 50)), (1000,), (table,))
+        dnns.append(Dnn(name, 60_000.0 + 10_000 * number, (profile,), rate_rps=rate_rps, np_throughput_rps=200.0))
+    cluster = Cluster((DeviceType("Pi", 7, memory_bytes=120),), Network(1.0, hop_latency_us=100))
+    merged = Merged(tuple(MergedMember(name) for name in NAMES))
+    return Problem(cluster, tuple(dnns), Options(objective="fewest_devices"), merged=(merged,))
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    return merged_problem()
+
+
+@pytest.fixture(scope="module")
+def plan(problem: Problem) -> Plan:
+    return make_plan(problem)
+
+
+def run(problem: Problem, plan: Plan, seed: int, load: float, seconds: float = 2.0, **how: object) -> list[Records]:
+    rng = np.random.default_rng(seed)
+    systems = [build_system(problem, plan, name) for name in NAMES]
+    arrivals = [np.sort(rng.integers(0, int(seconds * 1e6), max(1, int(100 * load * seconds)))) for _ in NAMES]
+    return simulate(systems, arrivals, pools=pools_of(plan, NAMES), **how)  # type: ignore[call-overload, no-any-return]
+
+
+def assert_equal(one: Records, other: Records) -> None:
+    assert one.outcome.tolist() == other.outcome.tolist()
+    assert one.end_us().tolist() == other.end_us().tolist()
+
+
+@pytest.mark.parametrize("policy", ["latest-start", "reservation", "orderly"])
+@pytest.mark.parametrize("seed", range(3))
+def test_engine_equals_oracle(problem: Problem, plan: Plan, seed: int, policy: str) -> None:
+    load = (0.5, 0.9, 1.5)[seed]
+    for one, other in zip(
+        run(problem, plan, seed, load, policy=policy, engine="events"),
+        run(problem, plan, seed, load, policy=policy, engine="simpy"),
+        strict=True,
+    ):
+        assert_equal(one, other)
+
+
+def test_in_a_world_too(problem: Problem, plan: Plan) -> None:
+    world = World(seed=3, spread=0.2, load_us=5000)
+    found = [
+        run(problem, plan, 1, 0.9, policy="latest-start", engine=e, world=[world] * 3) for e in ("events", "simpy")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert_equal(one, other)
+
+
+def test_a_batch_mixes_dnns_by_hand() -> None:
+    """Three requests of three DNNs come at 0, 1 and 2 ms to one trunk that takes 4 ms for one and 6 for two.
+
+    The first opens a batch, which waits; the second fills it at 1 ms: both leave the trunk at 7 ms. Cats' head takes
+    1 ms and cats end at 8 ms, but that the batch of one waits for a second request, up to its timeout, like dogs'.
+    """
+    problem = merged_problem()
+    plan = make_plan(problem)
+    assert {pipeline.batch for pipeline in plan.pipelines} == {2}
+    systems = [build_system(problem, plan, name) for name in NAMES]
+    found = simulate_latest_start(
+        systems, [np.array([0]), np.array([1000]), np.array([2000])], pools_of(plan, NAMES), rules=Rules(timeout_us=500)
+    )
+    cats, dogs, birds = found
+    hop_us = 100 + 8  # 1000 bytes at 1 Gbit/s
+    assert cats.visits[0].end_us.tolist() == [4500]  # alone: 500 µs are over before dogs come at 1 ms
+    assert cats.end_us().tolist() == [4500 + hop_us + 500 + 1000]
+    assert dogs.visits[0].start_us.tolist() == birds.visits[0].start_us.tolist() == [4500]  # together, when it is free
+    assert dogs.visits[0].end_us.tolist() == birds.visits[0].end_us.tolist() == [10_500]
+    assert dogs.visits[0].size.tolist() == [1], "a DNN sees its own requests of a batch"
+
+
+def test_shared_pools_serve_what_is_planned(problem: Problem, plan: Plan) -> None:
+    for policy in ("latest-start", "reservation"):
+        for records in run(problem, plan, 0, 0.8, seconds=20.0, policy=policy):
+            in_time = records.finished & (records.end_us() - records.arrival_us <= records.system.slo_us)
+            assert in_time.mean() > 0.98, (policy, records.system.dnn)
+
+
+def test_latest_start_answers_sooner_where_requests_are_few(problem: Problem, plan: Plan) -> None:
+    """At a tenth of the load reservation waits for batches of one DNN until their deadline, latest start does not."""
+    mean_us = {}
+    for policy in ("latest-start", "reservation"):
+        found = run(problem, plan, 5, 0.1, seconds=20.0, policy=policy)
+        ended = [records.end_us()[records.finished] - records.arrival_us[records.finished] for records in found]
+        mean_us[policy] = np.concatenate(ended).mean()
+    assert mean_us["latest-start"] < 0.9 * mean_us["reservation"]
+
+
+def test_arrivals_go_to_pipelines_in_proportion(problem: Problem, plan: Plan) -> None:
+    system = build_system(problem, plan, "cats")
+    double = replace(
+        system,
+        stages=np.repeat(system.stages, 2),
+        batch=np.repeat(system.batch, 2),
+        latency_us=np.repeat(system.latency_us, 2, axis=0),
+        slices=np.array([[1, 1], [3, 3]]),
+    )
+    chosen = spread_over(double, 1000)
+    assert abs((chosen == 1).sum() - 750) <= 2
+    assert np.abs(np.cumsum(chosen == 1) - 0.75 * np.arange(1, 1001)).max() < 4, "evenly from the first on"
+
+
+def test_one_request_and_an_empty_pipeline(problem: Problem, plan: Plan) -> None:
+    assert all(records.finished.all() for records in run(problem, plan, 0, 0.001, policy="latest-start"))
+
+
+def test_failures_are_for_other_policies(problem: Problem, plan: Plan) -> None:
+    from simulator.engine.world import FailureRate
+
+    world = World(failure_rate=FailureRate("slice", 1e6, 1e5))
+    with pytest.raises(InputError, match="latest-start: failures"):
+        run(problem, plan, 0, 0.5, policy="latest-start", world=[world] * 3)
+    with pytest.raises(InputError, match="needs the events engine"):
+        run(problem, plan, 0, 0.5, policy="latest-start", engine="replay")
