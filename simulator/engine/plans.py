@@ -15,7 +15,7 @@ Pools = Mapping[tuple[int, int], Hashable]
 
 def pools_of(plan: Plan, dnns: Sequence[str]) -> list[Pools] | None:
     """Return, per DNN, the pools that its stages name, by (pipeline, stage); None where no stage names one."""
-    found = [
+    found: list[Pools] = [
         {
             (number, position): stage.pool
             for number, pipeline in enumerate(plan.of(name))

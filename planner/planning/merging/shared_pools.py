@@ -22,7 +22,7 @@ plan can hold: what y_l loses, slices of stages of its own counted whole, must b
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
@@ -66,7 +66,7 @@ class Found:
     """Pipelines of a plan, the segments of devices where sums do not say what fits, a bound, and the solver."""
 
     pipelines: tuple[Pipeline, ...]
-    layouts: dict[Pool, tuple[Layouts, ...]]
+    layouts: Mapping[Pool, tuple[Layouts, ...]]
     bound: float
     backend: str
 
