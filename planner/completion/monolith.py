@@ -96,17 +96,21 @@ class MonolithNetwork:
                 found[part] = self._forward(self.batch(observations.take(part)))[0]
         return found + self._base.mean
 
-    def loss_and_gradient(self, batches: Sequence[Batch], loss: Loss) -> float:
-        """Return the weighted mean loss; leave its gradient in ``parameters.gradient``."""
-        self.parameters.gradient[:] = 0
+    def loss(self, batches: Sequence[Batch], loss: Loss) -> float:
+        """Return the weighted mean loss over batches."""
         total = 0.0
         for batch in batches:
-            predicted, way = self._forward(batch)
-            error = predicted - batch.target
-            scale = batch.weight / len(error)
-            total += scale * float(loss_values(loss, error, 0.5).sum())
-            self._backward(batch, way, loss_slopes(loss, error, 0.5) * scale)
+            values = loss_values(loss, self._forward(batch)[0] - batch.target, 0.5)
+            total += batch.weight * float(values.mean())
         return total
+
+    def descend(self, batches: Sequence[Batch], loss: Loss) -> None:
+        """Leave the gradient of `loss` in ``parameters.gradient``."""
+        self.parameters.gradient[:] = 0
+        for batch in batches:
+            predicted, way = self._forward(batch)
+            slope = loss_slopes(loss, predicted - batch.target, 0.5)
+            self._backward(batch, way, slope * (batch.weight / len(slope)))
 
     def _entities(self) -> tuple[Array, Array]:
         values = self.parameters.values

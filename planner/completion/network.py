@@ -141,42 +141,48 @@ class Network:
         rows = observations if self.architecture.terms else observations.alone()
         return batch_of(rows, self._base.mean, self.parameters.vector.dtype, weight)
 
-    def loss_and_gradient(self, batches: Sequence[Batch], loss: Loss) -> float:
-        """Return the weighted mean loss over batches and heads; leave its gradient in ``parameters.gradient``."""
+    def loss(self, batches: Sequence[Batch], loss: Loss) -> float:
+        """Return the weighted mean loss over batches and heads."""
+        heads = len(self.architecture.quantiles)
+        total = 0.0
+        for head, quantile in enumerate(self.architecture.quantiles):
+            table = self.tables(head)
+            for batch in batches:
+                error = self._gather(table, batch)[0] - batch.target
+                total += batch.weight / heads * float(loss_values(loss, error, quantile).mean())
+        return total
+
+    def descend(self, batches: Sequence[Batch], loss: Loss) -> None:
+        """Leave the gradient of `loss` in ``parameters.gradient``."""
         values, gradients = self.parameters.values, self.parameters.gradients
         workload, workload_way = self._workload_tower.forward(values)
         platform, platform_way = self._platform_tower.forward(values)
-        stacked = self._stacked(platform)
-        heads, rank = len(self.architecture.quantiles), self.architecture.rank
-        workload_slope = np.empty_like(workload)
-        stacked_slope = np.zeros_like(stacked)
+        heads = len(self.architecture.quantiles)
+        workload_slope = np.zeros_like(workload)
+        platform_slope = np.zeros_like(platform)
         gradients["a"][:] = 0
-        total = 0.0
         for head, quantile in enumerate(self.architecture.quantiles):
-            own = workload[:, head * rank : (head + 1) * rank]
-            table = self._table(own, stacked, head)
-            value, slope = self._scatter(table, batches, loss, quantile)
-            total += value / heads
-            slope /= heads
-            workload_slope[:, head * rank : (head + 1) * rank] = slope.T @ stacked
-            stacked_slope += slope @ own
-            gradients["a"] += slope[: self.platforms].sum(axis=1)
-            gradients["b"][:, head] = slope[: self.platforms].sum(axis=0)
-        platform_slope = self._unstacked(stacked_slope)
+            own, own_slope = self._head(workload, head), self._head(workload_slope, head)
+            slope = self._scatter(self._table(own, platform, head), batches, loss, quantile)
+            if heads > 1:
+                slope /= heads
+            for part, of_part in enumerate(slope):
+                own_slope += of_part.T @ self._part(platform, part)
+                self._part(platform_slope, part)[:] += of_part @ own
+            gradients["a"] += slope[0].sum(axis=1)
+            gradients["b"][:, head] = slope[0].sum(axis=0)
         self._workload_tower.backward(values, gradients, workload_way, workload_slope)
         self._platform_tower.backward(values, gradients, platform_way, platform_slope)
-        return total
 
     def tables(self, head: int = 0) -> Array:
-        """Return the inner products ``[(1 + 2 terms) · j, i]`` of all p, s and g with w_i; a and b added to p's."""
+        """Return the inner products ``[1 + 2 terms, j, i]`` of p, every s and every g with w; a and b added to p's."""
         workload, _ = self._workload_tower.forward(self.parameters.values)
         platform, _ = self._platform_tower.forward(self.parameters.values)
-        rank = self.architecture.rank
-        return self._table(workload[:, head * rank : (head + 1) * rank], self._stacked(platform), head)
+        return self._table(self._head(workload, head), platform, head)
 
     def predict(self, observations: Observations, head: int = 0) -> Floats:
         """Return the predicted log time of each row (its measured one is not looked at)."""
-        table = self._parts(self.tables(head))
+        table = self.tables(head)
         found = np.empty(len(observations))
         level = observations.level
         for one in np.unique(level):
@@ -186,7 +192,8 @@ class Network:
 
     def completed(self, head: int = 0) -> Floats:
         """Return the predicted log time of every workload alone on every platform, ``[i, j]``."""
-        return self.tables(head)[: self.platforms].T.astype(float) + self._base.mean
+        found: Floats = self.tables(head)[0].T.astype(float) + self._base.mean
+        return found
 
     def embeddings(self) -> tuple[Array, Array]:
         """Return w and p, ``[i, r · heads]`` and ``[j, r]``."""
@@ -194,61 +201,61 @@ class Network:
         platform, _ = self._platform_tower.forward(self.parameters.values)
         return workload, platform[:, : self.architecture.rank]
 
-    def _stacked(self, platform: Array) -> Array:
-        """Return p of all platforms, then s_1 of all, ..., then g_1, ...: one row each."""
-        parts = 1 + 2 * self.architecture.terms
-        return np.ascontiguousarray(
-            platform.reshape(self.platforms, parts, -1).transpose(1, 0, 2).reshape(parts * self.platforms, -1)
-        )
+    def _part(self, platform: Array, part: int) -> Array:
+        """Return p (part 0), s_1, ..., g_1, ... of all platforms."""
+        rank = self.architecture.rank
+        return platform[:, part * rank : (part + 1) * rank]
 
-    def _unstacked(self, stacked: Array) -> Array:
-        parts = 1 + 2 * self.architecture.terms
-        return stacked.reshape(parts, self.platforms, -1).transpose(1, 0, 2).reshape(self.platforms, -1)
+    def _head(self, workload: Array, head: int) -> Array:
+        """Return w of a head of all workloads."""
+        rank = self.architecture.rank
+        return workload[:, head * rank : (head + 1) * rank]
 
-    def _table(self, workload: Array, stacked: Array, head: int) -> Array:
-        table = stacked @ workload.T
-        table[: self.platforms] += self.parameters.values["a"][:, None]
-        table[: self.platforms] += self.parameters.values["b"][:, head]
+    def _table(self, workload: Array, platform: Array, head: int) -> Array:
+        parts = 1 + 2 * self.architecture.terms
+        table = np.empty((parts, self.platforms, self.workloads), workload.dtype)
+        for part in range(parts):
+            np.matmul(self._part(platform, part), workload.T, out=table[part])
+        table[0] += self.parameters.values["a"][:, None]
+        table[0] += self.parameters.values["b"][:, head]
         return table
 
-    def _parts(self, table: Array) -> Array:
-        """Return a table as ``[1 + 2 terms, j · i]``."""
-        return table.reshape(1 + 2 * self.architecture.terms, -1)
-
-    def _gather(self, parts: Array, batch: Batch) -> tuple[Array, list[tuple[Array, Array, Array]]]:
+    def _gather(self, table: Array, batch: Batch) -> tuple[Array, list[tuple[Array, Array, Array]]]:
         """Return predictions, and per interference term: what is suffered, act of the pressure, and its slope."""
-        predicted = parts[0][batch.own]
+        parts = table.reshape(len(table), -1)
+        predicted = parts[0].take(batch.own)
         ways = []
         if batch.others.shape[1]:
             terms = self.architecture.terms
             for suffers, presses in zip(parts[1 : 1 + terms], parts[1 + terms :], strict=True):
-                suffered = suffers[batch.own]
-                pressure = presses[batch.others].sum(axis=1)
-                slope = np.where(pressure > 0, 1, self.architecture.slope).astype(parts.dtype)
-                active = slope * pressure
-                predicted = predicted + suffered * active
-                ways.append((suffered, active, slope))
+                suffered = suffers.take(batch.own)
+                pressure = presses.take(batch.others[:, 0])
+                for other in batch.others.T[1:]:
+                    pressure += presses.take(other)
+                slope = np.where(pressure > 0, pressure.dtype.type(1), pressure.dtype.type(self.architecture.slope))
+                pressure *= slope
+                predicted += suffered * pressure
+                ways.append((suffered, pressure, slope))
         return predicted, ways
 
-    def _scatter(self, table: Array, batches: Sequence[Batch], loss: Loss, quantile: float) -> tuple[float, Array]:
-        """Return the loss of one head and its derivative by the table of inner products."""
-        total, terms = 0.0, self.architecture.terms
-        parts, derivative = self._parts(table), np.zeros_like(table)
-        by_part = self._parts(derivative)
-        cells = parts.shape[1]
+    def _scatter(self, table: Array, batches: Sequence[Batch], loss: Loss, quantile: float) -> Array:
+        """Return the derivative of one head's loss by the table of inner products."""
+        terms = self.architecture.terms
+        derivative = np.zeros_like(table)
+        parts = derivative.reshape(len(table), -1)
         for batch in batches:
-            predicted, ways = self._gather(parts, batch)
-            error = predicted - batch.target
-            scale = batch.weight / len(error)
-            total += scale * float(loss_values(loss, error, quantile).sum())
-            slope = loss_slopes(loss, error, quantile) * scale
-            by_part[0] += np.bincount(batch.own, slope, cells)
+            predicted, ways = self._gather(table, batch)
+            predicted -= batch.target
+            slope = loss_slopes(loss, predicted, quantile)
+            slope *= batch.weight / len(slope)
+            np.add.at(parts[0], batch.own, slope)
             for term, (suffered, active, bend) in enumerate(ways):
-                by_part[1 + term] += np.bincount(batch.own, slope * active, cells)
-                pressing = slope * suffered * bend
+                np.add.at(parts[1 + term], batch.own, slope * active)
+                suffered *= slope
+                suffered *= bend
                 for other in batch.others.T:
-                    by_part[1 + terms + term] += np.bincount(other, pressing, cells)
-        return total, derivative
+                    np.add.at(parts[1 + terms + term], other, suffered)
+        return derivative
 
 
 def batch_of(observations: Observations, mean: float, dtype: DTypeLike, weight: float) -> Batch:

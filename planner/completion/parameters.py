@@ -5,7 +5,7 @@ AdamW (Loshchilov and Hutter 2019, "Decoupled weight decay regularization") with
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import cos, pi, prod
+from math import cos, pi, prod, sqrt
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,7 +13,9 @@ from numpy.typing import DTypeLike, NDArray
 Array = NDArray[np.floating]
 
 FIRST_DECAY, SECOND_DECAY = 0.9, 0.99
+SMALLEST = 1e-8  # root of the second moment
 WARM_UP = 0.05  # of all steps
+PIECE = 1 << 15  # parameters that are moved at once, so that a core's cache holds them
 
 
 class Parameters:
@@ -62,23 +64,29 @@ def minimise(
 
     ``decay`` has a coefficient per parameter.
     """
-    first, second = np.zeros_like(parameters.vector), np.zeros_like(parameters.vector)
-    scratch = np.empty_like(first)
+    vector, gradient = parameters.vector, parameters.gradient
+    first, second = np.zeros_like(vector), np.zeros_like(vector)
+    scratch = np.empty(PIECE, vector.dtype)
+    pieces = [slice(start, start + PIECE) for start in range(0, len(vector), PIECE)]
     for step in range(schedule.steps):
         compute_gradient()
-        gradient = parameters.gradient
-        first *= FIRST_DECAY
-        first += (1 - FIRST_DECAY) * gradient
-        second *= SECOND_DECAY
-        np.multiply(gradient, gradient, out=scratch)
-        scratch *= 1 - SECOND_DECAY
-        second += scratch
-        # in place: the vectors are longer than a core's cache
-        np.divide(second, 1 - SECOND_DECAY ** (step + 1), out=scratch)
-        np.sqrt(scratch, out=scratch)
-        scratch += 1e-8
-        np.divide(first, scratch, out=scratch)
-        scratch *= 1 / (1 - FIRST_DECAY ** (step + 1))
-        scratch += decay * parameters.vector
-        scratch *= schedule.rate(step)
-        parameters.vector -= scratch
+        rate = schedule.rate(step)
+        second_scale = sqrt(1 - SECOND_DECAY ** (step + 1))
+        first_scale = rate * second_scale / (1 - FIRST_DECAY ** (step + 1))
+        for piece in pieces:
+            x, g, m, v = vector[piece], gradient[piece], first[piece], second[piece]
+            way = scratch[: len(x)]
+            m *= FIRST_DECAY
+            m += np.multiply(g, 1 - FIRST_DECAY, out=way)
+            v *= SECOND_DECAY
+            np.multiply(g, g, out=way)
+            way *= 1 - SECOND_DECAY
+            v += way
+            np.multiply(decay[piece], -rate, out=way)
+            way += 1
+            x *= way
+            np.sqrt(v, out=way)
+            way += SMALLEST * second_scale
+            np.divide(m, way, out=way)
+            way *= first_scale
+            x -= way

@@ -59,19 +59,22 @@ class Tower:
 
     def forward(self, values: dict[str, Array]) -> tuple[Array, list[Array]]:
         """Return the embeddings ``[entities, out]``, and what `backward` needs of the way there."""
-        own = {name: values.get(f"{self.prefix}.{name}") for name in ("input", "free")}
-        if own["input"] is None:
-            assert own["free"] is not None
-            return own["free"], []
-        x = np.concatenate([self.features, own["input"]], axis=1)
-        kept: list[Array] = [x]
+        free = values.get(f"{self.prefix}.free")
+        if not self.hidden:
+            assert free is not None
+            return free, []
+        x: Array = np.concatenate([self.features, values[f"{self.prefix}.input"]], axis=1)
+        kept = [x]
         for layer in range(2):
-            z = x @ values[f"{self.prefix}.weight{layer}"] + values[f"{self.prefix}.bias{layer}"]
-            gate = 1 / (1 + np.exp(-STEEPNESS * z))
-            x = z * gate
-            kept += [gate * (1 + STEEPNESS * z * (1 - gate)), x]
-        out = x @ values[f"{self.prefix}.weight2"] + values[f"{self.prefix}.bias2"]
-        return (out if own["free"] is None else out + own["free"]), kept
+            z = x @ values[f"{self.prefix}.weight{layer}"]
+            z += values[f"{self.prefix}.bias{layer}"]
+            x, slope = _activated(z)
+            kept += [slope, x]
+        out = x @ values[f"{self.prefix}.weight2"]
+        out += values[f"{self.prefix}.bias2"]
+        if free is not None:
+            out += free
+        return out, kept
 
     def backward(self, values: dict[str, Array], gradients: dict[str, Array], kept: list[Array], slope: Array) -> None:
         """Fill the gradients of the parameters, given that of the embeddings."""
@@ -82,8 +85,23 @@ class Tower:
         inputs, slopes = kept[0::2], kept[1::2]
         for layer in (2, 1, 0):
             if layer < 2:
-                slope = slope * slopes[layer]
-            gradients[f"{self.prefix}.weight{layer}"][:] = inputs[layer].T @ slope
-            gradients[f"{self.prefix}.bias{layer}"][:] = slope.sum(axis=0)
-            slope = slope @ values[f"{self.prefix}.weight{layer}"].T
-        gradients[f"{self.prefix}.input"][:] = slope[:, self.features.shape[1] :]
+                slope *= slopes[layer]
+            np.matmul(inputs[layer].T, slope, out=gradients[f"{self.prefix}.weight{layer}"])
+            slope.sum(axis=0, out=gradients[f"{self.prefix}.bias{layer}"])
+            if layer:
+                slope = slope @ values[f"{self.prefix}.weight{layer}"].T
+        known = self.features.shape[1]  # the features themselves are not learned
+        gradients[f"{self.prefix}.input"][:] = slope @ values[f"{self.prefix}.weight0"][known:].T
+
+
+def _activated(z: Array) -> tuple[Array, Array]:
+    """Return x = z · sigmoid(s z) and its derivative, gate + s x (1 - gate); z is overwritten."""
+    gate = z * -STEEPNESS
+    np.exp(gate, out=gate)
+    gate += 1
+    np.reciprocal(gate, out=gate)
+    z *= gate
+    slope = z * STEEPNESS
+    slope *= 1 - gate
+    slope += gate
+    return z, slope

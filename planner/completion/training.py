@@ -61,7 +61,7 @@ def train(recipe: Recipe, observations: Observations, seed: int) -> Network | Mo
         levels.append(_batches(rows, size, rng))
 
     def compute_gradient() -> None:
-        network.loss_and_gradient([next(batches) for batches in levels], recipe.loss)
+        network.descend([next(batches) for batches in levels], recipe.loss)
 
     minimise(network.parameters, network.decay(recipe.schedule), recipe.schedule, compute_gradient)
     return network

@@ -40,7 +40,7 @@ def test_gradients_are_finite_differences(loss, architecture):
     vector = network.parameters.vector
     vector += rng.normal(0, 0.05, vector.shape)  # free embeddings begin at 0, where mistakes would hide
     rows = batches(network, seen)
-    network.loss_and_gradient(rows, loss)
+    network.descend(rows, loss)
     gradient = network.parameters.gradient.copy()
     step = 1e-6
     for at in rng.permutation(len(vector))[:60]:
@@ -48,7 +48,7 @@ def test_gradients_are_finite_differences(loss, architecture):
         sides = []
         for moved in (kept + step, kept - step):
             vector[at] = moved
-            sides.append(network.loss_and_gradient(rows, loss))
+            sides.append(network.loss(rows, loss))
         vector[at] = kept
         assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(gradient[at], rel=1e-4, abs=2e-6)
 
@@ -60,13 +60,13 @@ def test_gradients_of_the_monolith_are_finite_differences(attention):
     own = network.parameters = Parameters({name: part.shape for name, part in network.parameters.values.items()}, float)
     own.vector[:] = np.random.default_rng(2).normal(0, 0.5, own.vector.shape)
     rows = batches(network, seen)
-    network.loss_and_gradient(rows, "squared")
+    network.descend(rows, "squared")
     gradient = own.gradient.copy()
     for at in range(0, len(gradient), 3):
         kept = own.vector[at]
         sides = []
         for own.vector[at] in (kept + 1e-6, kept - 1e-6):
-            sides.append(network.loss_and_gradient(rows, "squared"))
+            sides.append(network.loss(rows, "squared"))
         own.vector[at] = kept
         assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(gradient[at], rel=1e-4, abs=1e-6)
 
