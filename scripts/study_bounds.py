@@ -8,12 +8,13 @@ times. Nothing is measured twice: what is given is planned with as it is.
 
 Methods: `nominal`; `margin M` (nominal times M); `block L` and `path L`, bounds of level L of each block or of
 pipelines' sums; `selected L`, path-wise with the margin calibrated on the stages that plans of *other* DNNs chose, as
-if those had then been measured; `checked L`, path-wise, and what the plan chose is measured and planned again with,
-until everything that a plan chose was measured (`runs` tells how many more that took); `truth`.
+if those had then been measured; `checked L` (and `checked nominal`), path-wise bounds (nominal completions), and what
+the plan rests on is measured and planned again with, until a plan rests on nothing else (`runs` tells how many more
+that took); `truth`. What is not measured keeps its first bound then, for time; `planner complete` fits it anew.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -23,12 +24,15 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
+from matplotlib.figure import Figure
 
 from planner.cli.app import console, new_app, progress, run
+from planner.completion.cells import Place
 from planner.completion.conformal import margin
 from planner.completion.paths import plan_scores
-from planner.completion.profiles import Kind, Place, Predictions, predict_profiles
-from planner.files import ppipe, replacing
+from planner.completion.plans import relied_on
+from planner.completion.profiles import Kind, Predictions, predict_profiles
+from planner.files import file_name, ppipe, replacing
 from planner.model import InputError, Plan, Problem, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
 from planner.planning import make_plan
@@ -45,12 +49,14 @@ LEVELS = (0.8, 0.9, 0.95, 0.99)
 MARGINS = (1.1, 1.2, 1.3, 1.5)
 LOAD = 0.9  # of the planned throughput, at which attainment is told
 SELECTED_LEVEL = 0.95
+TRACES = "poisson_a,bursty_a"
 ROUNDS = 12  # of planning and measuring what was chosen, at most
 COLUMNS = (
-    "fraction", "seed", "method", "problem", "dnn", "devices", "planned_rps",
+    "fraction", "seed", "trace", "method", "problem", "dnn", "devices", "planned_rps",
     "attainment", "held_rps", "runs", "cpu_seconds",
 )  # fmt: skip
 HELD = 0.99
+Times = Mapping[str, np.ndarray]  # arrivals, s, by trace
 
 app = new_app("Study plans from incomplete profiles.")
 
@@ -69,14 +75,14 @@ def study(
     data: Annotated[Path, typer.Option(help="Folder of PPipe's published data (models/, plans/, simulator/).")],
     out: Annotated[Path, typer.Option(help="Folder for rows.csv, summary.csv and the picture; rows are kept.")],
     fractions: Annotated[str, typer.Option(help="Fractions of the runs to know.")] = "0.05,0.1,0.25,0.5",
-    trace: Annotated[str, typer.Option(help="Trace of the folder simulator/, without its ending.")] = "poisson_a",
+    traces: Annotated[str, typer.Option(help="Traces of the folder simulator/, without their endings.")] = TRACES,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the runs that are known.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Take every so many of the 24 problems.")] = 1,
 ) -> None:
     """Plan and simulate; draw throughput against attainment."""
     truth = [ppipe.read_profile(data, name, GPUS) for name in ppipe.list_dnns(data)]
     cases = read_cases(data)[::every]
-    times_s = read_maf21(data / "simulator" / f"{trace}.csv.gz").times_s
+    times_s = {name: read_maf21(data / "simulator" / f"{name}.csv.gz").times_s for name in traces.split(",")}
     rows_file = out / "rows.csv"
     rows = read_rows(rows_file)
     shares = [float(text) for text in fractions.split(",")]
@@ -91,7 +97,7 @@ def study(
 
 
 def study_fraction(
-    truth: Sequence[Profile], cases: Sequence[Case], times_s: np.ndarray, fraction: float, seed: int
+    truth: Sequence[Profile], cases: Sequence[Case], times_s: Times, fraction: float, seed: int
 ) -> Iterator[dict[str, object]]:
     """Yield a row per method, problem and DNN."""
     begin_s = process_time()
@@ -112,12 +118,12 @@ def study_fraction(
         plans[method] = {case.name: planned(case, known) for case in cases}
         yield from judged(method, cases, plans[method], known, truth, times_s, fraction, seed, completed_s)
     if f"path {SELECTED_LEVEL:g}" in plans:
-        bounds = profiles[f"path {SELECTED_LEVEL:g}"]
-        for case in cases:
-            known, plan, count = checked(case, bounds, truth)
-            made = {case.name: plan}
-            method = f"checked {SELECTED_LEVEL:g}"
-            yield from judged(method, [case], made, known, truth, times_s, fraction, seed, completed_s, count)
+        starts = {f"checked {SELECTED_LEVEL:g}": profiles[f"path {SELECTED_LEVEL:g}"], "checked nominal": nominal}
+        for method, known in starts.items():
+            for case in cases:
+                last, plan, count = checked(case, known, truth)
+                made = {case.name: plan}
+                yield from judged(method, [case], made, last, truth, times_s, fraction, seed, completed_s, count)
         method = f"selected {SELECTED_LEVEL:g}"
         margins = selected_margins(cases, plans[f"path {SELECTED_LEVEL:g}"], predictions, truth)
         for case in cases:
@@ -168,15 +174,12 @@ def checked(
     case: Case, bounds: Sequence[Profile], truth: Sequence[Profile]
 ) -> tuple[Sequence[Profile], Plan | None, int]:
     """Plan with bounds, measure what was chosen, and again; return profiles, plan, and how many runs it took."""
+    blank = Observed(tuple(replace(profile, tables=()) for profile in truth))
     measured: set[Place] = set()
     known = bounds
     for _ in range(ROUNDS):
         plan = planned(case, known)
-        chosen = {
-            (pipeline.variant, stage.device, stage.share, stage.batch)
-            for pipeline in (plan.pipelines if plan else ())
-            for stage in pipeline.stages
-        }
+        chosen = {one.place for one in relied_on(plan, blank)} if plan else set()
         if chosen <= measured:
             return known, plan, len(measured)
         measured |= chosen
@@ -219,7 +222,7 @@ def judged(
     plans: Mapping[str, Plan | None],
     known: Sequence[Profile],
     truth: Sequence[Profile],
-    times_s: np.ndarray,
+    times_s: Times,
     fraction: float,
     seed: int,
     cpu_seconds: float,
@@ -234,14 +237,17 @@ def judged(
                 "devices": 0.0, "planned_rps": 0.0, "held_rps": 0.0, "cpu_seconds": round(cpu_seconds, 1),
                 "attainment": 0.0, "runs": runs,
             }  # fmt: skip
-            if plan is not None:
-                believed = build_system(with_profiles(case.problem, known), plan, dnn.name)
-                real = build_system(*true_plan(case.problem, truth, plan), dnn.name)
-                full_rps = plan.throughput_rps(dnn.name)
-                row["devices"], row["planned_rps"] = round(sum(believed.devices), 3), round(full_rps, 3)
-                row["attainment"] = round(attained(believed, real, times_s, LOAD * full_rps), 5)
-                row["held_rps"] = round(held_rps(believed, real, times_s, full_rps), 3)
-            yield row
+            if plan is None:
+                yield from (row | {"trace": trace} for trace in times_s)
+                continue
+            believed = build_system(with_profiles(case.problem, known), plan, dnn.name)
+            real = build_system(*true_plan(case.problem, truth, plan), dnn.name)
+            full_rps = plan.throughput_rps(dnn.name)
+            row["devices"], row["planned_rps"] = round(sum(believed.devices), 3), round(full_rps, 3)
+            for trace, arrivals_s in times_s.items():
+                row["attainment"] = round(attained(believed, real, arrivals_s, LOAD * full_rps), 5)
+                row["held_rps"] = round(held_rps(believed, real, arrivals_s, full_rps), 3)
+                yield row | {"trace": trace}
 
 
 def held_rps(believed: System, real: System, times_s: np.ndarray, full_rps: float) -> float:
@@ -311,37 +317,41 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, by fraction and method, throughput and what is held relative to the truth's, attainment and devices."""
-    keys = ["fraction", "seed", "problem", "dnn"]
+    """Return, by trace, fraction and method, throughput and what is held of the truth's, attainment and devices."""
+    keys = ["trace", "fraction", "seed", "problem", "dnn"]
     best = rows[rows.method == "truth"].set_index(keys)
     joined = rows.join(best[["planned_rps", "held_rps"]], on=keys, rsuffix="_truth")
     joined["planned"] = joined.planned_rps / joined.planned_rps_truth
-    joined["held"] = joined.held_rps / joined.held_rps_truth
+    joined["held"] = joined.held_rps / joined.held_rps_truth.where(joined.held_rps_truth > 0)
     joined["in_time"] = joined.attainment >= HELD
     columns = ["planned", "attainment", "in_time", "held", "devices", "runs"]
     order = list(dict.fromkeys(rows.method))
-    found = joined.groupby(["fraction", "method"], sort=False)[columns].mean()
+    found = joined.groupby(["trace", "fraction", "method"], sort=False)[columns].mean()
     return found.reindex(order, level="method").reset_index()
 
 
 def show(rows: pd.DataFrame, out: Path) -> None:
-    """Print and write the summary, and draw throughput against attainment."""
+    """Print and write the summary, and draw throughput against attainment, a picture per trace."""
     found = summary(rows)
     console.print(found.round(4).to_string(index=False), highlight=False, soft_wrap=True)
-    ax = new_axes(8.0, 4.6)
-    families: dict[str, Callable[[str], bool]] = {
-        family: lambda name, family=family: name.split()[0] == family
-        for family in ("truth", "nominal", "margin", "block", "path", "checked", "selected")
-    }
+    for trace, part in found.groupby("trace", sort=False):
+        save_with_numbers(draw(part, str(trace)), part, out / f"bounds-{file_name(str(trace))}")
+    console.print(f"rows.csv, and a table and a picture per trace, are in {out}", highlight=False, soft_wrap=True)
+
+
+def draw(found: pd.DataFrame, trace: str) -> Figure:
+    """Draw attainment over planned throughput: a line per fraction and family of methods, along levels or margins."""
+    ax = new_axes(8.0, 4.8)
     smallest = found.fraction.min()
-    for number, (family, belongs) in enumerate(families.items()):
-        part = found[found.method.map(belongs)]
+    families = dict.fromkeys(method if method.startswith("checked") else method.split()[0] for method in found.method)
+    for number, family in enumerate(families):
+        part = found[found.method.map(lambda name, family=family: name == family or name.split()[0] == family)]
         for fraction, points in part.groupby("fraction"):
             ax.plot(
                 points.planned,
                 100 * points.attainment,
-                marker=MARKERS[number],
-                color=COLOURS[number],
+                marker=MARKERS[number % len(MARKERS)],
+                color=COLOURS[number % len(COLOURS)],
                 alpha=0.35 + 0.65 * float(np.sqrt(fraction)),
                 markersize=4 + 6 * float(fraction),
                 label=family if fraction == smallest else None,
@@ -351,11 +361,10 @@ def show(rows: pd.DataFrame, out: Path) -> None:
         ax,
         x="planned throughput, of that planned from the truth",
         y="attainment at load 0.9, %",
-        title="Larger and darker marks: more runs known; along a line: levels or margins",
+        title=f"{trace}; larger and darker marks: more runs known; along a line: levels or margins",
     )
     legend(ax)
-    save_with_numbers(figure_of(ax), found, out / "bounds")
-    console.print(f"rows.csv, bounds.csv and bounds.png are in {out}", highlight=False, soft_wrap=True)
+    return figure_of(ax)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,39 @@
-"""Commands that complete profiles from few measurements: observe, suggest, complete."""
+"""Commands that make whole profiles of few measurements: suggest what to time next, complete the rest."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import console, errors, progress
-from planner.cli.model_files import read_model, settings_of
-from planner.cli.profile_model import cut_blocks
-from planner.cli.profiling import names_in, numbers
-from planner.files import load_observed, load_profile, ppipe, printable, save
-from planner.model import InputError, Profile
-from planner.model.observed import Observed, Run, runs_of_profile
+from planner.cli.app import errors
+from planner.cli.output import Column, JsonOption, output
+from planner.cli.profiling import names_in
+from planner.files import file_name, load_observed, load_plan, save
+from planner.model import InputError
+from planner.model.observed import Observed
 from planner.model.segments import share_text
 
 if TYPE_CHECKING:
+    from planner.completion.cells import Place
+    from planner.completion.plans import Relied
     from planner.completion.profiles import Predictions
 
+
+class CalibrateOn(StrEnum):
+    """Which runs calibrate bounds."""
+
+    ALL = "all"
+    CHOSEN = "chosen"
+
+
 ObservationsArgument = Annotated[Path, typer.Argument(help="Observations, as `observe` writes them.")]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option("--for", help="A plan: only the runs that it rests on and that were not measured."),
+]
 FeaturesOption = Annotated[
     bool, typer.Option(help="Use peak rates and bandwidths, where the catalogue has all devices.")
 ]
@@ -28,74 +41,74 @@ FeaturesOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
-    app.command()(observe)
     app.command()(suggest)
     app.command()(complete)
 
 
-def observe(
-    models: Annotated[
-        list[str],
-        typer.Argument(help="What to time here: .onnx files or names (see `models`); or profiles, to take over."),
-    ],
-    out: Annotated[Path, typer.Option(help="Observations to write; if they exist, runs are added.")],
-    device: Annotated[str, typer.Option(help="Name for this machine; not for profiles.")] = "",
-    cores: Annotated[int, typer.Option(min=1, help="Cores of this machine that make up the device.")] = 1,
-    shares: Annotated[str, typer.Option(help="Shares 1/k to time, each with k workers at once: 1,2.")] = "1",
-    batches: Annotated[str, typer.Option(help="Batch sizes, for example 1,2,4,8.")] = "1,4",
-    beside: Annotated[str, typer.Option(help="A model to keep running on the same cores meanwhile.")] = "",
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of PPipe's published data: the models named are taken from there.")
-    ] = None,
-    blocks: Annotated[int, typer.Option(min=1, help="Blocks to cut a model into.")] = 10,
-    clock: Annotated[
-        str, typer.Option(help="wall, or cpu: processor time, for one core of a machine that others use as well.")
-    ] = "wall",
-    cap_s: Annotated[float, typer.Option(min=0.01, help="Seconds for one block at one batch size, at most.")] = 0.3,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds on new sessions.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights of a model given by name.")] = 0,
-) -> None:
-    """Time models block by block on this machine, alone or beside another; or take over what profiles measured.
-
-    All runs go into one file, each with how it came about. What stands there already is timed again and kept beside:
-    timings of one place that disagree are refused where they are used.
-    """
-    found = load_observed(out) if out.exists() else None
-    if data is not None:
-        for name in models:
-            found = _added(found, _published(data, name))
-    for text in [] if data is not None else models:
-        if Path(text).suffix == ".json":
-            found = _added(found, load_profile(Path(text)))
-            continue
-        if not device.strip():
-            raise InputError(f"--device: expected a name for this machine, such as this-cpu, got {device!r}")
-        profile, runs = _timed(
-            text, found, device, cores, numbers(shares, "--shares"), numbers(batches, "--batches"), beside,
-            blocks=blocks, clock=clock, cap_s=cap_s, rounds=rounds, seed=seed,
-        )  # fmt: skip
-        found = _with_runs(found, profile, runs)
-        save(found, out)
-    if found is None:
-        raise InputError("nothing to observe; name models or profiles")
-    save(found, out)
-    console.print(f"{len(found.runs)} runs of {len(found.models)} models in {out}", highlight=False, soft_wrap=True)
-
-
 def suggest(
     observations: ObservationsArgument,
-    device: Annotated[str, typer.Option(help="The device to learn about.")],
-    budget: Annotated[int, typer.Option(min=1, help="How many runs to suggest.")] = 10,
+    device: Annotated[str, typer.Option(help="The device to learn about; with --for, only its runs.")] = "",
+    for_plan: PlanOption = None,
+    budget: Annotated[int, typer.Option(min=1, help="How many runs to suggest, at most.")] = 10,
     features: FeaturesOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Tell which runs on a device to time next, and the typical error of its latencies after each of them."""
+    """Tell which runs to time next: those that teach most about a device, or those that a plan rests on.
+
+    About a device: with the typical error of its latencies after each run. For a plan: with the requests/s that each
+    run carries, most first, and the error that its latency may have. Once they are timed (`observe --for`), complete
+    and plan again; a plan that rests on nothing but measurements is as good as one made from whole profiles.
+    """
+    observed = load_observed(observations)
+    if for_plan is None:
+        if not device.strip():
+            raise InputError("--device: expected the device to learn about, or a plan with --for; give one of the two")
+        with errors.status("reading what the observations say"):
+            predictions = _predictions(observed, [device], features, learn=device)
+            found = predictions.suggest(device, budget)
+        columns = {**RUN_COLUMNS, "error": Column("error then", "{:.1%}".format)}
+        rows = [_row(number, place) | {"error": error} for number, (place, error) in enumerate(found, start=1)]
+        with output(as_json) as printed:
+            printed.table("suggested", columns, rows)
+        return
+    from planner.completion.plans import relied_on, unmeasured
+
+    plan = load_plan(for_plan)
+    every, left = relied_on(plan, observed), unmeasured(plan, observed)
+    asked = [one for one in left if device in ("", one.place[1])][:budget]
     with errors.status("reading what the observations say"):
-        predictions = _predictions(load_observed(observations), [device], features, learn=device)
-        found = predictions.suggest(device, budget)
-    table = Table("run", "model", "share", "batch", "error then", box=None)
-    for number, ((model, _, share, batch), error) in enumerate(found, start=1):
-        table.add_row(str(number), printable(model), share_text(share), str(batch), f"{error:.1%}")
-    console.print(table)
+        sigmas = _sigmas(observed, asked, features)
+    columns = {
+        **RUN_COLUMNS,
+        "throughput_rps": Column("requests/s", "{:.4g}".format),
+        "error": Column("error now", "{:.1%}".format),
+    }
+    rows = [
+        _row(number, one.place) | {"throughput_rps": one.throughput_rps, "error": sigma}
+        for number, (one, sigma) in enumerate(zip(asked, sigmas, strict=True), start=1)
+    ]
+    with output(as_json) as printed:
+        printed.value("relied_on", len(every))
+        printed.value("unmeasured", len(left))
+        printed.line(f"{for_plan} rests on {len(every)} runs, {len(left)} of which were not measured")
+        if rows:
+            printed.table("suggested", columns, rows)
+            printed.line(
+                f"time them: python -m planner observe MODELS --device NAME --for {for_plan} --out {observations}"
+            )
+
+
+RUN_COLUMNS = {
+    "run": Column("run"),
+    "model": Column("model"),
+    "device": Column("device"),
+    "share": Column("share", share_text),
+    "batch": Column("batch"),
+}
+
+
+def _row(number: int, place: "Place") -> dict[str, Any]:
+    return {"run": number, **dict(zip(("model", "device", "share", "batch"), place, strict=True))}
 
 
 def complete(
@@ -107,31 +120,64 @@ def complete(
     devices: Annotated[
         str, typer.Option(help="Devices to complete, e.g. L4,T4; default: all that were observed.")
     ] = "",
+    calibrate_on: Annotated[
+        CalibrateOn,
+        typer.Option(
+            help="all runs; or those that plans chose (`observe --for`), for bounds after an optimiser's choice."
+        ),
+    ] = CalibrateOn.ALL,
+    beside: Annotated[
+        str, typer.Option(help="Models that run on the device meanwhile, e.g. resnet18: latencies beside them.")
+    ] = "",
     features: FeaturesOption = True,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write whole profiles: what was measured, estimates of the rest, and upper bounds of sums of blocks."""
-    levels = _levels(bound)
+    """Write whole profiles: what was measured, estimates of the rest, and upper bounds of sums of blocks.
+
+    What was measured is its own bound. Plan with `latency = {bound = 0.95}` under `[options]` of the problem, see with
+    `suggest --for PLAN` which runs the plan rests on, time them with `observe --for PLAN`, and complete again.
+    """
+    from planner.completion.slowdowns import predict_beside
+
+    levels, others = _levels(bound), names_in(beside)
+    chosen = calibrate_on is CalibrateOn.CHOSEN
+    if others and chosen:
+        raise InputError("--calibrate-on chosen: plans choose among runs made alone; leave out one of it and --beside")
+    observed = load_observed(observations)
     with errors.status("completing"):
-        predictions = _predictions(load_observed(observations), names_in(devices), features)
-        bounds = [predictions.bounded(level) for level in levels]
-        profiles = predictions.profiles()
-    for number, profile in enumerate(profiles):
+        alone = _predictions(observed, names_in(devices), features)
+        if others:
+            slowdowns = predict_beside(alone, observed, others)
+            profiles, bounds = slowdowns.profiles(), [slowdowns.profiles(level) for level in levels]
+            margins = {level: slowdowns.margin(level) for level in levels}
+            rows = f"{len(slowdowns.runs)} runs beside others"
+        else:
+            profiles, bounds = alone.profiles(), [alone.bounded(level, chosen=chosen) for level in levels]
+            margins = {level: alone.margin(level, chosen=chosen) for level in levels}
+            rows = f"{len(alone.calibrating(chosen=chosen))} runs{' that plans chose' if chosen else ''}"
+    paths = [out / f"{file_name(profile.name)}.json" for profile in profiles]
+    for number, (profile, path) in enumerate(zip(profiles, paths, strict=True)):
         tables = tuple(table for of_level in bounds for table in of_level[number].tables)
-        path = out / f"{profile.name}.json"
         save(replace(profile, bounds=tables), path)
-        console.print(f"wrote {path}: {profile.tables[0].provenance.method}", highlight=False, soft_wrap=True)
-    for level in levels:
-        margin = predictions.margin(level)
-        console.print(
-            f"bounds of level {level:g}: {margin:.2f} sigmas, calibrated on {len(predictions.runs)} runs left out one "
-            "by one",
-            highlight=False,
-            soft_wrap=True,
-        )
+    with output(as_json) as printed:
+        printed.value("profiles", [str(path) for path in paths])
+        printed.value("margins", {f"{level:g}": margin for level, margin in margins.items()})
+        for profile, path in zip(profiles, paths, strict=True):
+            printed.line(f"wrote {path}: {profile.tables[0].provenance.method}")
+        for level, margin in margins.items():
+            text = f"bounds of level {level:g}: {margin:.2f} sigmas, calibrated on {rows} left out one by one"
+            printed.line(text)
 
 
-def _predictions(observed: Observed, devices: Sequence[str], features: bool, learn: str | None = None) -> "Predictions":
-    from planner.completion.cells import platforms_to_learn
+def _predictions(
+    observed: Observed,
+    devices: Sequence[str],
+    features: bool,
+    learn: str | None = None,
+    wanted: Sequence["Place"] = (),
+) -> "Predictions":
+    """Complete ``devices``; ``learn`` one at all shares and batches; add the ``wanted`` places to what is completed."""
+    from planner.completion.cells import platforms_of, platforms_to_learn
     from planner.completion.profiles import predict_profiles
     from planner.profiling import device_catalogue
 
@@ -143,78 +189,21 @@ def _predictions(observed: Observed, devices: Sequence[str], features: bool, lea
     batches = None
     if learn is not None:
         batches = platforms_to_learn(observed, observed.runs, learn, described=described is not None)
+    if wanted:
+        sizes = {key: set(found) for key, found in platforms_of(observed, observed.runs, devices).items()}
+        for _, device, share, batch in wanted:
+            sizes.setdefault((device, share), set()).add(batch)
+        batches = {key: tuple(sorted(found)) for key, found in sizes.items()}
     return predict_profiles(observed, devices, described, batches)
 
 
-def _timed(
-    text: str,
-    found: Observed | None,
-    device: str,
-    cores: int,
-    shares: tuple[int, ...],
-    batches: tuple[int, ...],
-    beside: str,
-    *,
-    blocks: int,
-    clock: str,
-    cap_s: float,
-    rounds: int,
-    seed: int,
-) -> tuple[Profile, tuple[Run, ...]]:
-    """Time a model's blocks, and return its profile without latencies, and the runs."""
-    from planner.profiling import DeviceAtHand, Effort, blank_profile, block_starts, measure_tables
-
-    if clock not in ("wall", "cpu"):
-        raise InputError(f"--clock: expected wall or cpu, got {clock!r}")
-    at_hand = DeviceAtHand(device, cores, shares)
-    file = read_model(text, settings_of(), seed)
-    other = read_model(beside, settings_of(), seed).graph if beside else None
-    known = {} if found is None else {model.name: model for model in found.models}
-    if other is not None and other.name not in known:
-        raise InputError(f"--beside {beside}: observe it alone first, so that the file knows its blocks")
-    if file.graph.name in known:
-        profile = known[file.graph.name]
-        starts = block_starts(file.graph, profile)
-    else:
-        starts = cut_blocks(file.graph, [at_hand], [], blocks)
-        profile = blank_profile(file.graph, starts, file.sha256)
-    effort = Effort(cap_s=cap_s, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
-    with progress() as bar:
-        task = bar.add_task(f"timing {printable(file.graph.name)}", total=len(shares) * rounds * len(batches))
-        sizes = file.batches(batches)
-        tables = measure_tables(
-            file.graph, starts, at_hand, sizes, effort, lambda _: bar.advance(task), [other] if other else []
-        )
-    return profile, runs_of_profile(replace(profile, tables=tables))
-
-
-def _published(data: Path, name: str) -> Profile:
-    devices = ("L4", "T4", "V100", "P4")
-    if name not in ppipe.list_dnns(data):
-        raise InputError(f"{data}: no DNN {name!r} there; expected one of {ppipe.list_dnns(data)}")
-    return ppipe.read_profile(data, name, devices)
-
-
-def _added(found: Observed | None, profile: Profile) -> Observed:
-    """Return observations with a profile's measurements as runs; its estimates are kept as such."""
-    runs = runs_of_profile(profile)
-    if not runs:
-        raise InputError(f"profile {profile.name}: nothing in it was measured; there is nothing to observe")
-    estimated = tuple(table for table in profile.tables if table.provenance.kind == "estimated")
-    return _with_runs(found, replace(profile, tables=estimated, bounds=()), runs)
-
-
-def _with_runs(found: Observed | None, profile: Profile, runs: tuple[Run, ...]) -> Observed:
-    if found is None:
-        return Observed((profile,), runs)
-    known = {model.name: model for model in found.models}
-    if profile.name in known and known[profile.name].blocks != profile.blocks:
-        raise InputError(
-            f"{profile.name}: its blocks are not those that the observations have; observe it into another file"
-        )
-    models = found.models if profile.name in known else (*found.models, profile)
-    have = set(found.runs)
-    return Observed(models, (*found.runs, *(run for run in runs if run not in have)))
+def _sigmas(observed: Observed, asked: Sequence["Relied"], features: bool) -> list[float]:
+    """Return how far off the logarithm of each run's latency may be, in standard deviations."""
+    if not asked:
+        return []
+    devices = list(dict.fromkeys(one.place[1] for one in asked))
+    predicted = _predictions(observed, devices, features, wanted=[one.place for one in asked]).predicted
+    return [predicted[one.place].sigma for one in asked]
 
 
 def _levels(text: str) -> list[float]:

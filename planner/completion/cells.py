@@ -19,6 +19,7 @@ from planner.model.observed import Observed, Run
 from planner.model.segments import Share
 
 Platform = tuple[str, Share]  # device, share
+Place = tuple[str, str, Share, int]  # model, device, share, batch
 
 # What a handful of devices cannot tell of the next: least variances of effects of devices. A device may be e times as
 # fast as others (1.0), and its batches and shares may pay off quite differently (0.02: by 15 % per doubling).
@@ -51,7 +52,7 @@ class Cells:
         """Return the number of cells."""
         return len(self.model)
 
-    def places(self) -> dict[tuple[str, str, Share, int], Ints]:
+    def places(self) -> dict[Place, Ints]:
         """Return the cells of each run by (model, device, share, batch), in the order of the model's blocks."""
         order = np.argsort(self.run, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(self.run[order])) + 1)

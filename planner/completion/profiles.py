@@ -13,17 +13,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.completion.cells import Cells, Platform, cells_of, components, platforms_of, widened
+from planner.completion.cells import Cells, Place, Platform, cells_of, components, platforms_of, widened
 from planner.completion.conformal import finite_margin, require_rows
 from planner.completion.gaussian import Posterior, fit_effects, next_measurements, reduced
 from planner.completion.observations import Floats, Ints
 from planner.completion.paths import Predicted, block_scores, path_scores, sigmas
 from planner.model import InputError, LatencyTable, Profile, Provenance
 from planner.model.observed import Observed, Run
-from planner.model.segments import Share
 
 FITTED_CELLS = 700  # that variances are fitted to; the prediction uses all
-Place = tuple[str, str, Share, int]  # model, device, share, batch
 Kind = Literal["path", "block"]
 
 
@@ -63,31 +61,49 @@ class Predictions:
         """Return whole profiles: measured latencies where there are, predicted ones elsewhere, monotone in batch."""
         return self._tables(lambda run: run.latency_us, "estimated", None, "")
 
-    def margin(self, level: float, kind: Kind = "path") -> float:
+    def calibrating(self, *, chosen: bool = False) -> list[Predicted]:
+        """Return the runs that calibrate bounds, left out one by one; see `margin`."""
+        return [self.left_out[run.place[:4]] for run in self.runs if run.chosen or not chosen]
+
+    def margin(self, level: float, kind: Kind = "path", *, chosen: bool = False) -> float:
         """Return q of bounds at a level, calibrated on measured runs that were left out one by one.
+
+        Parameters
+        ----------
+        chosen
+            Calibrate on those runs alone that were made because plans rested on them, whose errors are those of what
+            planners choose (`planner.completion.plans`).
 
         Raises
         ------
         InputError
             Too few runs calibrate.
         """
-        runs = list(self.left_out.values())
-        require_rows(len(runs), level, "observed runs")  # scores of one run are no independent rows
+        runs = self.calibrating(chosen=chosen)
+        what = "observed runs that plans chose" if chosen else "observed runs"
+        require_rows(len(runs), level, what)  # scores of one run are no independent rows
         scores = path_scores(runs) if kind == "path" else block_scores(runs)
         return max(0.0, finite_margin(scores, level, "complete runs"))
 
-    def bounded(self, level: float, kind: Kind = "path", margin: float | None = None) -> tuple[Profile, ...]:
+    def bounded(
+        self, level: float, kind: Kind = "path", margin: float | None = None, *, chosen: bool = False
+    ) -> tuple[Profile, ...]:
         """Return profiles of upper bounds, of sums of blocks (*path*) or of each block (*block*).
 
         Parameters
         ----------
         margin
-            q in place of `margin`'s, for bounds calibrated on what plans chose (`planner.completion.paths`).
+            q in place of `margin`'s, for bounds calibrated on what other plans chose (`planner.completion.paths`).
+        chosen
+            See `margin`.
         """
-        q = self.margin(level, kind) if margin is None else margin
+        q = self.margin(level, kind, chosen=chosen) if margin is None else margin
         if not isfinite(q):
             raise InputError(f"margin: expected a finite number of sigmas, got {q}; calibrate it on more plans")
-        calibrated = f"calibrated on {len(self.runs)} runs" if margin is None else "calibrated on stages of plans"
+        calibrated = "calibrated on stages of plans"
+        if margin is None:
+            runs = self.calibrating(chosen=chosen)
+            calibrated = f"calibrated on {len(runs)} runs{' that plans chose' if chosen else ''}"
 
         def bound(run: Predicted) -> Floats:
             spread = run.sigma if kind == "path" else run.block_sigma
@@ -133,8 +149,7 @@ class Predictions:
             rows = np.stack([latencies(runs[batch]) for batch in batches])
             measured = np.stack([runs[batch].measured_us for batch in batches])
             known = int(np.isfinite(measured).sum())
-            rows = np.where(np.isfinite(measured), measured if kind == "estimated" else np.fmax(rows, measured), rows)
-            rows = np.maximum.accumulate(rows, axis=0)  # a larger batch is not faster
+            rows = monotone(rows, measured)
             whole = np.ceil(rows) if kind == "bound" else np.rint(rows)
             text = f"completed by a Gaussian model of {len(self.runs)} runs{', ' + how if how else ''}; "
             text += f"{known} of {rows.size} measured"
@@ -180,6 +195,21 @@ def predict_profiles(
     fitted = np.flatnonzero(np.isin(of_run, order[: _runs_within(of_run, order, FITTED_CELLS)]))
     effects = widened(fit_effects(components(cells, described), rows[fitted], logs[fitted]))
     return Predictions(cells, runs, Posterior(effects, rows, logs), of_run)
+
+
+def monotone(rows: Floats, measured: Floats) -> Floats:
+    """Return latencies ``[batch, block]`` that do not fall with the batch, where possible those that were measured.
+
+    What was predicted gives way to what was measured (NaN elsewhere) at larger and at smaller batches.
+
+    >>> nan = np.nan
+    >>> monotone(np.array([[9.0], [3.0], [8.0], [7.0]]), np.array([[nan], [nan], [5.0], [nan]])).ravel().tolist()
+    [5.0, 5.0, 5.0, 7.0]
+    """
+    known = np.isfinite(measured)
+    most = np.minimum.accumulate(np.where(known, measured, np.inf)[::-1], axis=0)[::-1]
+    found: Floats = np.where(known, measured, np.minimum(rows, most))
+    return np.asarray(np.maximum.accumulate(found, axis=0))
 
 
 def _runs_within(of_run: Ints, order: Ints, most: int) -> int:

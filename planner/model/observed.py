@@ -24,7 +24,7 @@ class Run:
 
     ``latency_us`` has a number per block, None for one that was not timed; ``spread`` is the standard deviation of the
     logarithm of the single timings behind each. ``beside`` names the models that ran on the device at the same time,
-    apart from the share's own neighbours.
+    apart from the share's own neighbours. ``chosen`` tells that the run was made because a plan rested on it.
     """
 
     model: Annotated[str, MinLen(1)]
@@ -35,6 +35,7 @@ class Run:
     provenance: Provenance
     spread: tuple[Spread | None, ...] | None = None
     beside: tuple[str, ...] = ()
+    chosen: bool = False
 
     @property
     def place(self) -> tuple[str, str, Share, int, tuple[str, ...]]:
@@ -113,7 +114,8 @@ def _merged(runs: list[Run]) -> Run:
                 )
         latency_us.append(exp(sum(log(value) for value, _ in timed) / len(timed)) if timed else None)
         spread.append(max((own for _, own in timed), default=None))
-    return Run(*first.place[:4], tuple(latency_us), first.provenance, tuple(spread), first.beside)
+    chosen = any(run.chosen for run in runs)
+    return Run(*first.place[:4], tuple(latency_us), first.provenance, tuple(spread), first.beside, chosen)
 
 
 def runs_of_profile(profile: Profile) -> tuple[Run, ...]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -95,9 +96,50 @@ def test_suggestions_name_runs_and_what_they_buy(command, observed):
     assert errors == sorted(errors, reverse=True)
 
 
+def test_what_a_plan_chose_is_measured_until_it_rests_on_measurements(command, observed, tmp_path):
+    """Complete, plan, measure what was chosen, again: the plan that comes out is that from whole profiles."""
+    for net in NETS:
+        save(net, tmp_path / "lab" / f"{net.name}.json")
+    cluster = Cluster((DeviceType("A", 2), DeviceType("B", 2)), Network(10))
+
+    def plan_from(folder: str, latency: Literal["nominal"] | LatencyBound) -> float:
+        variants = (load_profile(tmp_path / folder / "net3.json"),)
+        save(Problem(cluster, (Dnn("net3", 40_000, variants),), Options(latency=latency)), tmp_path / "problem.json")
+        made = command("planner", "plan", tmp_path / "problem.json", "--out", tmp_path / "plan.json")
+        assert made.status == 0, made.err
+        return load_plan(tmp_path / "plan.json").value
+
+    complete = ("planner", "complete", observed, "--bound", "0.9", "--out", tmp_path / "whole")
+    before = len(load_observed(observed).runs)
+    for _ in range(6):
+        assert command(*complete).status == 0
+        value = plan_from("whole", LatencyBound(0.9))
+        asked = command("planner", "suggest", observed, "--for", tmp_path / "plan.json", "--json")
+        assert asked.status == 0, asked.err
+        answer = json.loads(asked.out)
+        if not answer["unmeasured"]:
+            break
+        assert {row["model"] for row in answer["suggested"]} == {"net3"}
+        taken = command(
+            "planner", "observe", tmp_path / "lab" / "net3.json", "--for", tmp_path / "plan.json", "--out", observed
+        )
+        assert "everything that" in taken.out
+    assert answer["unmeasured"] == 0
+    new = load_observed(observed).runs[before:]
+    assert new
+    assert all(run.chosen and run.model == "net3" for run in new)
+    assert len(new) <= 4  # of the 5 that were never measured
+    assert value == pytest.approx(plan_from("lab", "nominal"))
+    refused = command(*complete, "--calibrate-on", "chosen")
+    assert f"level 0.9 of observed runs that plans chose: needs 9 to calibrate on, got {len(new)}" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("suggest", "{seen}"), "--device: expected the device to learn about, or a plan with --for"),
+        (("suggest", "{seen}", "--for", "{folder}/nowhere.json"), "nowhere.json"),
+        (("observe", "resnet18", "--for", "{folder}/p.json", "--out", "{folder}/new.json"), "new.json does not exist"),
         (("complete", "{seen}", "--out", "{folder}", "--bound", "1.5"), "--bound: expected numbers between 0 and 1"),
         (("complete", "{seen}", "--out", "{folder}", "--bound", "0.99"), "level 0.99 of observed runs: needs 99"),
         (("complete", "{seen}", "--out", "{folder}", "--devices", "C"), "device 'C': has neither a measurement"),
