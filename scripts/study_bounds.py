@@ -319,8 +319,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return, by trace, fraction and method, throughput and what is held of the truth's, attainment and devices."""
     keys = ["trace", "fraction", "seed", "problem", "dnn"]
-    best = rows[rows.method == "truth"].set_index(keys)
-    joined = rows.join(best[["planned_rps", "held_rps"]], on=keys, rsuffix="_truth")
+    best = rows[rows.method == "truth"][[*keys, "planned_rps", "held_rps"]]
+    joined = rows.merge(best, on=keys, suffixes=("", "_truth"))
     joined["planned"] = joined.planned_rps / joined.planned_rps_truth
     joined["held"] = joined.held_rps / joined.held_rps_truth.where(joined.held_rps_truth > 0)
     joined["in_time"] = joined.attainment >= HELD

@@ -181,7 +181,7 @@ def _predictions(
     from planner.completion.profiles import predict_profiles
     from planner.profiling import device_catalogue
 
-    names = {run.device for run in observed.runs} | set(devices)
+    names = {run.device for run in observed.runs} | set(devices) | {device for _, device, *_ in wanted}
     catalogue = device_catalogue()
     described = None
     if features and names <= set(catalogue):
@@ -201,8 +201,7 @@ def _sigmas(observed: Observed, asked: Sequence["Relied"], features: bool) -> li
     """Return how far off the logarithm of each run's latency may be, in standard deviations."""
     if not asked:
         return []
-    devices = list(dict.fromkeys(one.place[1] for one in asked))
-    predicted = _predictions(observed, devices, features, wanted=[one.place for one in asked]).predicted
+    predicted = _predictions(observed, [], features, wanted=[one.place for one in asked]).predicted
     return [predicted[one.place].sigma for one in asked]
 
 

@@ -1,6 +1,7 @@
 """observe, suggest, complete, and planning with what they give."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -142,6 +143,12 @@ def test_what_a_plan_chose_is_measured_until_it_rests_on_measurements(command, o
         (("observe", "resnet18", "--for", "{folder}/p.json", "--out", "{folder}/new.json"), "new.json does not exist"),
         (("complete", "{seen}", "--out", "{folder}", "--bound", "1.5"), "--bound: expected numbers between 0 and 1"),
         (("complete", "{seen}", "--out", "{folder}", "--bound", "0.99"), "level 0.99 of observed runs: needs 99"),
+        (("complete", "{seen}", "--out", "{folder}", "--beside", "other"), "beside 'other': the observations do not"),
+        (("complete", "{seen}", "--out", "{folder}", "--beside", "net0"), "no run beside another model"),
+        (
+            ("complete", "{seen}", "--out", "{folder}", "--beside", "net0", "--calibrate-on", "chosen"),
+            "leave out one of it and --beside",
+        ),
         (("complete", "{seen}", "--out", "{folder}", "--devices", "C"), "device 'C': has neither a measurement"),
         (("suggest", "{seen}", "--device", "C"), "device 'C': has neither a measurement nor an estimate"),
         (("observe", "resnet18", "--out", "{seen}"), "--device: expected a name for this machine"),
@@ -164,14 +171,33 @@ def test_bad_input_is_one_line_and_writes_nothing(command, observed, tmp_path, a
     assert not (tmp_path / "none").exists()
 
 
-def test_a_time_of_zero_is_named_by_its_place(command, observed, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"latency_us": [900.0, 0, 1300.0]}, r"runs\[2\].latency_us\[1\].*got 0"),
+        ({"latency_us": [900.0, -5.0, 1300.0]}, r"runs\[2\].latency_us\[1\].*got -5"),
+        ({"latency_us": [900.0, "fast", 1300.0]}, r"runs\[2\].latency_us\[1\].*got 'fast'"),
+        ({"latency_us": [900.0, 1300.0]}, r"runs\[2\].latency_us: expected 3 numbers, one per block of net0, got 2"),
+        ({"latency_us": [None, None, None]}, "no block was timed"),
+        ({"spread": [0.1]}, r"runs\[2\].spread: expected 3 numbers"),
+        ({"spread": [0.1, -0.1, 0.1]}, r"runs\[2\].spread\[1\].*got -0.1"),
+        ({"model": "net9"}, "unknown model 'net9'"),
+        ({"beside": ["net9"]}, "unknown model 'net9'"),
+        ({"batch": 0}, r"runs\[2\].batch.*got 0"),
+        ({"share": 0}, r"runs\[2\].share"),
+        ({"device": ""}, r"runs\[2\].device"),
+        ({"batch": 1, "latency_us": [9000.0, 900.0, 900.0]}, "block 0: two timings disagree, 900 and 9000 µs"),
+        ({"colour": "red"}, r"runs\[2\].*colour"),
+    ],
+)
+def test_what_is_wrong_with_observations_is_named_by_its_place(command, observed, change, text):
     document = json.loads(observed.read_text())
-    document["runs"][2]["latency_us"][1] = 0
+    document["runs"][2] |= change
     observed.write_text(json.dumps(document))
     finished = command("planner", "suggest", observed, "--device", "A")
     assert finished.status == 2
-    assert "runs[2].latency_us[1]" in finished.err
-    assert "got 0" in finished.err
+    assert re.search(text, finished.err), finished.err
+    assert finished.err.count("\n") == 1
 
 
 @pytest.mark.slow
