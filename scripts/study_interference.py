@@ -65,20 +65,20 @@ def study(
 def held_out(seen: Observed, given: Sequence[Run], left: Sequence[Run], level: float) -> Iterator[dict[str, object]]:
     """Yield a row per run that is left: errors are of the whole model's latency."""
     alone = predict_profiles(seen)
-    solo_us = {run.place[:4]: sum(value or 0 for value in run.latency_us) for run in alone.runs}
-    slowdowns = {beside: predict_beside(alone, seen, beside) for beside in {run.beside for run in left}}
-    for run in left:
-        place = run.place[:4]
-        taken_us = sum(value or 0 for value in run.latency_us)
-        same = [one for one in given if (one.device, one.share) == (run.device, run.share)]
-        factors = [sum(value or 0 for value in one.latency_us) / solo_us[one.place[:4]] for one in same]
-        predicted = slowdowns[run.beside].predicted(place)
+    solo_us = {each.place[:4]: sum(value or 0 for value in each.latency_us) for each in alone.runs}
+    slowdowns = {beside: predict_beside(alone, seen, beside) for beside in {each.beside for each in left}}
+    for one in left:
+        place = one.place[:4]
+        taken_us = sum(value or 0 for value in one.latency_us)
+        same = [pair for pair in given if (pair.device, pair.share) == (one.device, one.share)]
+        factors = [sum(value or 0 for value in pair.latency_us) / solo_us[pair.place[:4]] for pair in same]
+        predicted = slowdowns[one.beside].predicted(place)
         whole_us = predicted.latency_us.sum()
-        bound_us = whole_us * np.exp(slowdowns[run.beside].margin(level) * predicted.sigma)
+        bound_us = whole_us * np.exp(slowdowns[one.beside].margin(level) * predicted.sigma)
         yield {
-            "platform": on_device(run.device, run.share),
-            "model": run.model,
-            "beside": "+".join(run.beside),
+            "platform": on_device(one.device, one.share),
+            "model": one.model,
+            "beside": "+".join(one.beside),
             "slowdown": round(taken_us / solo_us[place], 4),
             "error_alone": round(abs(solo_us[place] / taken_us - 1), 4),
             "error_constant": round(abs(float(np.mean(factors)) * solo_us[place] / taken_us - 1), 4),
