@@ -1,8 +1,9 @@
 """How much longer models take beside others: slowdowns that nobody measured, from those that somebody did.
 
-    log(latency beside K / latency alone) = mean + what suffers + sum over k in K of what presses + noise
+    log(latency beside K / latency alone) = sum over k in K of (mean + what suffers + what k presses) + noise
 
-of a block of a model at a batch size on a share of a device (a platform). What suffers: effects of the platform, the
+of a block of a model at a batch size on a share of a device (a platform): slowdowns beside several are the product of
+those beside each. What suffers: effects of the platform, the
 model, the block, these on the platform, and how they grow with the batch. What presses: effects of the model k, of k on
 the platform, and of k on the model that suffers. All are Gaussian effects (`planner.completion.gaussian`), with the
 variances that the measurements make likeliest, so that a pair that never ran together is told by what each did beside
@@ -36,6 +37,7 @@ FITTED_ROWS = 700  # that variances are fitted to; the prediction uses all
 class Slowdowns:
     """What runs beside others say of latencies beside ``beside`` everywhere; made by `predict_beside`.
 
+    The posterior is of log slowdowns per model beside.
     ``asked`` are the rows of each place that is told, ``posterior`` what the runs say of all rows, and ``of_run`` which
     run each measured row is of.
     """
@@ -51,7 +53,10 @@ class Slowdowns:
         """Return the run of a place beside the others, as predicted from all runs."""
         rows = self.asked[place]
         noise = self.posterior.effects.noise * np.eye(len(rows))
-        return self._beside(place, self.posterior.mean(rows), self.posterior.covariance(rows) + noise)
+        count = len(self.beside)
+        return self._beside(
+            place, count * self.posterior.mean(rows), count**2 * (self.posterior.covariance(rows) + noise)
+        )
 
     @cached_property
     def left_out(self) -> tuple[Predicted, ...]:
@@ -60,7 +65,8 @@ class Slowdowns:
         for number, run in enumerate(self.runs):
             own = np.flatnonzero(self.of_run == number)
             timed = _timed(run) & np.isfinite(self.alone.predicted[run.place[:4]].measured_us)
-            predicted = self._beside(run.place[:4], *self.posterior.without(own), timed)
+            (mean, covariance), count = self.posterior.without(own), len(run.beside)
+            predicted = self._beside(run.place[:4], count * mean, count**2 * covariance, timed)
             found.append(replace(predicted, measured_us=np.where(timed, _measured(run, 0), np.nan)))
         return tuple(found)
 
@@ -138,9 +144,10 @@ def predict_beside(alone: Predictions, observed: Observed, beside: Sequence[str]
     asked = [Run(*place, (None,) * len(alone.predicted[place].latency_us), runs[0].provenance, None, tuple(beside))
              for place in places]  # fmt: skip
     components, of_run = _components((*runs, *asked), observed, names)
-    log_slowdown = np.concatenate(
-        [np.log(_measured(run, 0) / _measured(solo[run.place[:4]], 0)) for run in runs]
-    )  # NaN where a block was not timed both times
+    per_model = [
+        np.log(_measured(run, 0) / _measured(solo[run.place[:4]], 0)) / len(run.beside) for run in runs
+    ]  # NaN where a block was not timed both times
+    log_slowdown = np.concatenate(per_model)
     rows = np.flatnonzero(np.isfinite(log_slowdown))
     order = np.random.default_rng(seed).permutation(rows)[:FITTED_ROWS]
     posterior = Posterior(fit_effects(components, order, log_slowdown[order]), rows, log_slowdown[rows])
@@ -164,7 +171,7 @@ def _components(
     presses = np.zeros((len(runs), len(names)))
     for number, run in enumerate(runs):
         for other in run.beside:
-            presses[number, names[other]] += 1
+            presses[number, names[other]] += 1 / len(run.beside)
     pressing, one, nothing = presses[of_run], np.ones((len(of_run), 1)), np.zeros(len(of_run), np.int64)
     keys = {"platform": platform, "model": model, "block": block}
     keys |= {f"{name} × platform": keys[name] * len(known) + platform for name in ("model", "block")}
