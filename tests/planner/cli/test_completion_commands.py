@@ -176,7 +176,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command, observed, tmp_path, a
     [
         ({"latency_us": [900.0, 0, 1300.0]}, r"runs\[2\].latency_us\[1\].*got 0"),
         ({"latency_us": [900.0, -5.0, 1300.0]}, r"runs\[2\].latency_us\[1\].*got -5"),
-        ({"latency_us": [900.0, "fast", 1300.0]}, r"runs\[2\].latency_us\[1\].*got 'fast'"),
+        ({"latency_us": [900.0, "fast", 1300.0]}, r"runs\[2\].latency_us\[1\].*got \"fast\""),
         ({"latency_us": [900.0, 1300.0]}, r"runs\[2\].latency_us: expected 3 numbers, one per block of net0, got 2"),
         ({"latency_us": [None, None, None]}, "no block was timed"),
         ({"spread": [0.1]}, r"runs\[2\].spread: expected 3 numbers"),
