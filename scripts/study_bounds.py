@@ -344,7 +344,8 @@ def draw(found: pd.DataFrame, trace: str) -> Figure:
     ax = new_axes(8.0, 4.8)
     smallest = found.fraction.min()
     families = dict.fromkeys(method if method.startswith("checked") else method.split()[0] for method in found.method)
-    for number, family in enumerate(families):
+    ordered = sorted(families, key=lambda family: (family == "truth", family.startswith("checked")))
+    for number, family in enumerate(ordered):
         part = found[found.method.map(lambda name, family=family: name == family or name.split()[0] == family)]
         for fraction, points in part.groupby("fraction"):
             ax.plot(

@@ -22,9 +22,10 @@ Platform = tuple[str, Share]  # device, share
 Place = tuple[str, str, Share, int]  # model, device, share, batch
 
 # What a handful of devices cannot tell of the next: least variances of effects of devices. A device may be e times as
-# fast as others (1.0), and its batches and shares may pay off quite differently (0.02: by 15 % per doubling).
-LEAST_VARIANCES = {"device": 1.0, "device · batch": 0.02, "device · share": 0.02, "device × model": 0.03,
-                   "device × block": 0.02}  # fmt: skip
+# fast as others (1.0), its batches and shares may pay off quite differently (0.02: by 15 % per doubling), and it may
+# suit models and blocks as no other does (0.1, 0.05: by a third and a fifth; tensor cores among GPUs without).
+LEAST_VARIANCES = {"device": 1.0, "device · batch": 0.02, "device · share": 0.02, "device × model": 0.1,
+                   "device × block": 0.05}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
