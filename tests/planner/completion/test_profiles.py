@@ -122,7 +122,7 @@ def test_measured_numbers_stay_and_bounds_are_not_below_them():
 def test_bounds_of_sums_hold_about_as_often_as_they_say():
     """Over worlds: whole-model latencies within their path-wise bound of level 0.8."""
     inside = []
-    for seed in range(4):
+    for seed in range(8):
         truth = profiles(noise=0.05, seed=seed + 10)
         runs = tuple(run for profile in truth for run in runs_of_profile(profile))
         observed = Observed(tuple(replace(p, tables=()) for p in truth), some(0.35, seed, runs).runs)
