@@ -20,7 +20,7 @@ import numpy as np
 from rich.table import Table
 
 from planner.cli.app import console, progress
-from planner.files import load_profile
+from planner.files import load_variants
 from planner.files.models import load_model
 from planner.model import InputError, ModelSettings, Profile
 from planner.profiling import (
@@ -92,9 +92,9 @@ def main() -> None:
     console.print(f"load average {os.getloadavg()[0]:.1f} before, {arguments.clock} clock", highlight=False)
     results = read_results(arguments.out)
     with progress() as bar:
-        task = bar.add_task("checking", total=len(arguments.profiles))
-        for path in arguments.profiles:
-            profile = load_profile(path)
+        profiles = [profile for path in arguments.profiles for profile in load_variants(path)]
+        task = bar.add_task("checking", total=len(profiles))
+        for profile in profiles:
             bar.update(task, description=profile.name)
             done = {found.batch for found in results if found.model == profile.name}
             batches = [batch for batch in arguments.batches if batch not in done]

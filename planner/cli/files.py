@@ -14,6 +14,7 @@ from planner.files.documents import KINDS
 from planner.model import Cluster, InputError, Plan, Problem, Profile
 from planner.model.check import check
 from planner.model.observed import Observed
+from planner.model.variants import Variants
 
 
 def register(app: typer.Typer) -> None:
@@ -69,6 +70,8 @@ def _describe(path: Path, problem: Problem | None) -> str:
         return f"valid observations: {len(record.runs)} runs of {len(record.models)} models"
     if isinstance(record, Profile):
         return f"valid profile of {record.name}, {len(record.blocks)} blocks on {', '.join(record.devices)}"
+    if isinstance(record, Variants):
+        return f"valid profiles of {len(record.profiles)} variants: {', '.join(each.name for each in record.profiles)}"
     if isinstance(record, Problem):
         return f"valid problem, {len(record.dnns)} DNNs"
     return _describe_plan(path, record, problem)

@@ -21,7 +21,7 @@ from planner.cli.model_files import (
 )
 from planner.cli.output import Column, JsonOption, output
 from planner.cli.profile_model import cut_blocks
-from planner.files import load_profile, printable, save, write_csv
+from planner.files import load_variants, printable, save, save_variants, write_csv
 from planner.model import InputError, ModelSettings, Profile
 from planner.model.segments import share_text
 
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from planner.profiling import DeviceAtHand, ModelGraph
 
 OutOption = Annotated[
-    Path, typer.Option(help="Profile to write; if it exists, its blocks are kept and the new latencies added.")
+    Path,
+    typer.Option(
+        help="Profile to write; one that exists keeps its blocks, and is added to: latencies, or other sizes."
+    ),
 ]
 BatchesOption = Annotated[
     str | None, typer.Option(help="Batch sizes. [default: 1,2,4,8; 1 where requests cannot share a run]")
@@ -114,7 +117,7 @@ def profile(
     if model_out is not None:
         _write_profiled(model, file.given, model_out)
     helpers = [find_device(other) for other in names_in(balance)]
-    blank, starts = _start(out, file, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
+    blank, starts, others = _start(out, file, lambda: cut_blocks(graph, [at_hand], helpers, blocks, even=even))
     known = [k for k in at_hand.shares if _has(blank, at_hand, k, sizes, tuple(other.name for other in company))]
     missing = [k for k in at_hand.shares if again or k not in known]
     if not missing:
@@ -129,7 +132,7 @@ def profile(
             effort = Effort(cap_s=cap_s, width=width, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
             tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task), company)
             found = with_tables(found, tables)
-            save(found, out)
+            save_variants((*others, found), out)
     _show(found, out, as_json)
 
 
@@ -167,10 +170,10 @@ def estimate(
     graph, sizes = file.graph, file.batches(asked)
     if model_out is not None:
         _write_profiled(model, file.given, model_out)
-    blank, starts = _start(out, file, lambda: cut_blocks(graph, [], devices, blocks, even=even))
+    blank, starts, others = _start(out, file, lambda: cut_blocks(graph, [], devices, blocks, even=even))
     _say_opaque(graph)
     found = with_tables(blank, estimate_tables(graph, starts, devices, sizes, limit))
-    save(found, out)
+    save_variants((*others, found), out)
     _show(found, out, as_json)
 
 
@@ -295,22 +298,35 @@ def _has(known: Profile, device: "DeviceAtHand", share: int, batches: tuple[int,
     return known.has(*key) and known.table(*key).batches == batches and known.table(*key).beside == beside
 
 
-def _start(out: Path, file: ModelFile, cut: Callable[[], tuple[int, ...]]) -> tuple[Profile, tuple[int, ...]]:
-    """Return the profile in ``out``, or a new one without latencies, and the layers at which its blocks begin."""
+def _start(
+    out: Path, file: ModelFile, cut: Callable[[], tuple[int, ...]]
+) -> tuple[Profile, tuple[int, ...], tuple[Profile, ...]]:
+    """Return what ``out`` has of a model with these settings, and beside.
+
+    That is a profile, without latencies if it is a new one, the layers at which its blocks begin, and profiles of the
+    same model at other sizes.
+    """
     from planner.profiling import blank_profile, block_starts
 
-    if not out.exists():
+    kept = load_variants(out) if out.exists() else ()
+    for found in kept:
+        if found.model_sha256 not in (None, file.sha256):
+            raise InputError(
+                f"{out}: is the profile of another model file (hash {str(found.model_sha256)[:12]}, "
+                f"not {file.sha256[:12]}); choose another --out"
+            )
+    others = tuple(found for found in kept if found.model_sha256 and not _same_sizes(found.settings, file.settings))
+    own = next((found for found in kept if found not in others), None)
+    if own is None:
         starts = cut()
-        return replace(blank_profile(file.graph, starts, file.sha256), settings=file.settings), starts
-    found = load_profile(out)
-    if found.model_sha256 not in (None, file.sha256):
-        raise InputError(
-            f"{out}: is the profile of another model file (hash {str(found.model_sha256)[:12]}, "
-            f"not {file.sha256[:12]}); choose another --out"
-        )
-    if found.settings != file.settings:
+        return replace(blank_profile(file.graph, starts, file.sha256), settings=file.settings), starts, others
+    if own.settings != file.settings:
         raise InputError(f"{out}: is of the same model read with other settings; give the same ones, or another --out")
-    return found, block_starts(file.graph, found)
+    return own, block_starts(file.graph, own), others
+
+
+def _same_sizes(first: ModelSettings | None, second: ModelSettings | None) -> bool:
+    return (first or ModelSettings()).sizes == (second or ModelSettings()).sizes
 
 
 def _write_profiled(text: str, model: "ir.Model", out: Path) -> None:

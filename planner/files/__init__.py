@@ -10,7 +10,9 @@ from planner.files.documents import (
     load_problem,
     load_profile,
     load_record,
+    load_variants,
     save,
+    save_variants,
     schema_of,
 )
 from planner.files.names import file_name, name_of, printable
@@ -25,10 +27,12 @@ __all__ = [
     "load_problem",
     "load_profile",
     "load_record",
+    "load_variants",
     "name_of",
     "printable",
     "replacing",
     "save",
+    "save_variants",
     "schema_of",
     "write_csv",
     "write_text",

@@ -2,14 +2,15 @@
 
 A document's first key names its kind and version, ``"schema": "plan/1"``. Reading validates every value
 and refuses unknown keys; an error names the file, the path to the value, what was found, what was
-expected. A problem file may hold a path, relative to itself, wherever it needs a cluster or a profile.
+expected. A problem file may hold a path, relative to itself, wherever it needs a cluster or a profile; one of
+several profiles stands for all of them.
 """
 
 import json
 import re
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import date, time
 from pathlib import Path
@@ -20,14 +21,16 @@ from pydantic import TypeAdapter, ValidationError
 from planner.files.atomic import write_text
 from planner.model import Cluster, InputError, Plan, Problem, Profile
 from planner.model.observed import Observed
+from planner.model.variants import Variants
 
-T = TypeVar("T", Cluster, Profile, Problem, Plan, Observed)
-Document = Cluster | Profile | Problem | Plan | Observed
+T = TypeVar("T", Cluster, Profile, Variants, Problem, Plan, Observed)
+Document = Cluster | Profile | Variants | Problem | Plan | Observed
 R = TypeVar("R")
 
 KINDS: dict[str, type[Any]] = {
     "cluster": Cluster,
     "profile": Profile,
+    "variants": Variants,
     "problem": Problem,
     "plan": Plan,
     "observations": Observed,
@@ -36,7 +39,7 @@ VERSION = 1
 
 
 def schema_of(kind: str, cls: type[Any] | None = None) -> dict[str, Any]:
-    """Return the JSON Schema of a kind of file: cluster, profile, problem, plan or observations."""
+    """Return the JSON Schema of a kind of file, one of `KINDS`."""
     schema = TypeAdapter(cls or KINDS[kind]).json_schema()
     schema["properties"] = {
         "schema": {"const": f"{kind}/{VERSION}", "type": "string"},
@@ -77,6 +80,22 @@ def load_cluster(path: Path) -> Cluster:
 def load_profile(path: Path) -> Profile:
     """Read a profile file; raises InputError."""
     return _load(path, Profile)
+
+
+def load_variants(path: Path) -> tuple[Profile, ...]:
+    """Read a file of one profile or of several (`planner.model.variants`); raises InputError."""
+    return _variants_in(path, _read(path))
+
+
+def save_variants(profiles: Sequence[Profile], path: Path) -> None:
+    """Write one profile as such, several as variants; raises InputError as `save` does."""
+    save(profiles[0] if len(profiles) == 1 else Variants(tuple(profiles)), path)
+
+
+def _variants_in(path: Path, document: dict[str, Any]) -> tuple[Profile, ...]:
+    if document.get("schema") == f"variants/{VERSION}":
+        return _validate(path, document, "variants", Variants).profiles
+    return (_validate(path, document, "profile", Profile),)
 
 
 def load_problem(path: Path) -> Problem:
@@ -161,7 +180,9 @@ def _validate(path: Path, document: dict[str, Any], kind: str, cls: type[R]) -> 
     body = dict(document)
     schema = body.pop("schema", None)
     if schema != f"{kind}/{VERSION}":
-        raise InputError(f'{path}: schema: expected "{kind}/{VERSION}", got {json.dumps(schema)}')
+        several = kind == "profile" and schema == f"variants/{VERSION}"
+        hint = "; it holds several profiles, which a problem can name together" if several else ""
+        raise InputError(f'{path}: schema: expected "{kind}/{VERSION}", got {json.dumps(schema)}{hint}')
     if kind == "problem":
         _resolve(path, body)
     try:
@@ -183,12 +204,17 @@ def _resolve(path: Path, problem: dict[str, Any]) -> None:
     if isinstance(problem.get("cluster"), str):
         problem["cluster"] = asdict(_load(path.parent / problem["cluster"], Cluster, named_within=True))
     for where, holder in _holders_of_variants(problem):
-        for index, variant in enumerate(holder["variants"]):
-            if isinstance(variant, str):
-                try:
-                    holder["variants"][index] = asdict(_load(path.parent / variant, Profile, named_within=True))
-                except InputError as error:
-                    raise InputError(f"{path}: {where}.variants[{index}]: {error}") from None
+        named, holder["variants"] = holder["variants"], []
+        for index, variant in enumerate(named):
+            if not isinstance(variant, str):
+                holder["variants"].append(variant)
+                continue
+            place = path.parent / variant
+            try:
+                found = _variants_in(place, _read(place, named_within=True))
+            except InputError as error:
+                raise InputError(f"{path}: {where}.variants[{index}]: {error}") from None
+            holder["variants"] += [asdict(profile) for profile in found]
 
 
 def _holders_of_variants(problem: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -29,8 +29,8 @@ def with_settings(model: ir.Model, settings: ModelSettings) -> ir.Model:
     """
     copy = tidy(model)
     for value in request_inputs(copy.graph):
-        if value.shape is not None:  # some exporters write -1 or 0 where a size is open
-            value.shape = ir.Shape(None if isinstance(size, int) and size < 1 else size for size in value.shape)
+        if value.shape is not None:  # some exporters write -1 where a size is open
+            value.shape = ir.Shape(None if isinstance(size, int) and size < 0 else size for size in value.shape)
     _check_names(copy.graph, settings)
     for value in [each for each in request_inputs(copy.graph) if not each.uses() and not each.is_graph_output()]:
         copy.graph.inputs.remove(value)  # nothing reads it
@@ -46,6 +46,11 @@ def with_settings(model: ir.Model, settings: ModelSettings) -> ir.Model:
                 "stages; export the model from behind the layers that read it, or with another type"
             )
         if value.shape is not None:
+            if 0 in value.shape:
+                raise InputError(
+                    f"input {name!r} has shape {value.shape}, with a size of 0: a request would bring nothing; export "
+                    "the model with that size open, or give the input with --constant"
+                )
             labels = [axis_label(value, axis) for axis in range(len(value.shape))]
             value.shape = ir.Shape(
                 size if isinstance(size, int) else settings.sizes.get(label, settings.sizes.get(f"{name}:{axis}", size))

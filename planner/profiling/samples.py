@@ -34,7 +34,9 @@ def draw_samples(graph: ModelGraph, count: int, seed: int) -> dict[str, np.ndarr
 def _carry_states(graph: ModelGraph, calls: Sequence[dict[str, np.ndarray]]) -> None:
     """Put into each call the states that the one before gave back; the first begins with zeros."""
     session = open_session(graph.model)
-    states = {name: np.zeros_like(calls[0][name]) for name in graph.states.values()}
+    states = {
+        name: np.zeros(graph.tensors[name].shape, graph.tensors[name].dtype.numpy()) for name in graph.states.values()
+    }
     for feeds in calls:
         feeds.update(states)
         made = dict(zip(graph.outputs, run_model(session, feeds), strict=True))
@@ -43,6 +45,8 @@ def _carry_states(graph: ModelGraph, calls: Sequence[dict[str, np.ndarray]]) -> 
 
 def cut_samples(graph: ModelGraph, given: Sequence[Tensors]) -> dict[str, np.ndarray]:
     """Return the samples in batches of inputs; raises InputError where they are not what the model takes.
+
+    Where no batch has the states of a model, samples are the calls of one caller, in order, as `draw_samples` has them.
 
     Examples
     --------
@@ -53,24 +57,32 @@ def cut_samples(graph: ModelGraph, given: Sequence[Tensors]) -> dict[str, np.nda
     >>> cut_samples(read_graph(model), [{"x": np.zeros((3, 2), np.float32)}])["x"].shape
     (3, 1, 2)
     """
-    known = {tensor.name for tensor in graph.inputs}
+    carried = set(graph.states.values())
+    if any(carried & set(batch) for batch in given):
+        carried = set()
+    brought = [tensor for tensor in graph.inputs if tensor.name not in carried]
+    known = {tensor.name for tensor in brought}
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in known}
     for batch in given:
         if not known <= set(batch):
             raise InputError(
                 f"inputs: {min(known - set(batch))!r} is missing; expected arrays {', '.join(sorted(known))}"
             )
-        counts = {tensor.name: _requests(tensor, batch[tensor.name]) for tensor in graph.inputs if tensor.batched}
+        counts = {tensor.name: _requests(tensor, batch[tensor.name]) for tensor in brought if tensor.batched}
         if len(set(counts.values())) > 1:
             raise InputError(f"inputs: expected as many requests in each array, got {counts}")
         count = next(iter(counts.values()), 1)
-        for tensor in graph.inputs:
+        for tensor in brought:
             array = _of_type(tensor, batch[tensor.name])
             _requests(tensor, array)
             axis = tensor.batch_axis
             pieces[tensor.name] += np.split(array, count, axis) if axis is not None else [array] * count
     if not all(pieces.values()):
         raise InputError("inputs: no sample; expected at least one")
+    if carried:
+        calls = [dict(zip(pieces, call, strict=True)) for call in zip(*pieces.values(), strict=True)]
+        _carry_states(graph, calls)
+        pieces = {tensor.name: [call[tensor.name] for call in calls] for tensor in graph.inputs}
     return {name: np.stack(found) for name, found in pieces.items()}
 
 

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from planner.cli.model_files import settings_of
-from planner.files import load_profile
+from planner.files import load_profile, load_variants
 from planner.model import Constant, InputError, ModelSettings
 
 OPEN = (
@@ -36,11 +36,34 @@ def test_settings_go_into_the_profile(command, save, tmp_path):
     profile = load_profile(out)
     assert profile.name == "model@h=4,w=5"
     assert profile.settings == ModelSettings({"h": 4, "w": 5}, {"gain": Constant((), (2.0,))})
-    # More is added with the same settings only.
+    # Latencies are added with the same settings only.
     assert command("planner", "estimate", save(OPEN), *GIVEN, "--device", "T4", "--out", out).status == 0
-    other = command("planner", "estimate", save(OPEN), "--fix", "h=8,w=5", *GIVEN[2:], "--device", "L4", "--out", out)
+    warm = ("--constant", "gain=3")
+    other = command("planner", "estimate", save(OPEN), *GIVEN[:2], *warm, "--device", "L4", "--out", out)
     assert other.status == 2
     assert "read with other settings" in other.err
+
+
+def test_sizes_of_a_model_are_variants_in_one_file(command, save, tmp_path):
+    """Each size keeps its own blocks and tables; a problem that names the file has all of them."""
+    out, model = tmp_path / "profile.json", save(OPEN)
+    for sizes, device in (("h=4,w=5", "T4"), ("h=8,w=5", "T4"), ("h=4,w=5", "L4")):
+        done = command("planner", "estimate", model, "--fix", sizes, *GIVEN[2:], "--device", device, "--out", out)
+        assert done.status == 0, done.err
+    found = {profile.name: profile for profile in load_variants(out)}
+    assert {name: profile.devices for name, profile in found.items()} == {
+        "model@h=8,w=5": ("T4",),
+        "model@h=4,w=5": ("T4", "L4"),
+    }
+    assert found["model@h=8,w=5"].cut_bytes[0] == 2 * found["model@h=4,w=5"].cut_bytes[0]
+    cluster = '{"device_types": [{"name": "T4", "count": 2}], "network": {"bandwidth_gbps": 10.0}}'
+    (tmp_path / "problem.json").write_text(
+        f'{{"schema": "problem/1", "cluster": {cluster},'
+        ' "dnns": [{"name": "model", "slo_us": 50000, "variants": ["profile.json"]}]}'
+    )
+    planned = command("planner", "plan", tmp_path / "problem.json", "--out", tmp_path / "plan.json")
+    assert planned.status == 0, planned.err
+    assert "2 variants: model@h=8,w=5, model@h=4,w=5" in command("planner", "validate", out).out
 
 
 @pytest.mark.parametrize("verb", ["layers", "validate", "verify"])

@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import planner.files
-from planner.files import dumps, load_any, load_cluster, load_plan, load_problem, load_profile, save, schema_of
+from planner.files import (
+    dumps,
+    load_any,
+    load_cluster,
+    load_plan,
+    load_problem,
+    load_profile,
+    load_variants,
+    save,
+    schema_of,
+)
 from planner.files.documents import KINDS
 from planner.model import (
     Block,
@@ -28,6 +39,7 @@ from planner.model import (
     Stage,
 )
 from planner.model.observed import Observed, Run
+from planner.model.variants import Variants
 
 CLUSTER = Cluster(
     (DeviceType("L4", 2, shares=(1, 2), devices_per_server=4), DeviceType("Pi", 1, kind="cpu", price_per_hour=0.01)),
@@ -51,7 +63,10 @@ OBSERVED = Observed(
 )
 
 
-@pytest.mark.parametrize("record", [CLUSTER, PROFILE, PROBLEM, PLAN, OBSERVED], ids=list(KINDS))
+VARIANTS = Variants((PROFILE, replace(PROFILE, name="net@seq=8")))
+
+
+@pytest.mark.parametrize("record", [CLUSTER, PROFILE, VARIANTS, PROBLEM, PLAN, OBSERVED], ids=list(KINDS))
 def test_round_trips_are_the_identity(record: Any, tmp_path: Path) -> None:
     save(record, tmp_path / "file.json")
     assert load_any(tmp_path / "file.json") == record
@@ -276,3 +291,28 @@ def test_plans_say_their_bounds(tmp_path: Path, field: str, value: int) -> None:
     (tmp_path / "p.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match=rf"stages\[0\].{field}.*: expected an integer <="):
         load_plan(tmp_path / "p.json")
+
+
+def test_a_file_of_several_profiles_stands_for_all_of_them(tmp_path: Path) -> None:
+    save(VARIANTS, tmp_path / "net.json")
+    document = json.loads(dumps(PROBLEM))
+    document["dnns"][0]["variants"] = ["net.json", json.loads(dumps(replace(PROFILE, name="other")))]
+    del document["dnns"][0]["variants"][1]["schema"]
+    (tmp_path / "problem.json").write_text(json.dumps(document))
+    names = [variant.name for variant in load_problem(tmp_path / "problem.json").dnns[0].variants]
+    assert names == ["net", "net@seq=8", "other"]
+    assert load_variants(tmp_path / "net.json") == VARIANTS.profiles
+    with pytest.raises(InputError, match='expected "profile/1", got "variants/1"; it holds several profiles'):
+        load_profile(tmp_path / "net.json")
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ((PROFILE, PROFILE), "names must differ, got"),
+        ((PROFILE, replace(PROFILE, name="other", model_sha256="ab" * 32)), "net of None, other of abababababab"),
+    ],
+)
+def test_variants_are_profiles_of_one_model(profiles: tuple[Profile, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Variants(profiles)

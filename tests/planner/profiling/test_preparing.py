@@ -6,7 +6,7 @@ import pytest
 
 from planner.model import Constant, InputError, ModelSettings
 from planner.profiling import extract_parts, open_session, prepare_model, random_feeds, run_chain, run_model
-from planner.profiling.samples import draw_samples
+from planner.profiling.samples import cut_samples, draw_samples
 
 OPSETS = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1, "ai.onnx.ml" : 3]>'
 
@@ -233,6 +233,11 @@ BAD = {
         ModelSettings(),
         "input 'x' is of string: ",
     ),
+    "requests of nothing": (
+        "(float[N,0] x) => (float[N,0] y) { y = Relu(x) }",
+        ModelSettings(),
+        r"input 'x' has shape \[N,0\], with a size of 0: a request would bring nothing; export",
+    ),
     "numbers that NumPy has not": (
         "(bfloat16[N,4] x) => (float[N,4] y) { y = Cast<to=1>(x) }",
         ModelSettings(),
@@ -284,6 +289,19 @@ def test_samples_of_a_model_with_states_are_the_calls_of_one_caller():
     for call in range(3):
         expected = np.tanh(samples["x"][call] + samples["state"][call])
         np.testing.assert_allclose(samples["state"][call + 1], expected, rtol=1e-6)
+
+
+def test_samples_given_without_states_are_the_calls_of_one_caller():
+    """The running sum of what the calls bring: 1, 1 + 2, 1 + 2 + 4. States that are given are kept."""
+    model = model_of(
+        "(float[N,1] x, float[N,1] state) => (float[N,1] y, float[N,1] next) { next = Add(x, state) y = Neg(next) }"
+    )
+    graph = prepare_model(model, "m", ModelSettings(states={"next": "state"})).graph
+    x = np.array([[1], [2], [4]], np.float32)
+    assert cut_samples(graph, [{"x": x}])["state"].ravel().tolist() == [0, 1, 3]
+    assert cut_samples(graph, [{"x": x, "state": x}])["state"].ravel().tolist() == [1, 2, 4]
+    with pytest.raises(InputError, match="'state' is missing"):
+        cut_samples(graph, [{"x": x, "state": x}, {"x": x}])
 
 
 def test_a_state_that_cannot_come_back_is_refused():
