@@ -26,9 +26,16 @@ def load_model(path: Path) -> ir.Model:
     Raises
     ------
     InputError
-        The file cannot be read or is not ONNX, or its external data are not what they should be (`find_data`).
+        The file cannot be read or is not ONNX, an input or output is a map, or its external data are not what they
+        should be (`find_data`).
     """
     proto, places = _read(path)
+    for value in (*proto.graph.input, *proto.graph.output):
+        if _is_map(value.type):
+            raise InputError(
+                f"{path}: {value.name!r} is a map, which no stage can pass on; export the model with tensors in its "
+                "place (scikit-learn's exporter: options={'zipmap': False})"
+            )
     initializers = {id(tensor) for graph in _graphs(proto) for tensor in graph.initializer}
     for tensor, data in places:
         if id(tensor) not in initializers:
@@ -147,6 +154,11 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[tuple[onnx.TensorProto, Ext
         return proto, [(tensor, find_data(tensor, path.parent)) for tensor in external_tensors(proto)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _is_map(kind: onnx.TypeProto) -> bool:
+    """Tell whether a type is a map, or a sequence of them."""
+    return kind.HasField("map_type") or (kind.HasField("sequence_type") and _is_map(kind.sequence_type.elem_type))
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

@@ -61,10 +61,12 @@ def _given(node: ir.Node, body: ir.Graph, tensors: Mapping[str, Tensor]) -> dict
     if not body.inputs:  # an If's
         return {}
     names = [str(value.name) for value in body.inputs]
-    outside = [tensors[str(value.name)] if value is not None else None for value in node.inputs]
+    outside = [tensors.get(str(value.name)) if value is not None else None for value in node.inputs]
     if node.op_type == "Loop":
         counters = [Tensor(names[0], ir.DataType.INT64, (), None), Tensor(names[1], ir.DataType.BOOL, (), None)]
         handed: list[Tensor | None] = [*counters, *outside[2:]]
+    elif node.op_type != "Scan":  # what others hand over, the elements of a sequence, has no shape that is known here
+        return {}
     else:
         shapes = iter(_scanned(node, tensors))
         states = len(outside) - node.attributes["num_scan_inputs"].as_int()

@@ -3,7 +3,8 @@
 onnxruntime fuses layers before it runs them, and names what it makes after the tensors or nodes that went in. So all
 of them are given names that tell their layer, and a kernel's time goes to the last layer that its name tells; the
 layers fused with it have none. Kernels that rearrange tensors for others have no such name: their time, the profiler's
-own and that between kernels is what `LayerTimes` states apart.
+own and that between kernels is what `LayerTimes` states apart. Where no kernel's time tells of a layer, all have equal
+parts of a run.
 """
 
 import json
@@ -69,7 +70,10 @@ def measure_layers(graph: ModelGraph, device: DeviceAtHand, batch: int = 1, repe
         passes_us = time_passes([partial(run_model, session, feeds) for session in (plain, profiled)], effort)
         events = json.loads(Path(profiled.end_profiling()).read_text(encoding="utf-8"))
     plain_us, profiled_us = passes_us.min(axis=0).tolist()
-    return LayerTimes(_least(events, len(graph.layers)), profiled_us, plain_us)
+    latency_us = _least(events, len(graph.layers))
+    if not any(latency_us):  # kernels shorter than a µs, or of names that tell no layer
+        latency_us = (plain_us / len(graph.layers),) * len(graph.layers)
+    return LayerTimes(latency_us, profiled_us, plain_us)
 
 
 def _name_after_layers(model: ir.Model, graph: ModelGraph) -> None:

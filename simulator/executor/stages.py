@@ -89,7 +89,8 @@ def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...
 
 def _layout(tensor: Tensor, *, answer: bool = False) -> TensorLayout:
     if tensor.obstacle and not (answer and tensor.varies):
-        raise InputError(f"tensor {tensor.name!r} cannot travel: {tensor.obstacle}; cut the model elsewhere")
+        hint = "export the model without that output" if answer else "cut the model elsewhere"
+        raise InputError(f"tensor {tensor.name!r} cannot travel: {tensor.obstacle}; {hint}")
     kind = np.dtype(tensor.dtype.numpy())
     room = max(LEAST_ROOM_BYTES, TIMES_ROOM * tensor.request_bytes) if tensor.varies else 0
     return TensorLayout(tensor.name, kind.name, tensor.shape, tensor.request_bytes, tensor.batch_axis, room)

@@ -105,3 +105,16 @@ def test_a_model_of_more_than_two_gigabytes_is_read_split_and_run(tmp_path):
         {"ids": np.array([7, 8])},
     )
     np.testing.assert_array_equal(made_tensors["y"][:, 0], [6, 0])
+
+
+@pytest.mark.parametrize("kind", ["map(int64,float)", "seq(map(int64,float))"])
+def test_maps_are_refused_by_name(kind, tmp_path):
+    """What scikit-learn's exporter puts behind classifiers."""
+    text = (
+        f'<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]> g (float[n, 2] p) => ({kind} named)'
+        " { named = ai.onnx.ml.ZipMap<classlabels_int64s=[0, 1]>(p) }"
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "map.onnx")
+    with pytest.raises(InputError, match="map.onnx: 'named' is a map, .*zipmap") as found:
+        load_model(tmp_path / "map.onnx")
+    assert "\n" not in str(found.value)

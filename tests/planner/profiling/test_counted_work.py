@@ -196,6 +196,20 @@ def test_a_loop_works_as_often_as_it_trips():
     assert nbytes == pytest.approx(4 * 16 * 16, abs=16)
 
 
+def test_work_on_the_elements_of_a_sequence_is_not_known():
+    """Their shapes are the sequence's own business: the body counts nothing, and the model is read nevertheless."""
+    graph = read_graph(
+        ir.from_onnx_text(
+            """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 6] x) => (float[n, 6] y) <int64 two = {2}> {
+            s = SplitToSequence<axis = 1>(x, two)
+            m = SequenceMap(s) <body = b (float[n, 2] e) => (float[n, 2] f) { f = Tanh(e) }>
+            y = ConcatFromSequence<axis = 1>(m) }"""
+        )
+    )
+    assert sum(layer.cost.macs for layer in graph.layers) == 0
+    assert graph.layers[-1].operator == "ConcatFromSequence"
+
+
 def quantised(bits, size=256):
     """Two products with dequantised weights between quantised activations, as exporters write them."""
     random = np.random.default_rng(0)

@@ -20,6 +20,7 @@ from planner.profiling import (
     build_model,
     extract_part,
     extract_parts,
+    layer_times,
     measure_layers,
     measure_tables,
     open_session,
@@ -225,6 +226,13 @@ def test_layers_are_timed_one_by_one(graph):
     assert times.latency_us[1] > times.latency_us[0]  # a hyperbolic tangent costs more than a maximum
     assert times.overhead > -1
     assert times.between < 1
+
+
+def test_layers_whose_kernels_tell_nothing_have_equal_parts_of_a_run(graph, monkeypatch):
+    """As where half precision is widened, or all kernels take less than the profiler's microsecond."""
+    monkeypatch.setattr(layer_times, "_least", lambda events, layers: (0.0,) * layers)
+    times = measure_layers(graph, DeviceAtHand("here"), repeats=2)
+    assert times.latency_us == pytest.approx([times.plain_us / 4] * 4)
 
 
 def test_the_time_of_fused_layers_stands_with_one_of_them():
