@@ -1,37 +1,53 @@
 """Try the ONNX files that ship in public wheels: accepted how, cut where, right by how much, and priced how well.
 
-A line per file of scripts/models.toml, as the README shows them. Cuts are tried as ``planner verify`` does, with the
-runtime's optimisations off and on; the worst difference from the file's own answers is shown. With ``--time`` the sum
-of the blocks' medians (processor time, batch 1) is put against the whole's. Results are appended to a CSV file, and
-what stands there is not run again.
+A line per file of scripts/models.toml, as the README shows them, and with ``--zoo`` per model built by name. Cuts are
+tried as ``planner verify`` does, with the runtime's optimisations off and on; the worst difference from the file's own
+answers is shown. Multiply-accumulates are counted a second time, from the shapes that onnxruntime meets while it runs
+the file, and stored bytes from the tensors that workers get. With ``--time`` the sum of the blocks' medians (processor
+time, batch 1) is put against the whole's. Results are appended to a CSV file, and what stands there is not run again.
 """
 
 import argparse
 import csv
+import json
 import sys
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from planner.cli.app import console, progress
 from planner.cli.model_files import ModelFile, read_model, settings_of
 from planner.cli.output import Column, Output
 from planner.cli.profile_model import cut_blocks
 from planner.model import InputError, ModelSettings
-from planner.profiling import DeviceAtHand, Effort, extract_parts, random_feeds
+from planner.profiling import (
+    DeviceAtHand,
+    Effort,
+    ModelGraph,
+    extract_part,
+    extract_parts,
+    model_names,
+    open_session,
+    random_feeds,
+    run_model,
+)
 from planner.profiling.cuts import BATCH, choose_cuts, try_cuts
 from planner.profiling.profiler import time_parts
-from planner.profiling.samples import draw_samples
+from planner.profiling.samples import Tensors, draw_samples, join
 from planner.profiling.verification import NOISE_SAMPLES, measure_yardstick
 from planner.profiling.workers import colocated
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = 10
+BUILT, ZOO = "built", "zoo"  # in place of a wheel: by scripts/build_models.py, and by name
 
 Entry = dict[str, Any]  # of scripts/models.toml
 
@@ -48,6 +64,9 @@ class Tried:
     wrong: str = ""
     worst: str = ""
     noise: str = ""
+    macs: str = ""
+    macs_off: str = ""
+    bytes_off: str = ""
     sum_of_blocks: str = ""
 
 
@@ -56,18 +75,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="parts of paths; default: all files")
     parser.add_argument("--cuts", type=int, default=20, metavar="N", help="so many cuts, evenly spaced; 0 for all")
+    parser.add_argument("--zoo", action="store_true", help="the models that are built by name, too")
     parser.add_argument("--time", action="store_true", help="time the blocks and the whole as well")
     parser.add_argument("--models", type=Path, default=ROOT / "out" / "models", help="where fetch_models.py put them")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "models.csv", metavar="CSV", help="where results go")
     arguments = parser.parse_args()
     results = read(arguments.out)
     known = {found.model for found in results}
-    for entry in entries():
+    for entry in entries(zoo=arguments.zoo):
         if entry["file"] in known or not any(word in entry["file"] for word in arguments.words or [""]):
             continue
         path = locate(entry, arguments.models)
-        if not path.exists():
-            console.print(f"{path}: no such file; run scripts/fetch_models.py", highlight=False, soft_wrap=True)
+        if not path.exists() and entry["wheel"] != ZOO:
+            maker = "build_models.py" if entry["wheel"] == BUILT else "fetch_models.py"
+            console.print(f"{path}: no such file; run scripts/{maker}", highlight=False, soft_wrap=True)
             continue
         results.append(attempt(entry, path, arguments.cuts or None, timed=arguments.time))
         append(arguments.out, results[-1])
@@ -75,14 +96,16 @@ def main() -> None:
     sys.exit(1 if any(found.wrong not in ("", "0") for found in results) else 0)
 
 
-def entries() -> list[Entry]:
+def entries(*, zoo: bool = False) -> list[Entry]:
     """Return the list of files."""
     document = tomllib.loads((ROOT / "scripts" / "models.toml").read_text(encoding="utf-8"))
-    return list(document["models"])
+    return [*document["models"], *({"wheel": ZOO, "file": name} for name in model_names() if zoo)]
 
 
 def locate(entry: Entry, folder: Path) -> Path:
-    """Return where a file lies; those of the onnx wheel lie where that is installed."""
+    """Return where a file lies, those of the onnx wheel where that is installed; a model built by name has no file."""
+    if entry["wheel"] == ZOO:
+        return Path(entry["file"])
     base = Path(onnx.__file__).parents[1] if entry["wheel"] == "onnx" else folder / entry["wheel"]
     return base / entry["file"]
 
@@ -135,8 +158,74 @@ def try_file(name: str, file: ModelFile, given: str, count: int | None, *, timed
         str(sum(len(way.wrong) for way in ways)),
         f"{max(way.worst.largest for way in ways):.1e}",
         f"{yardstick.loudest:.1e}",
+        *work_of(file, samples),
         f"{sum_of_blocks(file):+.1%}" if timed else "",
     )
+
+
+def work_of(file: ModelFile, samples: Tensors) -> tuple[str, str, str]:
+    """Return what a request multiplies, and by what fractions that and the stored bytes differ from second counts."""
+    macs = sum(layer.cost.macs for layer in file.graph.layers)
+    counted, stored = count_macs(file, samples), count_bytes(file.graph)
+    return (
+        f"{macs / 1e6:.4g} M",
+        f"{macs / max(1, counted) - 1:+.2%}",
+        f"{file.graph.parameter_bytes() / stored - 1:+.2%}",
+    )
+
+
+def count_macs(file: ModelFile, samples: Tensors) -> int:
+    """Return the multiply-accumulates of the file's answer to a request, from the shapes that onnxruntime met."""
+    feeds = {**file.graph.constants, **join(file.graph, samples, [0])}
+    with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
+        session = open_session(file.given, optimise=False, profile_prefix=str(Path(folder) / "run"))
+        run_model(session, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    total = 0
+    for event in events:
+        if event["name"].endswith("_kernel_time"):
+            read, made = (
+                [list(next(iter(each.values()))) for each in event["args"][f"{side}_type_shape"]]
+                for side in ("input", "output")
+            )
+            total += products_of(event["args"]["op_name"], read, made)
+    return total
+
+
+def products_of(operator: str, read: Sequence[Sequence[int]], made: Sequence[Sequence[int]]) -> int:
+    """Return how many products a node of these shapes sums up."""
+    match operator:
+        case "Conv" | "ConvInteger":
+            return prod(made[0]) * prod(read[1][1:])
+        case "QLinearConv":
+            return prod(made[0]) * prod(read[3][1:])
+        case "ConvTranspose":
+            return prod(read[0]) * prod(read[1][1:])
+        case "Gemm" | "QGemm":
+            return prod(made[0]) * (prod(read[0]) // made[0][0])
+        case "LSTM" | "GRU" | "RNN":
+            return prod(read[0][:2]) * (prod(read[1]) + prod(read[2]))
+        case "Attention":  # with the keys of earlier calls in front: made[1] are all of them
+            return made[1][-2] * (prod(read[0]) + prod(made[0]))
+        case "Einsum":
+            raise InputError("shapes do not tell what an Einsum multiplies; count it by hand")
+    return prod(made[0]) * read[0][-1] if "MatMul" in operator else 0
+
+
+def count_bytes(graph: ModelGraph) -> int:
+    """Return the bytes of all tensors in the model as it is stored for its workers.
+
+    Sizes that are fixed leave out of it what the file has for other sizes and in branches that are never taken.
+    """
+    model = extract_part(graph, 0, len(graph.layers)).model
+    tensors = [value.const_value for each in model.graphs() for value in each.initializers.values()]
+    tensors += [
+        attribute.as_tensor()
+        for node in model.graph.all_nodes()
+        for attribute in node.attributes.values()
+        if attribute.type == ir.AttributeType.TENSOR
+    ]
+    return sum(-(-tensor.size * tensor.dtype.bitwidth // 8) for tensor in tensors if tensor is not None)
 
 
 def sum_of_blocks(file: ModelFile) -> float:
