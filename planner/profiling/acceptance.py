@@ -7,6 +7,7 @@ arithmetic differs by between optimisation levels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -66,13 +67,16 @@ def call_file(model: ir.Model, constants: Values, single: ir.Model) -> Calls:
     return Calls(feeds, answers, max(CLOSE, _NOISE * noise))
 
 
-def _run(session: object, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def _run(session: Any, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     try:
         made = run_model(session, feeds)
     except InputError as error:
         raise InputError(f"{error}; where an input may only hold certain values, give them with --constant") from None
-    if not all(isinstance(each, np.ndarray) for each in made):
-        raise InputError("the model's outputs are not all tensors; export it with tensors as its outputs")
+    for output, each in zip(session.get_outputs(), made, strict=True):
+        if not isinstance(each, np.ndarray):
+            raise InputError(
+                f"output {output.name!r} is a {output.type}, no tensor; export the model with tensors as outputs"
+            )
     return made
 
 

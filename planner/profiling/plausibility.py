@@ -73,15 +73,19 @@ class Company:
         return f"others used {self.others:.1f} core(s), {self.stolen:.1f} stolen"
 
 
-def describe_doubts(found: Mapping[tuple[int, int], str], company: Company | None = None) -> str:
+def describe_doubts(found: Mapping[tuple[int, int], str], blocks: int, company: Company | None = None) -> str:
     """Return doubts in a few words, the first of them in full; an empty text for none.
 
-    ``company`` is given where the times are the wall's, to which what others did with the machine adds.
+    What was timed behind the ``blocks`` is the whole model. ``company`` is given where the times are the wall's, to
+    which what others did with the machine adds.
 
-    >>> describe_doubts({(4, 0): "rounds are 50% apart"}), describe_doubts({}, Company(others=0.02, stolen=0.0))
+    >>> describe_doubts({(4, 0): "rounds are 50% apart"}, 2), describe_doubts({}, 2, Company(others=0.02, stolen=0.0))
     ('doubtful: block 0 at batch 4 (rounds are 50% apart)', '')
     """
-    reasons = [f"block {block} at batch {batch} ({why})" for (batch, block), why in list(found.items())[:1]]
+    reasons = [
+        f"{f'block {block}' if block < blocks else 'the whole'} at batch {batch} ({why})"
+        for (batch, block), why in list(found.items())[:1]
+    ]
     if len(found) > 1:
         reasons.append(f"{len(found) - 1} more")
     if company is not None and company.disturbing:

@@ -6,6 +6,11 @@ warmed before they are timed: the second run of a session is the first to touch 
 to be needed, and takes up to twice as long as those after it. Batch sizes with doubtful latencies (`plausibility`) are
 measured a second time; what is doubtful still is said in the table's provenance, as is what others did meanwhile.
 
+Stages are several blocks, whose layers cost less together than block by block, or more: at the ends of a block alone
+onnxruntime converts tensors between the layouts of its kernels and fuses nothing across, and what is run again and
+again finds its data in the caches. So the whole model is timed in every round, too, and blocks share what it takes in
+proportion to what they take alone.
+
 A share 1/k is measured with k - 1 neighbours that run the same model on the same cores at the same time, so that the
 interference is in the number; or with other models as neighbours, which the table then names. Where there are more
 workers than cores they take turns, a few milliseconds each: short runs are either not interrupted or very long. So a
@@ -124,15 +129,16 @@ def _measure_share(
     progress: Progress,
     beside: Sequence[ModelGraph],
 ) -> LatencyTable:
-    whole = extract_part(graph, 0, len(graph.layers)).model
+    whole = extract_part(graph, 0, len(graph.layers))
     rng = np.random.default_rng(0)
     feeds = {batch: random_feeds(graph.model, batch, rng) for batch in batches}
     workers = max(share, len(beside) + 1)
     if workers > 1:
         effort = replace(effort, least_s=max(TURNS_S, effort.least_s), cap_s=max(TURNS_S, effort.cap_s))
-    threads, parts = device.threads(share), extract_parts(graph, starts)
+    threads, blocks = device.threads(share), extract_parts(graph, starts)
+    parts = blocks if len(blocks) == 1 else (*blocks, whole)
     elsewhere = (
-        "" if device.provider == CPU else str(find_placement(whole, device.provider, feeds[batches[-1]], threads))
+        "" if device.provider == CPU else str(find_placement(whole.model, device.provider, feeds[batches[-1]], threads))
     )
     watch = Watch()
     with _neighbours(device, share, workers) as neighbours:
@@ -142,34 +148,52 @@ def _measure_share(
                 feeds=[random_feeds(other.model, 1, rng) for other in beside],
             )
         else:
-            neighbours.load(whole)
+            neighbours.load(whole.model)
         times_us = time_parts(parts, device, share, feeds, effort, neighbours, progress)
         odd = {batch: feeds[batch] for batch, _ in doubts(batches, times_us)}
         if odd:
             times_us = steadier(times_us, time_parts(parts, device, share, odd, effort, neighbours, progress))
         company = watch.company()
-    doubtful = describe_doubts(doubts(batches, times_us), company if effort.clock == "wall" else None)
+    doubtful = describe_doubts(doubts(batches, times_us), len(blocks), company if effort.clock == "wall" else None)
     if doubtful:
         logger.warning(
             "%s on %s 1/%d: %s; measure it again on a quiet machine", graph.name, device.name, share, doubtful
         )
     if elsewhere:
         logger.warning("%s on %s 1/%d: %s", graph.name, device.name, share, elsewhere)
-    remarks = "; ".join(each for each in (f"{company} meanwhile", elsewhere, doubtful) if each)
-    middle = np.median if workers == 1 else np.mean
-    runs = {batch: [np.concatenate(rounds) for rounds in row] for batch, row in times_us.items()}
+    latency_us, apart = _in_company(times_us, len(blocks), np.median if workers == 1 else np.mean)
+    spread = {batch: [log_spread(np.concatenate(rounds)) for rounds in row] for batch, row in times_us.items()}
+    repeats = min(sum(map(len, rounds)) for row in times_us.values() for rounds in row)
+    remarks = "; ".join(each for each in (f"{company} meanwhile", apart, elsewhere, doubtful) if each)
     if beside:
         remarks = f"beside {', '.join(other.name for other in beside)}; {remarks}"
     return LatencyTable(
         device.name,
         device.share_of(share),
         tuple(batches),
-        tuple(tuple(max(1, round(float(middle(times)))) for times in runs[batch]) for batch in batches),
-        _provenance(device, share, effort, min(len(times) for row in runs.values() for times in row), remarks),
-        tuple(tuple(round(log_spread(times), 4) for times in runs[batch]) for batch in batches),
-        measure_peak_memory(whole, list(feeds.values()), threads, device.cores, device.provider),
+        tuple(tuple(max(1, round(float(each))) for each in latency_us[batch]) for batch in batches),
+        _provenance(device, share, effort, repeats, remarks),
+        tuple(tuple(round(each, 4) for each in spread[batch][: len(blocks)]) for batch in batches),
+        measure_peak_memory(whole.model, list(feeds.values()), threads, device.cores, device.provider),
         tuple(other.name for other in beside),
     )
+
+
+def _in_company(
+    times_us: Times, blocks: int, middle: Callable[[np.ndarray], np.floating]
+) -> tuple[dict[int, np.ndarray], str]:
+    """Return by batch size what blocks take of the whole's time, and in words how far from that they are alone.
+
+    Behind the blocks' times stand the whole's, but for a single block, which is the whole.
+    """
+    latency_us, apart = {}, []
+    for batch, row in times_us.items():
+        middles_us = np.array([middle(np.concatenate(rounds)) for rounds in row])
+        alone_us, whole_us = middles_us[:blocks], middles_us[-1]
+        latency_us[batch] = alone_us * (whole_us / alone_us.sum())
+        apart.append(alone_us.sum() / whole_us - 1)
+    told = f"blocks alone {min(apart):+.1%} to {max(apart):+.1%} of the whole" if blocks > 1 else ""
+    return latency_us, told
 
 
 def _neighbours(device: DeviceAtHand, share: int, workers: int) -> AbstractContextManager[Neighbours]:

@@ -42,9 +42,10 @@ def test_doubts_do_not_depend_on_the_unit_of_work():
 
 def test_others_make_the_wall_clock_doubtful_only():
     busy = Company(others=0.7, stolen=0.0)
-    assert "wall clock" in describe_doubts({}, busy)
-    assert describe_doubts({}) == ""
-    assert describe_doubts({}, Company(others=0.05, stolen=0.0)) == ""
+    assert "wall clock" in describe_doubts({}, 2, busy)
+    assert describe_doubts({}, 2) == ""
+    assert describe_doubts({(1, 2): "odd"}, 2) == "doubtful: the whole at batch 1 (odd)"
+    assert describe_doubts({}, 2, Company(others=0.05, stolen=0.0)) == ""
 
 
 def test_company_is_what_the_machine_did_without_us(monkeypatch):

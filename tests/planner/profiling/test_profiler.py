@@ -81,7 +81,7 @@ def test_sessions_are_opened_on_the_cores_of_the_device(graph, monkeypatch):
 
     monkeypatch.setattr(profiler, "open_session", opening)
     measure_tables(graph, [0, 2], DeviceAtHand("here", cores=1), [1], BRIEF)
-    assert cores == [{min(os.sched_getaffinity(0))}] * 4  # two blocks in two rounds
+    assert cores == [{min(os.sched_getaffinity(0))}] * 6  # two blocks and the whole in two rounds
 
 
 def test_shares_get_tables_of_their_own(graph):
@@ -106,18 +106,27 @@ def test_blocks_are_timed_on_what_the_ones_before_them_made_in_rounds_of_new_ses
     monkeypatch.setattr(profiler, "run_model", running)
     measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
     # one to warm up and for what the next block reads, two that count
-    a_round = [["x"]] * 3 + [["a", "b"]] * 3
+    a_round = [["x"]] * 3 + [["a", "b"]] * 3 + [["x"]] * 3  # the last of the whole
     assert [feeds for _, feeds in ran] == a_round * 2
-    assert [session for session, _ in ran] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert [session for session, _ in ran] == [number for number in range(6) for _ in range(3)]
 
 
 def test_the_spread_holds_what_changes_between_rounds(graph, monkeypatch):
     """Two rounds of two runs, of 100 and 120 µs: four logarithms, log(1.2) / 2 from their mean, three of them free."""
-    rounds = iter([100.0, 100.0, 120.0, 120.0])  # two blocks a round
+    rounds = iter([100.0, 100.0, 200.0, 120.0, 120.0, 240.0])  # two blocks and the whole a round
     monkeypatch.setattr(profiler, "time_runs", lambda *_: np.full(2, next(rounds)))
     (table,) = measure_tables(graph, [0, 2], DeviceAtHand("here"), [1], BRIEF)
     assert table.latency_us == ((110, 110),)
     assert table.spread[0] == pytest.approx((np.log(1.2) / 2 * np.sqrt(4 / 3),) * 2, abs=1e-4)
+
+
+def test_blocks_together_take_what_the_whole_takes(graph, monkeypatch):
+    """Alone they take 100 and 300 µs, the whole 360: nine tenths of each; at batch 4 the whole takes more than them."""
+    rounds = iter([100.0, 300.0, 360.0, 400.0, 1200.0, 2000.0] * 2)
+    monkeypatch.setattr(profiler, "time_runs", lambda *_: np.full(2, next(rounds)))
+    (table,) = measure_tables(graph, [0, 2], DeviceAtHand("here"), [1, 4], BRIEF)
+    assert table.latency_us == ((90, 270), (500, 1500))
+    assert "blocks alone -20.0% to +11.1% of the whole" in table.provenance.method
 
 
 def test_doubtful_batch_sizes_are_measured_a_second_time_and_the_steadier_times_kept(graph, monkeypatch, caplog):
