@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,8 +18,33 @@ from planner.cli.output import Column, JsonOption, Output, output
 from planner.files import file_name
 from planner.model import InputError, digest
 from simulator.cli import splitting
+from simulator.cli.execute_options import (
+    ClusterOption,
+    DnnOption,
+    DurationOption,
+    EmulateNetworkOption,
+    GuardOption,
+    InFlightOption,
+    InputsOption,
+    LoadOption,
+    ModelsOption,
+    OutOption,
+    PlanArgument,
+    PolicyOption,
+    ProblemOption,
+    ProviderOption,
+    RateOption,
+    RealtimeOption,
+    RoundRobinOption,
+    SchemaOption,
+    SeedOption,
+    ToleranceOption,
+    TraceOption,
+    VerifyOption,
+    WarmUpOption,
+    WithComparisonOption,
+)
 from simulator.cli.options import (
-    SCHEMAS,
     CoresOption,
     OversubscribeOption,
     OverwriteOption,
@@ -53,63 +78,37 @@ def register(app: typer.Typer) -> None:
 
 
 def execute_plan(
-    plan: Annotated[Path, typer.Argument(help="Plan file (JSON).")],
-    models: Annotated[
-        Path,
-        typer.Option(help="Folder with the files that were profiled: <variant>.onnx, bert.onnx for bert@seq=128."),
-    ],
-    trace: Annotated[Path, typer.Option(help="Arrivals, in any schema, plain or .gz.")],
-    problem: Annotated[
-        Path | None, typer.Option(help="The plan's problem file. [default: problem.json or .toml beside it]")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")] = None,
-    load: Annotated[
-        float | None, typer.Option(help="Where no rate is given: share of the planned throughput. [default: 0.5]")
-    ] = None,
+    plan: PlanArgument,
+    models: ModelsOption,
+    trace: TraceOption,
+    problem: ProblemOption = None,
+    rate: RateOption = None,
+    load: LoadOption = None,
     replay: ReplayOption = "fold",
-    duration: Annotated[float, typer.Option(help="Length of the run, s.")] = 30.0,
-    warm_up: Annotated[float, typer.Option(min=0, help="Served but not measured at the beginning, s.")] = 1.0,
-    schema: Annotated[str, typer.Option(help=f"Schema of the trace: auto, {', '.join(SCHEMAS)}.")] = "auto",
+    duration: DurationOption = 30.0,
+    warm_up: WarmUpOption = 1.0,
+    schema: SchemaOption = "auto",
     time_column: TimeColumnOption = None,
     unit: UnitOption = "s",
-    round_robin: Annotated[
-        bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all.")
-    ] = False,
-    dnn: Annotated[str | None, typer.Option(help="Run this DNN only. [default: all, one after the other]")] = None,
-    policy: Annotated[str, typer.Option(help="Dispatch policy.")] = "reservation",
-    guard: Annotated[float, typer.Option(help="Share of the SLO by which dispatch finishes early.")] = 0.05,
-    in_flight: Annotated[int | None, typer.Option(help="Batches under way at most. [default: 4 per slice]")] = None,
-    queue: Annotated[int, typer.Option(help="Batches that a slice has made and the next stage has not taken.")] = 4,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the model file's own.")] = False,
-    tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Relative difference to allow. [default: by the model's own noise]")
-    ] = None,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(
-            help="What requests bring: a .npz with an array for each input, or a folder of them (with several DNNs: "
-            "DNN.npz or DNN/ in it). [default: random inputs]"
-        ),
-    ] = None,
-    with_comparison: Annotated[
-        bool, typer.Option("--compare", help="Simulate the same plan and arrivals; put both side by side.")
-    ] = False,
-    provider: Annotated[str, typer.Option(help="onnxruntime execution provider.")] = CPU,
-    cluster: Annotated[
-        Literal["local", "ray"], typer.Option(help="local: this machine; ray: the cluster at RAY_ADDRESS.")
-    ] = "local",
-    realtime: Annotated[
-        bool, typer.Option("--realtime", help="Frontend at real-time priority, ahead of workers (Linux, as root).")
-    ] = False,
+    round_robin: RoundRobinOption = False,
+    dnn: DnnOption = None,
+    policy: PolicyOption = "reservation",
+    guard: GuardOption = 0.05,
+    in_flight: InFlightOption = None,
+    verify: VerifyOption = False,
+    tolerance: ToleranceOption = None,
+    inputs: InputsOption = None,
+    with_comparison: WithComparisonOption = False,
+    provider: ProviderOption = CPU,
+    cluster: ClusterOption = "local",
+    realtime: RealtimeOption = False,
     oversubscribe: OversubscribeOption = False,
     cores: CoresOption = None,
     slowdown: SlowdownOption = None,
-    emulate_network: Annotated[
-        bool, typer.Option("--emulate-network", help="Let transfers take the time of the cluster's network.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is random.")] = 0,
+    emulate_network: EmulateNetworkOption = False,
+    seed: SeedOption = 0,
     unchecked: UncheckedOption = False,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/execute"),
+    out: OutOption = Path("out/execute"),
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -131,7 +130,6 @@ def execute_plan(
         policy=policy,
         guard_fraction=guard,
         in_flight=in_flight,
-        queue=queue,
         warmup_s=warm_up,
         verify=verify,
         tolerance=tolerance,

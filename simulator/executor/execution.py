@@ -1,13 +1,9 @@
 """Run one DNN's part of a plan on real devices."""
 
-import gc
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -41,11 +37,11 @@ from simulator.executor.local import LocalFleet
 from simulator.executor.on_ray import RayFleet
 from simulator.executor.requesters import SAMPLES, Samples, Verdict, Verifier
 from simulator.executor.stages import noise_of_stages, read_graphs, split_model, stage_starts, write_warm_up
+from simulator.executor.undisturbed import ahead_of_workers, quietly, stopping_on_interrupt
 from simulator.executor.workers import WorkerTask
 from simulator.results.records import Records
 
 IN_FLIGHT_PER_SLICE = 4
-QUEUE = 4
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,6 @@ class Settings:
         Part of the SLO by which the policy's deadlines are early, so that a batch sent at the last moment is in time.
     in_flight
         Batches under way at most; None for 4 per slice.
-    queue
-        Batches that a worker has made and the next stage has not finished with, at most.
     warmup_s
         Requests that arrive before are served, but not measured.
     verify
@@ -86,7 +80,6 @@ class Settings:
     policy: str = "reservation"
     guard_fraction: float = 0.05
     in_flight: int | None = None
-    queue: int = QUEUE
     warmup_s: float = 0.0
     verify: bool = False
     tolerance: float | None = None
@@ -174,12 +167,12 @@ def execute(
     if not len(arrivals_us):
         raise InputError("no request arrives; expected at least one arrival")
     graphs = read_graphs(problem, plan.of(dnn), models)
-    variant, graph = _only_graph(dnn, graphs)
+    variant, graph = only_graph(dnn, graphs)
     starts = stage_starts(problem, plan.of(dnn), graphs)
     samples = draw_samples(graph, SAMPLES, settings.seed) if inputs is None else cut_samples(graph, inputs)
     requester = Samples(samples)
     if settings.verify:
-        requester = _verifier(models[variant], graph, starts, samples, settings)
+        requester = verifier(models[variant], graph, starts, samples, settings)
     compile_policy(system, settings.policy)
     dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us(settings, system))
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
@@ -187,18 +180,16 @@ def execute(
         for models_of, batch in zip(stages, system.batch.tolist(), strict=True):
             write_warm_up(models_of, graph, samples, warm_batches(batch))
         tasks = worker_tasks(system, stages, settings)
+        limit = settings.in_flight or IN_FLIGHT_PER_SLICE * len(tasks)
         fleet = (make_fleet or FLEETS[settings.cluster])(
-            Equipment(stages, system.batch.tolist(), tasks, samples, settings.queue)
+            Equipment(stages, system.batch.tolist(), tasks, samples, limit)
         )
         try:
             began_s = time.monotonic()
             start(fleet, dispatcher.slices)
             restart_us = round(1e6 * (time.monotonic() - began_s))
             links = Links(system if settings.emulation.network else None)
-            limit = settings.in_flight or IN_FLIGHT_PER_SLICE * len(tasks)
-            frontend = Frontend(
-                system, dispatcher, fleet, stages, requester, links, limit, restart_us, settings.patience, tick
-            )
+            frontend = Frontend(system, dispatcher, fleet, requester, links, limit, restart_us, settings.patience, tick)
             effort = _run(frontend, settings.realtime)
         finally:
             fleet.close()
@@ -216,7 +207,7 @@ class _Effort:
 def _run(frontend: Frontend, realtime: bool) -> _Effort:
     """Run a frontend so that little disturbs it."""
     load_before, cpu_before_s = os.getloadavg()[0], time.process_time()
-    with _stopping_on_interrupt(frontend), _without_collection(), _ahead_of_workers(realtime):
+    with stopping_on_interrupt(frontend.stop), quietly(realtime):
         frontend.run()
     return _Effort((load_before, os.getloadavg()[0]), time.process_time() - cpu_before_s)
 
@@ -254,17 +245,22 @@ def guard_us(settings: Settings, system: System) -> int:
     return round(settings.guard_fraction * system.slo_us)
 
 
-def worker_tasks(system: System, models: tuple[PipelineModels, ...], settings: Settings) -> dict[SliceId, WorkerTask]:
-    """Return what the worker of each slice is to be; raises InputError where there are too few cores."""
+def worker_tasks(
+    system: System, models: tuple[PipelineModels, ...], settings: Settings, taken: Collection[int] = ()
+) -> dict[SliceId, WorkerTask]:
+    """Return what the worker of each slice is to be; raises InputError where there are too few cores.
+
+    ``taken`` are cores that others have.
+    """
     emulation = settings.emulation
     slices = slices_of(system)
-    pinned = cores_of_slices(system, settings) if settings.cluster == "local" else {}
+    pinned = cores_of_slices(system, settings, taken) if settings.cluster == "local" else {}
     tasks = {}
     for slice_id in slices:
         device, batch = device_of(system, slice_id), int(system.batch[slice_id.pipeline])
         share = int(system.share[slice_id[:2]])
         tasks[slice_id] = WorkerTask(
-            stage=models[slice_id.pipeline].stages[slice_id.stage],
+            parts=(models[slice_id.pipeline].stages[slice_id.stage],),
             device=device,
             device_share=1 / share,
             cores=pinned.get(slice_id, ()),
@@ -281,38 +277,46 @@ def warm_batches(batch: int) -> tuple[int, ...]:
     return tuple(sorted({1, batch}))
 
 
-def check_settings(settings: Settings, system: System) -> None:
-    """Raise InputError where a system cannot be run with these settings, on this machine if it is to run here."""
-    if settings.policy not in POLICIES:
-        raise InputError(f"unknown policy {settings.policy!r}; expected one of {', '.join(POLICIES)}")
+def check_settings(settings: Settings, system: System, also: Sequence[str] = ()) -> None:
+    """Raise InputError where a system cannot be run with these settings, on this machine if it is to run here.
+
+    ``also`` are further policies that may be asked for.
+    """
+    if settings.policy not in (*POLICIES, *also):
+        raise InputError(f"unknown policy {settings.policy!r}; expected one of {', '.join((*POLICIES, *also))}")
     if not 0 <= settings.guard_fraction < 1:
         raise InputError(f"guard: expected a fraction of the SLO in [0, 1), got {settings.guard_fraction}")
-    for name, number in (("in-flight", settings.in_flight), ("queue", settings.queue)):
-        if number is not None and number < 1:
-            raise InputError(f"{name}: expected an integer >= 1, got {number}")
+    if settings.in_flight is not None and settings.in_flight < 1:
+        raise InputError(f"in-flight: expected an integer >= 1, got {settings.in_flight}")
     if settings.cluster not in FLEETS:
         raise InputError(f"unknown cluster {settings.cluster!r}; expected one of {', '.join(FLEETS)}")
     check_emulation(settings.emulation, system)
     if settings.cluster == "local":
         cores_of_slices(system, settings)
         require_provider(settings.provider)
-    with _ahead_of_workers(settings.realtime):
+    with ahead_of_workers(settings.realtime):
         pass
 
 
-def cores_of_slices(system: System, settings: Settings) -> dict[SliceId, tuple[int, ...]]:
-    """Return the cores of each slice on this machine; raises InputError where there are too few."""
-    return assign_cores(system, slices_of(system), settings.emulation.cores, oversubscribe=settings.oversubscribe)
+def cores_of_slices(system: System, settings: Settings, taken: Collection[int] = ()) -> dict[SliceId, tuple[int, ...]]:
+    """Return the cores of each slice on this machine, none that is taken; raises InputError where there are too few."""
+    return assign_cores(
+        system,
+        slices_of(system),
+        settings.emulation.cores,
+        oversubscribe=settings.oversubscribe,
+        available=sorted(os.sched_getaffinity(0) - set(taken)),
+    )
 
 
-def _only_graph(dnn: str, graphs: Mapping[str, ModelGraph]) -> tuple[str, ModelGraph]:
+def only_graph(dnn: str, graphs: Mapping[str, ModelGraph]) -> tuple[str, ModelGraph]:
     """Return the one variant that all pipelines of a run must serve, or answers would differ, and its graph."""
     if len(graphs) > 1:
         raise InputError(f"{dnn}: the executor runs plans of one variant, this one has {sorted(graphs)}")
     return next(iter(graphs.items()))
 
 
-def _verifier(
+def verifier(
     original: ir.Model, graph: ModelGraph, starts: Sequence[Sequence[int]], samples: Tensors, settings: Settings
 ) -> Verifier:
     """Return who compares the answers of pipelines whose stages begin at layers ``starts`` with the original's."""
@@ -320,58 +324,3 @@ def _verifier(
     for own in {tuple(each) for each in starts}:
         yardstick = yardstick.widened(noise_of_stages(graph, own, samples, yardstick.scales))
     return Verifier(samples, graph, yardstick, settings.inputs or f"random inputs of seed {settings.seed}")
-
-
-@contextmanager
-def _stopping_on_interrupt(frontend: Frontend) -> Iterator[None]:
-    """Let Ctrl-C, a request to end or the loss of the terminal end the run in order; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: object) -> None:
-        restore()
-        frontend.stop()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        restore()
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep the garbage collector from pausing the loop, which makes no cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@contextmanager
-def _ahead_of_workers(realtime: bool) -> Iterator[None]:
-    """Run the frontend before anything else on its core, if asked to (see `Settings.realtime`)."""
-    if not realtime:
-        yield
-        return
-    try:
-        before, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
-        # Workers that are started meanwhile are not to inherit it.
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except (AttributeError, PermissionError):
-        raise InputError(
-            "realtime: this system does not let the frontend run at real-time priority; run as root or allow it "
-            "(`ulimit -r 1`), or leave out --realtime"
-        ) from None
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, before, parameter)

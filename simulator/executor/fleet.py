@@ -7,7 +7,7 @@ nanoseconds of the frontend's monotonic clock.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -45,24 +45,15 @@ class Equipment:
     inputs
         What requests bring, ``[sample, ...]`` of every input, a sample being what one request has; request number n
         brings sample n modulo their number.
-    queue
-        Batches that a worker has made and the next stage has not finished with, at most; a worker whose
-        outputs find no room waits.
+    in_flight
+        Batches under way at most.
     """
 
     models: Sequence[PipelineModels]
     batches: Sequence[int]
     tasks: Mapping[SliceId, WorkerTask]
     inputs: Tensors
-    queue: int
-
-
-class Parcel(NamedTuple):
-    """The tensors that one stage (or a requester) made for one batch; ``held`` is the fleet's business."""
-
-    maker: SliceId | None
-    bytes_of: Mapping[str, int]
-    held: Any
+    in_flight: int
 
 
 @dataclass(frozen=True)
@@ -81,14 +72,18 @@ class Down:
 
 
 class Finished(NamedTuple):
-    """A slice finished a batch: took it in hand, had computed its outputs, had put them where others find them."""
+    """A slice finished a batch: took it in hand, had computed its outputs, had put them where others find them.
+
+    ``nbytes`` is what goes on from there. ``handed_on`` tells that the worker has passed the batch to the next slice.
+    """
 
     slice: SliceId
     batch: int
-    parcel: Parcel
+    nbytes: int
     start_ns: int
     computed_ns: int
     end_ns: int
+    handed_on: bool
 
 
 @dataclass(frozen=True)
@@ -104,28 +99,44 @@ Event = Up | Down | Finished | Refused
 
 
 class Fleet(Protocol):
-    """The workers of a run, one per slice."""
+    """The workers of a run, one per slice.
 
-    def place(self, pipeline: int, first: int, size: int) -> Parcel:
-        """Return the inputs of requests [first, first + size), where workers find them."""
+    Events of a batch come in the order of its stages; those of slices that pass it on may come late. `Down` comes after
+    all else that happened before. ``answers_in_place`` says that requesters have their answers when the last stage has
+    written them; else they have them when the frontend has heard of it.
+    """
 
-    def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Give a slice a batch: its stage's inputs, in order.
+    answers_in_place: bool
 
-        False if there is no room for its outputs now, or a `Down` of it is about to come.
+    def take(self, batch: int, pipeline: int, first: int, size: int) -> int:
+        """Take room for a batch of requests [first, first + size), with their inputs; return the bytes of these."""
+
+    def send(self, batch: int, stage: int, slices: Sequence[SliceId]) -> None:
+        """Give a batch to a slice of a stage, the first of ``slices``; the others are those that follow, if it can be.
+
+        If a `Down` of the slice is about to come, nothing else follows.
         """
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Return what happened; wait for it at most ``timeout_s``."""
 
-    def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
-        """Return tensors of a parcel; they are valid until it is released."""
+    def look(self) -> list[Event]:
+        """Return what happened that nobody said: what slices passed on."""
 
-    def release(self, parcel: Parcel) -> None:
-        """Free the room that a parcel takes."""
+    def tell_ends(self, wanted: bool) -> None:
+        """Say whether the ends of batches are to be told at once; else they may be found by looking only."""
+
+    def answers(self, batch: int) -> Tensors:
+        """Return the answers of a batch; they are valid until it is released."""
+
+    def release(self, batch: int) -> None:
+        """Free the room that a batch takes."""
 
     def dismiss(self, slice_id: SliceId) -> None:
-        """End the worker of a slice, if there is one, at once; what it made and others still read stays."""
+        """End the worker of a slice, if there is one, at once; what it finished stays, and nothing is passed on to it.
+
+        Batches on their way to it come back to the frontend from the stage that they are in.
+        """
 
     def restart(self, slice_id: SliceId) -> None:
         """Start a worker for a slice that has none; an `Up` follows when it is ready."""

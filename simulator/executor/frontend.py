@@ -1,31 +1,31 @@
 """The frontend: the loop that brings requests, the policy's decisions and the workers together, on a real clock.
 
 The loop sleeps until a worker has something to say, a request arrives, the policy's timer is due, or a batch comes
-out of an emulated link. Tensors stay where their makers put them; the frontend passes on where that is.
+out of an emulated link. Slices are reserved for a batch in all stages when it is sent, so workers pass it on by
+themselves and answer it where the fleet can do that. Before the policy is asked, and before anything is decided about a
+slice, the loop looks how far batches have come; it is told of ends only while it waits for one.
 
 Limits: at most ``in_flight`` batches are under way; while they are, requests stay in the frontend's queue, where the
-policy's deadlines apply. A worker is given at most two batches, so that it never waits for its next one, and
-only if there is room for its outputs; other batches for it wait here. So a slow stage holds back the ones before
-it, and what a broken worker can take with it is bounded.
+policy's deadlines apply.
 """
 
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from simulator.dispatch.books import NEVER
 from simulator.dispatch.system import System
 from simulator.executor.dispatcher import Dispatcher
-from simulator.executor.fleet import Down, Event, Finished, Fleet, Parcel, Refused, SliceId, Up
+from simulator.executor.fleet import Down, Event, Finished, Fleet, Refused, SliceId, Up
 from simulator.executor.journal import Batch, Hop, Incident, Journal, Usage, Visit
-from simulator.executor.layouts import PipelineModels
 from simulator.executor.links import Links
 from simulator.executor.requesters import Requester
 
-HANDED_TO_A_WORKER = 2  # batches: the one it works on, and the next
-LOOK_EVERY_US = 100_000  # at Ctrl-C, at workers that hang
+HANDED_TO_A_WORKER = 64  # batches, which its inbox surely holds
+LOOK_EVERY_US = 250_000  # at Ctrl-C, at workers that hang
+LOOK_OFTEN_US = 50_000  # while a slice is down
 SAMPLE_EVERY_US = 1_000_000
 FAILURES_OF_A_BATCH = 2  # a batch that broke two workers is lost
 FAILURES_OF_A_SLICE = 3  # a slice that breaks so often without finishing anything stays down
@@ -55,29 +55,6 @@ class _Slice:
         return self.failures >= FAILURES_OF_A_SLICE
 
 
-class _Tensors:
-    """Who makes the tensors of a pipeline, and for how long they are needed.
-
-    Makers are numbered: 0 are the requesters, 1 is the first stage. ``read[stage]`` are the makers of what a stage
-    reads, by name in its order, and ``answers`` those of the answers; ``carried[stage]`` are (maker, name) of what
-    travels into it, and ``freed[stage]`` are the makers of whom nothing is needed once it is through.
-    """
-
-    def __init__(self, models: PipelineModels) -> None:
-        made = [models.requests, *(stage.outputs for stage in models.stages)]
-        maker = {layout.name: number for number, layouts in enumerate(made) for layout in layouts}
-        self.read = [{layout.name: maker[layout.name] for layout in stage.inputs} for stage in models.stages]
-        self.answers = {name: maker[name] for name in models.answers}
-        alive: list[list[tuple[int, str]]] = [[(0, layout.name) for layout in models.requests]]
-        for stage in range(len(models.stages)):
-            needed = models.needed_after(stage)
-            alive.append([(number, name) for name, number in maker.items() if name in needed and number <= stage + 1])
-        self.carried = alive[: len(models.stages)]
-        self.freed = [
-            set(range(stage + 2)) - {number for number, _ in alive[stage + 1]} for stage in range(len(models.stages))
-        ]
-
-
 class Frontend:
     """One run: requests that arrive at given times, a policy, a fleet that has been started.
 
@@ -90,7 +67,6 @@ class Frontend:
         system: System,
         dispatcher: Dispatcher,
         fleet: Fleet,
-        models: Sequence[PipelineModels],
         requester: Requester,
         links: Links,
         in_flight: int,
@@ -101,12 +77,10 @@ class Frontend:
         self.journal = Journal()
         self._system, self._dispatcher, self._fleet = system, dispatcher, fleet
         self._requester, self._links = requester, links
-        self._of = [_Tensors(model) for model in models]
         self._limit, self._restart_us, self._patience = in_flight, restart_us, patience or Patience()
         self._tick = tick or (lambda now_us: None)
         self._slices = {slice_id: _Slice() for slice_id in dispatcher.slices}
         self._under_way: dict[int, Batch] = {}
-        self._parcels: dict[int, dict[int, Parcel]] = {}  # of each batch under way, by maker
         self._on_the_wire: list[tuple[int, int]] = []  # a heap of (time of arrival, batch)
         self._held_back = False
         self._stopped_us: int | None = None
@@ -122,7 +96,6 @@ class Frontend:
             self._come_off_the_wire(now_us)
             self._dispatch(now_us)
             if now_us >= self._look_us:
-                self._look_us = now_us + LOOK_EVERY_US
                 self._look_after_workers(now_us)
                 self._tick(now_us)
             for event in self._fleet.poll(self._timeout_s()):
@@ -148,6 +121,8 @@ class Frontend:
             return False
         if self._drain_until_us is None:
             self._drain_until_us = self.now_us() + round(self._patience.drain_s * 1e6) + self._system.slo_us
+            self._fleet.tell_ends(True)
+            self._catch_up()
         return not self._under_way or self.now_us() > self._drain_until_us
 
     def _timeout_s(self) -> float:
@@ -170,28 +145,38 @@ class Frontend:
             return
         if self._held_back:  # until now, when there is room again
             due_us = now_us
+        self._catch_up()
         self._dispatcher.arrive(now_us)
-        while len(self._under_way) < self._limit:
+        while self._has_room():
             sent = self._dispatcher.next_batch(now_us)
             if sent is None:
-                self._held_back = False
                 return
             deadline_us = self._dispatcher.deadline_us(sent.first + sent.size - 1)
             slices = list(sent.slices)
             batch = Batch(sent.number, sent.pipeline, sent.first, sent.size, now_us, deadline_us, slices, due_us)
             self._send(batch)
             now_us = self.now_us()
+
+    def _has_room(self) -> bool:
+        """Return whether a batch may be sent; if not, have the loop woken when one ends."""
+        if self._held_back:
+            self._held_back = False
+            self._fleet.tell_ends(False)
+        if len(self._under_way) < self._limit:
+            return True
         self._held_back = True
+        self._fleet.tell_ends(True)
+        self._catch_up()  # with what ended just before
+        return len(self._under_way) < self._limit
 
     def _send(self, batch: Batch) -> None:
         """Bring the requests of a batch to the first stage."""
         self._under_way[batch.number] = batch
         self.journal.batches.append(batch)
         self.journal.count_in_flight(batch.sent_us, batch.size)
-        parcel = self._fleet.place(batch.pipeline, batch.first, batch.size)
-        self._parcels[batch.number] = {0: parcel}
+        nbytes = self._fleet.take(batch.number, batch.pipeline, batch.first, batch.size)
         now_us = self.now_us()
-        self._note_hop(batch, 0, sum(parcel.bytes_of.values()), batch.due_us, now_us)
+        self._note_hop(batch, 0, nbytes, batch.due_us, now_us)
         self._reach(batch, now_us)
 
     # Batches go from slice to slice.
@@ -207,17 +192,34 @@ class Frontend:
         self._hand_over(batch.at)
 
     def _hand_over(self, slice_id: SliceId) -> None:
-        """Give a worker its next batches, as many as it may have."""
+        """Give a worker its next batches, as many as it may have, and those that follow with them."""
         own = self._slices[slice_id]
         while own.up and own.waiting and len(own.handed) < HANDED_TO_A_WORKER:
-            batch = own.waiting[0]
-            parcels = self._parcels[batch.number]
-            inputs = {name: parcels[maker] for name, maker in self._of[batch.pipeline].read[batch.stage].items()}
-            if not self._fleet.submit(slice_id, batch.number, inputs):
-                return
+            batch = own.waiting.popleft()
+            self._fleet.send(batch.number, batch.stage, self._way(batch))
             if not own.handed:
                 own.handed_us = self.now_us()
-            own.handed.append(own.waiting.popleft())
+            own.handed.append(batch)
+
+    def _way(self, batch: Batch) -> list[SliceId]:
+        """Return the slices that a batch may take by itself from where it is: none that is down or has others waiting.
+
+        An emulated link takes its time here.
+        """
+        if self._links.emulated is not None:
+            return [batch.at]
+        way = [batch.at]
+        for slice_id in batch.slices[batch.stage + 1 :]:
+            own = self._slices[slice_id]
+            if not own.up or own.waiting:
+                break
+            way.append(slice_id)
+        return way
+
+    def _catch_up(self) -> None:
+        """Learn how far batches have come."""
+        for event in self._fleet.look():
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Finished):
@@ -232,26 +234,40 @@ class Frontend:
     def _finished(self, event: Finished) -> None:
         """Pass a batch on to its next stage, or its outputs to the requesters."""
         own = self._slices[event.slice]
-        batch = self._pop_handed(own, event.batch)
+        origin_ns = self._origin_ns
+        start_us, computed_us, end_us = (
+            (event.start_ns - origin_ns) // 1000,
+            (event.computed_ns - origin_ns) // 1000,
+            (event.end_ns - origin_ns) // 1000,
+        )
+        batch = self._pop_handed(own, event.batch, end_us)
         own.failures = 0
-        times_us = [(ns - self._origin_ns) // 1000 for ns in (event.start_ns, event.computed_ns, event.end_ns)]
-        visit = Visit(event.slice, batch.number, batch.size, batch.arrived_us, *times_us)
-        self._dispatcher.served(event.slice, batch.number, batch.size, visit.start_us, visit.end_us)
+        visit = Visit(event.slice, batch.number, batch.size, batch.arrived_us, start_us, computed_us, end_us)
+        self._dispatcher.served(event.slice, batch.number, batch.size, start_us, end_us)
         batch.visits.append(visit)
-        self._parcels[batch.number][batch.stage + 1] = event.parcel
-        self._hand_over(event.slice)
+        if own.waiting:
+            self._hand_over(event.slice)
         if batch.stage == len(batch.slices) - 1:
-            self._answer(batch, visit)
+            self._answer(batch, visit, event.nbytes)
+            return
+        batch.stage += 1
+        if event.handed_on:
+            self._follow(batch, visit, event.nbytes)
         else:
-            self._free(batch, self._of[batch.pipeline].freed[batch.stage])
-            batch.stage += 1
-            self._pass_on(batch, visit)
+            self._pass_on(batch, visit, event.nbytes)
 
-    def _pass_on(self, batch: Batch, visit: Visit) -> None:
-        parcels = self._parcels[batch.number]
-        nbytes = 0
-        for maker, name in self._of[batch.pipeline].carried[batch.stage]:
-            nbytes += parcels[maker].bytes_of[name]
+    def _follow(self, batch: Batch, visit: Visit, nbytes: int) -> None:
+        """Note that a worker has passed a batch on."""
+        own = self._slices[batch.at]
+        self._note_hop(batch, batch.stage, nbytes, visit.computed_us, visit.end_us)
+        batch.arrived_us = visit.end_us
+        self._dispatcher.reached(batch.at, batch.number, batch.size, visit.end_us)
+        if not own.handed:
+            own.handed_us = visit.end_us
+        own.handed.append(batch)
+
+    def _pass_on(self, batch: Batch, visit: Visit, nbytes: int) -> None:
+        """Bring a batch to its next slice."""
         now_us = self.now_us()
         arrival_us, waited_us = self._links.send(visit.slice, batch.size, now_us)
         self._note_hop(batch, batch.stage, nbytes, visit.computed_us, arrival_us, waited_us)
@@ -266,37 +282,18 @@ class Frontend:
             if number in self._under_way:
                 self._reach(self._under_way[number], now_us)
 
-    def _answer(self, batch: Batch, visit: Visit) -> None:
+    def _answer(self, batch: Batch, visit: Visit, nbytes: int) -> None:
         """Give every requester its rows of the outputs."""
-        parcels = self._parcels[batch.number]
-        outputs = {
-            name: self._fleet.fetch(parcels[maker], [name])[name]
-            for name, maker in self._of[batch.pipeline].answers.items()
-        }
-        self._requester.answer(batch.first, batch.size, outputs)
-        nbytes = sum(tensor.nbytes for tensor in outputs.values())
-        del outputs
-        now_us = self.now_us()
-        self._note_hop(batch, len(batch.slices), nbytes, visit.computed_us, now_us)
-        batch.answered_us = now_us
-        self._end(batch, now_us)
+        self._requester.answer(batch.first, batch.size, self._fleet.answers(batch.number))
+        answered_us = visit.end_us if self._fleet.answers_in_place else self.now_us()
+        self._note_hop(batch, len(batch.slices), nbytes, visit.computed_us, answered_us)
+        batch.answered_us = answered_us
+        self._end(batch, answered_us)
 
-    def _end(self, batch: Batch, now_us: int) -> None:
+    def _end(self, batch: Batch, end_us: int) -> None:
         del self._under_way[batch.number]
-        self._free(batch, list(self._parcels[batch.number]))
-        del self._parcels[batch.number]
-        self.journal.count_in_flight(now_us, -batch.size)
-
-    def _free(self, batch: Batch, makers: Iterable[int]) -> None:
-        """Free what some makers made for a batch, as far as it is there; slices that waited for room go on."""
-        parcels = self._parcels[batch.number]
-        for maker in makers:
-            parcel = parcels.pop(maker, None)
-            if parcel is None:
-                continue
-            self._fleet.release(parcel)
-            if parcel.maker is not None and self._slices[parcel.maker].waiting:
-                self._hand_over(parcel.maker)
+        self._fleet.release(batch.number)
+        self.journal.count_in_flight(end_us, -batch.size)
 
     def _note_hop(self, batch: Batch, stage: int, nbytes: int, start_us: int, end_us: int, waited_us: int = 0) -> None:
         hop = Hop(batch.pipeline, stage, batch.number, batch.size, nbytes, start_us, end_us, waited_us)
@@ -307,7 +304,7 @@ class Frontend:
     def _refused(self, event: Refused) -> None:
         """Try a batch elsewhere that a worker could not run."""
         now_us = self.now_us()
-        batch = self._pop_handed(self._slices[event.slice], event.batch)
+        batch = self._pop_handed(self._slices[event.slice], event.batch, now_us)
         self._dispatcher.left(event.slice, batch.number, now_us)
         self._note(event.slice, f"could not run a batch: {event.reason}", batch.size)
         batch.failures += 1
@@ -317,16 +314,17 @@ class Frontend:
     def _down(self, event: Down) -> None:
         """Move the batches of a slice that is gone to others, and start it again."""
         own = self._slices[event.slice]
-        stranded = [*own.handed, *own.waiting]
         own.up = False
+        self._fleet.dismiss(event.slice)  # first, so that what it is found to have done is all that it will have done
+        self._catch_up()
         own.failures += 1
+        stranded = [*own.handed, *own.waiting]
         self._note(event.slice, f"down: {event.reason}", sum(batch.size for batch in stranded))
         self._dispatcher.take_out(event.slice, NEVER if own.given_up else self.now_us() + self._restart_us)
         if own.handed:
             own.handed[0].failures += 1  # the one that it worked on; the others only waited
         own.handed.clear()
         own.waiting.clear()
-        self._fleet.dismiss(event.slice)
         if not own.given_up:
             self._fleet.restart(event.slice)
         for batch in stranded:
@@ -381,6 +379,7 @@ class Frontend:
 
     def _look_after_workers(self, now_us: int) -> None:
         """Replace workers that hang, give up batches that waited too long for a slice, sample the usage."""
+        self._catch_up()
         for slice_id, own in self._slices.items():
             if own.up and own.handed:
                 planned_us = self._dispatcher.latency_us(slice_id, own.handed[0].size)
@@ -395,16 +394,18 @@ class Frontend:
             self._sample_us = now_us + SAMPLE_EVERY_US
             for slice_id, (cpu_s, memory_bytes) in self._fleet.usage().items():
                 self.journal.usage.append(Usage(now_us, slice_id, cpu_s, memory_bytes))
+        pause_us = LOOK_EVERY_US if all(own.up or own.given_up for own in self._slices.values()) else LOOK_OFTEN_US
+        self._look_us = now_us + min(pause_us, round(self._patience.batch_s * 5e5))
 
     def _note(self, slice_id: SliceId, what: str, requests: int = 0) -> None:
         self.journal.incidents.append(Incident(self.now_us(), slice_id, what, requests))
 
-    def _pop_handed(self, own: _Slice, number: int) -> Batch:
+    def _pop_handed(self, own: _Slice, number: int, end_us: int) -> Batch:
         batch = own.handed[0]
         if batch.number == number:  # they are served in order
             own.handed.popleft()
         else:
             batch = next(batch for batch in own.handed if batch.number == number)
             own.handed.remove(batch)
-        own.handed_us = self.now_us()
+        own.handed_us = end_us
         return batch

@@ -97,7 +97,7 @@ class Usage(NamedTuple):
 class Journal:
     """All that happened in a run, in the order in which the frontend noticed it.
 
-    ``in_flight`` are (time in µs, requests in flight from then on), from sending to answering.
+    ``in_flight`` are (time in µs, requests in flight from then on), from sending to answering, in order of time.
     """
 
     batches: list[Batch] = field(default_factory=list)
@@ -106,9 +106,13 @@ class Journal:
     usage: list[Usage] = field(default_factory=list)
     in_flight: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
 
-    def count_in_flight(self, now_us: int, change: int) -> None:
-        """Note that requests began or ceased to be in flight."""
-        self.in_flight.append((now_us, self.in_flight[-1][1] + change))
+    def count_in_flight(self, time_us: int, change: int) -> None:
+        """Note that requests began or ceased to be in flight, now or a while ago."""
+        counts, at = self.in_flight, len(self.in_flight)
+        while counts[at - 1][0] > time_us:
+            at -= 1
+            counts[at] = counts[at][0], counts[at][1] + change
+        counts.insert(at, (time_us, counts[at - 1][1] + change))
 
     def visits(self) -> list[Visit]:
         """Return all visits."""

@@ -1,8 +1,6 @@
 """What stages read and make: the models that workers open, and the sizes of tensors."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +80,12 @@ class PipelineModels:
         read = {layout.name for later in self.stages[stage + 1 :] for layout in later.inputs}
         return frozenset(read | set(self.answers))
 
+    def alive_after(self, stage: int) -> tuple[TensorLayout, ...]:
+        """Return what of all that is there when ``stage`` is through (-1: what requests bring) must outlive it."""
+        needed = self.needed_after(stage)
+        made = [self.requests, *(each.outputs for each in self.stages[: stage + 1])]
+        return tuple(layout for layouts in made for layout in layouts if layout.name in needed)
+
 
 ALIGNMENT = 64  # bytes: a cache line, and enough for any vector instruction
 
@@ -95,11 +99,27 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def packed(layouts: Sequence[TensorLayout], batch: int) -> tuple[tuple[int, ...], int]:
-    """Return where the tensors of a batch begin that lie one after the other, and the bytes that they take.
+def places(models: PipelineModels, batch: int) -> tuple[dict[str, int], int]:
+    """Return where the tensors that stages make of a batch begin, and the bytes that they take in all.
 
-    >>> packed([TensorLayout("x", "float32", (3,), 12, 0)] * 2, batch=10)
-    ((0, 128), 256)
+    Tensors that are never needed together may take the same place: a stage's outputs take none that a later stage, or
+    the stage itself, still reads from.
+
+    >>> x, y, z = (TensorLayout(name, "float32", (1,), 4, 0) for name in "xyz")
+    >>> stages = [StageModel(Path(), (a,), (b,)) for a, b in ((x, y), (y, z), (z, x))]
+    >>> places(PipelineModels(tuple(stages), (x,), ("x",)), batch=16)
+    ({'y': 0, 'z': 64, 'x': 0}, 128)
     """
-    *offsets, end = accumulate((aligned(layout.nbytes(batch)) for layout in layouts), initial=0)
-    return tuple(offsets), end
+    placed: dict[str, tuple[int, int]] = {}
+    for number, stage in enumerate(models.stages):
+        needed = models.needed_after(number) | {layout.name for layout in stage.inputs}
+        taken = sorted(span for name, span in placed.items() if name in needed)
+        for layout in stage.outputs:
+            nbytes, begin = aligned(layout.nbytes(batch)), 0
+            for first, end in taken:
+                if first - begin >= nbytes:
+                    break
+                begin = max(begin, end)
+            placed[layout.name] = begin, begin + nbytes
+            taken = sorted([*taken, placed[layout.name]])
+    return {name: begin for name, (begin, _) in placed.items()}, max((end for _, end in placed.values()), default=0)

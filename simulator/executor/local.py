@@ -1,270 +1,192 @@
-"""A fleet on this machine: a process per slice, tensors in shared memory, small packets over sockets.
+"""A fleet on this machine: a process per slice, batches in shared memory, small packets over sockets.
 
 The first segment holds the requests' inputs: samples in turn, as many again as a batch may need to run over the end, so
-that every batch is a run of samples that is there already. The other segments are the slices' outboxes.
+that every batch is a run of samples that is there already. The second one holds crates (`crates`), in which batches
+travel. Slices of a stage have the inboxes of those of the next one, and pass batches on.
 """
 
-import multiprocessing
-import select
-import socket
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from multiprocessing.process import BaseProcess
-from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
-import psutil
 
-from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
-from simulator.executor.layouts import TensorLayout, aligned, packed
-from simulator.executor.messages import PACKET_BYTES, Done, Failed, Ready, Spot, Work, pack, unpack
+from simulator.executor.crates import Crates, docket_bytes
+from simulator.executor.fleet import Down, Equipment, Event, Finished, Refused, SliceId, Tensors, Up
+from simulator.executor.layouts import PipelineModels, TensorLayout, aligned, places
+from simulator.executor.messages import Done, Ready, Work
 from simulator.executor.transport import Segment, read, read_requests
-from simulator.executor.workers import REQUESTS, run_worker
-
-STOP_WITHIN_S = 3.0
-
-
-@dataclass
-class _Worker:
-    """A worker's process and our end of its channel; ``holds`` is the work that it is not through with."""
-
-    process: BaseProcess
-    channel: socket.socket
-    usage: psutil.Process | None = None
-    holds: dict[int, Work] = field(default_factory=dict)
+from simulator.executor.workers import Desk, Places
+from simulator.executor.workforce import Died, Workforce
 
 
-class _Outbox(NamedTuple):
-    """Where a slice's outputs go: a segment, and its number in the list that workers get."""
+@dataclass(slots=True)
+class _Trip:
+    """A batch under way: its crate, the first stage of which nothing was reported, the last one that it goes to now."""
 
-    number: int
-    segment: Segment
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What batches of one size are like: by name the tensors' layouts and bytes, and where they begin in a slot."""
-
+    crate: int
+    pipeline: int
     size: int
-    layouts: Mapping[str, TensorLayout]
-    nbytes: Mapping[str, int]
-    offsets: tuple[int, ...]
-
-
-class _Held(NamedTuple):
-    """What a parcel of this fleet is: where its tensors begin, by name, and in which slot if it has one of its own."""
-
-    form: _Form
-    spots: Mapping[str, Spot]
-    slot: int | None
+    stage: int
+    last: int
+    slices: list[SliceId]
 
 
 class LocalFleet:
-    """Workers on this machine (see `fleet.Fleet`)."""
+    """Workers on this machine (see `fleet.Fleet`); answers lie where requesters read them once they are written."""
+
+    answers_in_place = True
 
     def __init__(self, equipment: Equipment) -> None:
         models, batches, inputs = equipment.models, equipment.batches, equipment.inputs
-        self._context = multiprocessing.get_context("spawn")
-        self._tasks = equipment.tasks
-        self._workers: dict[SliceId, _Worker] = {}
-        self._channels: dict[int, SliceId] = {}
-        self._segments: list[Segment] = []
-        self._requests = [_forms(model.requests, batch) for model, batch in zip(models, batches, strict=True)]
-        self._made = {
-            slice_id: _forms(task.stage.outputs, batches[slice_id.pipeline]) for slice_id, task in self._tasks.items()
-        }
+        self._tasks, self._models = equipment.tasks, models
+        self._slices = list(self._tasks)
+        self._number = {slice_id: number for number, slice_id in enumerate(self._slices)}
+        self._trips: dict[int, _Trip] = {}
         self._samples = len(next(iter(inputs.values())))
-        # Parcels say where tensors lie, and there are only so many places: each is made once.
-        self._brought: dict[tuple[int, int, int], Parcel] = {}  # by pipeline, size, first sample
-        self._filled: dict[tuple[SliceId, int, int], Parcel] = {}  # by slice, size, slot
+        self._nbytes = [_bytes_after(of, batch) for of, batch in zip(models, batches, strict=True)]
+        placed = [places(of, batch) for of, batch in zip(models, batches, strict=True)]
+        steps = max(len(of.stages) for of in models)
+        self._requests, first = shared_samples(models[0].requests, inputs, self._samples + max(batches) - 1)
         try:
-            self._first = self._share(models[0].requests, inputs, self._samples + max(batches) - 1)
-            self._outboxes = {
-                slice_id: self._outbox(equipment.queue, packed(task.stage.outputs, batches[slice_id.pipeline])[1])
-                for slice_id, task in self._tasks.items()
-            }
+            self._crates = Crates(equipment.in_flight, steps, max(nbytes for _, nbytes in placed))
         except BaseException:
-            self.close()
+            self._requests.close()
             raise
+        self._places = [_in_crate(own, docket_bytes(steps), first) for own, _ in placed]
+        self._workforce = Workforce(len(self._slices))
 
-    def place(self, pipeline: int, first: int, size: int) -> Parcel:
-        """Return the samples that requests bring; they are in shared memory since before the run."""
-        row = first % self._samples
-        parcel = self._brought.get((pipeline, size, row))
-        if parcel is None:
-            form = self._requests[pipeline][size]
-            spots = {
-                name: Spot(REQUESTS, self._first[name] + row * layout.request_bytes)
-                for name, layout in form.layouts.items()
-            }
-            parcel = self._brought[pipeline, size, row] = Parcel(None, form.nbytes, _Held(form, spots, None))
-        return parcel
+    def take(self, batch: int, pipeline: int, first: int, size: int) -> int:
+        """Take a crate; the samples that requests bring are in shared memory since before the run."""
+        crate = self._crates.take(pipeline, size, first % self._samples)
+        self._trips[batch] = _Trip(crate, pipeline, size, 0, -1, [])
+        return self._nbytes[pipeline][0][size]
 
-    def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Send a worker its next batch; False if its outbox is full, or if it was found dead a moment ago."""
-        worker, outbox = self._workers.get(slice_id), self._outboxes[slice_id]
-        offset = outbox.segment.take() if worker is not None else None
-        if worker is None or offset is None:
-            return False
-        inputs = tuple([parcel.held.spots[name] for name, parcel in parcels.items()])
-        size = next(iter(parcels.values())).held.form.size
-        work = worker.holds[batch] = Work(batch, size, Spot(outbox.number, offset), inputs)
-        with suppress(OSError):  # it died just now: poll will tell
-            worker.channel.send(pack(work))
-        return True
+    def send(self, batch: int, stage: int, slices: Sequence[SliceId]) -> None:
+        """Write down the way of a batch, and tell the first of its workers."""
+        trip = self._trips[batch]
+        trip.stage, trip.last = stage, stage + len(slices) - 1
+        trip.slices[stage:] = slices
+        tell = trip.last < len(self._models[trip.pipeline].stages) - 1  # else it can wait until the frontend looks
+        self._crates.direct(trip.crate, stage, batch, [self._number[slice_id] for slice_id in slices], tell)
+        self._workforce.send(self._number[slices[0]], Work(batch, 0, stage, (trip.crate,)))
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Read what workers said; ``select`` because it wakes to the microsecond, where poll and epoll round to ms."""
-        readable, _, _ = select.select(self._channels, [], [], max(0.0, timeout_s))
-        return [self._hear(self._channels[handle]) for handle in readable]
+        """Read what workers said, and the dockets that it is about."""
+        events: list[Event] = []
+        downs: list[Down] = []
+        for report in self._workforce.poll(timeout_s):
+            slice_id = self._slices[report.worker]
+            if isinstance(report, Done):
+                events += self._progress(report.ticket)
+            elif isinstance(report, Ready):
+                events.append(Up(slice_id))
+            elif isinstance(report, Died):
+                downs.append(Down(slice_id, report.reason))
+            else:
+                events += [*self._progress(report.ticket), Refused(slice_id, report.ticket, report.reason)]
+        if downs:  # last, so that nothing is heard of a batch after it was taken from a slice
+            events += [*self.look(), *downs]
+        return events
 
-    def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
+    def look(self) -> list[Event]:
+        """Read the dockets."""
+        return [event for batch in self._trips for event in self._progress(batch)]
+
+    def tell_ends(self, wanted: bool) -> None:
+        """Let workers know, all at once."""
+        self._crates.tell_all(wanted)
+
+    def answers(self, batch: int) -> Tensors:
         """Return views into shared memory."""
-        held: _Held = parcel.held
-        return {name: self._view(held.spots[name], held.form.layouts[name], held.form.size) for name in names}
+        trip = self._trips[batch]
+        models, own = self._models[trip.pipeline], self._places[trip.pipeline]
+        found = {}
+        for layout in models.alive_after(len(models.stages) - 1):
+            place = own[layout.name]
+            if place >= 0:
+                found[layout.name] = read(self._crates.segment.memory, trip.crate + place, layout, trip.size)
+            else:
+                sample = self._crates.sample(trip.crate)
+                offset = -1 - place + sample * layout.request_bytes
+                found[layout.name] = read_requests(self._requests.memory, offset, layout, trip.size)
+        return found
 
-    def release(self, parcel: Parcel) -> None:
-        """Free a parcel's slot."""
-        if parcel.maker is not None:
-            self._outboxes[parcel.maker].segment.give_back(parcel.held.slot)
+    def release(self, batch: int) -> None:
+        """Give a crate back."""
+        self._crates.give_back(self._trips.pop(batch).crate)
 
     def dismiss(self, slice_id: SliceId) -> None:
-        """Kill a worker; its segment, with outputs that others still read, belongs to this process and stays."""
-        if slice_id in self._workers:
-            self._workers[slice_id].process.kill()
-            self._bury(slice_id)
+        """Kill a worker."""
+        self._workforce.kill(self._number[slice_id])
+        for trip in self._trips.values():
+            for stage in range(trip.stage + 1, trip.last + 1):
+                if trip.slices[stage] == slice_id:
+                    trip.last = stage - 1
+                    self._crates.halt(trip.crate, trip.last)
+                    break
 
     def restart(self, slice_id: SliceId) -> None:
         """Start a worker without waiting for it."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        arguments = theirs, self._tasks[slice_id], [segment.name for segment in self._segments]
-        process = self._context.Process(target=run_worker, args=arguments, name=f"poolpipe {slice_id}", daemon=True)
-        with _without_main_module():
-            process.start()
-        theirs.close()  # so that the worker's end is the only one, and closes when it dies
-        self._workers[slice_id] = _Worker(process, ours)
-        self._channels[ours.fileno()] = slice_id
+        pipeline, stage, _ = slice_id
+        task, own = self._tasks[slice_id], self._places[pipeline]
+        part = Places(
+            tuple(own[layout.name] for layout in task.parts[0].inputs),
+            tuple(own[layout.name] for layout in task.parts[0].outputs),
+        )
+        classes = tuple({0: part} if number == pipeline else {} for number in range(len(self._models)))
+        number = self._number[slice_id]
+        desk = Desk(number, self._requests.name, self._crates.segment.name, classes)
+        following = [self._number[other] for other in self._slices if other[:2] == (pipeline, stage + 1)]
+        self._workforce.start(number, task, desk, following)
 
     def usage(self) -> Mapping[SliceId, tuple[float, int]]:
         """Ask the operating system about every worker."""
-        found = {}
-        for slice_id, worker in self._workers.items():
-            if worker.usage is not None:
-                with suppress(psutil.Error):
-                    times = worker.usage.cpu_times()
-                    found[slice_id] = times.user + times.system, worker.usage.memory_info().rss
-        return found
+        return {self._slices[number]: used for number, used in self._workforce.usage().items()}
 
     def process_id(self, slice_id: SliceId) -> int | None:
         """Return the number of a worker's process."""
-        return self._workers[slice_id].process.pid if slice_id in self._workers else None
+        return self._workforce.process_id(self._number[slice_id])
 
     def close(self) -> None:
-        """Stop all workers (their channels close) and free all segments."""
-        for worker in self._workers.values():
-            worker.channel.close()
-        until_s = time.monotonic() + STOP_WITHIN_S
-        for worker in self._workers.values():
-            worker.process.join(max(0.0, until_s - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self._workers.clear()
-        self._channels.clear()
-        for segment in self._segments:
-            segment.close()
-        self._segments.clear()
+        """Stop all workers and free all memory."""
+        self._workforce.close()
+        self._crates.close()
+        self._requests.close()
 
-    def _share(self, layouts: Sequence[TensorLayout], samples: Tensors, count: int) -> dict[str, int]:
-        """Put samples into a segment, again and again until there are ``count``; return where each input begins."""
-        sizes = [aligned(layout.request_bytes * count) for layout in layouts]
-        *offsets, end = accumulate(sizes, initial=0)
-        memory = self._segment(1, end).memory
-        turns = np.arange(count) % self._samples
-        for layout, offset in zip(layouts, offsets, strict=True):
-            own = samples[layout.name]
-            np.ndarray((count, *layout.shape), layout.dtype, memory.buf, offset)[...] = own[turns]
-        return {layout.name: offset for layout, offset in zip(layouts, offsets, strict=True)}
-
-    def _outbox(self, slots: int, slot_bytes: int) -> _Outbox:
-        return _Outbox(len(self._segments), self._segment(slots, slot_bytes))
-
-    def _segment(self, slots: int, slot_bytes: int) -> Segment:
-        self._segments.append(Segment(slots, slot_bytes))
-        return self._segments[-1]
-
-    def _view(self, spot: Spot, layout: TensorLayout, size: int) -> np.ndarray:
-        take = read_requests if spot.segment == REQUESTS else read
-        return take(self._segments[spot.segment].memory, spot.offset, layout, size)
-
-    def _hear(self, slice_id: SliceId) -> Event:
-        worker = self._workers[slice_id]
-        try:
-            packet = worker.channel.recv(PACKET_BYTES)
-        except OSError:
-            packet = b""
-        if not packet:
-            code = self._bury(slice_id)
-            return Down(slice_id, f"its process ended (exit code {code})")
-        message = unpack(packet)
-        if isinstance(message, Done):
-            return self._finished(slice_id, worker.holds.pop(message.ticket), message)
-        if isinstance(message, Ready):
-            worker.usage = psutil.Process(message.pid)
-            return Up(slice_id)
-        assert isinstance(message, Failed)
-        if message.ticket < 0:
-            self._bury(slice_id)
-            return Down(slice_id, message.reason)
-        self._outboxes[slice_id].segment.give_back(worker.holds.pop(message.ticket).outputs.offset)
-        return Refused(slice_id, message.ticket, message.reason)
-
-    def _finished(self, slice_id: SliceId, work: Work, done: Done) -> Finished:
-        """Return the event with the outputs: they lie one after the other in the slot."""
-        segment, slot = work.outputs
-        parcel = self._filled.get((slice_id, work.size, slot))
-        if parcel is None:
-            form = self._made[slice_id][work.size]
-            spots = {
-                name: Spot(segment, slot + offset) for name, offset in zip(form.layouts, form.offsets, strict=True)
-            }
-            parcel = self._filled[slice_id, work.size, slot] = Parcel(slice_id, form.nbytes, _Held(form, spots, slot))
-        return Finished(slice_id, done.ticket, parcel, done.start_ns, done.computed_ns, done.end_ns)
-
-    def _bury(self, slice_id: SliceId) -> int | None:
-        """Wait for the end of a worker that is dying, take back the slots that it held, and return its exit code."""
-        worker = self._workers.pop(slice_id)
-        del self._channels[worker.channel.fileno()]
-        worker.channel.close()
-        worker.process.join(0.2)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        for work in worker.holds.values():
-            self._outboxes[slice_id].segment.give_back(work.outputs.offset)
-        return worker.process.exitcode
+    def _progress(self, batch: int) -> list[Finished]:
+        """Return what the docket of a batch says that was not reported yet."""
+        trip = self._trips.get(batch)
+        events = []
+        while trip is not None and trip.stage <= trip.last and self._crates.has_ended(trip.crate, trip.stage):
+            times_ns = self._crates.times_ns(trip.crate, trip.stage)
+            slice_id, handed_on = trip.slices[trip.stage], trip.stage < trip.last
+            trip.stage += 1
+            nbytes = self._nbytes[trip.pipeline][trip.stage][trip.size]
+            events.append(Finished(slice_id, batch, nbytes, *times_ns, handed_on))
+        return events
 
 
-@contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Keep processes from importing the program that starts them: workers need nothing of it, and start sooner."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+def shared_samples(layouts: Sequence[TensorLayout], samples: Tensors, count: int) -> tuple[Segment, dict[str, int]]:
+    """Return a segment with samples, again and again until there are ``count``, and where each input begins in it."""
+    sizes = [aligned(layout.request_bytes * count) for layout in layouts]
+    *offsets, end = accumulate(sizes, initial=0)
+    segment = Segment(end)
+    for layout, offset in zip(layouts, offsets, strict=True):
+        own = samples[layout.name]
+        turns = np.arange(count) % len(own)
+        np.ndarray((count, *layout.shape), layout.dtype, segment.memory.buf, offset)[...] = own[turns]
+    return segment, {layout.name: offset for layout, offset in zip(layouts, offsets, strict=True)}
 
 
-def _forms(layouts: Sequence[TensorLayout], largest: int) -> tuple[_Form, ...]:
-    """Return the forms of batches of all sizes from 0 up, made once because they are looked up for every batch."""
-    by_name = {layout.name: layout for layout in layouts}
-    return tuple(
-        _Form(size, by_name, {layout.name: layout.nbytes(size) for layout in layouts}, packed(layouts, size)[0])
-        for size in range(largest + 1)
-    )
+def _in_crate(own: Mapping[str, int], begin: int, requests: Mapping[str, int]) -> dict[str, int]:
+    """Return the place of every tensor of a pipeline as workers have it (`workers.Places`)."""
+    return {name: -1 - place for name, place in requests.items()} | {name: begin + at for name, at in own.items()}
+
+
+def _bytes_after(models: PipelineModels, largest: int) -> list[list[int]]:
+    """Return ``[stage, size]``, what goes into a stage of a batch, and at last what the answers are."""
+    return [
+        [sum(layout.nbytes(size) for layout in models.alive_after(stage)) for size in range(largest + 1)]
+        for stage in range(-1, len(models.stages))
+    ]

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import psutil
 
 from planner.model import InputError
 from planner.profiling.samples import join_requests
-from simulator.executor.fleet import Down, Equipment, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
+from simulator.executor.fleet import Down, Equipment, Event, Finished, Refused, SliceId, Tensors, Up
 from simulator.executor.workers import WorkerTask, open_stage
 from simulator.ray_cluster import address, join
 
@@ -48,8 +48,8 @@ class SliceActor:
         with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
-            stage = replace(task.stage, path=Path(folder) / task.stage.path.name)
-            self._stage = open_stage(replace(task, stage=stage, cores=()))
+            stage = replace(task.parts[0], path=Path(folder) / task.parts[0].path.name)
+            self._stage = open_stage(replace(task, parts=(stage,), cores=()))
         self._inputs = [layout.name for layout in stage.inputs]
         self._process = psutil.Process()
 
@@ -68,13 +68,21 @@ class SliceActor:
 
 @dataclass
 class _Actor:
-    """An actor, its clock's lead over ours, and its work: reference to the stamp -> (batch, references to outputs)."""
+    """An actor, its clock's lead over ours, and its work: reference to the stamp -> batch."""
 
     handle: Any
-    work: dict[Any, tuple[int, dict[str, Any]]]
+    work: dict[Any, int] = field(default_factory=dict)
     starting: Any = None
     lead_ns: int = 0
     usage: tuple[float, int] | None = None
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A batch under way: its pipeline, and references to its tensors by name."""
+
+    pipeline: int
+    refs: dict[str, Any]
 
 
 class RayFleet:
@@ -88,11 +96,12 @@ class RayFleet:
         Ray is not installed, no cluster is named, or the cluster lacks a resource that the plan names.
     """
 
+    answers_in_place = False
+
     def __init__(self, equipment: Equipment) -> None:
         self._ray = _import_ray()
-        self._tasks, self._inputs, self._queue = equipment.tasks, equipment.inputs, equipment.queue
-        self._requests = [model.requests for model in equipment.models]
-        self._made: defaultdict[SliceId, int] = defaultdict(int)
+        self._tasks, self._inputs, self._models = equipment.tasks, equipment.inputs, equipment.models
+        self._loads: dict[int, _Load] = {}
         self._actors: dict[SliceId, _Actor] = {}
         self._joined = not self._ray.is_initialized()
         if self._joined:
@@ -101,33 +110,34 @@ class RayFleet:
             self._require_resources()
             self._files = {
                 path: self._ray.put({file.name: file.read_bytes() for file in path.parent.glob(f"{path.stem}.*")})
-                for path in {task.stage.path for task in self._tasks.values()}
+                for path in {task.parts[0].path for task in self._tasks.values()}
             }
         except BaseException:
             self.close()
             raise
 
-    def place(self, pipeline: int, first: int, size: int) -> Parcel:
+    def take(self, batch: int, pipeline: int, first: int, size: int) -> int:
         """Put the inputs of a batch into the object store."""
-        tensors = {}
-        for layout in self._requests[pipeline]:
+        nbytes, load = 0, _Load(pipeline, {})
+        for layout in self._models[pipeline].requests:
             samples = self._inputs[layout.name]
             numbers = [number % len(samples) for number in range(first, first + size)]
-            tensors[layout.name] = join_requests(layout.name, samples, numbers, layout.batch_axis)
-        sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
-        return Parcel(None, sizes, {name: self._ray.put(tensor) for name, tensor in tensors.items()})
+            tensor = join_requests(layout.name, samples, numbers, layout.batch_axis)
+            nbytes += tensor.nbytes
+            load.refs[layout.name] = self._ray.put(tensor)
+        self._loads[batch] = load
+        return nbytes
 
-    def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        """Call an actor; False if ``queue`` batches of its are still in use, or if it was found dead a moment ago."""
-        actor = self._actors.get(slice_id)
-        if actor is None or self._made[slice_id] >= self._queue:
-            return False
-        self._made[slice_id] += 1
-        names = [layout.name for layout in self._tasks[slice_id].stage.outputs]
-        inputs = [parcels[layout.name].held[layout.name] for layout in self._tasks[slice_id].stage.inputs]
-        stamp, *outputs = actor.handle.run.options(num_returns=1 + len(names)).remote(*inputs)
-        actor.work[stamp] = batch, dict(zip(names, outputs, strict=True))
-        return True
+    def send(self, batch: int, stage: int, slices: Sequence[SliceId]) -> None:
+        """Call an actor; the frontend calls the following one."""
+        actor = self._actors.get(slices[0])
+        if actor is None:  # it was found dead a moment ago
+            return
+        part, refs = self._tasks[slices[0]].parts[0], self._loads[batch].refs
+        inputs = [refs[layout.name] for layout in part.inputs]
+        stamp, *outputs = actor.handle.run.options(num_returns=1 + len(part.outputs)).remote(*inputs)
+        refs.update(zip((layout.name for layout in part.outputs), outputs, strict=True))
+        actor.work[stamp] = batch
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Return what actors have finished."""
@@ -140,15 +150,22 @@ class RayFleet:
         ready, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0, fetch_local=False)
         return [event for ref in ready for event in self._hear(waiting[ref], ref)]
 
-    def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
-        """Bring tensors here."""
-        return dict(zip(names, self._ray.get([parcel.held[name] for name in names]), strict=True))
+    def look(self) -> list[Event]:
+        """Return nothing: every actor reports by itself."""
+        return []
 
-    def release(self, parcel: Parcel) -> None:
+    def tell_ends(self, wanted: bool) -> None:
+        """Change nothing: ends are told always."""
+
+    def answers(self, batch: int) -> Tensors:
+        """Bring the answers here."""
+        load = self._loads[batch]
+        names = self._models[load.pipeline].answers
+        return dict(zip(names, self._ray.get([load.refs[name] for name in names]), strict=True))
+
+    def release(self, batch: int) -> None:
         """Drop the references; Ray frees what nobody refers to."""
-        parcel.held.clear()
-        if parcel.maker is not None:
-            self._made[parcel.maker] -= 1
+        del self._loads[batch]
 
     def dismiss(self, slice_id: SliceId) -> None:
         """Kill an actor."""
@@ -161,8 +178,8 @@ class RayFleet:
         actor = self._ray.remote(SliceActor).options(
             num_cpus=0, resources={task.device: task.device_share}, max_restarts=0
         )
-        handle = actor.remote(task, self._files[task.stage.path])
-        self._actors[slice_id] = _Actor(handle, {}, starting=handle.clock_ns.remote())
+        handle = actor.remote(task, self._files[task.parts[0].path])
+        self._actors[slice_id] = _Actor(handle, starting=handle.clock_ns.remote())
 
     def usage(self) -> Mapping[SliceId, tuple[float, int]]:
         """Return what the actors said with their last batches."""
@@ -195,23 +212,23 @@ class RayFleet:
             self._drop(slice_id)
             return [Down(slice_id, _one_line(error))]
         except self._ray.exceptions.RayError as error:
-            batch, _ = actor.work.pop(ref)
-            self._made[slice_id] -= 1
-            return [Refused(slice_id, batch, _one_line(error))]
-        batch, outputs = actor.work.pop(ref)
+            return [Refused(slice_id, actor.work.pop(ref), _one_line(error))]
+        batch = actor.work.pop(ref)
         actor.usage = stamp.cpu_s, stamp.memory_bytes
         start_ns, computed_ns = stamp.start_ns - actor.lead_ns, stamp.computed_ns - actor.lead_ns
-        parcel = Parcel(slice_id, self._sizes(outputs), outputs)
-        return [Finished(slice_id, batch, parcel, start_ns, computed_ns, computed_ns)]
+        nbytes = self._keep_alive(self._loads[batch], slice_id.stage)
+        return [Finished(slice_id, batch, nbytes, start_ns, computed_ns, computed_ns, handed_on=False)]
 
-    def _sizes(self, outputs: Mapping[str, Any]) -> dict[str, int]:
-        """Ask the object store how large the outputs are: nothing is computed from the model's shapes."""
-        locations = self._ray.experimental.get_object_locations(list(outputs.values()))
-        return {name: int(locations[ref]["object_size"]) for name, ref in outputs.items()}
+    def _keep_alive(self, load: _Load, stage: int) -> int:
+        """Drop what nobody needs after a stage; return the bytes of the rest, which the object store knows."""
+        needed = {layout.name for layout in self._models[load.pipeline].alive_after(stage)}
+        for name in set(load.refs) - needed:
+            del load.refs[name]
+        locations = self._ray.experimental.get_object_locations(list(load.refs.values()))
+        return sum(int(location["object_size"]) for location in locations.values())
 
     def _drop(self, slice_id: SliceId) -> None:
         actor = self._actors.pop(slice_id)
-        self._made[slice_id] -= len(actor.work)
         self._ray.kill(actor.handle, no_restart=True)
 
     def _require_resources(self) -> None:

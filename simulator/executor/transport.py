@@ -1,14 +1,13 @@
 """Tensors between processes of one machine: written once into shared memory, read in place.
 
-A *segment* is a piece of shared memory, divided into equal slots. All segments are made, and all slots are given
-out and taken back, by one process (the frontend's), so there is nothing to lock. A slot holds what one
-stage made for one batch, tensor after tensor. What travels between processes is where a tensor begins; its element
-type and shape follow from the model. Nothing is pickled.
+A *segment* is a piece of shared memory that one process (the frontend's) has made, and others attach to by its name.
+What travels between processes is where a tensor begins; its element type and shape follow from the model. Nothing is
+pickled.
 """
 
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from planner.model import InputError
-from simulator.executor.layouts import SHAPE_BYTES, TensorLayout, aligned, packed
+from simulator.executor.layouts import SHAPE_BYTES, TensorLayout
 
 # One try almost always does; the others are for names that another program took.
 _NAMES_TRIED = 20
@@ -29,37 +28,25 @@ def new_name() -> str:
 
 
 class Segment:
-    """A segment that this process made, and its free slots.
+    """Shared memory that this process made.
 
     Examples
     --------
-    >>> layouts = [TensorLayout("x", "float32", (1,), 4, 0)]
-    >>> segment = Segment(slots=2, slot_bytes=64)
-    >>> first = segment.take()
-    >>> write(segment.memory, first, layouts, 3, [np.arange(3, dtype=np.float32)])
-    >>> read(segment.memory, first, layouts[0], 3).tolist(), segment.take(), segment.take()
-    ([0.0, 1.0, 2.0], 64, None)
+    >>> layout = TensorLayout("x", "float32", (1,), 4, 0)
+    >>> segment = Segment(64)
+    >>> write(segment.memory, 0, layout, 3, np.arange(3, dtype=np.float32))
+    >>> read(segment.memory, 0, layout, 3).tolist()
+    [0.0, 1.0, 2.0]
     >>> segment.close()
     """
 
-    def __init__(self, slots: int, slot_bytes: int, name: Callable[[], str] = new_name) -> None:
-        self.slot_bytes = aligned(max(1, slot_bytes))
-        self.memory = _create(slots * self.slot_bytes, name)
-        self._free = [slot * self.slot_bytes for slot in reversed(range(slots))]
+    def __init__(self, nbytes: int, name: Callable[[], str] = new_name) -> None:
+        self.memory = _create(max(1, nbytes), name)
 
     @property
     def name(self) -> str:
         """The name by which other processes attach."""
         return self.memory.name
-
-    def take(self) -> int | None:
-        """Return the offset of a free slot, None where all are in use."""
-        return self._free.pop() if self._free else None
-
-    def give_back(self, offset: int) -> None:
-        """Make a slot free again."""
-        assert offset not in self._free, "a slot was given back twice"
-        self._free.append(offset)
 
     def close(self) -> None:
         """Free the memory once no process uses it any more."""
@@ -74,7 +61,7 @@ def _create(size: int, name: Callable[[], str]) -> SharedMemory:
     if size > free:  # it would be given, and end the process when it is written to
         raise InputError(
             f"shared memory: {size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free in {_SHARED_MEMORY}; "
-            "lower --queue, or enlarge it"
+            "lower --in-flight, or enlarge it"
         )
     for _ in range(_NAMES_TRIED):
         try:
@@ -82,6 +69,12 @@ def _create(size: int, name: Callable[[], str]) -> SharedMemory:
         except FileExistsError:
             continue
     raise InputError(f"shared memory: {_NAMES_TRIED} names were taken; remove what other runs left there")
+
+
+def words_of(memory: SharedMemory) -> memoryview:
+    """Return shared memory as whole numbers of 64 bits."""
+    assert memory.buf is not None, "it is closed"
+    return memory.buf[: len(memory.buf) // 8 * 8].cast("q")
 
 
 def read(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int) -> np.ndarray:
@@ -104,21 +97,17 @@ def read_requests(memory: SharedMemory, offset: int, layout: TensorLayout, batch
     return np.moveaxis(each, 0, layout.batch_axis).reshape(layout.batch_shape(batch))
 
 
-def write(
-    memory: SharedMemory, offset: int, layouts: Sequence[TensorLayout], batch: int, tensors: Sequence[np.ndarray]
-) -> None:
-    """Copy the tensors of a batch into a slot, one after the other.
+def write(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int, tensor: np.ndarray) -> None:
+    """Copy a tensor of a batch to its place.
 
     Raises
     ------
     ValueError
-        A tensor is not what its model's shapes promised.
+        It is not what its model's shapes promised.
     """
-    offsets, _ = packed(layouts, batch)
-    for layout, begin, tensor in zip(layouts, offsets, tensors, strict=True):
-        if mismatch := layout.mismatch(tensor, batch):
-            raise ValueError(mismatch)
-        if layout.room_bytes:
-            shape = np.ndarray((SHAPE_BYTES // 8,), np.int64, memory.buf, offset + begin)
-            shape[: tensor.ndim + 1] = tensor.ndim, *tensor.shape
-        read(memory, offset + begin, layout, batch)[...] = tensor
+    if mismatch := layout.mismatch(tensor, batch):
+        raise ValueError(mismatch)
+    if layout.room_bytes:
+        shape = np.ndarray((SHAPE_BYTES // 8,), np.int64, memory.buf, offset)
+        shape[: tensor.ndim + 1] = tensor.ndim, *tensor.shape
+    read(memory, offset, layout, batch)[...] = tensor

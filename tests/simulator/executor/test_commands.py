@@ -193,8 +193,9 @@ def spoilt(spoil: Callable[[WorkerTask], WorkerTask]) -> Callable[[Equipment], L
 
 def test_a_run_that_answers_nothing_is_a_failure(call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def promise_too_much(task: WorkerTask) -> WorkerTask:
-        (output,) = task.stage.outputs
-        return replace(task, stage=replace(task.stage, outputs=(replace(output, shape=(1, 17)),)))
+        (part,) = task.parts
+        (output,) = part.outputs
+        return replace(task, parts=(replace(part, outputs=(replace(output, shape=(1, 17)),)),))
 
     monkeypatch.setitem(execution.FLEETS, "local", spoilt(promise_too_much))
     with pytest.raises(InputError, match=r"tiny: none of \d+ requests was answered; first of .*its model promised"):
@@ -204,11 +205,11 @@ def test_a_run_that_answers_nothing_is_a_failure(call, files, tmp_path: Path, mo
 
 def test_a_stage_with_other_weights_is_found_out(call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def move_weights(task: WorkerTask) -> WorkerTask:
-        model = ir.load(task.stage.path)
+        model = ir.load(task.parts[0].path)
         value = model.graph.initializers["w"]
         assert value.const_value is not None
         value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1.001), name="w")
-        ir.save(model, task.stage.path)
+        ir.save(model, task.parts[0].path)
         return task
 
     monkeypatch.setitem(execution.FLEETS, "local", spoilt(move_weights))

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -172,13 +173,27 @@ def test_a_limit_on_batches_in_flight_keeps_requests_in_the_queue(make_case) -> 
     assert run.records.finished.all()
 
 
-def test_a_full_outbox_holds_the_sender_back(make_case) -> None:
-    case = make_case(batch=1, slo_us=30_000_000)
-    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(40, 0), replace(slowed(30), queue=1))
-    assert_conserved(run, 40)
-    first, second = run.records.visits
-    # With one slot, stage 0 can begin batch k + 1 only when stage 1 has ended batch k.
-    assert (first.start_us[1:] >= second.end_us[:-1] - 5_000).all()
+def test_workers_pass_batches_on_by_themselves(make_case) -> None:
+    case = make_case(cuts=(1, 2, 3), slices=(1, 2, 1, 1), batch=2, slo_us=30_000_000)
+    sent: list[tuple[int, int]] = []
+
+    class Counting(LocalFleet):
+        def send(self, batch: int, stage: int, slices: Sequence[SliceId]) -> None:
+            sent.append((batch, stage))
+            super().send(batch, stage, slices)
+
+    run = execute(
+        case.problem, case.plan, case.dnn, case.models, arrivals(100, 3_000), replace(slowed(5), verify=True),
+        make_fleet=Counting,
+    )  # fmt: skip
+    assert_conserved(run, 100)
+    assert run.verdict is not None
+    assert (run.verdict.compared, run.verdict.wrong) == (100, 0)
+    assert sent == [(batch.number, 0) for batch in run.journal.batches]  # once each, to the first stage
+    for batch in run.journal.batches:
+        assert [visit.slice.stage for visit in batch.visits] == [0, 1, 2, 3]
+        for before, after in pairwise(batch.visits):
+            assert before.start_us < before.computed_us <= before.end_us == after.arrive_us <= after.start_us
 
 
 def test_ctrl_c_drains_and_keeps_what_there_is(make_case) -> None:
@@ -236,7 +251,6 @@ SETTINGS = [
     (Settings(), "need 40 cores"),
     (Settings(oversubscribe=True, policy="magic"), "unknown policy 'magic'"),
     (Settings(oversubscribe=True, in_flight=0), "in-flight: expected"),
-    (Settings(oversubscribe=True, queue=0), "queue: expected"),
     (Settings(oversubscribe=True, guard_fraction=1.0), "guard: expected"),
     (Settings(oversubscribe=True, emulation=Emulation(slowdown={"core": 0.5})), "slowdown of core: expected"),
     (Settings(oversubscribe=True, emulation=Emulation(cores={"gpu": 1})), "unknown device type 'gpu'"),
@@ -261,7 +275,7 @@ def test_a_worker_that_cannot_start_leaves_no_other_behind(make_case) -> None:
     case = make_case()
 
     def make(equipment: Equipment) -> LocalFleet:
-        equipment.tasks[SliceId(0, 1, 0)].stage.path.write_bytes(b"no model")
+        equipment.tasks[SliceId(0, 1, 0)].parts[0].path.write_bytes(b"no model")
         return LocalFleet(equipment)
 
     with pytest.raises(InputError, match=r"stage 1 slice 0: its worker did not start: onnxruntime cannot run"):

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,10 +11,9 @@ import pytest
 from simulator.dispatch.decisions import FINISHED, LOST
 from simulator.engine import System, build_system
 from simulator.executor.dispatcher import Dispatcher, compile_policy
-from simulator.executor.fleet import Down, Event, Finished, Parcel, Refused, SliceId, Tensors, Up
+from simulator.executor.fleet import Down, Event, Finished, Refused, SliceId, Tensors, Up
 from simulator.executor.frontend import Frontend, Patience
 from simulator.executor.journal import Journal, to_records
-from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 from simulator.executor.links import Links
 from simulator.results import Records
 
@@ -23,77 +22,95 @@ RESTART_S = 0.05
 Behaviour = Literal["serve", "dawdle", "refuse", "die", "hang"]
 
 
-def layout(name: str) -> TensorLayout:
-    return TensorLayout(name, "float32", (1,), 4, 0)
-
-
-# Three stages: the first makes a and b, the second reads a, the third reads b (which skips a stage) and c.
-MODELS = (
-    PipelineModels(
-        (
-            StageModel(None, (layout("x"),), (layout("a"), layout("b"))),  # type: ignore[arg-type]
-            StageModel(None, (layout("a"),), (layout("c"),)),  # type: ignore[arg-type]
-            StageModel(None, (layout("b"), layout("c")), (layout("y"),)),  # type: ignore[arg-type]
-        ),
-        (layout("x"),),
-        ("y",),
-    ),
-)
-
-
 class Scripted:
-    """A fleet in this process: every tensor is the numbers of its batch's requests."""
+    """A fleet in this process; with ``relay`` slices pass batches on, and only the last one of a way says so."""
 
-    def __init__(self, behave: Callable[[SliceId, int], Behaviour]) -> None:
-        self.behave = behave
+    answers_in_place = False
+
+    def __init__(self, behave: Callable[[SliceId, int], Behaviour], relay: bool) -> None:
+        self.behave, self.relay = behave, relay
         self.due: list[tuple[float, Event]] = []
+        self.unsaid: list[tuple[float, Finished]] = []
         self.given: defaultdict[SliceId, list[int]] = defaultdict(list)
-        self.parcels: set[int] = set()
-        self.handed: list[tuple[SliceId, int, frozenset[str]]] = []
+        self.ways: dict[int, list[SliceId]] = {}
+        self.under_way: dict[int, range] = {}
+        self.sent: list[tuple[int, int]] = []
 
-    def place(self, pipeline: int, first: int, size: int) -> Parcel:
-        return self._parcel(None, ("x",), np.arange(first, first + size, dtype=np.float32))
+    def take(self, batch: int, pipeline: int, first: int, size: int) -> int:
+        self.under_way[batch] = range(first, first + size)
+        return 4 * size
 
-    def submit(self, slice_id: SliceId, batch: int, parcels: Mapping[str, Parcel]) -> bool:
-        for name, parcel in parcels.items():
-            assert id(parcel) in self.parcels, f"{name} was freed before it was read"
-        self.handed.append((slice_id, batch, frozenset(parcels)))
+    def send(self, batch: int, stage: int, slices: Sequence[SliceId]) -> None:
+        assert batch in self.under_way
+        self.sent.append((batch, stage))
+        self.ways[batch] = [*slices[: None if self.relay else 1]]
+        self._serve(batch, time.monotonic())
+
+    def _serve(self, batch: int, from_s: float) -> None:
+        slice_id = self.ways[batch].pop(0)
         self.given[slice_id].append(batch)
         behaviour = self.behave(slice_id, batch)
-        at_s = time.monotonic() + SERVICE_S * len(self.given[slice_id]) * (10 if behaviour == "dawdle" else 1)
+        at_s = from_s + SERVICE_S * len(self.given[slice_id]) * (10 if behaviour == "dawdle" else 1)
         if behaviour in ("serve", "dawdle"):
-            names = [output.name for output in MODELS[0].stages[slice_id.stage].outputs]
-            value = next(iter(parcels.values())).held
-            now_ns = round(at_s * 1e9)
-            made = self._parcel(slice_id, names, value)
-            self.due.append((at_s, Finished(slice_id, batch, made, now_ns - 2_000_000, now_ns, now_ns)))
+            now_ns, more = round(at_s * 1e9), bool(self.ways[batch])
+            event = Finished(slice_id, batch, 4, now_ns - 2_000_000, now_ns, now_ns, more)
+            if more:
+                self.unsaid.append((at_s, event))
+            else:
+                self.due.append((at_s, event))
         elif behaviour == "refuse":
             self.due.append((at_s, Refused(slice_id, batch, "told to")))
         elif behaviour == "die":
-            self.due = [(s, event) for s, event in self.due if event.slice != slice_id]
             self.due.append((at_s, Down(slice_id, "told to")))
-        return True
 
     def poll(self, timeout_s: float) -> list[Event]:
-        first_s = min((s for s, _ in self.due), default=float("inf"))
+        first_s = min((s for s, _ in [*self.due, *self.unsaid]), default=float("inf"))
         time.sleep(max(0.0, min(timeout_s, first_s - time.monotonic())))
+        earlier = self.look()
         now_s = time.monotonic()
         found = sorted((item for item in self.due if item[0] <= now_s), key=lambda item: item[0])
         self.due = [item for item in self.due if item[0] > now_s]
         for _, event in found:
             if isinstance(event, Finished | Refused):
                 self.given[event.slice].remove(event.batch)
-        return [event for _, event in found]
+            elif isinstance(event, Down):
+                self._empty(event.slice)
+        return sorted([*earlier, *(event for _, event in found)], key=lambda event: isinstance(event, Down))
 
-    def fetch(self, parcel: Parcel, names: Sequence[str]) -> Tensors:
-        return dict.fromkeys(names, parcel.held)
+    def look(self) -> list[Event]:
+        """Let slices pass on what they are through with."""
+        found: list[Event] = []
+        now_s = time.monotonic()
+        while past := sorted((item for item in self.unsaid if item[0] <= now_s), key=lambda item: item[0]):
+            at_s, event = past[0]
+            self.unsaid.remove(past[0])
+            self.given[event.slice].remove(event.batch)
+            self._serve(event.batch, at_s)
+            found.append(event)
+        return found
 
-    def release(self, parcel: Parcel) -> None:
-        self.parcels.remove(id(parcel))
+    def tell_ends(self, wanted: bool) -> None: ...
+
+    def answers(self, batch: int) -> Tensors:
+        return {"y": np.array(self.under_way[batch], np.float32)}
+
+    def release(self, batch: int) -> None:
+        del self.under_way[batch]
 
     def dismiss(self, slice_id: SliceId) -> None:
+        self._empty(slice_id)
+        for batch, way in self.ways.items():
+            if slice_id in way:
+                self.ways[batch] = way[: way.index(slice_id)]
+                if not self.ways[batch]:  # it comes back from where it is
+                    moved = [(s, e._replace(handed_on=False)) for s, e in self.unsaid if e.batch == batch]
+                    self.unsaid = [(s, e) for s, e in self.unsaid if e.batch != batch]
+                    self.due += moved
+
+    def _empty(self, slice_id: SliceId) -> None:
         self.given[slice_id].clear()
         self.due = [(s, event) for s, event in self.due if event.slice != slice_id]
+        self.unsaid = [(s, event) for s, event in self.unsaid if event.slice != slice_id]
 
     def restart(self, slice_id: SliceId) -> None:
         self.due.append((time.monotonic() + RESTART_S, Up(slice_id)))
@@ -102,12 +119,6 @@ class Scripted:
         return {}
 
     def close(self) -> None: ...
-
-    def _parcel(self, maker: SliceId | None, names: Sequence[str], value: np.ndarray) -> Parcel:
-        parcel = Parcel(maker, {name: value.nbytes for name in names}, value)
-        self.parcels.add(id(parcel))
-        self.keep = [*getattr(self, "keep", []), parcel]  # so that no two ever have one id
-        return parcel
 
 
 class Numbers:
@@ -136,30 +147,45 @@ class Run(NamedTuple):
     fleet: Scripted
 
 
-def serve(
-    system: System, behave: Callable[[SliceId, int], Behaviour], requests: int = 60, patience: Patience | None = None
-) -> Run:
-    arrivals_us = np.arange(requests, dtype=np.int64) * 2_000
-    fleet, numbers = Scripted(behave), Numbers()
-    dispatcher = Dispatcher(system, arrivals_us, "reservation", 0)
-    frontend = Frontend(system, dispatcher, fleet, MODELS, numbers, Links(None), 20, 50_000, patience)
-    frontend.run()
-    records = to_records(frontend.journal, system, arrivals_us, dispatcher.fate)
-    assert not fleet.parcels, "tensors were never freed"
-    assert all(number == answer for number, answer in numbers.answers.items())
-    assert sorted(numbers.answers) == np.flatnonzero(records.outcome == FINISHED).tolist()
-    assert frontend.journal.in_flight[-1][1] == 0
-    return Run(records, frontend.journal, fleet)
+Serve = Callable[..., Run]
 
 
-def test_every_stage_gets_what_it_reads_and_every_requester_its_own_answer(system: System) -> None:
+@pytest.fixture(params=[False, True], ids=["stage by stage", "passed on"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    def run(
+        system: System,
+        behave: Callable[[SliceId, int], Behaviour],
+        requests: int = 60,
+        patience: Patience | None = None,
+    ) -> Run:
+        arrivals_us = np.arange(requests, dtype=np.int64) * 2_000
+        fleet, numbers = Scripted(behave, request.param), Numbers()
+        dispatcher = Dispatcher(system, arrivals_us, "reservation", 0)
+        frontend = Frontend(system, dispatcher, fleet, numbers, Links(None), 20, 50_000, patience)
+        frontend.run()
+        records = to_records(frontend.journal, system, arrivals_us, dispatcher.fate)
+        assert not fleet.under_way, "a batch was never released"
+        assert all(number == answer for number, answer in numbers.answers.items())
+        assert sorted(numbers.answers) == np.flatnonzero(records.outcome == FINISHED).tolist()
+        assert frontend.journal.in_flight[-1][1] == 0
+        return Run(records, frontend.journal, fleet)
+
+    return run
+
+
+def test_every_requester_gets_its_own_answer(system: System, serve: Serve) -> None:
     run = serve(system, lambda at, batch: "serve")
     assert (run.records.outcome == FINISHED).all()
-    assert {names for at, _, names in run.fleet.handed if at.stage == 2} == {frozenset("bc")}
+    batches = [batch.number for batch in run.journal.batches]
+    assert [batch for batch, stage in run.fleet.sent if stage == 0] == batches
+    assert len(run.fleet.sent) == len(batches) * (1 if run.fleet.relay else 3)
+    assert [[visit.slice.stage for visit in batch.visits] for batch in run.journal.batches] == [[0, 1, 2]] * len(
+        batches
+    )
     assert not run.journal.incidents
 
 
-def test_a_slow_slice_gets_less_to_do_and_loses_nothing(system: System) -> None:
+def test_a_slow_slice_gets_less_to_do_and_loses_nothing(system: System, serve: Serve) -> None:
     run = serve(system, lambda at, batch: "dawdle" if at == (0, 1, 0) else "serve", requests=400)
     assert (run.records.outcome == FINISHED).all()
     slow, quick = np.bincount(run.records.visits[1].slice, minlength=2)
@@ -167,14 +193,14 @@ def test_a_slow_slice_gets_less_to_do_and_loses_nothing(system: System) -> None:
     assert not run.journal.incidents
 
 
-def test_a_batch_that_one_slice_refuses_goes_to_another(system: System) -> None:
+def test_a_batch_that_one_slice_refuses_goes_to_another(system: System, serve: Serve) -> None:
     run = serve(system, lambda at, batch: "refuse" if at == (0, 1, 0) else "serve")
     assert (run.records.outcome == FINISHED).all()
     assert (run.records.visits[1].slice == 1).all()
     assert any("could not run a batch: told to" in incident.what for incident in run.journal.incidents)
 
 
-def test_a_batch_that_nobody_can_run_is_lost_and_only_that(system: System) -> None:
+def test_a_batch_that_nobody_can_run_is_lost_and_only_that(system: System, serve: Serve) -> None:
     run = serve(system, lambda at, batch: "refuse" if at.stage == 1 and batch == 3 else "serve")
     lost = np.flatnonzero(run.records.outcome == LOST)
     assert len(lost) == run.records.visits[0].size[3]
@@ -183,21 +209,21 @@ def test_a_batch_that_nobody_can_run_is_lost_and_only_that(system: System) -> No
     assert [incident.what for incident in run.journal.incidents][-1] == "batch 3 lost: failed twice"
 
 
-def test_a_slice_that_keeps_dying_stays_down(system: System) -> None:
+def test_a_slice_that_keeps_dying_stays_down(system: System, serve: Serve) -> None:
     run = serve(system, lambda at, batch: "die" if at == (0, 1, 0) else "serve", requests=400)
     downs = [incident for incident in run.journal.incidents if incident.what.startswith("down")]
     assert len(downs) == 3
     assert (run.records.outcome == FINISHED).all()  # the other slice did it all
 
 
-def test_requests_are_dropped_or_lost_when_no_slice_is_left(system: System) -> None:
+def test_requests_are_dropped_or_lost_when_no_slice_is_left(system: System, serve: Serve) -> None:
     run = serve(system, lambda at, batch: "die" if at.stage == 2 else "serve", requests=400)
     assert not (run.records.outcome == FINISHED).any()
     assert (run.records.outcome == LOST).any()
     assert len(run.records) == 400
 
 
-def test_a_slice_that_hangs_is_replaced_and_its_batch_served(system: System) -> None:
+def test_a_slice_that_hangs_is_replaced_and_its_batch_served(system: System, serve: Serve) -> None:
     hung: list[int] = []
 
     def behave(at: SliceId, batch: int) -> Behaviour:
@@ -211,7 +237,7 @@ def test_a_slice_that_hangs_is_replaced_and_its_batch_served(system: System) -> 
     assert sum("no answer for" in incident.what for incident in run.journal.incidents) == 1
 
 
-def test_what_is_not_finished_long_after_the_last_arrival_is_lost(make_case) -> None:
+def test_what_is_not_finished_long_after_the_last_arrival_is_lost(make_case, serve: Serve) -> None:
     case = make_case(cuts=(1, 2), slices=(1, 1, 1), batch=1, slo_us=100_000)
     system = build_system(case.problem, case.plan, case.dnn)
     patience = Patience(batch_s=60, drain_s=0.2)
