@@ -16,7 +16,7 @@ from simulator.adaptation.predictors import Predictor
 from simulator.adaptation.service import Configuration, Service
 from simulator.dispatch.system import Ints
 from simulator.engine.network import Change, Conditions
-from simulator.engine.networks import simulate_network
+from simulator.engine.networks import Adapt, simulate_network
 from simulator.engine.running import Observation
 from simulator.results.records import NetworkRecords
 
@@ -68,6 +68,11 @@ class Controller:
 
     def run(self, arrivals_us: Ints, conditions: Conditions | None = None) -> NetworkRecords:
         """Simulate the service under arrivals, adapting it; the decisions are in ``decisions``."""
+        network = self.service.network(self.first)
+        return simulate_network(network, [arrivals_us], conditions, adapt=self.callback(), every_us=SECOND_US)
+
+    def callback(self) -> Adapt:
+        """Return what adapts the service if it is called every second of a run, simulated or real."""
         self.decisions = [Decision(0.0, 0.0, 0.0, self.first)]
         counts: list[int] = []
 
@@ -77,8 +82,7 @@ class Controller:
                 return None
             return self._decide(np.array(counts, np.float64), seen.now_us)
 
-        network = self.service.network(self.first)
-        return simulate_network(network, [arrivals_us], conditions, adapt=adapt, every_us=SECOND_US)
+        return adapt
 
     def _decide(self, counts: np.ndarray, now_us: int) -> list[Change]:
         in_use = self.decisions[-1].configuration
