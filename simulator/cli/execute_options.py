@@ -27,6 +27,10 @@ RoundRobinOption = Annotated[
     bool, typer.Option("--round-robin", help="Spread the trace's functions over the DNNs; else each gets all.")
 ]
 DnnOption = Annotated[str | None, typer.Option(help="Run this DNN only. [default: all, one after the other]")]
+TogetherOption = Annotated[
+    bool,
+    typer.Option("--together", help="All DNNs in one run on this machine, by any policy of `run` and reactive."),
+]
 PolicyOption = Annotated[str, typer.Option(help="Dispatch policy.")]
 GuardOption = Annotated[float, typer.Option(help="Share of the SLO by which dispatch finishes early.")]
 InFlightOption = Annotated[int | None, typer.Option(help="Batches under way at most. [default: 4 per slice]")]

@@ -38,6 +38,7 @@ from simulator.cli.execute_options import (
     RoundRobinOption,
     SchemaOption,
     SeedOption,
+    TogetherOption,
     ToleranceOption,
     TraceOption,
     VerifyOption,
@@ -92,6 +93,7 @@ def execute_plan(
     unit: UnitOption = "s",
     round_robin: RoundRobinOption = False,
     dnn: DnnOption = None,
+    together: TogetherOption = False,
     policy: PolicyOption = "reservation",
     guard: GuardOption = 0.05,
     in_flight: InFlightOption = None,
@@ -114,6 +116,7 @@ def execute_plan(
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
     from simulator.cli.devices import emulation_of, load_profiled, model_file
+    from simulator.cli.executing_together import REACTIVE, run_together
     from simulator.cli.folders import owned, write_what
     from simulator.cli.inputs import Layout, checked, load_plans, load_trace, offer_all, served_dnns, times_per_dnn
     from simulator.engine import build_system
@@ -142,7 +145,7 @@ def execute_plan(
         seed=seed,
     )
     for name in names:
-        check_settings(settings, build_system(loaded.problem, loaded.plan, name))
+        check_settings(settings, build_system(loaded.problem, loaded.plan, name), (REACTIVE,) if together else ())
     samples = {name: _samples(inputs, name) for name in names}
     loaded = checked(loaded, unchecked)
     given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}
@@ -153,6 +156,9 @@ def execute_plan(
     rows: list[dict[str, Any]] = []
     what = _what(loaded, settings, trace, duration, replay)
     with owned(out, what, overwrite=overwrite), output(as_json) as printed:
+        if together:
+            run_together(loaded, given, arrivals, settings, samples, what, out, printed)
+            return
         for name, one in arrivals.items():
             run = _run(loaded, name, given, one.arrivals_us, settings, samples[name])
             if not rows:  # nothing is written before a run came about

@@ -181,6 +181,20 @@ def test_bad_options_are_one_line(call, files, tmp_path: Path, arguments: list[s
     assert not (tmp_path / "out").exists()
 
 
+def test_dnns_run_together_by_any_policy(call, files, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--rate", 100, "--duration", 1, "--warm-up", 0, "--oversubscribe", "--verify", "--out", out]
+    said = call(*files, *arguments, "--together", "--policy", "reactive")
+    assert "verified: 100 answers" in said
+    (row,) = csv.DictReader((out / "summary.csv").read_text().splitlines())
+    assert (row["dnn"], row["policy"], row["requests"]) == ("tiny", "reactive", "100")
+    assert (out / "tiny.records.csv").exists()
+    with pytest.raises(InputError, match="unknown policy 'reactive'"):
+        call(*files, *arguments, "--policy", "reactive", "--overwrite")
+    with pytest.raises(InputError, match="--together: runs on this machine"):
+        call(*files, *arguments, "--together", "--emulate-network", "--overwrite")
+
+
 def spoilt(spoil: Callable[[WorkerTask], WorkerTask]) -> Callable[[Equipment], LocalFleet]:
     """Return what makes local fleets whose last stages are not what the frontend believes."""
 
