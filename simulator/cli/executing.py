@@ -173,9 +173,15 @@ def execute_plan(
 
 
 def _profiles(loaded: LoadedPlan, names: list[str]) -> dict[str, Profile]:
-    """Return the profiles of the variants that DNNs are served with."""
+    """Return the profiles of the variants that DNNs are served with; an application's, those of its tasks."""
+    from simulator.executor.chained import tasks_of
+
     pipelines = [pipeline for name in names for pipeline in loaded.plan.of(name)]
-    return {pipeline.variant: loaded.problem.dnn(pipeline.dnn).variant(pipeline.variant) for pipeline in pipelines}
+    return {
+        profile.name: profile
+        for pipeline in pipelines
+        for profile in tasks_of(loaded.problem, pipeline.dnn, pipeline.variant)
+    }
 
 
 def _samples(inputs: Path | None, name: str) -> list[dict[str, np.ndarray]] | None:

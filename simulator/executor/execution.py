@@ -18,6 +18,7 @@ from planner.profiling.verification import measure_yardstick
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, System
 from simulator.engine.system import build_system
+from simulator.executor.chained import with_chained
 from simulator.executor.devices import (
     CPU,
     Emulation,
@@ -145,7 +146,7 @@ def execute(
     Parameters
     ----------
     models
-        Variant name -> the model that was profiled.
+        Variant name -> the model that was profiled; of an application, those of its tasks.
     arrivals_us
         Sorted times (µs) from the start of the run.
     inputs
@@ -166,6 +167,7 @@ def execute(
     check_settings(settings, system)
     if not len(arrivals_us):
         raise InputError("no request arrives; expected at least one arrival")
+    models = with_chained(problem, plan.of(dnn), models)
     graphs = read_graphs(problem, plan.of(dnn), models)
     variant, graph = only_graph(dnn, graphs)
     starts = stage_starts(problem, plan.of(dnn), graphs)

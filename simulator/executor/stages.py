@@ -27,6 +27,7 @@ from planner.profiling.cuts import moved_by, run_parts
 from planner.profiling.differences import Difference
 from planner.profiling.samples import Tensors, join
 from planner.profiling.shapes import Tensor
+from simulator.executor.chained import prefixed, tasks_of
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 
 NOISE_SAMPLES = 8  # what optimisations make of stages differs between requests more than what they make of the whole
@@ -61,7 +62,9 @@ def stage_starts(problem: Problem, pipelines: Sequence[Pipeline], graphs: Mappin
     """Return per pipeline the layers at which stages begin; raises InputError if a model is not the one profiled."""
     found = []
     for pipeline in pipelines:
-        starts = block_starts(graphs[pipeline.variant], problem.dnn(pipeline.dnn).variant(pipeline.variant))
+        tasks = tasks_of(problem, pipeline.dnn, pipeline.variant)
+        profile = prefixed(problem.dnn(pipeline.dnn).variant(pipeline.variant), tasks)
+        starts = block_starts(graphs[pipeline.variant], profile)
         found.append([starts[stage.first_block] for stage in pipeline.stages])
     return found
 

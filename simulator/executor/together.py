@@ -15,6 +15,7 @@ from simulator.engine.network import REACTS, Frontend, Network
 from simulator.engine.plans import network_of
 from simulator.engine.system import build_system
 from simulator.engine.views import reactive_records, reserved_records
+from simulator.executor.chained import with_chained
 from simulator.executor.courses import REQUEST, Course, Source
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Settings, check_settings, guard_us, only_graph, verifier, worker_tasks
@@ -139,6 +140,7 @@ def _served(
 ) -> _Served:
     system = build_system(problem, plan, name)
     check_settings(settings, system, also=(REACTIVE,))
+    models = with_chained(problem, plan.of(name), models)
     graphs = read_graphs(problem, plan.of(name), models)
     variant, graph = only_graph(name, graphs)
     starts = stage_starts(problem, plan.of(name), graphs)
