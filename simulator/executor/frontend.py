@@ -284,7 +284,8 @@ class Frontend:
 
     def _answer(self, batch: Batch, visit: Visit, nbytes: int) -> None:
         """Give every requester its rows of the outputs."""
-        self._requester.answer(batch.first, batch.size, self._fleet.answers(batch.number))
+        outputs = self._fleet.answers(batch.number) if self._requester.reads else {}
+        self._requester.answer(batch.first, batch.size, outputs)
         answered_us = visit.end_us if self._fleet.answers_in_place else self.now_us()
         self._note_hop(batch, len(batch.slices), nbytes, visit.computed_us, answered_us)
         batch.answered_us = answered_us

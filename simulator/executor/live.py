@@ -149,7 +149,8 @@ class LiveRun:
         # An outage after all time leaves room for requests that join a reactive queue again.
         never = (Outage(HORIZON_US, (), 0),) if reacts else ()
         conditions = Conditions(factors=np.array([ENDLESS]), corrected=True, outages=never)
-        self.run = Run(self.network, self.arrivals_us, conditions)
+        self.run = Run(self.network, [one.copy() for one in self.arrivals_us], conditions)
+        self._arrivals_us = self.state.arrivals.copy()  # which `stop` moves out of reach
         self._begun = self.state.server["begun"].copy()
         self._serving: dict[int, Service] = {}
         self._open: set[int] = set()  # requests that workers have seen and that have no outcome yet
@@ -194,6 +195,7 @@ class LiveRun:
             self._happen(now_us)
             for event in self.staff.poll(min(look_us, self._next_us())):
                 self._take(event)
+        self.state.arrivals[:] = self._arrivals_us
 
     def stop(self) -> None:
         """Let no further request in; what has come is finished."""
@@ -239,11 +241,7 @@ class LiveRun:
     def _happen(self, now_us: int) -> None:
         """Let happen what happens up to now, and give to workers what begins."""
         self.run.until(now_us + 1)
-        begun = self.state.server["begun"]
-        for w in np.flatnonzero(begun != self._begun).tolist():
-            self._begun[w] = begun[w]
-            if (b := int(self.state.server["serving"][w])) >= 0:
-                self._begin(w, b)
+        self._give()
         outcome = self.state.outcome
         decided = [r for r in self._open if outcome[r] != OPEN and not self._in_service[r]]
         for request in decided:
@@ -252,6 +250,14 @@ class LiveRun:
             self._done(request, finished=True)
         self._answered.clear()
 
+    def _give(self) -> None:
+        """Give to workers what has begun."""
+        begun = self.state.server["begun"]
+        for w in np.flatnonzero(begun != self._begun).tolist():
+            self._begun[w] = begun[w]
+            if (b := int(self.state.server["serving"][w])) >= 0:
+                self._begin(w, b)
+
     def _done(self, request: int, finished: bool) -> None:
         self._open.remove(request)
         self._in_service.pop(request, None)
@@ -259,6 +265,8 @@ class LiveRun:
 
     def _begin(self, w: int, b: int) -> None:
         service = self._service(w, b)
+        planned_us = self._planned_us(w, b)
+        self.state.server["busy_us"][w] += planned_us - max(1, round(planned_us * ENDLESS))
         self._serving[w] = service
         self._open.update(service.requests)
         self._in_service.update(service.requests)
@@ -313,13 +321,16 @@ class LiveRun:
         state, w = self.state, event.server
         b = int(state.server["serving"][w])
         end_us = max(event.end_us, self.run.now_us - 1, int(state.batch["start"][b]))
-        planned_us = int(state.server["until"][w]) - int(state.batch["start"][b])
-        state.server["busy_us"][w] += end_us - int(state.batch["start"][b]) - max(1, round(planned_us * ENDLESS))
+        state.server["busy_us"][w] += end_us - int(state.batch["start"][b]) - self._planned_us(w, b)
         state.batch["start"][b] = min(end_us, max(event.start_us, int(state.batch["start"][b])))
         arm(state.tree, state.order, w, end_us, END, int(state.batch["number"][b]))
         station = state.station[service.station]
         if station["rule"] == RESERVED and not station["links"] & SENDS:
             self._answered += service.requests
+
+    def _planned_us(self, w: int, b: int) -> int:
+        """Return how long a server that has begun a batch is planned to take."""
+        return int(self.state.server["until"][w]) - int(self.state.batch["start"][b])
 
     def _leave_service(self, w: int) -> None:
         if service := self._serving.pop(w, None):
@@ -368,6 +379,7 @@ class LiveRun:
 
     def _ask(self) -> None:
         assert self.adapt is not None
+        self._give()
         for change in self.adapt(self.run.observe()) or ():
             self.change(change)
 

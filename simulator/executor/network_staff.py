@@ -157,7 +157,7 @@ class NetworkStaff:
             of_class = self._layout.class_of(request)
             course = self._layout.courses[self._crates.of_class(crate)]
             number, requester = request - self._layout.starts[of_class], self._requesters[of_class](tuple(kinds))
-            requester.answer(number, 1, self._answers(course, crate))
+            requester.answer(number, 1, self._answers(course, crate) if requester.reads else {})
         self._crates.give_back(crate)
         self._send()
 

@@ -17,7 +17,9 @@ SAMPLES = 16
 
 
 class Requester(Protocol):
-    """Gets the answers, in the frontend's loop, so it must be quick."""
+    """Gets the answers, in the frontend's loop, so it must be quick; ``reads`` tells whether it looks at them."""
+
+    reads: bool
 
     def answer(self, first: int, size: int, outputs: Tensors) -> None:
         """Take the outputs of requests [first, first + size), a batch; they are valid during the call."""
@@ -25,6 +27,8 @@ class Requester(Protocol):
 
 class Samples:
     """Requests that bring samples in turn, ``inputs[name][number % samples]``; counts the answers."""
+
+    reads = False
 
     def __init__(self, inputs: Tensors) -> None:
         self.inputs = inputs
@@ -67,6 +71,8 @@ class Verdict:
 
 class Verifier(Samples):
     """Requests whose every answer is compared with the original model's."""
+
+    reads = True
 
     def __init__(self, inputs: Tensors, graph: ModelGraph, yardstick: Yardstick, source: str) -> None:
         super().__init__(inputs)

@@ -168,6 +168,7 @@ class _Renaming:
 
     verifier: Verifier
     names: Sequence[str]
+    reads: bool = True
 
     def answer(self, first: int, size: int, outputs: Tensors) -> None:
         """Take the outputs of requests."""

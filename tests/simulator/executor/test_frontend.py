@@ -124,6 +124,8 @@ class Scripted:
 class Numbers:
     """Requests that bring their own number, and must get it back."""
 
+    reads = True
+
     def __init__(self) -> None:
         self.answers: dict[int, float] = {}
 

@@ -1,5 +1,7 @@
 """Rules of the engine with worker processes and small ONNX models: shared pools, merged stages, chains of tasks."""
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +13,7 @@ from onnx import numpy_helper, parser
 
 from planner.model import InputError
 from simulator.adaptation.service import ServedTask, Service, Setting, Variant
-from simulator.dispatch.decisions import FINISHED
+from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.engine.network import (
     LATEST_START,
     Change,
@@ -124,15 +126,20 @@ def test_variants_change_while_requests_flow_and_every_answer_is_that_of_its_own
 
     def adapt(seen: Observation) -> Sequence[Change] | None:
         asked.append(seen)
+        if seen.busy[1] > 0 and asked[-2].busy[1] > 0:  # the new replica has come into use: it is enough
+            os.kill(os.getpid(), signal.SIGINT)
         return service.changes(first, second, seen.now_us, seen.now_us) if len(asked) == 2 else None
 
-    run = execute_service(
-        service, first, models, np.arange(700) * 6_000, Settings(verify=True), adapt=adapt, every_us=300_000
-    )
-    assert_served(run.records, 700)
+    arrivals_us = np.arange(10_000) * 6_000
+    run = execute_service(service, first, models, arrivals_us, Settings(verify=True), adapt=adapt, every_us=300_000)
+    stopped_us = run.execution.stopped_us
+    assert stopped_us is not None
+    came = int((arrivals_us <= stopped_us).sum())
+    assert (run.records.outcome[:came] == FINISHED).all()  # nothing is lost by a change, nor by stopping
+    assert (run.records.outcome[came:] == OPEN).all()
     verdicts = run.verdicts
-    assert set(verdicts) == {("small", "names"), ("large", "names")}  # nothing lost between them
-    assert sum(verdict.compared for verdict in verdicts.values()) == 700
+    assert set(verdicts) == {("small", "names"), ("large", "names")}
+    assert sum(verdict.compared for verdict in verdicts.values()) == came
     assert not any(verdict.wrong for verdict in verdicts.values())
     cold = run.execution.cold_starts[0]
     assert cold.ready_us is not None
