@@ -67,6 +67,7 @@ MAY_IMPORT = {
         "simulator.workload",
         "simulator.dispatch",
         "simulator.engine",
+        "simulator.adaptation",
         "simulator.results",
     },
     "simulator.sweep": {

@@ -49,7 +49,11 @@ def run_together(
     rows = []
     for name, records in run.records.items():
         write_records(records, out / f"{file_name(name)}.records.csv")
-        said = {"dnn": name, "rate_rps": offered[name].rate_rps, "offered_rps": offered[name].offered_rps}
+        said: dict[str, Any] = {
+            "dnn": name,
+            "rate_rps": offered[name].rate_rps,
+            "offered_rps": offered[name].offered_rps,
+        }
         said |= {"policy": settings.policy, "engine": records.engine}
         rows.append(said | summary(records, round(1e6 * settings.warmup_s)))
     write_table(rows, out / "summary.csv")

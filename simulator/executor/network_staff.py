@@ -16,6 +16,7 @@ from planner.model import InputError
 from simulator.executor.courses import REQUEST, Course, CrateMap
 from simulator.executor.crates import Crates, docket_bytes
 from simulator.executor.fleet import READY_WITHIN_S, Tensors
+from simulator.executor.layouts import StageModel
 from simulator.executor.live import Ended, Event, Gone, Ready, Service
 from simulator.executor.local import shared_samples
 from simulator.executor.messages import MOST_CRATES, Done, Work
@@ -136,7 +137,8 @@ class NetworkStaff:
         self._workforce.kill(server)
         self._services = {number: one for number, one in self._services.items() if one.server != server}
         self._backlog = deque(one for one in self._backlog if one.server != server)
-        parts, places = [], [dict[int, Places]() for _ in self._layout.courses]
+        parts: list[StageModel] = []
+        places = [dict[int, Places]() for _ in self._layout.courses]
         for part, station in enumerate(self._layout.stations[server]):
             for course, step in self._at(station):
                 places[course][part] = self._maps[course].places(step, kind)

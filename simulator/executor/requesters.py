@@ -17,9 +17,11 @@ SAMPLES = 16
 
 
 class Requester(Protocol):
-    """Gets the answers, in the frontend's loop, so it must be quick; ``reads`` tells whether it looks at them."""
+    """Gets the answers, in the frontend's loop, so it must be quick."""
 
-    reads: bool
+    @property
+    def reads(self) -> bool:
+        """Whether it looks at them; else none are brought."""
 
     def answer(self, first: int, size: int, outputs: Tensors) -> None:
         """Take the outputs of requests [first, first + size), a batch; they are valid during the call."""
