@@ -69,16 +69,6 @@ def common_runs(graphs: Sequence[ModelGraph]) -> list[CommonRun]:
     return sorted((run for run in runs if run.parameter_bytes), key=lambda run: -run.saves_bytes)
 
 
-def are_one(graphs: Sequence[ModelGraph], first: Sequence[int], count: int) -> bool:
-    """Return whether ``count`` layers of each graph, from layer ``first`` on, are alike, weights equal to the byte."""
-    told = {
-        tuple(signature(graph, layer) for layer in graph.layers[begin : begin + count])
-        for graph, begin in zip(graphs, first, strict=True)
-    }
-    weights = {_content(graph, begin, count) for graph, begin in zip(graphs, first, strict=True)}
-    return len(told) == len(weights) == 1
-
-
 def _consecutive(places: list[dict[str, int]]) -> Iterator[list[dict[str, int]]]:
     """Yield places that follow each other in all of the same models."""
     waiting = {tuple(sorted(place.items())): place for place in places}

@@ -116,16 +116,19 @@ def execute_plan(
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
     from simulator.cli.devices import emulation_of, load_profiled, model_file
-    from simulator.cli.executing_together import REACTIVE, run_together
+    from simulator.cli.executing_together import ALSO, run_together
     from simulator.cli.folders import owned, write_what
     from simulator.cli.inputs import Layout, checked, load_plans, load_trace, offer_all, served_dnns, times_per_dnn
     from simulator.engine import build_system
+    from simulator.engine.plans import pools_of
     from simulator.executor import Settings, check_settings
     from simulator.results.metrics import require_counted
     from simulator.results.tables import write_table
 
     loaded = load_plans([plan], problem)[0]
     names = served_dnns(loaded, dnn)
+    if pools_of(loaded.plan, names) and not together:
+        raise InputError(f"{plan}: its DNNs share pools; run them --together")
     require_counted(duration, round(1e6 * warm_up))
     profiles = _profiles(loaded, names)
     types = [device.name for device in loaded.problem.cluster.device_types]
@@ -145,7 +148,7 @@ def execute_plan(
         seed=seed,
     )
     for name in names:
-        check_settings(settings, build_system(loaded.problem, loaded.plan, name), (REACTIVE,) if together else ())
+        check_settings(settings, build_system(loaded.problem, loaded.plan, name), ALSO if together else ())
     samples = {name: _samples(inputs, name) for name in names}
     loaded = checked(loaded, unchecked)
     given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}

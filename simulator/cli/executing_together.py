@@ -14,11 +14,11 @@ from planner.model import InputError
 from simulator.cli.folders import write_what
 from simulator.cli.inputs import LoadedPlan, Offered
 from simulator.executor import Settings
-from simulator.executor.together import REACTIVE, Together, execute_together
+from simulator.executor.together import ALSO, Together, execute_together
 from simulator.results import attainment, summary
 from simulator.results.tables import write_records, write_table
 
-__all__ = ["REACTIVE", "run_together"]
+__all__ = ["ALSO", "run_together"]
 
 
 def run_together(

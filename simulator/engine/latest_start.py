@@ -211,12 +211,7 @@ def simulate_latest_start(
     if world.failures or world.failure_rate is not None or world.switches or world.replan is not None:
         raise InputError("policy latest-start: failures and plans that take over are for the other policies")
     made = routed(systems, pools, rules, world.spread)
-    chosen = [spread_over(system, len(arrivals)) for system, arrivals in zip(systems, arrivals_us, strict=True)]
-    of_class = [
-        (arrivals[pipelines == p], np.flatnonzero(pipelines == p))
-        for system, arrivals, pipelines in zip(systems, arrivals_us, chosen, strict=True)
-        for p in range(len(system.stages))
-    ]
+    spread = Spread.of(systems, arrivals_us)
     conditions = Conditions(
         seed=world.seed,
         factors=np.array(world.factors),
@@ -224,24 +219,47 @@ def simulate_latest_start(
         slowdowns=tuple(Slowdown(one.from_us, one.until_us, one.factor) for one in world.degradations),
         corrected=True,
     )
-    arrivals_of = [arrivals for arrivals, _ in of_class]
     if oracle:
         from simulator.engine.oracle import run_oracle  # SimPy
 
-        records = run_oracle(made.network, arrivals_of, conditions)
+        records = run_oracle(made.network, spread.arrivals_us, conditions)
     else:
-        run = Run(made.network, arrivals_of, conditions)
+        run = Run(made.network, spread.arrivals_us, conditions)
         run.to_the_end()
         records = network_records(run.state)
     check_network_accounts(records)
-    starts = np.cumsum([0, *(len(arrivals) for arrivals, _ in of_class)])
+    return records_of_dnns(records, systems, made, spread)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Requests spread over pipelines: ``pipelines[dnn][request]``, and what arrives of each class of a network."""
+
+    pipelines: tuple[Ints, ...]
+    arrivals_us: tuple[Ints, ...]
+    requests: tuple[Ints, ...]
+
+    @staticmethod
+    def of(systems: Sequence[System], arrivals_us: Sequence[Ints]) -> "Spread":
+        """Spread the requests of some DNNs."""
+        chosen = [spread_over(system, len(arrivals)) for system, arrivals in zip(systems, arrivals_us, strict=True)]
+        classes = [
+            (arrivals[pipelines == p], np.flatnonzero(pipelines == p))
+            for system, arrivals, pipelines in zip(systems, arrivals_us, chosen, strict=True)
+            for p in range(len(system.stages))
+        ]
+        return Spread(tuple(chosen), tuple(one for one, _ in classes), tuple(requests for _, requests in classes))
+
+
+def records_of_dnns(records: NetworkRecords, systems: Sequence[System], made: Routed, spread: Spread) -> list[Records]:
+    """Return the records of each DNN, a view of those of their network."""
+    starts = np.cumsum([0, *map(len, spread.requests)])
     found = []
     for d, system in enumerate(systems):
-        classes = range(made.classes[d], made.classes[d] + len(system.stages))
-        order = np.empty(len(arrivals_us[d]), np.int64)  # of the network's requests, by order of arrival
-        for k in classes:
-            order[of_class[k][1]] = np.arange(starts[k], starts[k + 1])
-        found.append(_of_dnn(records, system, made, d, order, chosen[d]))
+        order = np.empty(len(spread.pipelines[d]), np.int64)  # of the network's requests, by order of arrival
+        for k in range(made.classes[d], made.classes[d] + len(system.stages)):
+            order[spread.requests[k]] = np.arange(starts[k], starts[k + 1])
+        found.append(_of_dnn(records, system, made, d, order, spread.pipelines[d]))
     return found
 
 

@@ -5,11 +5,12 @@ file. Kinds of a step take and make tensors of the same layouts, in the same ord
 of several classes may lead through one station (a merged stage, which is one model for all of them).
 
 An input of a step is the tensor of that name which the latest step before it makes, else one that requests bring; where
-nothing has its name, the steps are tasks, and it is the tensor in the same place among what the step before makes.
+nothing has its name, the steps are tasks, and it is the tensor in the same place among what the step before makes. A
+model that serves several courses has the names of one of them; the others say what they call its tensors.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -49,6 +50,8 @@ class Course:
         Per step the steps that lead to it.
     answers
         Where the tensors that requesters get come from, by name.
+    names
+        Per step what this course calls the tensors of the step's models, where it is not what they are called.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Course:
     steps: tuple[Mapping[int, StageModel], ...]
     before: tuple[tuple[int, ...], ...]
     answers: Mapping[str, Source]
+    names: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse kinds that are unlike, and inputs that nothing makes."""
@@ -83,11 +87,11 @@ class Course:
     def source(self, step: int, kind: int, position: int) -> Source:
         """Return where an input of a step comes from."""
         model = self.steps[step][kind]
-        name, ways = model.inputs[position].name, self._ways_to(step)
+        name, ways = self._called(step, model.inputs[position]), self._ways_to(step)
         for earlier in [*sorted(ways, reverse=True), REQUEST]:
             for place in range(len(self.made(earlier))):
                 kinds = self.steps[earlier].values() if earlier != REQUEST else ()
-                names = {one.outputs[place].name for one in kinds} or {self.requests[place].name}
+                names = {self._called(earlier, one.outputs[place]) for one in kinds} or {self.requests[place].name}
                 if name in names:
                     return Source(earlier, place)
         directly = self.before[step][-1] if self.before[step] else REQUEST
@@ -97,6 +101,9 @@ class Course:
                 f"{len(self.made(directly))} tensors where {len(model.inputs)} are read"
             )
         return Source(directly, position)
+
+    def _called(self, step: int, layout: TensorLayout) -> str:
+        return self.names.get(step, {}).get(layout.name, layout.name)
 
     def _layouts(self, source: Source) -> TensorLayout:
         return self.made(source.step)[source.place]
@@ -111,6 +118,26 @@ class Course:
                 found.add(earlier)
                 waiting += self.before[earlier]
         return found
+
+
+def course_of_chain(
+    name: str,
+    samples: Tensors,
+    requests: tuple[TensorLayout, ...],
+    stages: Sequence[StageModel],
+    answers: Sequence[str],
+    names: Mapping[int, Mapping[str, str]],
+) -> Course:
+    """Return stages one after the other as a course; ``answers`` are what requesters get, by its own names."""
+    made = [(REQUEST, requests), *((step, stage.outputs) for step, stage in enumerate(stages))]
+    found = {}
+    for step, layouts in made:
+        for place, layout in enumerate(layouts):
+            called = names.get(step, {}).get(layout.name, layout.name)
+            if called in answers:
+                found[called] = Source(step, place)
+    before = tuple((step - 1,) if step else () for step in range(len(stages)))
+    return Course(name, samples, requests, tuple({0: stage} for stage in stages), before, found, names)
 
 
 def _shape(layout: TensorLayout) -> tuple[object, ...]:

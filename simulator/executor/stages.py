@@ -27,6 +27,7 @@ from planner.profiling.cuts import moved_by, run_parts
 from planner.profiling.differences import Difference
 from planner.profiling.samples import Tensors, join
 from planner.profiling.shapes import Tensor
+from planner.profiling.split import Part
 from simulator.executor.chained import prefixed, tasks_of
 from simulator.executor.layouts import PipelineModels, StageModel, TensorLayout
 
@@ -77,13 +78,18 @@ def split_model(graph: ModelGraph, starts: Sequence[int], folder: Path) -> Pipel
     InputError
         Between the parts, or from or to requesters, something travels that is no tensor of numbers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    stages = []
-    for number, part in enumerate(extract_parts(graph, starts)):
-        path = folder / f"stage{number}.onnx"
-        ir.save(part.model, path, external_data=f"stage{number}.weights")
-        stages.append(StageModel(path, _layouts(graph, part.inputs), _layouts(graph, part.outputs)))
-    return PipelineModels(tuple(stages), _layouts(graph, tuple(tensor.name for tensor in graph.inputs)), graph.outputs)
+    stages = tuple(
+        save_part(graph, part, folder / f"stage{number}.onnx")
+        for number, part in enumerate(extract_parts(graph, starts))
+    )
+    return PipelineModels(stages, _layouts(graph, tuple(tensor.name for tensor in graph.inputs)), graph.outputs)
+
+
+def save_part(graph: ModelGraph, part: Part, path: Path) -> StageModel:
+    """Write a part of a model to a file, weights beside it; raises InputError as `split_model` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(part.model, path, external_data=f"{path.stem}.weights")
+    return StageModel(path, _layouts(graph, part.inputs), _layouts(graph, part.outputs))
 
 
 def _layouts(graph: ModelGraph, names: Sequence[str]) -> tuple[TensorLayout, ...]:

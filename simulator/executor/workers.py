@@ -86,7 +86,11 @@ def run_worker(
     """Run a worker until its inbox closes (the process's main function); ``others`` are whom it hands batches to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the frontend, which drains
     try:
-        parts = [open_stage(task, part) for part in range(len(task.parts))]
+        opened: dict[StageModel, Stage] = {}
+        for part, model in enumerate(task.parts):
+            if model not in opened:  # a merged stage is one, whoever it is for
+                opened[model] = open_stage(task, part)
+        parts = [opened[model] for model in task.parts]
     except Exception as error:
         with suppress(OSError):
             reports.send(pack(Failed(desk.number, -1, _one_line(error))))

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,24 +10,30 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper, parser
 
-from planner.model import InputError
+from planner.model import (
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyTable,
+    Options,
+    Pipeline,
+    Plan,
+    Problem,
+    Provenance,
+    Stage,
+)
+from planner.model import Network as NetworkOf
+from planner.profiling import blank_profile, prepare_model, with_tables
 from simulator.adaptation.service import ServedTask, Service, Setting, Variant
 from simulator.dispatch.decisions import FINISHED, OPEN
-from simulator.engine.network import (
-    LATEST_START,
-    Change,
-    Network,
-    Route,
-    Station,
-    Step,
-    servers,
-)
+from simulator.engine.network import Change
 from simulator.engine.running import Observation
+from simulator.engine.views import network_records
 from simulator.executor import Emulation, Settings
-from simulator.executor.merged import execute_merged
 from simulator.executor.services import execute_service
-from simulator.executor.together import execute_together
-from simulator.results.records import NetworkRecords
+from simulator.executor.together import Together, execute_together
+from simulator.results.records import Visits
 
 WIDTH = 8
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> '
@@ -55,49 +60,64 @@ def trunk_and_head(head: int, trunk: int = 1, prefix: str = "") -> ir.Model:
     )
 
 
-def assert_served(records: NetworkRecords, requests: int) -> None:
-    assert len(records.outcome) == requests
-    assert (records.outcome == FINISHED).all()
-    assert (records.start_us >= records.reach_us).all()
-    assert (records.end_us > records.start_us).all()
+def pooled(models: dict[str, ir.Model]) -> tuple[Problem, Plan]:
+    """Two DNNs whose first two layers are one pool of two slices; a head each."""
+    dnns, pipelines = [], []
+    for name, model in models.items():
+        graph = prepare_model(model, name).graph
+        table = LatencyTable("core", 1, (4,), ((1_000,) * len(graph.layers),), Provenance("estimated", "by hand"))
+        dnns.append(Dnn(name, 3_000_000, (with_tables(blank_profile(graph, range(len(graph.layers))), [table]),)))
+        stages = (
+            Stage(0, 2, "core", 1, 2, 4, 2_000, 0, 1.0, pool="trunk"),
+            Stage(2, len(graph.layers), "core", 1, 1, 4, 1_000, 0, 1.0),
+        )
+        pipelines.append(Pipeline(name, name, 1.0, 0.0, 0.0, stages))
+    problem = Problem(Cluster((DeviceType("core", 4, "cpu"),), NetworkOf(100.0)), tuple(dnns), Options())
+    plan = Plan("pipelines", "max_min_throughput", "optimal", 1.0, 1.0, "", "none", 0.0, "", {}, tuple(pipelines))
+    return problem, plan
 
 
-def merged(max_batch: int = 4) -> Network:
-    """A trunk for both models on two servers, and a head of each on a third, all by latest start."""
-    latency_us = np.array([[0, *[2_000] * max_batch]])
-    lines = {"latest_start_us": 2_000_000, "discard_us": 9_000_000}
-    stations = tuple(
-        Station(LATEST_START, own, latency_us, max_batch, timeout_us=3_000, epsilon_us=5_000)
-        for own in ((0, 1), (2,), (2,))
-    )
-    routes = tuple(
-        Route(name, (Step(0, (1,), **lines), Step(head, (), **lines))) for head, name in ((1, "a"), (2, "b"))
-    )
-    return Network(servers([0, 0, 0]), stations, routes)
+def run_pooled(policy: str, models: dict[str, ir.Model]) -> Together:
+    problem, plan = pooled(models)
+    arrivals_us = {name: np.arange(60) * 4_000 + 500 * d for d, name in enumerate(models)}
+    settings = Settings(policy, verify=True, oversubscribe=True, emulation=Emulation(slowdown={"core": 2}))
+    return execute_together(problem, plan, models, arrivals_us, settings)
 
 
-def test_a_merged_trunk_serves_two_models_in_common_batches() -> None:
+@pytest.mark.parametrize("policy", ["latest-start", "reservation", "reactive"])
+def test_a_merged_trunk_is_one_pool_for_two_models(policy: str) -> None:
     models = {"a": trunk_and_head(2), "b": trunk_and_head(3, prefix="other_")}
-    arrivals_us = [np.arange(60) * 4_000, np.arange(60) * 4_000 + 500]
-    run = execute_merged(
-        merged(), models, {"a": [0, 2], "b": [0, 2]}, arrivals_us, Settings(verify=True, oversubscribe=True)
-    )
-    assert_served(run.records, 120)
-    for verdict in run.verdicts.values():
-        assert (verdict.compared, verdict.wrong) == (60, 0)
-    trunk = np.flatnonzero(run.records.station == 0)
-    classes = [set(run.records.request_class[run.records.visit[:, 0] == visit].tolist()) for visit in trunk]
-    assert {0, 1} in classes  # requests of both models in one batch
+    run = run_pooled(policy, models)
+    assert len(run.execution.run.network.servers) == 4  # the trunk's two, and one of each head
+    for name, records in run.records.items():
+        assert records.finished.all()
+        assert (run.verdicts[name].compared, run.verdicts[name].wrong) == (60, 0)
+    if policy == "latest-start":  # requests of both models in one batch
+        records = network_records(run.execution.run.state)
+        first = [set(records.request_class[records.visit[:, 0] == v].tolist()) for v in np.unique(records.visit[:, 0])]
+        assert {0, 1} in first
+    else:  # a slice serves one batch at a time, of whatever model
+        assert_one_at_a_time([records.visits[0] for records in run.records.values()])
 
 
-def test_stages_that_differ_are_not_merged() -> None:
+def assert_one_at_a_time(stages: Sequence[Visits]) -> None:
+    for w in range(2):
+        spans = sorted(
+            (start_us, end_us)
+            for visits in stages
+            for start_us, end_us in zip(
+                visits.start_us[visits.slice == w].tolist(), visits.end_us[visits.slice == w].tolist(), strict=True
+            )
+        )
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+def test_pools_of_unlike_blocks_are_refused_where_batches_mix_and_served_apart_where_not() -> None:
     models = {"a": trunk_and_head(2), "b": trunk_and_head(3, trunk=4)}
-    with pytest.raises(InputError, match="station 0: stage 0 of b is not stage 0 of a: their layers or weights differ"):
-        execute_merged(merged(), models, {"a": [0, 2], "b": [0, 2]}, [np.zeros(1, np.int64)] * 2, Settings())
-    with pytest.raises(InputError, match="a: its route has 2 steps, the model is cut into 1 stages"):
-        execute_merged(merged(), models, {"a": [0], "b": [0, 2]}, [np.zeros(1, np.int64)] * 2, Settings())
-    with pytest.raises(InputError, match="no model is given for 'b'"):
-        execute_merged(merged(), {"a": models["a"]}, {"a": [0, 2]}, [np.zeros(1, np.int64)] * 2, Settings())
+    with pytest.raises(InputError, match="layers 1 to 2 of a and 1 to 2 of b are not one copy"):
+        run_pooled("latest-start", models)
+    run = run_pooled("reservation", models)
+    assert not any(verdict.wrong for verdict in run.verdicts.values())
 
 
 def tasks() -> tuple[Service, dict[str, ir.Model]]:
@@ -161,33 +181,3 @@ def test_variants_that_make_other_tensors_are_refused() -> None:
     models["names"] = model_of("m (float[n, 3] found) => (float[n, 3] y) { y = Tanh(found) }")
     with pytest.raises(InputError, match=r"step 1: kind 0 reads 'found' .*what comes there is"):
         execute_service(service, setting, models, np.zeros(1, np.int64), Settings())
-
-
-@pytest.mark.parametrize("policy", ["reservation", "reactive"])
-def test_two_dnns_share_a_pool(make_case, policy: str) -> None:
-    case = make_case(slices=(2, 1), batch=2, latency_us=4_000, slo_us=3_000_000)
-    (tiny,) = case.problem.dnns
-    other = replace(tiny, name="other")
-    problem = replace(case.problem, dnns=(tiny, other))
-    (pipeline,) = case.plan.pipelines
-    plan = replace(case.plan, pipelines=(pipeline, replace(pipeline, dnn="other")))
-    arrivals_us = {"tiny": np.arange(80) * 5_000, "other": np.arange(80) * 5_000 + 700}
-    settings = Settings(policy, verify=True, oversubscribe=True, emulation=Emulation(slowdown={"core": 2}))
-    run = execute_together(
-        problem, plan, case.models, arrivals_us, settings, pools=[{(0, 0): "shared"}, {(0, 0): "shared"}]
-    )
-    assert len(run.execution.run.network.servers) == 4  # two in common, and one each
-    for name, records in run.records.items():
-        assert records.finished.all()
-        assert (run.verdicts[name].compared, run.verdicts[name].wrong) == (80, 0)
-    # A slice of the common pool serves one batch at a time, of whatever DNN.
-    first = [records.visits[0] for records in run.records.values()]
-    for w in range(2):
-        spans = sorted(
-            (start_us, end_us)
-            for visits in first
-            for start_us, end_us in zip(
-                visits.start_us[visits.slice == w].tolist(), visits.end_us[visits.slice == w].tolist(), strict=True
-            )
-        )
-        assert all(before[1] <= after[0] for before, after in pairwise(spans))
