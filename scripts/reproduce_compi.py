@@ -10,6 +10,7 @@ from pathlib import Path
 from time import process_time
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from planner.cli.app import console, new_app, progress, run
@@ -27,6 +28,10 @@ Data = Annotated[Path, typer.Option(help="Folder of the data (profiles/, tiny_ca
 Out = Annotated[Path, typer.Option(help="CSV file to write.")]
 
 TINY_COLUMNS = ("case", "optimum", "ours", "optimum_all_stages", "ours_all_stages", "reference", "seconds", "reason")
+COMPARE_COLUMNS = (
+    "instance", "models", "gpus", "budget", "rule_saved", "rule_tries", "ours_saved", "ours_tries", "found_at", "bound",
+    "rule_seconds", "ours_seconds",
+)  # fmt: skip
 SOLVE_COLUMNS = ("case", "printed", "ours", "before_merging", "seconds", "note")
 
 
@@ -107,6 +112,69 @@ def search(
         console.print("with schemes as choices of the programme: bytes saved, answer, shared groups")
         found = exact.search(problem, History(problem.models, oracle), most_tries=most_tries, report=show_try)
         show_found(problem, found)
+
+
+@app.command()
+def compare(
+    data: Data,
+    out: Out,
+    instances: Annotated[int, typer.Option(min=1, help="How many random instances.")] = 50,
+    models: Annotated[str, typer.Option(help="Numbers of models that instances have, in turn.")] = "2,3",
+    most_tries: Annotated[int, typer.Option(help="Questions that the search with a proof may ask.")] = 60,
+    first: Annotated[int, typer.Option(min=0, help="Seed of the first instance.")] = 0,
+) -> None:
+    """Search random instances of the example's form by the reference's rule and with a proof; a row each."""
+    groups = read_groups(data / "profiles/resnet50.json")
+    counts = [int(part) for part in models.split(",")]
+    rows = []
+    with progress() as bar:
+        for seed in bar.track(range(first, first + instances), description="instances"):
+            problem, budget = random_instance(groups, counts[seed % len(counts)], seed)
+            oracle = Budget(budget)
+            begin_s = process_time()
+            try:
+                rule = bisection.search(problem, oracle)
+            except InputError:  # nothing can be deployed, whatever is shared
+                continue
+            middle_s = process_time()
+            ours = exact.search(problem, History(problem.models, oracle), most_tries=most_tries)
+            end_s = process_time()
+            found_at = next(n for n, saved in enumerate(best_so_far(ours)) if saved == ours.saved_bytes)
+            numbers = (seed, len(problem.models), len(problem.device_bytes), budget, rule.saved_bytes, len(rule.tries))
+            proof = (ours.saved_bytes, len(ours.tries), found_at, ours.bound_bytes)
+            seconds = (round(middle_s - begin_s, 2), round(end_s - middle_s, 2))
+            rows.append(dict(zip(COMPARE_COLUMNS, (*numbers, *proof, *seconds), strict=True)))
+            write_rows(out, COMPARE_COLUMNS, rows)
+    less = sum(row["ours_saved"] < row["rule_saved"] for row in rows)
+    more = sum(row["ours_saved"] > row["rule_saved"] for row in rows)
+    proven = sum(row["bound"] <= row["ours_saved"] for row in rows)
+    asked = [sum(row[name] for row in rows) / len(rows) for name in ("rule_tries", "found_at", "ours_tries")]
+    console.print(
+        f"{len(rows)} instances: ours saves more in {more}, less in {less}, proven in {proven}; questions on the mean: "
+        f"{asked[0]:.1f} by the rule, ours found with {asked[1]:.1f}, ended with {asked[2]:.1f}",
+        soft_wrap=True,
+    )
+
+
+def best_so_far(found: Found) -> list[int]:
+    """Return the bytes saved by the best that was accepted after 0, 1, ... questions."""
+    best = [0]
+    for tried in found.tries:
+        best.append(max(best[-1], tried.saved_bytes if tried.accepted else 0))
+    return best
+
+
+def random_instance(groups: Sequence[LayerGroup], models: int, seed: int) -> tuple[MergeProblem, int]:
+    """Return models of one architecture by stage limits, on devices that hold them, and a budget."""
+    rng = np.random.default_rng(seed)
+    limits = sorted(rng.integers(1, 3, models).tolist())
+    gpus = max(2, models - 1)
+    mean = rng.uniform(0.1, 0.9 * gpus / models, models).round(2).tolist()
+    made = tuple(
+        MergeModel(f"m{number}", tuple(groups), limit, 1, share)
+        for number, (limit, share) in enumerate(zip(limits, mean, strict=True))
+    )
+    return MergeProblem(made, (16_000_000_000,) * gpus), int(rng.integers(2, 4 * models))
 
 
 def show_try(tried: Try) -> None:

@@ -160,7 +160,7 @@ def serve_what_can_be(
     weighted_sum = replace(problem, options=replace(rules, objective="max_weighted_throughput"))
     chosen = make_plan(weighted_sum, scheduler, **options)
     reasons |= {dnn.name: refused for dnn in problem.dnns if not chosen.of(dnn.name)}
-    left = replace(problem, dnns=tuple(dnn for dnn in problem.dnns if chosen.of(dnn.name)))
+    left = problem.with_dnns(tuple(dnn for dnn in problem.dnns if chosen.of(dnn.name)))
     return left, make_plan(left, scheduler, **options), reasons
 
 

@@ -37,6 +37,7 @@ from math import inf, isclose
 
 from planner.model.accuracy import plan_accuracy
 from planner.model.check_placement import check_placement, unknown_slices
+from planner.model.check_pools import check_pools
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
 from planner.model.energy import plan_watts, planned_working_watts
@@ -123,7 +124,12 @@ def check(
                 found += _capacity(problem, plan, dnn, pipeline, where, tolerance)
     if broken:  # nothing more can be said of stages that are none
         return tuple(found)
-    found += _pools(problem, plan, tolerance)
+
+    def slice_of(number: int, position: int) -> float:
+        pipeline = plan.pipelines[number]
+        return slice_rps(problem, problem.dnn(pipeline.dnn), pipeline, position)
+
+    found += (Violation(*finding) for finding in check_pools(problem, plan, tolerance, slice_of))
     found += (Violation(*finding) for finding in check_placement(problem, plan, tolerance))
     found += _objective(problem, plan, tolerance)
     return tuple(found)
@@ -351,7 +357,7 @@ def _capacity(
     for position, stage in enumerate(pipeline.stages):
         capacity, got = stage.slices * slice_rps(problem, dnn, pipeline, position), stage.throughput_rps
         if stage.pool is not None:
-            capacity = min(got, capacity)  # `_pools` looks at what all of its stages get together
+            capacity = min(got, capacity)  # `check_pools` looks at what all of its stages get together
         capacities.append(capacity)
         below = PUBLISHED_TOLERANCE if published else tolerance
         if not capacity * (1 - below) <= got <= capacity * (1 + tolerance):
@@ -362,34 +368,6 @@ def _capacity(
         text = f"expected a pipeline of {capacity:.9g} requests/s, got {got:.9g}"
         here = f"{where}.stages[{capacities.index(capacity)}]"
         yield Violation("capacity", here, _excess(got, capacity), text)
-
-
-def _pools(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Violation]:
-    """Stages that name one pool are alike, of merged blocks, and get no more than it has."""
-    members: dict[str, list[tuple[int, int]]] = {}
-    for number, position in plan.homes:
-        name = plan.pipelines[number].stages[position].pool
-        if name is not None:
-            members.setdefault(name, []).append((number, position))
-    for name, found in members.items():
-        alike, taken = set(), 0.0
-        for number, position in found:
-            pipeline = plan.pipelines[number]
-            stage, dnn = pipeline.stages[position], problem.dnn(pipeline.dnn)
-            copies = problem.stage_copies(pipeline.dnn, pipeline.variant, stage.first_block, stage.last_block)
-            if copies is None:
-                blocks = f"[{stage.first_block}, {stage.last_block})"
-                text = f"expected merged blocks in a pool, got {blocks} of {pipeline.variant}"
-                yield Violation("pool", f"pipelines[{number}].stages[{position}]", 1, text)
-            alike.add((copies, stage.device, stage.share, stage.slices, stage.batch, stage.latency_us))
-            taken += stage.throughput_rps / (stage.slices * slice_rps(problem, dnn, pipeline, position))
-        if len(alike) > 1:
-            places = [f"pipelines[{number}].stages[{position}]" for number, position in found]
-            text = f"expected the same blocks, device, share, slices, batch and latency of {', '.join(places)}"
-            yield Violation("pool", f"pool {name}", len(alike) - 1, text)
-        elif taken > 1 + tolerance:
-            text = f"expected its pipelines to take at most all of it, got {taken:.9g}"
-            yield Violation("pool", f"pool {name}", taken - 1, text)
 
 
 def _excess(got: float, expected: float) -> float:

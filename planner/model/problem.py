@@ -145,6 +145,12 @@ class Problem:
             raise InputError("merged: pools of several DNNs run whole batches; leave stage_batches out")
         self.copies  # noqa: B018  # refuses what cannot be merged
 
+    def with_dnns(self, dnns: tuple[Dnn, ...]) -> "Problem":
+        """Return the problem of some of its DNNs alone; blocks merged with none of these are no longer merged."""
+        names = {dnn.name for dnn in dnns}
+        left = [replace(one, members=tuple(m for m in one.members if m.dnn in names)) for one in self.merged]
+        return replace(self, dnns=dnns, merged=tuple(one for one in left if len(one.members) > 1))
+
     @cached_property
     def copies(self) -> Mapping[Variant, tuple[Copy | None, ...]]:
         """Which copy each block of a variant is (`planner.model.merged`), for variants with merged blocks."""

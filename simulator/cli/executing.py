@@ -126,6 +126,8 @@ def execute_plan(
     from simulator.results.tables import write_table
 
     loaded = load_plans([plan], problem)[0]
+    if any(stage.pool for pipeline in loaded.plan.pipelines for stage in pipeline.stages):
+        raise InputError(f"{plan}: has pools that serve several DNNs, which workers do not yet; simulate it with run")
     names = served_dnns(loaded, dnn)
     if pools_of(loaded.plan, names) and not together:
         raise InputError(f"{plan}: its DNNs share pools; run them --together")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planner.model import InputError, Problem
 from planner.planning.baselines import with_x0
@@ -82,7 +82,7 @@ def without(problem: Problem, names: Mapping[str, str]) -> Problem:
     left = tuple(dnn for dnn in problem.dnns if dnn.name not in names)
     if not left:
         raise InputError("no DNN can be served: " + "; ".join(names.values()))
-    return replace(problem, dnns=left)
+    return problem.with_dnns(left)
 
 
 def servable(problem: Problem) -> tuple[Problem, dict[str, str]]:

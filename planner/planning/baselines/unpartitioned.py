@@ -19,7 +19,11 @@ from planner.planning.pipelines.sizing import Sized, Sizing
 
 
 def unpartitioned(problem: Problem) -> Problem:
-    """Return the problem whose pipelines plans are NP plans: one stage, on whole devices unless DNNs share them."""
+    """Return the problem whose pipelines plans are NP plans: one stage, on whole devices unless DNNs share them.
+
+    NP knows no pools of several DNNs: nothing is merged.
+    """
+    problem = replace(problem, merged=())
     if problem.options.device_sharing == "shared":
         return replace(problem, options=replace(problem.options, max_stages=1))
     return whole_devices_only(problem, max_stages=1)

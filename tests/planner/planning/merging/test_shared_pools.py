@@ -283,3 +283,12 @@ def test_methods_that_know_no_pools_refuse() -> None:
         make_plan(three_classifiers(), method="decomposition")
     with pytest.raises(InputError, match="leave stage_batches out"):
         replace(three_classifiers(), options=Options(stage_batches=True))
+
+
+def test_baselines_and_parts_of_a_problem_know_no_pools() -> None:
+    problem = three_classifiers()
+    roomy = replace(problem.cluster.device_types[0], memory_bytes=1000)
+    problem = replace(problem, cluster=replace(problem.cluster, device_types=(roomy,)))
+    assert make_plan(problem, "np").value == 3, "three whole models"
+    assert problem.with_dnns(problem.dnns[1:]).merged == (Merged((MEMBERS[1], MergedMember("birds"))),)
+    assert problem.with_dnns(problem.dnns[:1]).merged == ()
