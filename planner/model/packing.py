@@ -241,10 +241,13 @@ def _preferred(geometry: Geometry, kind: int) -> tuple[int, ...]:
     )
 
 
-def packed(geometry: Geometry, counts: Mapping[Kind, int]) -> list[Layout]:
-    """Return layouts, one per device, that hold at least so many segments of each kind.
+def packed(geometry: Geometry, counts: Mapping[Kind, int]) -> list[tuple[Layout, int]]:
+    """Return layouts, and how many devices have each, that hold at least so many segments of each kind.
 
     They are the fewest where sums decide; elsewhere what first fit, the widest first, makes of them.
+
+    >>> packed(geometries(DeviceType("A", 9, shares=(1, 2, 3)), [2, 3])[0], {2: 8, 3: 1})
+    [((2, 0), 4), ((0, 1), 1)]
     """
     left = [counts.get(kind, 0) for kind in geometry.kinds]
     if sums_decide(geometry):
@@ -254,19 +257,21 @@ def packed(geometry: Geometry, counts: Mapping[Kind, int]) -> list[Layout]:
     while any(left):
         held = [tuple(min(n, most) for n, most in zip(left, layout, strict=True)) for layout in layouts]
         best = max(held, key=lambda one: (_total(weights, one), one[::-1]))
-        left = [n - taken for n, taken in zip(left, best, strict=True)]
-        found.append(best)
+        devices = min(n // taken for n, taken in zip(left, best, strict=True) if taken)  # it stays the best for so many
+        left = [n - devices * taken for n, taken in zip(left, best, strict=True)]
+        found.append((best, devices))
     return found
 
 
-def _packed_by_sums(geometry: Geometry, left: list[int]) -> Iterator[Layout]:
+def _packed_by_sums(geometry: Geometry, left: list[int]) -> Iterator[tuple[Layout, int]]:
     """Yield devices full of one kind, then the rest, from the smallest width on where kinds divide each other."""
     rest = []
     for number, (count, width) in enumerate(zip(left, geometry.widths, strict=True)):
-        full, remainder = divmod(count, geometry.slots // width)
+        most = geometry.slots // width
+        full, remainder = divmod(count, most)
         rest.append(remainder)
-        for _ in range(full):
-            yield tuple(geometry.slots // width if kind == number else 0 for kind in range(len(left)))
+        if full:
+            yield tuple(most if kind == number else 0 for kind in range(len(left))), full
     if not any(rest):
         return
     ordered = sorted(set(geometry.widths))
@@ -276,7 +281,7 @@ def _packed_by_sums(geometry: Geometry, left: list[int]) -> Iterator[Layout]:
         bins = _fewest_bins(geometry.slots, _widths(geometry.widths, rest))
     for held in bins:
         widths = list(held)
-        yield tuple(widths.count(width) for width in geometry.widths)
+        yield tuple(widths.count(width) for width in geometry.widths), 1
 
 
 def _first_fit(slots: int, widths: tuple[int, ...]) -> list[list[int]]:

@@ -5,10 +5,10 @@ Pools that may share devices are placed together: under ``device_sharing`` "own"
 stages are laid down one after the other, so that the slices of a DNN lie side by side.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 from planner.model.cluster import DeviceType
 from planner.model.packing import Geometry, Layout, arranged, geometries, packed, sums_decide
@@ -92,28 +92,67 @@ def place(
     return tuple(sorted(found, key=lambda one: (one.pipeline, one.stage, one.first_slice)))
 
 
+@dataclass
+class _Free:
+    """The segments of one kind that are still free: runs of (first device, devices, first slots on each), in order."""
+
+    runs: deque[tuple[int, int, tuple[int, ...]]]
+
+    def take(self, segments: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+        """Yield the runs of the next so many segments; those on consecutive devices with equal slots are one."""
+        held: tuple[int, int, tuple[int, ...]] | None = None
+        while segments:
+            device, devices, slots = self.runs.popleft()
+            full = min(devices, segments // len(slots))
+            if full:
+                taken = device, full, slots
+                segments -= full * len(slots)
+                if full < devices:
+                    self.runs.appendleft((device + full, devices - full, slots))
+            else:  # a part of one device
+                taken = device, 1, slots[:segments]
+                if devices > 1:
+                    self.runs.appendleft((device + 1, devices - 1, slots))
+                self.runs.appendleft((device, 1, slots[segments:]))
+                segments = 0
+            if held and held[2] == taken[2] and held[0] + held[1] == taken[0]:
+                held = held[0], held[1] + taken[1], held[2]
+            else:
+                if held:
+                    yield held
+                held = taken
+        if held:
+            yield held
+
+
 def _free_segments(
     device: DeviceType, segments: Mapping[Kind, int], given: Sequence[Layouts] | None, first: int
-) -> tuple[dict[Kind, Iterator[tuple[int, int]]], int]:
-    """Return (device, slot) of the segments of each kind, device by device, and how many devices they take."""
-    places: defaultdict[Kind, list[tuple[int, int]]] = defaultdict(list)
+) -> tuple[dict[Kind, _Free], int]:
+    """Return the segments of each kind, device by device, and how many devices they take."""
+    free: defaultdict[Kind, _Free] = defaultdict(lambda: _Free(deque()))
     number = first
     for geometry in geometries(device, segments):
         chosen = _chosen(geometry, segments, given)
-        chosen.sort(key=lambda layout: (-sum(w * n for w, n in zip(geometry.widths, layout, strict=True)), layout))
-        for layout in chosen:
+        chosen.sort(key=lambda run: (-sum(w * n for w, n in zip(geometry.widths, run[0], strict=True)), run[0]))
+        for layout, devices in chosen:
+            slots: defaultdict[int, list[int]] = defaultdict(list)
             for kind, slot in arranged(geometry, layout):
-                places[geometry.kinds[kind]].append((number, slot))
-            number += 1
-    return {kind: iter(sorted(found)) for kind, found in places.items()}, number - first
+                slots[kind].append(slot)
+            for kind, own in slots.items():
+                free[geometry.kinds[kind]].runs.append((number, devices, tuple(sorted(own))))
+            number += devices
+    return free, number - first
 
 
-def _chosen(geometry: Geometry, segments: Mapping[Kind, int], given: Sequence[Layouts] | None) -> list[Layout]:
-    """Return the layouts of as many devices as the segments take."""
+def _chosen(
+    geometry: Geometry, segments: Mapping[Kind, int], given: Sequence[Layouts] | None
+) -> list[tuple[Layout, int]]:
+    """Return the layouts of as many devices as the segments take, and how many devices have each."""
     if given is None or sums_decide(geometry):
         return packed(geometry, segments)
     of_devices = [tuple(one.get(kind, 0) for kind in geometry.kinds) for one in given]
-    return _trimmed([one for one in of_devices if any(one)], [segments[kind] for kind in geometry.kinds])
+    trimmed = _trimmed([one for one in of_devices if any(one)], [segments[kind] for kind in geometry.kinds])
+    return list(Counter(trimmed).items())
 
 
 def devices_for(device: DeviceType, segments: Mapping[Kind, int], given: Sequence[Layouts] | None = None) -> int:
@@ -128,7 +167,7 @@ def devices_for(device: DeviceType, segments: Mapping[Kind, int], given: Sequenc
             filled = sum(w * segments[kind] for kind, w in zip(geometry.kinds, geometry.widths, strict=True))
             total += -(-filled // geometry.slots)
         else:
-            total += len(_chosen(geometry, segments, given))
+            total += sum(devices for _, devices in _chosen(geometry, segments, given))
     return total
 
 
@@ -143,26 +182,23 @@ def _trimmed(layouts: list[Layout], counts: list[int]) -> list[Layout]:
     return kept
 
 
-def _laid_down(
-    number: int, position: int, stage: Stage, free: Mapping[Kind, Iterator[tuple[int, int]]]
-) -> Iterator[Placed]:
+def _laid_down(number: int, position: int, stage: Stage, free: Mapping[Kind, _Free]) -> Iterator[Placed]:
     """Yield a stage's slices on the next free segments, devices on which they lie alike in one."""
     together = processes(stage.share)
-    segments = [next(free[kind_of(stage.share)]) for _ in range(-(-stage.slices // together))]
-    by_device = [
-        (device, [slot for _, slot in group for _ in range(together)])
-        for device, group in groupby(segments, key=lambda place: place[0])
-    ]
-    by_device[-1][1][len(by_device[-1][1]) - (len(segments) * together - stage.slices) :] = []
-    first_slice, at = 0, 0
-    while at < len(by_device):
-        device, slots = by_device[at]
-        alike = 1
-        while at + alike < len(by_device) and by_device[at + alike] == (device + alike, slots):
-            alike += 1
-        yield Placed(number, position, first_slice, device, alike, tuple(slots))
-        first_slice += alike * len(slots)
-        at += alike
+    segments = -(-stage.slices // together)
+    missing = segments * together - stage.slices  # processes of the last segment
+    first_slice = 0
+    for device, devices, slots in free[kind_of(stage.share)].take(segments):
+        each = tuple(slot for slot in slots for _ in range(together))
+        whole = devices
+        if missing and first_slice + devices * len(each) > stage.slices:
+            whole -= 1
+        if whole:
+            yield Placed(number, position, first_slice, device, whole, each)
+        if whole < devices:
+            first = first_slice + whole * len(each)
+            yield Placed(number, position, first, device + whole, 1, each[: len(each) - missing])
+        first_slice += devices * len(each)
 
 
 def placement_of(problem: Problem, plan: Plan) -> tuple[Placed, ...]:

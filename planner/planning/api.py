@@ -32,7 +32,7 @@ from planner.planning.programme.backends import version as backend_version
 from planner.planning.programme.milp import TOO_LATE, TooLate
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import chains, columns, decomposition, dynamic, narrowed
-from planner.planning.whole_devices.dantzig_wolfe import Report
+from planner.planning.whole_devices.plan_search import Report
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +297,10 @@ def _method(problem: Problem, method: str) -> Method:
 
 def _method_for(problem: Problem) -> str:
     """Return the method for the most of the least throughput, ``auto`` where the dynamic programme may apply."""
+    if problem.options.objective != "max_min_throughput":
+        return "milp"
+    if problem.options.device_sharing == "shared":
+        return "decomposition"
     pipelines = columns.enumeration_size(problem)
     types = problem.cluster.device_types
     few_types = len(types) <= dynamic.TYPES
@@ -350,7 +354,7 @@ def _to_begin_with(problem: Problem, backend: str, clock: Clock) -> Sizing | Non
         found.append(decomposition.size(unpartitioned(problem), clock.within(Limits(1e-4, BEGIN_NP_SECONDS))))
     except InputError as error:
         log.info("NP has no plan: %s", error)
-    if _devices_per_dnn(problem) > SOME_PER_DNN:
+    if columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN:
         found.append(columns.size(problem, backend, clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))))
     return max(found, key=lambda sizing: sizing.value(problem), default=None)
 
@@ -369,8 +373,8 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock, progress
         return size_np_closed_form(problem), method
     if problem.options.limited:
         method = "milp"
-    if method == "auto" and decomposition.admits(whole) and len(whole.cluster.device_types) > dynamic.TYPES:
-        method = _by_devices(whole)
+    if method == "auto" and decomposition.admits(whole):
+        method = _method_for(whole)
     if method == "columns":
         return _tidied(whole, columns.size(whole, backend, clock.remaining()), backend, clock), method
     if method == "decomposition":

@@ -60,7 +60,8 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
             replace(candidate, dnn=position) for position, number in enumerate(served) for candidate in found[number]
         ]
         many = _devices(among) > RELAXED_PER_DNN * len(served)
-        if is_large(among, candidates) and (many or not decomposition.admits(among)):
+        own = among.options.device_sharing == "own" and decomposition.admits(among)
+        if is_large(among, candidates) and (many or not own):
             throughput_rps = _relaxed_largest_sum(among, candidates)
         else:
             sizing = _largest_sum(among, candidates, backend, limits or Limits())

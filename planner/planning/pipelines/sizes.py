@@ -8,7 +8,7 @@ for each of their stages. Sizes are listed until their stages, each rounded up t
 Throughputs are divided by the DNN's weight here, so that the objective of a plan is the least sum of items over DNNs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.compilation import compiled
+from planner.model.segments import Kind, kind_of, processes
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate, Pipelines
 from planner.planning.pipelines.sizing import Sized
@@ -27,7 +28,9 @@ TIE = 1 + 1e-12  # stages this close to the slowest limit as well
 class CandidateTable:
     """The candidates of one DNN as arrays ``[candidate, stage]``; stages beyond a candidate's own are not read.
 
-    ``value`` is x_s / weight. ``stages[candidate]`` counts stages.
+    ``value`` is x_s / weight. ``stages[candidate]`` counts stages. A slice takes ``amount / share`` of ``device``: 1/k
+    of a type, or, on shared devices, an amount of a resource (`planner.planning.whole_devices.capacity`). Slices that
+    come in groups (processes of one segment) count as one there.
     """
 
     candidates: Sequence[Candidate]
@@ -36,6 +39,7 @@ class CandidateTable:
     share: Integers
     device: Integers
     stages: Integers
+    amount: Integers
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate], weight: float) -> "CandidateTable":
@@ -53,13 +57,28 @@ class CandidateTable:
             value[row, : stages[row]] = candidate.slice_rps
             share[row, : stages[row]] = candidate.shares
             device[row, : stages[row]] = candidate.devices
-        return cls(candidates, weight, value / weight, share, device, stages)
+        return cls(candidates, weight, value / weight, share, device, stages, np.ones_like(share))
 
     @classmethod
     def of_pipelines(cls, pipelines: Pipelines, weight: float) -> "CandidateTable":
         """Take over the arrays of candidates."""
-        value = pipelines.slice_rps / weight
-        return cls(pipelines, weight, value, pipelines.share, pipelines.device, pipelines.stages)
+        share, value = pipelines.share, pipelines.slice_rps / weight
+        return cls(pipelines, weight, value, share, pipelines.device, pipelines.stages, np.ones_like(share))
+
+    @classmethod
+    def of_shared(
+        cls, pipelines: Pipelines, weight: float, takes: Mapping[tuple[int, Kind], tuple[int, int]]
+    ) -> "CandidateTable":
+        """Take over the arrays of candidates on shared devices; ``takes[type, kind]`` is (resource, amount)."""
+        value, resource = pipelines.slice_rps / weight, np.zeros_like(pipelines.device)
+        amount = np.ones_like(pipelines.device)
+        there = np.arange(value.shape[1]) < pipelines.stages[:, np.newaxis]
+        for number, share in enumerate(pipelines.shares):
+            mine = there & (pipelines.place == number)
+            for device in np.unique(pipelines.device[mine]).tolist():
+                resource[mine], amount[mine] = takes[device, kind_of(share)]
+            value[mine] *= processes(share)
+        return cls(pipelines, weight, value, np.ones_like(amount), resource, pipelines.stages, amount)
 
     @property
     def positions(self) -> int:
@@ -71,7 +90,7 @@ class CandidateTable:
         use = np.zeros((len(self.stages), types))
         for position in range(self.positions):
             rows = np.flatnonzero(self.stages > position)
-            per_value = 1 / (self.value[rows, position] * self.share[rows, position])
+            per_value = self.amount[rows, position] / (self.value[rows, position] * self.share[rows, position])
             np.add.at(use, (rows, self.device[rows, position]), per_value)
         return use
 
@@ -83,8 +102,9 @@ class CandidateTable:
         (2, 2)
         """
         candidate = self.candidates[row]
-        slices = tuple(ceil(value / per_slice / TIE) for per_slice in self.value[row, : self.stages[row]].tolist())
-        return Sized(candidate, slices)
+        per_group = self.value[row, : self.stages[row]].tolist()
+        slices = (group * ceil(value / own / TIE) for group, own in zip(candidate.groups, per_group, strict=True))
+        return Sized(candidate, tuple(slices))
 
 
 @dataclass(frozen=True)
@@ -104,6 +124,10 @@ class Items:
         """Return the items of both."""
         row, value = np.concatenate((self.row, other.row)), np.concatenate((self.value, other.value))
         return Items(row, value, np.concatenate((self.use, other.use)), self.types)
+
+    def with_totals(self) -> "Items":
+        """Return the items with positions put together, for they share devices or have whole ones."""
+        return Items(self.row, self.value, self.totals, self.types)
 
     @property
     def totals(self) -> Integers:
@@ -155,12 +179,13 @@ def cheap_items(
         Sizes end at the first of this value, and a larger value is worth no more. Of candidates of one stage, whose
         sizes are sums of others, only powers of 2 are then listed.
     """
-    arrays = table.value, table.share, table.device, table.stages, counts, units, device_price, value_price, budget
+    arrays = table.value, table.share, table.amount, table.device, table.stages, counts, units, device_price
+    limits = value_price, budget, enough
     room = 0
     while True:
         rows, values = np.empty(room, dtype=np.int64), np.empty(room)
         uses = np.zeros((room, len(counts) * table.positions), dtype=np.int64)
-        found = _cheap_items(*arrays, enough, rows, values, uses)
+        found = _cheap_items(*arrays, *limits, rows, values, uses)
         if found <= room:
             return Items(rows, values, uses, len(counts))
         room = found
@@ -213,6 +238,7 @@ def _best_whole(
 def _cheap_items(
     value: Floats,
     share: Integers,
+    amount: Integers,
     device: Integers,
     stages: Integers,
     counts: Integers,
@@ -233,13 +259,14 @@ def _cheap_items(
         slices[:] = 1
         excess = -value_price  # a unit of value loses at least this
         for stage in range(stages[row]):
-            excess += device_price[device[row, stage]] / (value[row, stage] * share[row, stage])
+            excess += device_price[device[row, stage]] * amount[row, stage] / (value[row, stage] * share[row, stage])
         while True:
             whole[:] = 0
             cost = 0.0
             for stage in range(stages[row]):
-                whole[device[row, stage]] += -(-slices[stage] // share[row, stage])
-                cost += device_price[device[row, stage]] * slices[stage] / share[row, stage]
+                taken = slices[stage] * amount[row, stage]
+                whole[device[row, stage]] += -(-taken // share[row, stage])
+                cost += device_price[device[row, stage]] * taken / share[row, stage]
             if (whole > counts).any():
                 break
             slowest = _slowest(value[row], slices, stages[row])
@@ -249,7 +276,8 @@ def _cheap_items(
                     values[found] = slowest
                     for stage in range(stages[row]):
                         kind = device[row, stage]
-                        uses[found, types * stage + kind] = slices[stage] * units[kind] // share[row, stage]
+                        taken = slices[stage] * amount[row, stage]
+                        uses[found, types * stage + kind] = taken * units[kind] // share[row, stage]
                 found += 1
             if slowest >= enough or slowest * excess > budget:
                 break

@@ -45,9 +45,10 @@ class PoolColumns:
             filled = sum(width * segments.get(kind, 0) for kind, width in widths)
             return {self.whole: float(ceil(Fraction(filled, self.geometry.slots)))}
         values = dict.fromkeys(self.layouts.values(), 0.0)
-        for layout in (list(chosen) or packed(self.geometry, segments)) if values else ():
+        runs = [(layout, 1) for layout in chosen] or packed(self.geometry, segments)
+        for layout, devices in runs if values else ():
             within = (all(n <= most for n, most in zip(layout, other, strict=True)) for other in self.layouts)
-            values[list(self.layouts.values())[list(within).index(True)]] += 1
+            values[list(self.layouts.values())[list(within).index(True)]] += devices
         return values
 
 

@@ -186,6 +186,14 @@ def _least_losses(problem: Problem, candidates: list[Candidate], relaxation: Rel
     return least
 
 
+def too_much(reach: float) -> InputError:
+    """Return the error that tells which part of the rates asked for is within reach."""
+    return InputError(
+        f"the cluster can serve at most {reach:.1%} of the rates asked for; "
+        "add devices, raise the SLOs, or ask for less"
+    )
+
+
 def overloaded(problem: Problem, candidates: Sequence[Candidate]) -> InputError:
     """Return the error that tells what is out of reach: the rates asked for, the budget, or the accuracy."""
     free = replace(problem.options, budget_per_hour=None, min_accuracy=None)
@@ -196,10 +204,7 @@ def overloaded(problem: Problem, candidates: Sequence[Candidate]) -> InputError:
     )
     reach = relax(by_rate, candidates).bound
     if reach < 1:
-        return InputError(
-            f"the cluster can serve at most {reach:.1%} of the rates asked for; "
-            "add devices, raise the SLOs, or ask for less"
-        )
+        return too_much(reach)
     least, budget = problem.options.min_accuracy, problem.options.budget_per_hour
     if least is not None:
         most = relax(replace(problem, options=replace(free, objective="most_accurate")), candidates)

@@ -30,6 +30,7 @@ from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.pipelines.terrain import Terrain
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import columns, master
+from planner.planning.whole_devices.capacity import Capacity
 
 VECTORS = 300_000  # of devices; times blocks, of numbers that are kept
 TIE = 1 + 1e-12
@@ -112,7 +113,7 @@ def _plan_worth(
         kept = master.least_vectors(use)
         uses.append(use[kept])
         makers.append([(*reached[ends[row][0]], ends[row][1]) for row in kept.tolist()])
-    chosen, _ = master.choose(uses, counts, np.ones(len(counts)), CHOICE_LIMIT_S)
+    chosen, _ = master.choose(uses, Capacity.of_devices(counts), np.ones(len(counts)), CHOICE_LIMIT_S)
     if chosen is None:
         return None
     picked = [(number, *makers[number][plan]) for number, plan in enumerate(chosen)]

@@ -1,8 +1,9 @@
 """The main plan of many device types, exactly: a plan per DNN, chosen by Dantzig and Wolfe's decomposition.
 
-DNNs never share a device, so that a plan of the cluster is a plan P of every DNN d, with a value v_P (throughput /
-weight) on u_P whole devices per type. For a target z only plans worth z matter, and whether some choice of them fits
-the cluster is the question of `planner.planning.whole_devices.master`; its prices of devices ask
+A plan of the cluster is a plan P of every DNN d, with a value v_P (throughput / weight) and a use u_P of resources
+(`planner.planning.whole_devices.capacity`): whole devices per type, or parts of devices that all DNNs share. For a
+target z only plans worth z matter, and whether some choice of them fits the cluster is the question of
+`planner.planning.whole_devices.master`; its prices of resources ask
 `planner.planning.whole_devices.supply` for the cheapest plan of every DNN, until none is cheaper than those known.
 
 *Bound.* Where the cheapest plans worth z together cost more than the cluster, at any prices, z is out of reach. The
@@ -12,42 +13,36 @@ least such z is found by bisection with secant steps; plans and prices carry ove
 at most the cheapest of its DNN plus that slack, so that all such plans are listed, and a binary programme picks one per
 DNN or proves that there is no choice. Where the list is too long, plans at perturbed prices and exchanges look for a
 choice, which proves nothing. Targets begin just below the bound and step down until one is reached; then they bisect.
-
-Column generation swings; it asks at prices between those of the best bound and the master's (Wentges, 1997).
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.programme.backends import Clock
 from planner.planning.whole_devices import master
-from planner.planning.whole_devices.supply import Supply
+from planner.planning.whole_devices.plan_search import (
+    CERTAIN,
+    LABELS,
+    ROUNDS,
+    SETTLED,
+    SMOOTHING,
+    SPREADS,
+    PlanSearch,
+)
 
 log = logging.getLogger(__name__)
 
-SMOOTHING = (0.8, 0.5, 0.2, 0.0)  # weight of the best bound's prices, less after each round without a new plan
-ROUNDS = 80
-SETTLED = (
-    1e-5  # of the cluster: overload and bound so close are equal, and cheapest plans of all DNNs together so exact
-)
-CERTAIN = 1e-9  # of the cluster: what must be missing before a target counts as out of reach
 STOCK = 0.7  # average devices: the loss up to which items are listed at first
-LABELS, CERTIFYING_LABELS, PERTURBED_LABELS = 40_000, 300_000, 8_000
-LISTED = 400_000, 6_000, 300_000_000  # labels, plans, and comparisons of all DNNs together
 KNOWN_LIMIT_S, CHOICE_LIMIT_S = 1.0, 10.0
-PERTURBATIONS, SPREADS = 30, (0.05, 0.3)
+PERTURBATIONS = 30
 REPAIRS = 40
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
 COARSE = 1e-4  # relative: the first target is so much below the bound
-SEED = 0
-
-Report = Callable[[float, float], None]
 
 
 @dataclass(frozen=True)
@@ -61,42 +56,17 @@ class Settled:
 
 
 @dataclass
-class Decomposition:
-    """The search for the largest target that fits.
+class Decomposition(PlanSearch):
+    """The search for the largest target that fits; at its prices the cluster costs 1."""
 
-    Parameters
-    ----------
-    supplies
-        Of every DNN.
-    counts
-        Devices of each type.
-    price, bound
-        Prices of devices, and the bound that they prove.
-    gap
-        Relative distance of value and bound at which to stop.
-    clock
-        When to stop in any case.
-    report
-        Is told every better value or bound.
-    """
-
-    supplies: Sequence[Supply]
-    counts: Integers
-    price: Floats
-    bound: float
-    gap: float
-    clock: Clock
-    report: Report
     value: float = 0.0
-    best: list[list[Sized]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """List the items that plans are likely to need."""
-        self._rng = np.random.default_rng(SEED)
-        self.price = self.price / (self.price @ self.counts)
-        self._tolerance = SETTLED / len(self.supplies)
+        super().__post_init__()
+        self.price = self.capacity.normed(self.price)
         for supply in self.supplies:
-            budget = STOCK / self.counts.sum()
+            budget = STOCK / self.capacity.counts.sum()
             supply.extend(self.price, budget, self.bound)
             while len(supply.items.row) == 0 and budget < 1:  # all devices cost 1, so that then every item is listed
                 budget = min(4 * budget, 1.0)
@@ -106,7 +76,7 @@ class Decomposition:
         log.debug("items %s", [len(supply.items.row) for supply in self.supplies])
 
     def begin(self, plans: Sequence[list[Sized]], uses: Sequence[Integers]) -> None:
-        """Take a plan that is known: the pipelines of every DNN and the devices that they use."""
+        """Take a plan that is known: the pipelines of every DNN and what they use."""
         values = [sum(sized.throughput_rps for sized in own) for own in plans]
         values = [value / supply.table.weight for value, supply in zip(values, self.supplies, strict=True)]
         for supply, own, use, value in zip(self.supplies, plans, uses, values, strict=True):
@@ -131,7 +101,7 @@ class Decomposition:
             if target <= self.value or self._done:
                 return
             for spread in (0.0, *SPREADS):
-                self._price_at(self._near(self.price, spread), target)
+                self.price_at(self.near(self.price, spread), target)
             if self._choose_known(target, KNOWN_LIMIT_S):
                 return
 
@@ -144,7 +114,7 @@ class Decomposition:
             target, price = self._least_out_of_reach(step)
             if target == self.bound:
                 return
-            if sum(self._certified(target, price)) > 1 + CERTAIN:
+            if sum(self.certified(target, price)) > 1 + CERTAIN:
                 self._prove(target)
                 return
 
@@ -180,46 +150,26 @@ class Decomposition:
         best = Settled(inf, -inf, self.price, np.zeros(0))
         asked, idle, overload = self.price, 0, inf
         for _ in range(ROUNDS):
-            plans = self._plans
-            priced = [
-                supply.price(asked, target, label_limit=LABELS, tolerance=self._tolerance) for supply in self.supplies
-            ]
-            cost = np.array([one.bound for one in priced])
+            plans = self.plans
+            cost = np.array([one.bound for one in self.priced(asked, target)])
             if cost.sum() - 1 > best.bound:
                 best = Settled(overload, float(cost.sum() - 1), asked, cost)
             if best.bound > CERTAIN or self._done:
                 break
-            uses = [supply.use[supply.usable(target)] for supply in self.supplies]
+            uses = self.uses(self.usable(target))
             if not all(map(len, uses)):
                 break
-            mixed = master.mix(uses, self.counts)
+            mixed = master.mix(uses, self.capacity)
             overload = mixed.overload
             if overload - best.bound <= max(SETTLED, -0.5 * overload):
                 break
-            if self._plans == plans:
+            if self.plans == plans:
                 idle += 1
                 if idle == len(SMOOTHING):
                     break
             asked = SMOOTHING[idle] * best.price + (1 - SMOOTHING[idle]) * mixed.price
-        log.debug("target %.9g: overload %.3g, at least %.3g, %d plans", target, overload, best.bound, self._plans)
+        log.debug("target %.9g: overload %.3g, at least %.3g, %d plans", target, overload, best.bound, self.plans)
         return Settled(overload, best.bound, best.price, best.cost)
-
-    def _certified(self, target: float, price: Floats) -> list[float]:
-        """Return bounds on the price of every DNN's cheapest plan, with all items that such a plan can hold."""
-        bounds = []
-        for supply in self.supplies:
-            if len(supply.usable(target)) == 0:
-                supply.price(price, target, label_limit=LABELS)
-            known = supply.usable(target)
-            dearest = float((supply.use[known] @ price).min()) if len(known) else float(price @ self.counts)
-            while True:
-                supply.extend(price, dearest - supply.value_price(price) * target + CERTAIN, target)
-                found = supply.price(price, target, label_limit=CERTIFYING_LABELS, tolerance=self._tolerance)
-                if found.price <= dearest * (1 + CERTAIN):
-                    break
-                dearest = found.price
-            bounds.append(found.bound)
-        return bounds
 
     # ---- the value
 
@@ -251,18 +201,12 @@ class Decomposition:
         """Tell whether a plan of the cluster is worth a target; None where that is not found out."""
         if self._choose_known(target, KNOWN_LIMIT_S):
             return True
-        cheapest = self._certified(target, price)
+        cheapest = self.certified(target, price)
         slack = 1 - sum(cheapest)
         if slack < -CERTAIN:
             return False
-        complete = self._list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, effort)
-        near = [
-            own[supply.use[own] @ price <= least + slack + 2 * CERTAIN]
-            for supply, least in zip(self.supplies, cheapest, strict=True)
-            for own in [supply.usable(target)]
-        ]
+        near, complete = self.list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, effort)
         if all(map(len, near)):
-            near = [own[master.least_vectors(supply.use[own])] for supply, own in zip(self.supplies, near, strict=True)]
             chosen, status = self._choose(near, price, CHOICE_LIMIT_S)
             log.debug("%d plans to choose from, complete %s: %s", sum(map(len, near)), complete, status)
             if chosen:
@@ -273,40 +217,16 @@ class Decomposition:
             return False
         return self._look_for(target, price, effort) or None
 
-    def _list_within(self, target: float, price: Floats, cheapest: list[float], slack: float, effort: int) -> bool:
-        """List all plans of every DNN that a solution can hold; tell whether these are all."""
-        labels, plans, work = LISTED
-        complete = True
-        for supply, least in zip(self.supplies, cheapest, strict=True):
-            if self._done:
-                return False
-            supply.extend(price, least - supply.value_price(price) * target + slack, target)
-            most = labels, plans, effort * work // len(self.supplies)
-            complete &= supply.all_within(price, target, least + slack, most)
-        return complete
-
     def _look_for(self, target: float, price: Floats, effort: int) -> bool:
         """Look for a choice with plans at perturbed prices, then by repairing the choice of least excess."""
         for spread in SPREADS:
             for _ in range(max(4, PERTURBATIONS // len(self.supplies))):
-                self._price_at(self._near(price, spread), target)
+                self.price_at(self.near(price, spread), target)
             if self._choose_known(target, 2 * KNOWN_LIMIT_S):
                 return True
             if self._done:
                 return False
         return self._repair(target, price, REPAIRS * effort)
-
-    def _near(self, price: Floats, spread: float) -> Floats:
-        """Return prices perturbed by a factor each, none far below the dearest."""
-        near = np.maximum(price, 0.02 * price.max()) * np.exp(self._rng.normal(0.0, spread, len(price)))
-        normed: Floats = near / (near @ self.counts)
-        return normed
-
-    def _price_at(self, price: Floats, target: float) -> None:
-        for supply in self.supplies:
-            if self._done:
-                return
-            supply.price(price, target, label_limit=PERTURBED_LABELS)
 
     def _repair(self, target: float, price: Floats, rounds: int) -> bool:
         """Take the known plans of least excess, and price anew where devices are missing, at prices bent that way."""
@@ -314,26 +234,28 @@ class Decomposition:
         for _ in range(rounds):
             if self._done:
                 break
-            own = [supply.usable(target) for supply in self.supplies]
-            uses = [supply.use[plans] for supply, plans in zip(self.supplies, own, strict=True)]
+            own = self.usable(target)
+            uses = self.uses(own)
             weights = np.maximum(bent, 0.05 * bent.max())
-            picked = master.least_excess(uses, self.counts, weights, KNOWN_LIMIT_S)
-            if picked is None:
+            found = master.least_excess(uses, self.capacity, weights, KNOWN_LIMIT_S)
+            if found is None:
                 return False
-            over = sum(use[plan] for use, plan in zip(uses, picked, strict=True)) - self.counts
-            if (over <= 0).all():
+            picked, excess = found
+            together = sum(use[plan] for use, plan in zip(uses, picked, strict=True))
+            if self.capacity.packed(together) is not None:
                 self._take([int(plans[at]) for plans, at in zip(own, picked, strict=True)])
                 return True
-            pull = self._rng.uniform(0.05, 0.6) * np.sign(over) * self._rng.uniform(0.3, 1.0, len(over))
+            over = np.where(excess > 0.5, 1, np.sign(np.minimum(together - self.capacity.limit, 0)))
+            pull = self._rng.uniform(0.05, 0.6) * over * self._rng.uniform(0.3, 1.0, len(over))
             local = np.maximum(price, 0.02 * price.max()) * np.exp(pull)
-            self._price_at(local / (local @ self.counts), target)
-            bent = self._near(price, SPREADS[-1])
+            self.price_at(self.capacity.normed(local), target)
+            bent = self.near(price, SPREADS[-1])
         return False
 
     # ---- what is known
 
     def _choose_known(self, target: float, time_limit_s: float) -> bool:
-        chosen, _ = self._choose([supply.usable(target) for supply in self.supplies], self.price, time_limit_s)
+        chosen, _ = self._choose(self.usable(target), self.price, time_limit_s)
         return chosen
 
     def _choose(self, plans: Sequence[Integers], price: Floats, time_limit_s: float) -> tuple[bool, str]:
@@ -341,8 +263,7 @@ class Decomposition:
             return False, "infeasible"
         left_s = self.clock.remaining().time_limit_s
         limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
-        uses = [supply.use[own] for supply, own in zip(self.supplies, plans, strict=True)]
-        picked, status = master.choose(uses, self.counts, price, limit_s)
+        picked, status = master.choose(self.uses(plans), self.capacity, price, limit_s)
         if picked is not None:
             self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
         return picked is not None, status
@@ -359,10 +280,6 @@ class Decomposition:
         if target < self.bound:
             self.bound = max(target, self.value)
             self.report(self.value, self.bound)
-
-    @property
-    def _plans(self) -> int:
-        return sum(len(supply.value) for supply in self.supplies)
 
     @property
     def _done(self) -> bool:

@@ -1,35 +1,52 @@
-"""The main plan of many device types, exactly: a decomposition by DNN over every candidate.
+"""Plans of many device types, or of devices that DNNs share, exactly: a decomposition by DNN.
 
-1. Column generation (`planner.planning.whole_devices.columns`) gives the linear relaxation's bound and prices.
-2. Every candidate of every DNN is listed (`planner.planning.pipelines.candidates`).
-3. `planner.planning.whole_devices.dantzig_wolfe` looks for the best choice of a plan for every DNN, from a plan that is
-   known already (NP's, so that no plan is worse), and lowers the bound until they meet.
+1. Every candidate of every DNN is listed (`planner.planning.pipelines.candidates`).
+2. The most of the least throughput: the linear relaxation gives a bound and prices
+   (`planner.planning.whole_devices.prices`), and `planner.planning.whole_devices.dantzig_wolfe` looks for the best
+   choice of a plan for every DNN, from a plan that is known already (NP's, so that no plan is worse), and lowers the
+   bound until they meet.
+3. Given rates at the least cost, or on the fewest devices: `planner.planning.whole_devices.given_rates`.
 """
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import lcm
 
 import numpy as np
 
 from planner.model import InputError, Problem
-from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.candidates import enumerate_pipelines
-from planner.planning.pipelines.pricing import pricers
+from planner.model.objective import MAXIMISED, needed_rate_rps, price_per_hour
+from planner.model.placing import Layouts, Pool
+from planner.model.problem import Objective
+from planner.planning.arrays import Integers
+from planner.planning.pipelines.candidates import Pipelines, enumerate_pipelines
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme.backends import Clock, Limits
-from planner.planning.whole_devices import columns
-from planner.planning.whole_devices.dantzig_wolfe import Decomposition, Report
+from planner.planning.programme.milp import TOO_LATE, WHOLE_DEVICES, TooLate
+from planner.planning.programme.relaxation import too_much
+from planner.planning.whole_devices.capacity import Capacity, SharedDevices
+from planner.planning.whole_devices.dantzig_wolfe import Decomposition
+from planner.planning.whole_devices.fractions import by_fractions
+from planner.planning.whole_devices.given_rates import GivenRates
+from planner.planning.whole_devices.plan_search import Report
+from planner.planning.whole_devices.prices import relaxed
 from planner.planning.whole_devices.supply import Supply
 
 log = logging.getLogger(__name__)
 
 
+COSTS: tuple[Objective, ...] = ("least_cost", "fewest_devices")
+
+
 def admits(problem: Problem) -> bool:
-    """Tell whether the method applies: it maximises the least throughput / weight."""
-    return columns.admits(problem) and not problem.options.stage_batches and not problem.options.limited
+    """Tell whether the method applies: the least throughput, or given rates; on own devices or shared ones."""
+    options = problem.options
+    objective = options.objective == "max_min_throughput" or options.objective in COSTS
+    devices = options.device_sharing == "shared" or by_fractions(problem)
+    return objective and devices and not options.stage_batches and not options.limited
 
 
 def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, report: Report | None = None) -> Sizing:
@@ -49,60 +66,84 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
     """
     if not admits(problem):
         raise InputError(
-            f"method decomposition: expected max_min_throughput, one batch size per pipeline, "
-            f"device_sharing own and shares that may be added up, got {problem.options.objective}, "
+            f"method decomposition: expected max_min_throughput, {' or '.join(COSTS)}, one batch size per pipeline, "
+            f"device_sharing shared or shares that may be added up, got {problem.options.objective}, "
             f"{problem.options.device_sharing} and {[list(device.offers) for device in problem.cluster.device_types]}; "
             "use milp"
         )
     clock = Clock(limits)
-    priced = [pricers(problem, number) for number in range(len(problem.dnns))]
-    generated = columns.generate(problem, priced)
-    log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
-    tables = [_every_candidate(problem, number) for number in range(len(problem.dnns))]
-    counts = np.array([device.count for device in problem.cluster.device_types], dtype=np.int64)
-    units = np.array([lcm(*device.shares) for device in problem.cluster.device_types], dtype=np.int64)
-    search = Decomposition(
-        [Supply(table, counts, units) for table in tables],
-        counts,
-        _worthy(generated.device_price, counts),
-        generated.bound,
-        limits.gap,
-        clock,
-        report or (lambda value, bound: None),
-    )
+    ground = _ground(problem)
+    search = _search(problem, ground, limits.gap, clock, report or (lambda value, bound: None))
     try:
         if begin is not None:
-            search.begin(_by_dnn(begin, len(problem.dnns)), _uses(problem, begin))
+            numbers = range(len(problem.dnns))
+            plans = [[one for one in begin.pipelines if one.candidate.dnn == number] for number in numbers]
+            search.begin(plans, [ground.use_of(own) for own in plans])
         search.run()
     except KeyboardInterrupt:
         if not search.best:
             raise
         log.info("interrupted; the best plan so far is taken")
-    found = Sizing(tuple(sized for own in search.best for sized in own), search.bound, "highs").merged()
-    return replace(found, bound=max(found.bound, found.value(problem)))
+    if isinstance(search, GivenRates) and not search.best:
+        if not search.impossible:
+            raise TooLate(TOO_LATE)
+        _, reach = relaxed([supply.table for supply in ground.supplies], ground.capacity)
+        raise too_much(reach) if reach < 1 else InputError(WHOLE_DEVICES)
+    pipelines = tuple(sized for own in search.best for sized in own)
+    found = Sizing(pipelines, search.bound, "highs", ground.layouts(pipelines)).merged()
+    better = max if MAXIMISED[problem.options.objective] else min
+    return replace(found, bound=better(found.bound, found.value(problem))) if pipelines else found
 
 
-def _every_candidate(problem: Problem, number: int) -> CandidateTable:
-    dnn = problem.dnns[number]
-    found = enumerate_pipelines(problem, number, dnn.np_throughput_rps or 0.0)
+@dataclass(frozen=True)
+class Ground:
+    """What the search stands on: a supply per DNN and the capacity.
+
+    ``use_of`` returns what a DNN's pipelines use, ``layouts`` the layouts of devices on which all of them lie.
+    """
+
+    supplies: list[Supply]
+    capacity: Capacity
+    use_of: Callable[[Sequence[Sized]], Integers]
+    layouts: Callable[[Sequence[Sized]], dict[Pool, tuple[Layouts, ...]]]
+
+
+def _search(problem: Problem, ground: Ground, gap: float, clock: Clock, report: Report) -> Decomposition | GivenRates:
+    supplies, capacity = ground.supplies, ground.capacity
+    if problem.options.objective == "max_min_throughput":
+        price, bound = relaxed([supply.table for supply in supplies], capacity)
+        log.info("bound %.9g", bound)
+        return Decomposition(supplies, capacity, price, bound, gap, clock, report)
+    types = problem.cluster.device_types
+    cost = [price_per_hour(problem, one.name) if problem.options.objective == "least_cost" else 1.0 for one in types]
+    return GivenRates(supplies, capacity, np.zeros(0), 0.0, gap, clock, report, device_cost=np.array(cost))
+
+
+def _ground(problem: Problem) -> Ground:
+    types = problem.cluster.device_types
+    numbers = range(len(problem.dnns))
+    weights = [needed_rate_rps(dnn, problem.options.objective) or dnn.weight for dnn in problem.dnns]
+    found = [_every_candidate(problem, number) for number in numbers]
+    if problem.options.device_sharing == "shared":
+        devices = SharedDevices.of(problem)
+        limit = devices.capacity.limit
+        tables = [CandidateTable.of_shared(own, weights[number], devices.takes) for number, own in enumerate(found)]
+        supplies = [Supply(table, limit, np.ones_like(limit)) for table in tables]
+        return Ground(supplies, devices.capacity, devices.use_of, lambda pipelines: devices.layouts(problem, pipelines))
+    counts = np.array([device.count for device in types], dtype=np.int64)
+    units = np.array([lcm(*device.shares) for device in types], dtype=np.int64)
+
+    def use_of(pipelines: Sequence[Sized]) -> Integers:
+        used = Sizing(tuple(pipelines), 0.0, "none").devices(problem)
+        return np.array([used.get(kind, 0) for kind in range(len(types))], dtype=np.int64)
+
+    tables = [CandidateTable.of_pipelines(own, weights[number]) for number, own in enumerate(found)]
+    supplies = [Supply(table, counts, units) for table in tables]
+    return Ground(supplies, Capacity.of_devices(counts), use_of, lambda pipelines: {})
+
+
+def _every_candidate(problem: Problem, number: int) -> Pipelines:
+    found = enumerate_pipelines(problem, number, problem.dnns[number].np_throughput_rps or 0.0)
     if len(found) == 0:
         raise unreachable(problem, number)
-    return CandidateTable.of_pipelines(found, dnn.weight)
-
-
-def _worthy(price: Floats, counts: Integers) -> Floats:
-    """Return prices that are not all 0: equal ones where the relaxation names none."""
-    return price if price @ counts > 0 else np.ones(len(counts))
-
-
-def _by_dnn(sizing: Sizing, dnns: int) -> list[list[Sized]]:
-    return [[sized for sized in sizing.pipelines if sized.candidate.dnn == number] for number in range(dnns)]
-
-
-def _uses(problem: Problem, sizing: Sizing) -> list[Integers]:
-    """Return the whole devices of each type that every DNN has."""
-    found = []
-    for own in _by_dnn(sizing, len(problem.dnns)):
-        used = replace(sizing, pipelines=tuple(own)).devices(problem)
-        found.append(np.array([used.get(kind, 0) for kind in range(len(problem.cluster.device_types))], dtype=np.int64))
     return found

@@ -33,18 +33,19 @@ class Priced:
 
 @dataclass
 class Supply:
-    """One DNN on whole devices of its own.
+    """One DNN and what it uses of each resource (`planner.planning.whole_devices.capacity`).
 
     Parameters
     ----------
     table
         Its candidates.
-    counts, units
-        Per type: devices of the cluster, and the parts in which their use counts (the least common multiple of shares).
+    limit, units
+        Per resource: how much there is, and the parts in which it is used. Resources in parts are devices of the DNN's
+        own: what pools begin of them, they have.
     """
 
     table: CandidateTable
-    counts: Integers
+    limit: Integers
     units: Integers
     items: Items = field(init=False)
     use: Integers = field(init=False)
@@ -54,21 +55,26 @@ class Supply:
 
     def __post_init__(self) -> None:
         """Begin with no items and no plans."""
-        none = np.zeros((0, len(self.counts) * self.table.positions), dtype=np.int64)
-        self.items = Items(np.zeros(0, dtype=np.int64), np.zeros(0), none, len(self.counts))
+        none = np.zeros((0, len(self.limit) * (self.table.positions if self._in_parts else 1)), dtype=np.int64)
+        self.items = Items(np.zeros(0, dtype=np.int64), np.zeros(0), none, len(self.limit))
         self._filled = self.items.totals / self.units
         self._class = np.zeros(0, dtype=np.int64)
-        self._per_value = self.table.device_use(len(self.counts))
-        self.use, self.value = np.zeros((0, len(self.counts)), dtype=np.int64), np.zeros(0)
+        self._per_value = self.table.device_use(len(self.limit))
+        self.use, self.value = np.zeros((0, len(self.limit)), dtype=np.int64), np.zeros(0)
+
+    @property
+    def _in_parts(self) -> bool:
+        return bool(self.units.max(initial=1) > 1)
 
     def value_price(self, price: Floats) -> float:
-        """Return what a unit of value costs on the devices that the cheapest candidate fills, a hair less."""
+        """Return what a unit of value costs on what the cheapest candidate fills, a hair less."""
         return float((self._per_value @ price).min(initial=inf)) * REACHED
 
     def extend(self, price: Floats, budget: float, target: float) -> bool:
         """List all items that lose no more than a budget at these prices; tell whether there are new ones."""
-        arguments = self.table, self.counts, self.units, price, self.value_price(price), budget, target
-        listed = self.items.and_those_of(cheap_items(*arguments))
+        arguments = self.table, self.limit, self.units, price, self.value_price(price), budget, target
+        listed = cheap_items(*arguments)
+        listed = self.items.and_those_of(listed if self._in_parts else listed.with_totals())
         order = np.lexsort((listed.use.sum(axis=1), -listed.value))
         _, first = np.unique(listed.use[order], axis=0, return_index=True)
         listed = listed.take(order[np.sort(first)])
@@ -88,7 +94,7 @@ class Supply:
         Parameters
         ----------
         price
-            Of a device of each type.
+            Of each resource.
         below
             Only a plan of a lower price is of interest.
         tolerance
@@ -119,12 +125,12 @@ class Supply:
     def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> bool:
         """Find and keep all plans worth a target that cost no more than a budget; tell whether the search ended.
 
-        Of plans on equal devices one is kept, and none on more devices of every type than another. Items within the
+        Of plans of equal use one is kept, and none that uses more of everything than another. Items within the
         budget must be listed.
         """
         left = budget - self.value_price(price) * target
         offer = self.with_pools(self.offer(price, target, left, cheapest_only=False))
-        found = searches.all_within(offer, self.counts, budget=left, most=most)
+        found = searches.all_within(offer, self.limit, budget=left, most=most)
         for items in found.items:
             self._keep(items)
         return found.complete
@@ -134,7 +140,7 @@ class Supply:
         return np.flatnonzero(self.value >= target * REACHED)
 
     def add(self, use: Integers, value: float, parts: Parts) -> bool:
-        """Keep a plan, unless one on the same devices is worth as much; tell whether it was kept."""
+        """Keep a plan, unless one of the same use is worth as much; tell whether it was kept."""
         key = tuple(use.tolist())
         known = self._known.get(key)
         if known is None:
@@ -172,7 +178,7 @@ class Supply:
         chosen = chosen[np.argsort(loss[chosen], kind="stable")]
         use = self.items.use[chosen]
         pools = np.flatnonzero(use.any(axis=0))
-        kind = pools % len(self.counts)
+        kind = pools % len(self.limit)
         return Offer(
             chosen,
             np.ascontiguousarray(use[:, pools].astype(np.int32)),
@@ -202,7 +208,7 @@ class Supply:
         if len(self.items.row) == 0:
             return inf
         whole = -(-self.items.use // np.resize(self.units, self.items.use.shape[1]))
-        cost = whole.reshape(len(whole), -1, len(self.counts)).sum(axis=1) @ price
+        cost = whole.reshape(len(whole), -1, len(self.limit)).sum(axis=1) @ price
         items = np.array(cover_bounds.good_cover(self.items.value, cost, target))
         if len(items) == 0:
             return inf
@@ -214,10 +220,10 @@ class Supply:
         return self.add(self._whole(items), float(chosen.value.sum()), (chosen.row, chosen.value))
 
     def _whole(self, items: Integers) -> Integers:
-        """Return the whole devices of each type that items fill, positions apart."""
+        """Return what items use of each resource: whole devices, positions apart, where they have their own."""
         filled = self.items.use[items].sum(axis=0)
         whole = -(-filled // np.resize(self.units, len(filled)))
-        by_type: Integers = whole.reshape(-1, len(self.counts)).sum(axis=0)
+        by_type: Integers = whole.reshape(-1, len(self.limit)).sum(axis=0)
         return by_type
 
 

@@ -53,7 +53,7 @@ def test_packed_segments_fit_and_are_as_few_devices_as_fractions_say_where_sums_
     device = DeviceType("gpu", 1, shares=tuple(sorted(shares)))
     (geometry,) = geometries(device, device.shares)
     counts = dict(zip(geometry.kinds, numbers, strict=False))
-    layouts = packed(geometry, counts)
+    layouts = [layout for layout, devices in packed(geometry, counts) for _ in range(devices)]
     for layout in layouts:
         assert fits(geometry, [(geometry.kinds[kind], start) for kind, start in arranged(geometry, layout)])
     for number, kind in enumerate(geometry.kinds):

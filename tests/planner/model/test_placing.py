@@ -118,3 +118,19 @@ def test_the_ground_of_latencies_beside_neighbours_is_named() -> None:
     both = replace(assumed, dnns=(beside(first, "b"), beside(second, "a", "c")))
     assert neighbour_grounds(one, plan) == {"A30": "assumed"}
     assert neighbour_grounds(both, plan) == {"A30": "measured"}
+
+
+@pytest.mark.parametrize(("shares", "slices"), [((1, 2), (7, 20_000_001)), ((2, 3, 5), (9_000_001, 5, 7_000_003))])
+def test_millions_of_devices_are_a_few_runs(shares: tuple[int, ...], slices: tuple[int, ...]) -> None:
+    provenance = Provenance("measured", "by hand")
+    tables = tuple(LatencyTable("L4", k, (1,), ((9,),), provenance) for k in shares)
+    profile = Profile("toy", (Block(("a",)),), (), tables)
+    cluster = Cluster((DeviceType("L4", 20_000_000, shares=shares),), Network(10))
+    problem = Problem(cluster, (Dnn("toy", 20_000, (profile,)),))
+    stages = [Stage(0, 1, "L4", k, count, 1, 9, 0.0, 1.0) for k, count in zip(shares, slices, strict=False)]
+    placement = place(problem, [Pipeline("toy", "toy", 1.0, 0.0, 0.0, (stage,)) for stage in stages])
+    assert len(placement) < 20
+    for number, stage in enumerate(stages):
+        mine = [placed for placed in placement if placed.pipeline == number]
+        assert [placed.first_slice for placed in mine] == [sum(p.slices for p in mine[:i]) for i in range(len(mine))]
+        assert sum(placed.slices for placed in mine) == stage.slices

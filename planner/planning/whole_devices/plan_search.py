@@ -1,0 +1,136 @@
+"""What searches for a plan of the cluster have in common: a plan of every DNN at prices of resources.
+
+Every DNN offers its cheapest plan at any prices (`planner.planning.whole_devices.supply`). What depends on these prices
+being complete is certified: items are listed again that a cheaper plan could hold. With
+
+    slack   what the best plan of the cluster may cost more than the cheapest plans of all DNNs together
+
+every plan that a better solution can hold costs at most the cheapest of its DNN plus that slack, so that all such plans
+can be listed. Column generation swings; it asks at prices between those of the best bound and the master's (Wentges,
+1997).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.sizing import Sized
+from planner.planning.programme.backends import Clock
+from planner.planning.whole_devices.capacity import Capacity
+from planner.planning.whole_devices.master import least_vectors
+from planner.planning.whole_devices.supply import Priced, Supply
+
+SMOOTHING = (0.8, 0.5, 0.2, 0.0)  # weight of the best bound's prices, less after each round without a new plan
+ROUNDS = 80
+SETTLED = 1e-5  # of the price of all: what is so close is equal, and the cheapest plans of all together are so exact
+CERTAIN = 1e-9  # of the price of all: what must be missing before something counts as out of reach
+LABELS, CERTIFYING_LABELS, PERTURBED_LABELS = 40_000, 300_000, 8_000
+LISTED = 400_000, 6_000, 300_000_000  # labels, plans, and comparisons of all DNNs together
+SPREADS = 0.05, 0.3
+SEED = 0
+
+Report = Callable[[float, float], None]
+
+
+@dataclass
+class PlanSearch:
+    """The DNNs' supplies, the cluster's capacity, and the best plan so far.
+
+    Parameters
+    ----------
+    supplies
+        Of every DNN.
+    capacity
+        Of the cluster.
+    price, bound
+        Prices of resources, and the bound that they prove.
+    gap
+        Relative distance of value and bound at which to stop.
+    clock
+        When to stop in any case.
+    report
+        Is told every better value or bound.
+    """
+
+    supplies: Sequence[Supply]
+    capacity: Capacity
+    price: Floats
+    bound: float
+    gap: float
+    clock: Clock
+    report: Report
+    best: list[list[Sized]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Fix what chance decides, and how exact a price is."""
+        self._rng = np.random.default_rng(SEED)
+        self._tolerance = SETTLED / len(self.supplies)
+
+    def priced(self, price: Floats, target: float) -> list[Priced]:
+        """Return what every DNN's cheapest plan worth a target costs."""
+        return [supply.price(price, target, label_limit=LABELS, tolerance=self._tolerance) for supply in self.supplies]
+
+    def certified(self, target: float, price: Floats) -> list[float]:
+        """Return bounds on the price of every DNN's cheapest plan, with all items that such a plan can hold."""
+        bounds = []
+        for supply in self.supplies:
+            if len(supply.usable(target)) == 0:
+                supply.price(price, target, label_limit=LABELS)
+            known = supply.usable(target)
+            dearest = float((supply.use[known] @ price).min()) if len(known) else self.capacity.cost(price)
+            while True:
+                supply.extend(price, dearest - supply.value_price(price) * target + CERTAIN, target)
+                found = supply.price(price, target, label_limit=CERTIFYING_LABELS, tolerance=self._tolerance)
+                if found.price <= dearest * (1 + CERTAIN):
+                    break
+                dearest = found.price
+            bounds.append(found.bound)
+        return bounds
+
+    def list_within(
+        self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: int
+    ) -> tuple[list[Integers], bool]:
+        """Find all plans of every DNN that a solution can hold; return those known then, and whether they are all.
+
+        Of a DNN's plans one that uses no less of anything than another is left out.
+        """
+        labels, plans, work = LISTED
+        complete, near = True, []
+        for supply, least in zip(self.supplies, cheapest, strict=True):
+            if self.clock.over:
+                complete = False
+            else:
+                supply.extend(price, least - supply.value_price(price) * target + slack, target)
+                most = labels, plans, effort * work // len(self.supplies)
+                complete &= supply.all_within(price, target, least + slack, most)
+            own = supply.usable(target)
+            own = own[supply.use[own] @ price <= least + slack + CERTAIN]
+            near.append(own[least_vectors(supply.use[own])])
+        return near, complete
+
+    def near(self, price: Floats, spread: float) -> Floats:
+        """Return prices perturbed by a factor each, none far below the dearest; the cluster costs what it did."""
+        bent = np.maximum(price, 0.02 * price.max()) * np.exp(self._rng.normal(0.0, spread, len(price)))
+        return self.capacity.normed(bent) * self.capacity.cost(price)
+
+    def price_at(self, price: Floats, target: float) -> None:
+        """Let every DNN know a cheap plan at some prices."""
+        for supply in self.supplies:
+            if self.clock.over:
+                return
+            supply.price(price, target, label_limit=PERTURBED_LABELS)
+
+    def usable(self, target: float) -> list[Integers]:
+        """Return the known plans of every DNN that are worth a target."""
+        return [supply.usable(target) for supply in self.supplies]
+
+    def uses(self, plans: Sequence[Integers]) -> list[Integers]:
+        """Return what plans of every DNN use."""
+        return [supply.use[own] for supply, own in zip(self.supplies, plans, strict=True)]
+
+    @property
+    def plans(self) -> int:
+        """How many plans are known."""
+        return sum(len(supply.value) for supply in self.supplies)
