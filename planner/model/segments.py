@@ -139,7 +139,9 @@ def core_segments(cores: int) -> tuple[Segment, ...]:
 
 
 # NVIDIA's Multi-Instance GPU User Guide, "Supported MIG Profiles": fractions of memory, numbers of instances and
-# possible placements. Memory of a slice (GiB) as `nvidia-smi mig -lgip` prints it for 1g, rounded down.
+# possible placements. Memory (GiB) is a multiple of that of a slice, as `nvidia-smi mig -lgip` prints it for 1g,
+# rounded down. Held against printed listings of the A30 (1g 5.81) and the H100 (1g 9.75, 2g 19.62, 3g 39.50, 7g 79.25),
+# where the multiples are a little less. No second listing of the A100s and the H200 was found; none is measured here.
 _SEVEN = {1: (0, 1, 2, 3, 4, 5, 6), 2: (0, 2, 4), 3: (0, 4), 4: (0,), 7: (0,)}
 _WIDTHS = {1: 1, 2: 2, 3: 4, 4: 4, 7: 8}
 

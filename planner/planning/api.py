@@ -26,7 +26,6 @@ from planner.planning.merging import shared_pools
 from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing, build_plan, plan_of
-from planner.planning.programme import covers_by_price
 from planner.planning.programme.backends import BACKENDS, Clock, Limits
 from planner.planning.programme.backends import version as backend_version
 from planner.planning.programme.milp import TOO_LATE, TooLate
@@ -82,12 +81,12 @@ def make_plan(
     scheduler
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
-        For pipelines ``milp``, ``dynamic`` (at most two device types), ``decomposition`` (any number of types) or
-        ``columns`` (large problems); ``auto`` is dynamic where it admits the problem, milp where the objective is not
-        ``max_min_throughput`` or DNNs share devices, else decomposition up to `ENUMERABLE` pipelines and
-        `MANY_PER_DNN` devices per DNN, else columns. For np
-        ``milp``, ``decomposition``, ``columns`` or ``closed-form``; ``auto`` is milp for at most two device types or
-        another objective, else as for pipelines. Where blocks are merged, pipelines may have pools of several DNNs
+        For pipelines ``milp``, ``dynamic`` (at most two device types), ``decomposition`` (any number of types, shared
+        devices, given rates) or ``columns`` (large problems). ``auto`` is dynamic where it admits the problem,
+        decomposition for the objectives that it knows, up to `ENUMERABLE` pipelines and `MANY_PER_DNN` devices per DNN
+        where these are their own, else columns, and milp for all other objectives and options. For np ``milp``,
+        ``decomposition``, ``columns`` or ``closed-form``; ``auto`` is milp for at most two device types or another
+        objective, else as for pipelines. Where blocks are merged, pipelines may have pools of several DNNs
         (`planner.planning.merging.shared_pools`), by milp.
     backend
         ``highs``, ``gurobi``, ``cbc``, or ``auto``: Gurobi where its licence admits the model, else HiGHS.
@@ -103,7 +102,7 @@ def make_plan(
     pipelines
         1 for plans of one pipeline per DNN (`planner.planning.whole_devices.chains`), None for any number.
     progress
-        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by the decompositions,
+        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by decomposition,
         which may take long). Ctrl-C (KeyboardInterrupt) ends them with the best plan so far.
 
     Raises
@@ -127,9 +126,7 @@ def make_plan(
     _check_limits(problem, scheduler, method)
     if (current is None) != (max_started is None):
         raise InputError("a current plan and the number of slices that may be started belong together; give both")
-    begin_s = perf_counter()
-    limits = Limits(gap, time_limit_s)
-    clock = Clock(limits)
+    begin_s, clock = perf_counter(), Clock(Limits(gap, time_limit_s))
     half = Limits(gap, None if time_limit_s is None else time_limit_s / 2)
     known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, half)
     if problem.merged and scheduler == "pipelines":
@@ -137,31 +134,11 @@ def make_plan(
             raise InputError(
                 f"merged blocks are for method milp, without a current plan or a number of pipelines, got {method}"
             )
-        found = shared_pools.size(known, all_candidates(known), backend, clock.remaining())
-        _refuse_nothing(known, [sum(one.throughput_rps for one in found.of(dnn.name)) for dnn in known.dnns], clock)
-        plan = plan_of(
-            known,
-            found.pipelines,
-            found.layouts,
-            found.bound,
-            scheduler=scheduler,
-            method="milp",
-            backend=found.backend,
-            gap=gap,
-            seconds=perf_counter() - begin_s,
-            problem_sha256=digest(asked),
-            versions=_versions(found.backend),
-        )
-        return _checked(known, plan, asked)
+        return _checked(known, _plan_merged(known, digest(asked), backend, gap, clock, begin_s), asked)
     if current is not None and max_started is not None:
         sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
     elif pipelines is not None:
-        if pipelines != 1 or scheduler != "pipelines" or method != "auto":
-            raise InputError(
-                "pipelines: expected 1, with scheduler pipelines and method auto, "
-                f"got {pipelines}, {scheduler} and {method}"
-            )
-        sizing, method = chains.size(known, clock.remaining()), "chains"
+        sizing, method = _size_chains(known, scheduler, method, pipelines, clock), "chains"
     elif scheduler == "pipelines":
         sizing, method = _size_pipelines_or_np(known, method, backend, clock, progress)
     elif scheduler == "np":
@@ -180,6 +157,25 @@ def make_plan(
         versions=_versions(sizing.backend),
     )
     return _checked(known, plan, asked)
+
+
+def _plan_merged(problem: Problem, problem_sha256: str, backend: str, gap: float, clock: Clock, begin_s: float) -> Plan:
+    """Return the plan of a problem with merged blocks, whose pools may serve several DNNs."""
+    found = shared_pools.size(problem, all_candidates(problem), backend, clock.remaining())
+    _refuse_nothing(problem, [sum(one.throughput_rps for one in found.of(dnn.name)) for dnn in problem.dnns], clock)
+    return plan_of(
+        problem,
+        found.pipelines,
+        found.layouts,
+        found.bound,
+        scheduler="pipelines",
+        method="milp",
+        backend=found.backend,
+        gap=gap,
+        seconds=perf_counter() - begin_s,
+        problem_sha256=problem_sha256,
+        versions=_versions(found.backend),
+    )
 
 
 def _checked(known: Problem, plan: Plan, asked: Problem) -> Plan:
@@ -283,23 +279,15 @@ def _size_pipelines(
     if method == "decomposition":
         return _decomposed(problem, backend, clock, progress), method
     log.info("%d candidates, method %s", len(candidates), method)
-    sizing = _method(problem, method)(problem, candidates, backend, clock.remaining())
+    sizing = METHODS[method](problem, candidates, backend, clock.remaining())
     if method not in CANONICAL_METHODS:
         sizing = canonical(problem, candidates, sizing, backend, clock.remaining())
     return sizing, method
 
 
-def _method(problem: Problem, method: str) -> Method:
-    """Return a method over candidates; the programme begins otherwise where devices are shared."""
-    shared = problem.options.device_sharing == "shared" and method == "milp"
-    return covers_by_price.size if shared else METHODS[method]
-
-
 def _method_for(problem: Problem) -> str:
-    """Return the method for the most of the least throughput, ``auto`` where the dynamic programme may apply."""
-    if problem.options.objective != "max_min_throughput":
-        return "milp"
-    if problem.options.device_sharing == "shared":
+    """Return the method for an objective that the decomposition knows; ``auto``: the dynamic programme may apply."""
+    if not columns.admits(problem):
         return "decomposition"
     pipelines = columns.enumeration_size(problem)
     types = problem.cluster.device_types
@@ -367,6 +355,13 @@ def _size_changes(
     return size_from(problem, current, max_started, backend, clock.remaining())
 
 
+def _size_chains(problem: Problem, scheduler: str, method: str, pipelines: int, clock: Clock) -> Sizing:
+    if pipelines != 1 or scheduler != "pipelines" or method != "auto":
+        got = f"{pipelines}, {scheduler} and {method}"
+        raise InputError(f"pipelines: expected 1, with scheduler pipelines and method auto, got {got}")
+    return chains.size(problem, clock.remaining())
+
+
 def _size_np(problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None) -> tuple[Sizing, str]:
     whole = unpartitioned(problem)
     if method == "closed-form":
@@ -380,7 +375,7 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock, progress
     if method == "decomposition":
         return _tidied(whole, decomposition.size(whole, clock.remaining(), report=progress), backend, clock), method
     candidates = all_candidates(whole)
-    sizing = _method(whole, "milp")(whole, candidates, backend, clock.remaining())
+    sizing = METHODS["milp"](whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
 
 

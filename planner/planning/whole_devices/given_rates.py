@@ -184,7 +184,8 @@ class GivenRates(PlanSearch):
             bound = self._step * ceil(bound / self._step - WHOLE)
         if bound > self.bound:
             self.bound = min(bound, self.value)
-            self.report(self.value, self.bound)
+            if self.value < inf:
+                self.report(self.value, self.bound)
 
     @property
     def _cheaper(self) -> float:
