@@ -19,7 +19,8 @@ from planner.planning.whole_devices import columns
 
 GAP = 1e-4  # at which a plan counts as proven
 
-# Along one axis at a time from a middle size; "mixed" are small clusters of several types, the last rows large ones.
+# Along one axis at a time from a middle size. "mixed" are small clusters of several types, "shared" such ones whose
+# devices serve several DNNs, the last rows large ones.
 SIZES: dict[str, tuple[Size, ...]] = {
     "dnns": tuple(Size(dnns, 4, 20 * dnns, 3) for dnns in (3, 10, 20, 50)),
     "types": tuple(Size(10, types, 500, 3) for types in (2, 4, 6, 8)),
@@ -33,6 +34,10 @@ SIZES: dict[str, tuple[Size, ...]] = {
         Size(10, 6, 100, 3),
         Size(20, 6, 300, 3),
         Size(20, 3, 1_000, 3),
+    ),
+    "shared": tuple(
+        Size(dnns, types, devices, 2, sharing="shared")
+        for dnns, types, devices in ((8, 2, 10), (10, 3, 20), (20, 4, 40))
     ),
     "bars": (Size(20, 4, 1_000, 3), Size(50, 8, 10_000, 3), Size(100, 10, 100_000, 3)),
 }
@@ -122,7 +127,7 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Draw time and gap along each axis."""
-    axes = [axis for axis in SIZES if axis not in ("mixed", "bars") and any(row.axis == axis for row in rows)]
+    axes = [axis for axis in SIZES if axis not in ("mixed", "shared", "bars") and any(row.axis == axis for row in rows)]
     figure = Figure(figsize=(3.2 * max(1, len(axes)), 5.2), layout="constrained")
     panels = figure.subplots(2, max(1, len(axes)), squeeze=False, sharey="row")
     for column, axis in enumerate(axes):

@@ -8,6 +8,7 @@ from numpy.random import Generator
 
 from planner.files.ppipe import list_dnns, read_profile
 from planner.model import Cluster, DeviceType, Dnn, LatencyTable, Network, Options, Problem, Profile
+from planner.model.problem import DeviceSharing
 
 MEASURED = {"L4": (1, 2, 3, 4), "P4": (1,), "T4": (1, 2, 3, 4), "V100": (1, 2, 3, 4)}
 DEVICES_PER_SERVER = {"L4": 4, "P4": 1, "T4": 2, "V100": 4}
@@ -26,10 +27,12 @@ class Size:
     devices: int
     stages: int
     slack_fraction: float = 0.4
+    sharing: DeviceSharing = "own"
 
     def __str__(self) -> str:
         """Return a name for tables."""
-        return f"{self.dnns} DNNs, {self.types} types, {self.devices:,} devices, {self.stages} stages"
+        shared = ", shared" if self.sharing == "shared" else ""
+        return f"{self.dnns} DNNs, {self.types} types, {self.devices:,} devices, {self.stages} stages{shared}"
 
 
 def make_problem(data: Path, size: Size, seed: int = 0) -> Problem:
@@ -58,7 +61,7 @@ def make_problem(data: Path, size: Size, seed: int = 0) -> Problem:
         name = f"{measured.name}-{number}"
         weight = float(rng.uniform(0.2, 1.0))
         dnns.append(Dnn(name, slo_us, (replace(profile, name=name),), weight=weight))
-    options = Options(max_stages=size.stages, slack_fraction=size.slack_fraction)
+    options = Options(max_stages=size.stages, slack_fraction=size.slack_fraction, device_sharing=size.sharing)
     return Problem(Cluster(types, Network(BANDWIDTH_GBPS)), tuple(dnns), options)
 
 
