@@ -103,7 +103,7 @@ def make_plan(
         1 for plans of one pipeline per DNN (`planner.planning.whole_devices.chains`), None for any number.
     progress
         Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by decomposition,
-        which may take long). Ctrl-C (KeyboardInterrupt) ends them with the best plan so far.
+        which may take long). Ctrl-C (KeyboardInterrupt) ends the search with the best plan so far, if there is one.
 
     Raises
     ------
@@ -233,6 +233,8 @@ def _size_pipelines_or_np(
     except TooLate:
         log.info("no pipelines in the time given; NP's plan is taken")
         sizing, used, bound = None, "milp", None
+    if sizing is not None and sizing.pipelines and used == "decomposition":  # it begins with NP's plan
+        return sizing, used
     if sizing is not None and isclose(
         sizing.bound, sizing.value(problem), rel_tol=clock.remaining().gap, abs_tol=1e-12
     ):

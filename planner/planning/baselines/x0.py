@@ -21,9 +21,10 @@ from planner.planning.programme.backends import Clock, Limits, solve
 from planner.planning.whole_devices import decomposition, narrowed, tables
 
 # The programme takes seconds up to so many candidates, and may not end above; for at most two device types, which
-# tables (`planner.planning.whole_devices.tables`) narrow, up to the second number. The decomposition takes more.
+# tables (`planner.planning.whole_devices.tables`) narrow, up to the second number, and on few devices per DNN. The
+# decomposition takes more.
 EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 64, 128
-RELAXED_PER_DNN = 150
+RELAXED_PER_DNN, MANY_PER_DNN = 150, 30
 SUM_LIMITS = Limits(gap=1e-4, time_limit_s=10.0)  # for the largest sum of throughputs among many optima
 
 
@@ -60,8 +61,8 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
             replace(candidate, dnn=position) for position, number in enumerate(served) for candidate in found[number]
         ]
         many = _devices(among) > RELAXED_PER_DNN * len(served)
-        own = among.options.device_sharing == "own" and decomposition.admits(among)
-        if is_large(among, candidates) and (many or not own):
+        by_decomposition = among.options.device_sharing == "own" and decomposition.admits(among)
+        if is_large(among, candidates) and (many or not by_decomposition):
             throughput_rps = _relaxed_largest_sum(among, candidates)
         else:
             sizing = _largest_sum(among, candidates, backend, limits or Limits())
@@ -75,9 +76,14 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
 
 
 def is_large(problem: Problem, candidates: Sequence[Candidate]) -> bool:
-    """Tell whether the programme over NP's candidates may not end in reasonable time."""
-    few_types = len(problem.cluster.device_types) <= tables.TYPES
-    return len(candidates) > (EXACT_CANDIDATES_OF_TWO if few_types else EXACT_CANDIDATES)
+    """Tell whether the programme over NP's candidates may not end in reasonable time.
+
+    On more than two types it may not, however few the candidates are, where devices are many.
+    """
+    if len(problem.cluster.device_types) <= tables.TYPES:
+        return len(candidates) > EXACT_CANDIDATES_OF_TWO
+    many = _devices(problem) > MANY_PER_DNN * len(problem.dnns)
+    return len(candidates) > EXACT_CANDIDATES or (many and len(problem.dnns) > 1)
 
 
 def _devices(problem: Problem) -> int:

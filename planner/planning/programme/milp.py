@@ -42,6 +42,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 
@@ -51,7 +52,7 @@ from planner.model.placing import Pool, pool_of
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Limits, Start, TooLarge, solve
+from planner.planning.programme.backends import Clock, Interrupted, Limits, Start, TooLarge, solve
 from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.programme.objectives import PlanColumns, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
@@ -64,6 +65,8 @@ AT_ONCE = 320  # up to so many candidates are solved at once, more in two steps
 SHORTLIST = 80  # candidates in the first, quick step
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 
+INTERRUPTED: Literal["interrupted"] = "interrupted"
+Outcome = Status | Literal["interrupted"]
 TOO_LATE = "no plan was found in the time given; raise the time limit"
 TROUBLE = (
     "the solver ended without a plan and without a reason (numerical trouble); try another --backend, or bring rates, "
@@ -246,7 +249,7 @@ def size(
     restrict: Callable[[Formulation], object] | None = None,
     begin: Sizing | None = None,
 ) -> Sizing:
-    """Return the best sizes of the candidates, to a gap or until the time is up.
+    """Return the best sizes of the candidates, to a gap, until the time is up, or until Ctrl-C.
 
     A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
     Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest is
@@ -269,15 +272,21 @@ def size(
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
     first, kept = begin, candidates
+    status: Outcome = "no solution"
     if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
         order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
         shortlist = [candidates[number] for number in order[:SHORTLIST]]
-        first, _ = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
+        first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
     if first is not None and begin is None:
         kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
-    last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
+    if status == INTERRUPTED:
+        last = None
+    else:
+        last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
         if status == "infeasible":
             raise InputError(TROUBLE if MAXIMISED[problem.options.objective] else WHOLE_DEVICES)
         raise TooLate(TOO_LATE) if clock.over or limits.time_limit_s is not None else InputError(TROUBLE)
@@ -294,16 +303,20 @@ def _solve(
     limits: Limits,
     begin: Sizing | None,
     restrict: Callable[[Formulation], object] | None,
-) -> tuple[Sizing | None, Status]:
+) -> tuple[Sizing | None, Outcome]:
     """Build, solve and extract; a model that is too large for the solver's licence is solved by HiGHS."""
     formulation = build(problem, candidates)
     if restrict is not None:
         restrict(formulation)
     start = start_from(formulation, begin) if begin else None
+    interrupted = False
     try:
         solution, name = solve(formulation.model, backend, limits, start)
     except TooLarge as error:
         log.warning("%s; HiGHS solves this one", error)
         solution, name = solve(formulation.model, "highs", limits, start)
+    except Interrupted as stopped:
+        log.info("interrupted; the best plan so far is taken")
+        solution, name, interrupted = stopped.solution, backend, True
     sizing = extract(formulation, solution, solution.bound, name) if solution.found else None
-    return sizing, solution.status
+    return sizing, INTERRUPTED if interrupted else solution.status

@@ -146,7 +146,11 @@ def size(problem: Problem, columns: Sequence[Candidate], device_price: Floats, b
     rng = np.random.default_rng(SEED)
     while high - low > PRECISION * high and not clock.over:
         target = (low + high) / 2
-        chosen = _choose(pools, counts, device_price, target, rng, clock)
+        try:
+            chosen = _choose(pools, counts, device_price, target, rng, clock)
+        except KeyboardInterrupt:
+            log.info("interrupted; the best plan so far is taken")
+            break
         log.debug("%.9g of %.9g: %s", target, bound, "no plan" if chosen is None else "a plan")
         if chosen is None:
             high = target

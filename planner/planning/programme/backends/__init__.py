@@ -13,7 +13,7 @@ from planner.model import InputError
 from planner.planning.programme.linear import LinearModel, Solution
 from planner.planning.programme.scaling import far_apart, scaled
 
-__all__ = ["BACKENDS", "Clock", "Limits", "Start", "TooLarge", "Unavailable", "solve", "version"]
+__all__ = ["BACKENDS", "Clock", "Interrupted", "Limits", "Start", "TooLarge", "Unavailable", "solve", "version"]
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,15 @@ class Unavailable(InputError):
     """A solver that is not installed, or whose licence is missing or does not admit the model."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a solver; ``solution`` is what it had found."""
+
+    def __init__(self, solution: Solution) -> None:
+        """Keep what was found."""
+        super().__init__()
+        self.solution = solution
+
+
 class TooLarge(Unavailable):
     """A solver whose licence admits models, but not one of this size."""
 
@@ -98,6 +107,8 @@ def solve(
     ------
     InputError
         There is no such backend, or it is not available; the message says what to do.
+    Interrupted
+        Ctrl-C stopped HiGHS or Gurobi.
 
     Examples
     --------
@@ -128,7 +139,10 @@ def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -
         solution: Solution = _module(name).solve(model, limits, start)
         return solution
     scale = scaled(model)
-    solution = _module(name).solve(scale.model, limits, start)
+    try:
+        solution = _module(name).solve(scale.model, limits, start)
+    except Interrupted as stopped:
+        raise Interrupted(scale.undo(stopped.solution, model)) from None
     if solution.status == "infeasible":
         solution = _confirmed(scale.model, solution, name, limits)
     return scale.undo(solution, model)

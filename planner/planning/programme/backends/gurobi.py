@@ -3,7 +3,7 @@
 import gurobipy
 import numpy as np
 
-from planner.planning.programme.backends import Limits, Start, TooLarge, Unavailable
+from planner.planning.programme.backends import Interrupted, Limits, Start, TooLarge, Unavailable
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 INTEGER_TOLERANCE = 1e-9  # as for HiGHS
@@ -28,7 +28,10 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
                 loaded.Params.TimeLimit = limits.time_limit_s
             _load(loaded, model, start)
             loaded.optimize()
-            return _read(loaded, model)
+            solution = _read(loaded, model)
+            if loaded.Status == gurobipy.GRB.INTERRUPTED:
+                raise Interrupted(solution)
+            return solution
     except gurobipy.GurobiError as error:
         if error.errno == TOO_LARGE:
             kind: type[Unavailable] = TooLarge
@@ -64,8 +67,6 @@ def _load(loaded: gurobipy.Model, model: LinearModel, start: Start | None) -> No
 
 def _read(loaded: gurobipy.Model, model: LinearModel) -> Solution:
     found = loaded.Status
-    if found == gurobipy.GRB.INTERRUPTED:
-        raise KeyboardInterrupt
     if found in (gurobipy.GRB.INFEASIBLE, gurobipy.GRB.INF_OR_UNBD):
         return without_values("infeasible", maximise=model.maximise)
     if found == gurobipy.GRB.UNBOUNDED:

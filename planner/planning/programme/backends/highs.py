@@ -9,7 +9,7 @@ from threading import Event, Thread
 import highspy
 import numpy as np
 
-from planner.planning.programme.backends import Limits, Start
+from planner.planning.programme.backends import Interrupted, Limits, Start
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 # Integers may be off by this much. HiGHS's own 1e-6, times slices of hundreds of requests/s, would show in the
@@ -43,7 +43,10 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
         highs.setSolution(
             len(start), np.array(list(start), dtype=np.int32), np.array(list(start.values()), dtype=float)
         )
-    _run(highs)
+    try:
+        _run(highs)
+    except KeyboardInterrupt:
+        raise Interrupted(_read(highs, model)) from None
     return _read(highs, model)
 
 

@@ -261,3 +261,14 @@ def test_published_dart_r_plans() -> None:
         assert devices_of(plan)
         for dnn in problem.dnns:
             assert plan.throughput_rps(dnn.name) == pytest.approx(published.throughput_rps(dnn.name), rel=1e-6)
+
+
+def test_x0_of_few_candidates_on_many_devices_is_that_of_the_relaxation() -> None:
+    """On six types the programme over 18 candidates and thousands of devices does not end."""
+    base = random_problem(4, dnns=3, stages=1, counts=(400, 300, 500, 350, 450, 380), shares=(1,))
+    problem = replace(base, dnns=tuple(replace(dnn, np_throughput_rps=None) for dnn in base.dnns))
+    unlimited = replace(base, dnns=tuple(replace(dnn, np_throughput_rps=inf) for dnn in base.dnns))
+    candidates = [one for number in range(3) for one in enumerate_candidates(unpartitioned(unlimited), number, inf)]
+    bound = relax(unpartitioned(unlimited), candidates).bound
+    found = with_x0(problem)
+    assert min((dnn.np_throughput_rps or 0.0) / dnn.weight for dnn in found.dnns) == pytest.approx(bound, rel=1e-6)

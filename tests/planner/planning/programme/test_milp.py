@@ -12,7 +12,8 @@ from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTa
 from planner.model.problem import Objective
 from planner.planning.api import all_candidates, make_plan
 from planner.planning.programme import milp
-from planner.planning.programme.backends import BACKENDS, Limits
+from planner.planning.programme.backends import BACKENDS, Limits, highs
+from planner.planning.programme.relaxation import relax
 
 
 def best(problem: Problem, backend: str = "highs") -> float:
@@ -146,3 +147,26 @@ def test_the_order_of_dnns_does_not_matter(seed: int) -> None:
     value = make_plan(problem, method="milp").value
     turned = replace(problem, dnns=problem.dnns[::-1])
     assert make_plan(turned, method="milp").value == pytest.approx(value, rel=2e-6)
+
+
+def test_an_interrupted_programme_keeps_the_best_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(5, dnns=2, counts=(2, 2))
+    run = highs._run
+
+    def interrupted(solver: object) -> None:
+        run(solver)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    candidates = all_candidates(problem)
+    expected = milp.size(problem, candidates, "highs", Limits())
+    relaxed = relax(problem, candidates)
+    monkeypatch.setattr(milp, "relax", lambda *_: relaxed)
+    monkeypatch.setattr(highs, "_run", interrupted)
+    assert milp.size(problem, candidates, "highs", Limits()).value(problem) == pytest.approx(expected.value(problem))
+
+    def at_once(solver: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(highs, "_run", at_once)
+    with pytest.raises(KeyboardInterrupt):
+        milp.size(problem, candidates, "highs", Limits())
