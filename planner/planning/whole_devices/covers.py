@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 UNITS = 2500
-PRECISION = 5e-4  # of the target, relative
+PRECISION = 5e-5  # of the target, relative
 PERTURBATIONS = 6  # of the prices, at least, and so many that there are about `PLANS` plans to choose from
 PLANS = 300
 SPREAD = 0.15  # of the logarithm of perturbed prices
