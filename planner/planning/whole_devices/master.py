@@ -146,7 +146,9 @@ def least_excess(
     return [int(solution.values[own].argmax()) for own in columns], solution.values[excess]
 
 
-def _add_plans(model: LinearModel, uses: Sequence[Integers], *, integer: bool) -> tuple[list[list[int]], list[Terms]]:
+def _add_plans(
+    model: LinearModel, uses: Sequence[Integers] | Sequence[Floats], *, integer: bool
+) -> tuple[list[list[int]], list[Terms]]:
     """Add a column per plan and rows ``one[d]``; return the columns, and the terms that add up to each use."""
     columns: list[list[int]] = []
     used: list[Terms] = [[] for _ in range(uses[0].shape[1])]
