@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from planner.model import Profile
-    from simulator.cli.inputs import LoadedPlan
+    from simulator.cli.inputs import LoadedPlan, Offered
     from simulator.executor import Execution, Settings
     from simulator.executor.compare import Comparison
     from simulator.executor.hand_over import HandOver
@@ -117,13 +117,12 @@ def execute_plan(
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
     from simulator.cli.devices import emulation_of, load_profiled, model_file
     from simulator.cli.executing_together import ALSO, run_together
-    from simulator.cli.folders import owned, write_what
+    from simulator.cli.folders import owned
     from simulator.cli.inputs import Layout, checked, load_plans, load_trace, offer_all, served_dnns, times_per_dnn
     from simulator.engine import build_system
     from simulator.engine.plans import pools_of
     from simulator.executor import Settings, check_settings
     from simulator.results.metrics import require_counted
-    from simulator.results.tables import write_table
 
     loaded = load_plans([plan], problem)[0]
     if any(stage.pool for pipeline in loaded.plan.pipelines for stage in pipeline.stages):
@@ -158,23 +157,41 @@ def execute_plan(
     arrivals = offer_all(
         offered, loaded.plan, replay, rate=rate, load=load, default=0.5, duration_s=duration, seed=seed
     )
-    rows: list[dict[str, Any]] = []
     what = _what(loaded, settings, trace, duration, replay)
     with owned(out, what, overwrite=overwrite), output(as_json) as printed:
         if together:
             run_together(loaded, given, arrivals, settings, samples, what, out, printed)
-            return
-        for name, one in arrivals.items():
-            run = _run(loaded, name, given, one.arrivals_us, settings, samples[name])
-            if not rows:  # nothing is written before a run came about
-                write_what(out, what, loaded.problem, loaded.plan)
-            said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps}
-            rows.append(said | _write_run(run, out))
-            write_table(rows, out / "summary.csv")
-            _require_answers(run, out)
-            printed.value("runs", rows)
-            _measure(run, out, with_comparison, loaded.problem.options.bound, printed)
-        printed.line(f"records and measurements written to {out}")
+        else:
+            _run_apart(loaded, given, arrivals, settings, samples, what, out, with_comparison, printed)
+
+
+def _run_apart(
+    loaded: LoadedPlan,
+    models: dict[str, ir.Model],
+    offered: dict[str, Offered],
+    settings: Settings,
+    samples: dict[str, list[dict[str, np.ndarray]] | None],
+    what: dict[str, Any],
+    out: Path,
+    with_comparison: bool,
+    printed: Output,
+) -> None:
+    """Run DNNs one after the other, write and show what came of each."""
+    from simulator.cli.folders import write_what
+    from simulator.results.tables import write_table
+
+    rows: list[dict[str, Any]] = []
+    for name, one in offered.items():
+        run = _run(loaded, name, models, one.arrivals_us, settings, samples[name])
+        if not rows:  # nothing is written before a run came about
+            write_what(out, what, loaded.problem, loaded.plan)
+        said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps}
+        rows.append(said | _write_run(run, out))
+        write_table(rows, out / "summary.csv")
+        _require_answers(run, out)
+        printed.value("runs", rows)
+        _measure(run, out, with_comparison, loaded.problem.options.bound, printed)
+    printed.line(f"records and measurements written to {out}")
 
 
 def _profiles(loaded: LoadedPlan, names: list[str]) -> dict[str, Profile]:

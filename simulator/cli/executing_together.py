@@ -14,7 +14,7 @@ from planner.model import InputError
 from simulator.cli.folders import write_what
 from simulator.cli.inputs import LoadedPlan, Offered
 from simulator.executor import Settings
-from simulator.executor.together import ALSO, Together, execute_together
+from simulator.executor.networks.together import ALSO, Together, execute_together
 from simulator.results import attainment, summary
 from simulator.results.tables import write_records, write_table
 

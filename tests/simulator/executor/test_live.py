@@ -32,7 +32,7 @@ from simulator.engine.networks import simulate_network
 from simulator.engine.plans import network_of
 from simulator.engine.running import Observation, Run
 from simulator.engine.views import network_records, reactive_records, reserved_records
-from simulator.executor.live import Ended, Event, Gone, LiveRun, Ready, Service
+from simulator.executor.networks.live import Ended, Event, Gone, LiveRun, Ready, Service
 from simulator.results.records import NetworkRecords, Records
 
 Duration = Callable[[int, int, int], int]  # server, when, planned time -> time (µs)

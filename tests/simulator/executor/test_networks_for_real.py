@@ -31,8 +31,8 @@ from simulator.engine.network import Change
 from simulator.engine.running import Observation
 from simulator.engine.views import network_records
 from simulator.executor import Emulation, Settings
-from simulator.executor.services import execute_service
-from simulator.executor.together import Together, execute_together
+from simulator.executor.networks.services import execute_service
+from simulator.executor.networks.together import Together, execute_together
 from simulator.results.records import Visits
 
 WIDTH = 8

@@ -16,10 +16,10 @@ from simulator.dispatch.system import Ints
 from simulator.engine.network import Route
 from simulator.engine.networks import Adapt
 from simulator.engine.views import network_records
-from simulator.executor.courses import Course, Source
 from simulator.executor.execution import Settings
 from simulator.executor.layouts import StageModel
-from simulator.executor.network_execution import (
+from simulator.executor.networks.courses import Course, Source
+from simulator.executor.networks.execution import (
     NetworkExecution,
     before_of,
     execute_network,

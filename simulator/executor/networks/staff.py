@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from planner.model import InputError
-from simulator.executor.courses import REQUEST, Course, CrateMap
 from simulator.executor.crates import Crates, docket_bytes
 from simulator.executor.fleet import READY_WITHIN_S, Tensors
 from simulator.executor.layouts import StageModel
-from simulator.executor.live import Ended, Event, Gone, Ready, Service
 from simulator.executor.local import shared_samples
 from simulator.executor.messages import MOST_CRATES, Done, Work
 from simulator.executor.messages import Ready as SaidReady
+from simulator.executor.networks.courses import REQUEST, Course, CrateMap
+from simulator.executor.networks.live import Ended, Event, Gone, Ready, Service
 from simulator.executor.requesters import Requester
 from simulator.executor.transport import read, read_requests
 from simulator.executor.workers import Desk, Places, WorkerTask

@@ -1,4 +1,4 @@
-"""Several DNNs' plans in one execution, sharing pools if they do (see `network_execution`).
+"""Several DNNs' plans in one execution, sharing pools if they do (see `execution`).
 
 DNNs have frontends that reserve or react, as alone, which see what others take of a pool; or there is a queue in front
 of every pool, whose batches mix DNNs (`simulator.engine.latest_start`). Merged blocks in a common pool are one model:
@@ -27,12 +27,12 @@ from simulator.engine.running import Run
 from simulator.engine.system import build_system
 from simulator.engine.views import network_records, reactive_records, reserved_records
 from simulator.executor.chained import with_chained
-from simulator.executor.courses import Course, course_of_chain
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Settings, check_settings, guard_us, only_graph, verifier, worker_tasks
 from simulator.executor.layouts import PipelineModels, StageModel
-from simulator.executor.network_execution import NetworkExecution, execute_network, model_folder, ways_of
-from simulator.executor.network_staff import of_any_kind
+from simulator.executor.networks.courses import Course, course_of_chain
+from simulator.executor.networks.execution import NetworkExecution, execute_network, model_folder, ways_of
+from simulator.executor.networks.staff import of_any_kind
 from simulator.executor.requesters import SAMPLES, Samples, Verdict, Verifier
 from simulator.executor.stages import read_graphs, save_part, split_model, stage_starts
 from simulator.executor.workers import WorkerTask

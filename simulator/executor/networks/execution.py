@@ -14,9 +14,9 @@ from simulator.dispatch.system import Ints
 from simulator.engine.network import Frontend, Network, Route
 from simulator.engine.networks import Adapt
 from simulator.engine.running import Run
-from simulator.executor.courses import Course, write_warm_up
-from simulator.executor.live import ColdStart, Incident, LiveRun
-from simulator.executor.network_staff import NetworkStaff, RequesterOf, check_batches, layout_of
+from simulator.executor.networks.courses import Course, write_warm_up
+from simulator.executor.networks.live import ColdStart, Incident, LiveRun
+from simulator.executor.networks.staff import NetworkStaff, RequesterOf, check_batches, layout_of
 from simulator.executor.undisturbed import quietly, stopping_on_interrupt
 from simulator.executor.workers import WorkerTask
 
