@@ -1,13 +1,14 @@
 """What it costs to hand batches over: the ways to a slice, between slices and back, and the frontend's own time.
 
 Profiles know how long a stage computes, the cluster's network how long bytes travel. Beside that a frontend wakes for a
-request that has arrived, decides, tells a worker; the worker wakes, reads its inputs, and writes its outputs. That
-takes half a millisecond for a batch of two stages: much where stages take two. It differs between machines, transports
-and loads, so it is taken from what a run of the same plan wrote down (its warm-up, or a rehearsal), as means:
+request that has arrived, decides, tells a worker; workers wake, read their inputs, write their outputs and pass the
+batch on. That is much where stages take two milliseconds. It differs between machines, transports and loads, so it is
+taken from what a run of the same plan wrote down (its warm-up, or a rehearsal), as means:
 
 - ``ways_us[pipeline][s]``: from when a batch was due (s = 0: its last request came, or the policy's timer), or from
   when stage s - 1 had written its outputs, until it is in the queue of stage s, or with the requesters (s = stages).
-  Nothing is occupied meanwhile: it is latency.
+  Nothing is occupied meanwhile: it is latency. Where workers pass batches on and answer them by themselves, all but the
+  first are 0: a batch is in the next queue when its outputs are written.
 - ``on_slice_us[pipeline][s]``: what a batch occupies a slice for beyond computing: the worker's waking, its reading and
   writing. It is latency, and bounds what a slice serves.
 - ``frontend_us``: CPU time of the frontend per batch, which bounds what one frontend serves, of all slices together.

@@ -55,13 +55,18 @@ class Segment:
         self.memory.unlink()
 
 
+def free_bytes() -> int | None:
+    """Return how much shared memory can still be had, None where that is not known."""
+    return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else None
+
+
 def _create(size: int, name: Callable[[], str]) -> SharedMemory:
     """Return new shared memory; a name that is taken is not ours, so another one is tried."""
-    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else size
-    if size > free:  # it would be given, and end the process when it is written to
+    free = free_bytes()
+    if free is not None and size > free:  # it would be given, and end the process when it is written to
         raise InputError(
             f"shared memory: {size / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free in {_SHARED_MEMORY}; "
-            "lower --in-flight, or enlarge it"
+            "let fewer batches be under way (--in-flight), or enlarge it"
         )
     for _ in range(_NAMES_TRIED):
         try:

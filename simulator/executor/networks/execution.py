@@ -80,7 +80,8 @@ def execute_network(
                     if q not in listed[w]:
                         listed[w].append(q)
     layout = layout_of(courses, [len(one) for one in arrivals_us], ways, listed)
-    staff = NetworkStaff(layout, tasks, requesters)
+    at_once = sum(max((network.stations[rows[q]].max_batch for q in own), default=0) for own in listed)
+    staff = NetworkStaff(layout, tasks, requesters, at_once)
     try:
         kinds, on = network.servers.kind.tolist(), network.servers.on
         staff.start({w: kinds[w] for w in np.flatnonzero(on).tolist()})

@@ -346,6 +346,7 @@ class LiveRun:
         if self._failures[w] < self.failures_allowed:
             self._loading.add(w)
             self.staff.load(w, int(self.state.server["kind"][w]))
+        self._come_into_force()
 
     def _interrupt(self, w: int) -> None:
         """Enter that a server has failed: it is down until it is repaired."""

@@ -22,11 +22,12 @@ from simulator.executor.messages import Ready as SaidReady
 from simulator.executor.networks.courses import REQUEST, Course, CrateMap
 from simulator.executor.networks.live import Ended, Event, Gone, Ready, Service
 from simulator.executor.requesters import Requester
-from simulator.executor.transport import read, read_requests
+from simulator.executor.transport import free_bytes, read, read_requests
 from simulator.executor.workers import Desk, Places, WorkerTask
 from simulator.executor.workforce import Died, Workforce
 
-MOST_UNDER_WAY = 4096  # requests that workers have seen
+MOST_UNDER_WAY = 4096  # requests that workers have seen; others wait
+SHARE_OF_MEMORY = 0.5  # of the shared memory that is free, for them
 
 RequesterOf = Callable[[tuple[int, ...]], Requester]
 
@@ -61,9 +62,14 @@ class Layout:
 
 
 class NetworkStaff:
-    """Workers of this machine (see `live.Staff`); a task per server says what its worker is beside its parts."""
+    """Workers of this machine (see `live.Staff`); a task per server says what its worker is beside its parts.
 
-    def __init__(self, layout: Layout, tasks: Sequence[WorkerTask], requesters: Sequence[RequesterOf]) -> None:
+    ``at_once`` requests may be served at once, so there are as many crates at least.
+    """
+
+    def __init__(
+        self, layout: Layout, tasks: Sequence[WorkerTask], requesters: Sequence[RequesterOf], at_once: int
+    ) -> None:
         self._layout, self._tasks, self._requesters = layout, tasks, requesters
         courses = layout.courses
         steps = max(len(course.steps) for course in courses)
@@ -76,9 +82,10 @@ class NetworkStaff:
             CrateMap(course, begin, {one.name: first[f"{number} {one.name}"] for one in course.requests})
             for number, course in enumerate(courses)
         ]
-        self._room = min(MOST_UNDER_WAY, layout.starts[-1])
+        nbytes = max(one.nbytes for one in self._maps)
+        self._room = max(at_once, min(MOST_UNDER_WAY, layout.starts[-1], _affordable(nbytes)))
         try:
-            self._crates = Crates(self._room, steps, max(one.nbytes for one in self._maps) - begin)
+            self._crates = Crates(self._room, steps, nbytes - begin)
         except BaseException:
             self._requests.close()
             raise
@@ -124,6 +131,7 @@ class NetworkStaff:
         timeout_s = min(1.0, max(0.0, (until_us - self.now_us()) / 1e6))
         for report in self._workforce.poll(timeout_s):
             if isinstance(report, Died):
+                self._forget(report.worker)
                 events.append(Gone(report.worker, report.reason))
             elif isinstance(report, SaidReady):
                 events.append(Ready(report.worker))
@@ -135,8 +143,7 @@ class NetworkStaff:
     def load(self, server: int, kind: int) -> None:
         """Start a worker for a server in place of the one that is there."""
         self._workforce.kill(server)
-        self._services = {number: one for number, one in self._services.items() if one.server != server}
-        self._backlog = deque(one for one in self._backlog if one.server != server)
+        self._forget(server)
         parts: list[StageModel] = []
         places = [dict[int, Places]() for _ in self._layout.courses]
         for part, station in enumerate(self._layout.stations[server]):
@@ -154,6 +161,8 @@ class NetworkStaff:
 
     def done(self, request: int, finished: bool) -> None:
         """Give a requester its answer, if there is one, and the crate back."""
+        if request not in self._crate_of:  # its worker went before it could begin
+            return
         crate, kinds = self._crate_of.pop(request), self._kinds.pop(request)
         if finished:
             of_class = self._layout.class_of(request)
@@ -176,6 +185,11 @@ class NetworkStaff:
         self._workforce.close()
         self._crates.close()
         self._requests.close()
+
+    def _forget(self, server: int) -> None:
+        """Forget what a worker had to do that is no more."""
+        self._services = {number: one for number, one in self._services.items() if one.server != server}
+        self._backlog = deque(one for one in self._backlog if one.server != server)
 
     def _send(self) -> None:
         """Send what waits to its workers, as far as there are crates."""
@@ -220,6 +234,12 @@ class NetworkStaff:
             else:
                 found[name] = read(self._crates.segment.memory, crate + place, layout, 1)
         return found
+
+
+def _affordable(nbytes: int) -> int:
+    """Return how many crates of some bytes should be had at most."""
+    free = free_bytes()
+    return MOST_UNDER_WAY if free is None else int(SHARE_OF_MEMORY * free) // nbytes
 
 
 def layout_of(

@@ -31,6 +31,7 @@ from simulator.engine.network import Change
 from simulator.engine.running import Observation
 from simulator.engine.views import network_records
 from simulator.executor import Emulation, Settings
+from simulator.executor.networks import staff
 from simulator.executor.networks.services import execute_service
 from simulator.executor.networks.together import Together, execute_together
 from simulator.results.records import Visits
@@ -77,9 +78,9 @@ def pooled(models: dict[str, ir.Model]) -> tuple[Problem, Plan]:
     return problem, plan
 
 
-def run_pooled(policy: str, models: dict[str, ir.Model]) -> Together:
+def run_pooled(policy: str, models: dict[str, ir.Model], gap_us: int = 4_000) -> Together:
     problem, plan = pooled(models)
-    arrivals_us = {name: np.arange(60) * 4_000 + 500 * d for d, name in enumerate(models)}
+    arrivals_us = {name: np.arange(60) * gap_us + 500 * d for d, name in enumerate(models)}
     settings = Settings(policy, verify=True, oversubscribe=True, emulation=Emulation(slowdown={"core": 2}))
     return execute_together(problem, plan, models, arrivals_us, settings)
 
@@ -98,6 +99,13 @@ def test_a_merged_trunk_is_one_pool_for_two_models(policy: str) -> None:
         assert {0, 1} in first
     else:  # a slice serves one batch at a time, of whatever model
         assert_one_at_a_time([records.visits[0] for records in run.records.values()])
+
+
+def test_batches_wait_where_there_are_too_few_crates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staff, "MOST_UNDER_WAY", 1)  # so that there are as many as can be served at once
+    run = run_pooled("latest-start", {"a": trunk_and_head(2), "b": trunk_and_head(3)}, gap_us=300)
+    assert all(records.finished.all() for records in run.records.values())
+    assert not any(verdict.wrong for verdict in run.verdicts.values())
 
 
 def assert_one_at_a_time(stages: Sequence[Visits]) -> None:
