@@ -7,7 +7,6 @@ worker joins what it reads and cuts what it makes.
 
 import time
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -91,7 +90,7 @@ class NetworkStaff:
             raise
         self._crate_of: dict[int, int] = {}
         self._services: dict[int, Service] = {}
-        self._backlog: deque[Service] = deque()
+        self._backlog: list[Service] = []
         self._workforce = Workforce(len(tasks))
         self._kinds: dict[int, list[int]] = {}  # per request, of the servers of its steps
         self._origin_ns = time.monotonic_ns()
@@ -189,29 +188,31 @@ class NetworkStaff:
     def _forget(self, server: int) -> None:
         """Forget what a worker had to do that is no more."""
         self._services = {number: one for number, one in self._services.items() if one.server != server}
-        self._backlog = deque(one for one in self._backlog if one.server != server)
+        self._backlog = [one for one in self._backlog if one.server != server]
 
     def _send(self) -> None:
-        """Send what waits to its workers, as far as there are crates."""
-        while self._backlog:
-            service = self._backlog[0]
+        """Send what waits to its workers, as far as there are crates; requests on their way have theirs already."""
+        for service in list(self._backlog):
             new = [request for request in service.requests if request not in self._crate_of]
-            if len(self._crate_of) + len(new) > self._room:
-                return
-            self._backlog.popleft()
-            for request in new:
-                of_class = self._layout.class_of(request)
-                course = self._layout.course_of[of_class, service.station]
-                sample = (request - self._layout.starts[of_class]) % self._samples[course]
-                self._crate_of[request] = self._crates.take(course, 1, sample)
-                self._kinds[request] = [0] * len(self._layout.courses[course].steps)
-            crates = tuple(self._crate_of[request] for request in service.requests)
-            for request, step in zip(service.requests, service.steps, strict=True):
-                self._kinds[request][step] = service.kind
-            part = self._layout.stations[service.server].index(service.station)
-            self._services[service.number] = service
-            self._crates.direct(crates[0], service.steps[0], service.number, [service.server], tell=True)
-            self._workforce.send(service.server, Work(service.number, part, service.steps[0], crates))
+            if len(self._crate_of) + len(new) <= self._room:
+                self._backlog.remove(service)
+                self._hand_over(service, new)
+
+    def _hand_over(self, service: Service, new: Sequence[int]) -> None:
+        """Give a worker a batch, whose ``new`` requests get crates."""
+        for request in new:
+            of_class = self._layout.class_of(request)
+            course = self._layout.course_of[of_class, service.station]
+            sample = (request - self._layout.starts[of_class]) % self._samples[course]
+            self._crate_of[request] = self._crates.take(course, 1, sample)
+            self._kinds[request] = [0] * len(self._layout.courses[course].steps)
+        for request, step in zip(service.requests, service.steps, strict=True):
+            self._kinds[request][step] = service.kind
+        crates = tuple(self._crate_of[request] for request in service.requests)
+        part = self._layout.stations[service.server].index(service.station)
+        self._services[service.number] = service
+        self._crates.direct(crates[0], service.steps[0], service.number, [service.server], tell=True)
+        self._workforce.send(service.server, Work(service.number, part, service.steps[0], crates))
 
     def _ended(self, service: Service, failed: str) -> Ended:
         start_ns, _, end_ns = self._crates.times_ns(self._crate_of[service.requests[0]], service.steps[0])
