@@ -103,14 +103,18 @@ def _blank_books(system: System) -> Books:
 @compiled
 def refresh(books: Books, row: int, card: int) -> None:
     """Recompute what follows from the reservations of the slices of a card (``card`` is the first of them)."""
-    batch = books[FACTS, row, PLANNED]
-    passage = books[PASSAGE, row, batch]
-    latency = books[LATENCY, row, batch]
     w = card
     while books[CARD, row, w] == card:
-        end = max(books[FREE, row, w], books[DOWNLINK, row, w] + passage) + latency
-        books[READY, row, w] = max(end, books[UPLINK, row, w])
+        refresh_slice(books, row, w)
         w += 1
+
+
+@compiled
+def refresh_slice(books: Books, row: int, w: int) -> None:
+    """Recompute what follows from the reservations of a slice."""
+    batch = books[FACTS, row, PLANNED]
+    end = max(books[FREE, row, w], books[DOWNLINK, row, w] + books[PASSAGE, row, batch]) + books[LATENCY, row, batch]
+    books[READY, row, w] = max(end, books[UPLINK, row, w])
 
 
 @compiled

@@ -17,10 +17,10 @@ from simulator.dispatch.books import NEVER
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import END_OF_TIME_US
 from simulator.engine.core.configuration import load_servers, reconfigure
-from simulator.engine.core.loop import ASKS, DONE, ENDLESS, FULL, run
+from simulator.engine.core.loop import ASKS, CROWDED, DONE, ENDLESS, FULL, run
 from simulator.engine.core.reactive_queues import work_queue
 from simulator.engine.core.reservations import answered, dispatch, let_arrive, place_answer
-from simulator.engine.core.state import BASE, DEPTH, NOW, ROOM, VISITS
+from simulator.engine.core.state import BASE, DEPTH, NOW, PLACE, ROOM, VISITS, WANTED
 from simulator.engine.core.takeovers import hand_over_all
 from simulator.engine.network import CENTRAL, REACTS, Change, Conditions, Network, Outage
 from simulator.engine.python_policy import PythonPolicy, advance_by
@@ -150,6 +150,8 @@ class Run:
                 self._ask(d)
             elif code == FULL:
                 self._make_room()
+            elif code == CROWDED:
+                self._widen()
             elif code == ENDLESS:
                 raise InputError(
                     f"run: it goes on beyond {END_OF_TIME_US} µs (50 days); expected shorter services, loads and waits"
@@ -185,3 +187,11 @@ class Run:
         c[BASE], c[ROOM] = state.visits.shape[1], room
         visits[:, c[BASE] : c[BASE] + used] = state.visits[:, base : base + used]
         self.state = state._replace(visits=visits)
+
+    def _widen(self) -> None:
+        """Let there be as many places in front of servers as are wanted."""
+        state = self.state
+        servers, room = state.places.shape
+        places = np.zeros((servers, int(state.c[WANTED])), PLACE)
+        places[:, :room] = state.places
+        self.state = state._replace(places=places)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from planner.model import InputError
 from simulator.dispatch.books import CARD as CARD_OF
-from simulator.dispatch.books import FREE, Books, forget, open_books, refresh
+from simulator.dispatch.books import FREE, NEVER, Books, forget, open_books, refresh
 from simulator.dispatch.decisions import OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import DISPATCH, HORIZON_US, SOURCES, UNIT, arm, empty_calendar
@@ -37,8 +37,8 @@ from simulator.engine.core.state import (
     ON,
     OUTAGE,
     OUTAGES,
+    PLACE,
     RECEIVES,
-    REPAIRS,
     REQUEST,
     ROOM,
     ROUTED,
@@ -53,11 +53,13 @@ from simulator.engine.core.state import (
     TIMERS,
     TOKEN,
     UNUSED,
+    WANTED,
     WIDTH,
     State,
 )
 from simulator.engine.network import (
     IDLE_FIRST,
+    LATEST_START,
     REACTIVE,
     REACTS,
     RESERVED,
@@ -104,6 +106,7 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
     c[SEED], c[LOAD], c[CORRECTED], c[UNUSED] = conditions.seed, conditions.load_us, conditions.corrected, NONE
     c[WIDTH], c[ROUTED], c[MIXED], c[DEPTH] = width, routed, len(routes) > 1, depth
     c[OUTAGE], c[LAST_OUTAGE], c[SLOWDOWNS] = *outages, len(conditions.slowdowns)
+    c[WANTED] = places_of(network, step)
     c[NOISE] = noise_of(station, conditions)
     c[SHARED] = bool((station["alike"] != np.arange(len(station))).any())
     c[AHEAD] = not conditions.corrected and not c[SHARED] and all(f.policy >= 0 for f in frontends)
@@ -119,6 +122,7 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
         batch=np.empty(routed * width + (requests - routed) * stages + 1, BATCH),
         frontend=frontend,
         step=step,
+        places=np.zeros((len(server), int(c[WANTED])), PLACE),
         token=np.empty(routed * width, TOKEN),
         request=requests_of(starts[: len(routes) + 1], arrivals),
         lists=np.array(lists, np.int64),
@@ -176,8 +180,8 @@ def slowdowns_of(conditions: Conditions) -> list[float]:
 
 def number_sources(c: Ints, servers: int, cards: int, stations: int, frontends: int) -> int:
     """Give the sources of events their numbers, and return how many there are."""
-    firsts = np.cumsum([servers, servers, cards, stations, 1, frontends])
-    c[[REPAIRS, CARDS, TIMERS, OUTAGES, FRONTENDS]] = firsts[:-1]
+    firsts = np.cumsum([servers, cards, stations, 1, frontends])
+    c[[CARDS, TIMERS, OUTAGES, FRONTENDS]] = firsts[:-1]
     if (sources := int(firsts[-1])) > SOURCES:
         raise InputError(
             f"network: {servers} servers, {cards} cards and {stations} stations are {sources} sources of events; "
@@ -196,7 +200,7 @@ def stations_of(network: Network, frontends: Sequence[Frontend], lists: list[int
     station = np.zeros(len(network.stations) + rows, STATION)
     for name in ("head", "tail", "open", "frontend", "row"):
         station[name] = NONE
-    station["alike"] = np.arange(len(station))
+    station["alike"], station["look"] = np.arange(len(station)), NEVER
     for q, one in enumerate(network.stations):
         station["first"][q], station["servers"][q] = len(lists), len(one.servers)
         lists += one.servers
@@ -340,6 +344,13 @@ def steps_of(routes: Sequence[Route], width: int, lists: list[int]) -> Rows:
             for m in one.then:
                 step["before"][k, m] += 1
     return step
+
+
+def places_of(network: Network, step: Rows) -> int:
+    """Return how many places there are in front of servers: twice as many as one end of a service may need."""
+    if not any(one.rule == LATEST_START for one in network.stations):
+        return 0
+    return 2 * max(16, max(one.max_batch for one in network.stations) * int(step["steps"].max()))
 
 
 def load_all(state: State, load_us: int) -> None:

@@ -30,7 +30,6 @@ from simulator.engine.core.state import (
     NOISE,
     OUTAGE,
     OUTAGES,
-    REPAIRS,
     TIMERS,
     State,
 )
@@ -116,8 +115,8 @@ def with_successor(state: State, frontend: int, network: Network, now_us: int) -
 def moved(state: State, c: NDArray[np.int64], calendar: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
     """Enter the events of a run in a calendar whose sources are numbered as ``c`` says; numbers within a sort stay."""
     tree, order = calendar
-    sorts = np.array([0, *state.c[[REPAIRS, CARDS, TIMERS, OUTAGES, FRONTENDS]]])
-    shift = np.array([0, *c[[REPAIRS, CARDS, TIMERS, OUTAGES, FRONTENDS]]]) - sorts
+    sorts = np.array([0, *state.c[[CARDS, TIMERS, OUTAGES, FRONTENDS]]])
+    shift = np.array([0, *c[[CARDS, TIMERS, OUTAGES, FRONTENDS]]]) - sorts
     leaves = len(state.order)
     for source in np.flatnonzero(state.tree[leaves:] < IDLE).tolist():
         event = int(state.tree[leaves + source])

@@ -11,6 +11,7 @@ from simulator.dispatch.books import (
     VERSION,
     WALK_AT,
     refresh,
+    refresh_slice,
 )
 from simulator.dispatch.compiled import compiled
 from simulator.engine.core.state import RECEIVES, SENDS, SHARED, State
@@ -32,7 +33,7 @@ def enter_free(S: State, q: int, column: int, until: int) -> None:
     row = S.station[q].row
     if books[FREE, row, column] != until:
         books[FREE, row, column] = until
-        refresh(books, row, books[CARD, row, column])
+        refresh_slice(books, row, column)
         forget_row(S, q)
 
 

@@ -6,7 +6,7 @@ from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.engine.core.books import correct
 from simulator.engine.core.calendar import END_OF_TIME_US, UNIT, arm, disarm
-from simulator.engine.core.latest_start import close
+from simulator.engine.core.latest_start import close, leave_all
 from simulator.engine.core.reactive_queues import back_to_queue
 from simulator.engine.core.reservations import dispatch, retry
 from simulator.engine.core.routes import decide, is_free, join, work
@@ -18,7 +18,6 @@ from simulator.engine.core.state import (
     NONE,
     OUTAGE,
     OUTAGES,
-    REPAIRS,
     VISITS,
     State,
     record_cut,
@@ -48,7 +47,7 @@ def next_outage(S: State, now: int) -> None:
         if rule in (RESERVED, REACTIVE):
             correct(S, w, now)
         if S.server[w].back < END_OF_TIME_US:
-            arm(S.tree, S.order, S.c[REPAIRS] + w, S.server[w].back, UNIT, 1 + w)
+            arm(S.tree, S.order, w, S.server[w].back, UNIT, 1 + w)  # nothing else is ahead of it now
     if reserved:
         for d in range(len(S.frontend)):
             if S.frontend[d].in_charge and S.frontend[d].policy >= 0:
@@ -80,7 +79,7 @@ def clear(S: State, w: int, rule: int, now: int) -> None:
     server.serving = NONE
     server.head = NONE
     server.tail = NONE
-    server.ahead_us = 0
+    leave_all(S, w)
     disarm(S.tree, S.order, w)
     if b >= 0:
         strand(S, b, w, rule, now, True)

@@ -1,22 +1,23 @@
 """Latest start first: servers shared by stations, whose batches stand in front of them by their latest start.
 
-What stands in front of a server is planned to start one after the other from when it is free. The sum of these times
-is kept (``ahead_us``), so that an insertion looks only at the batches behind its place: those that come last are
-looked at first, and what is left of the sum is when the inserted batch would start.
+What stands in front of a server w is planned to start one after the other from when it is free. Its places are
+``places[w, front:rear]``, in order. With ``before`` the counted times of all that ever stood before a place, and
+``gone`` of those that have begun, place k starts at
+
+    start_k = max(now, until) + before_k - gone,
+
+and a batch that takes ``more`` and is put in front of it makes it and all behind it late unless
+
+    max(now, until) - gone + more <= slack_k = min over j >= k of (line_j - before_j),
+
+``line`` being the discard line of a batch. So a request looks at a server in the steps of a binary search; only where
+it joins are the places behind moved, and the slacks before tightened.
 """
 
 from simulator.dispatch.books import NEVER
 from simulator.dispatch.compiled import compiled
 from simulator.engine.core.calendar import FILL, arm
-from simulator.engine.core.state import NONE, ON, State, new_batch, number_batch
-
-
-@compiled
-def count(S: State, w: int, b: int) -> None:
-    """Enter the time that a batch in front of a server is counted with."""
-    batch = S.batch[b]
-    batch.counted = S.latency[1, batch.station, S.server[w].kind, batch.size]
-    S.server[w].ahead_us += batch.counted
+from simulator.engine.core.state import NONE, ON, WANTED, State, new_batch, number_batch
 
 
 @compiled
@@ -36,12 +37,17 @@ def begins(S: State, w: int, b: int, now: int) -> bool:
 def leave_front(S: State, w: int, b: int) -> None:
     """Take the first batch in front of a server away."""
     server = S.server[w]
-    server.ahead_us -= S.batch[b].counted
+    server.gone += S.batch[b].counted
+    server.front += 1
     server.head = S.batch[b].follow
-    if server.head >= 0:
-        S.batch[server.head].ahead = NONE
-    else:
-        server.tail = NONE
+
+
+@compiled
+def leave_all(S: State, w: int) -> None:
+    """Let nothing stand in front of a server."""
+    server = S.server[w]
+    server.gone = server.before
+    server.front = server.rear
 
 
 @compiled
@@ -93,34 +99,80 @@ def batches_to_join(S: State, q: int, due: int) -> tuple[int, int]:
 
 
 @compiled
-def may_grow(S: State, b: int, line: int, now: int) -> bool:
-    """Return whether with a request more, of this discard line, a batch and all behind it still start by theirs."""
+def place_for(S: State, w: int, due: int) -> int:
+    """Return the place of a new batch in front of a server: behind those whose latest start is not later."""
+    low, high = S.server[w].front, S.server[w].rear
+    while low < high:
+        middle = (low + high) >> 1
+        if S.places[w, middle].due > due:
+            high = middle
+        else:
+            low = middle + 1
+    return int(low)
+
+
+@compiled
+def place_of(S: State, b: int) -> int:
+    """Return the place where a batch stands."""
+    w, due = S.batch[b].server, S.batch[b].due
+    k = place_for(S, w, due) - 1
+    while S.places[w, k].batch != b:
+        k -= 1
+    return int(k)
+
+
+@compiled
+def place_to_grow(S: State, b: int, line: int, now: int) -> int:
+    """Return the place of a batch if with a request more, of this discard line, it and all behind start by theirs."""
     batch = S.batch[b]
     w = batch.server
     server = S.server[w]
     more = S.latency[1, batch.station, server.kind, batch.size + 1] - batch.counted
-    start = max(now, server.until) + server.ahead_us
-    u = server.tail
-    while u != b:
-        start -= S.batch[u].counted
-        if start + more > S.batch[u].line:
-            return False
-        u = S.batch[u].ahead
-    start -= batch.counted
-    return bool(start <= min(line, batch.line))
+    free = max(now, server.until) - server.gone
+    k = place_of(S, b)
+    if k + 1 < server.rear and free + more > S.places[w, k + 1].slack:
+        return NONE
+    return k if free + S.places[w, k].before <= min(line, batch.line) else NONE
 
 
 @compiled
-def grow(S: State, b: int, token: int, line: int) -> bool:
-    """Let a request join a batch; returns whether that filled it."""
+def count(S: State, w: int, b: int, k: int) -> None:
+    """Count the time of a batch at its present size, for the places from k on, which are behind it."""
+    batch, server = S.batch[b], S.server[w]
+    more = S.latency[1, batch.station, server.kind, batch.size] - batch.counted
+    batch.counted += more
+    server.before += more
+    for j in range(k, server.rear):
+        S.places[w, j].before += more
+        S.places[w, j].slack -= more
+
+
+@compiled
+def tighten(S: State, w: int, k: int) -> None:
+    """Work out the slack of a place, and of those before it as far as it changes theirs."""
+    server = S.server[w]
+    slack = NEVER if k + 1 == server.rear else S.places[w, k + 1].slack
+    while k >= server.front:
+        place = S.places[w, k]
+        slack = min(slack, place.line - place.before)
+        if place.slack == slack:
+            break
+        place.slack = slack
+        k -= 1
+
+
+@compiled
+def grow(S: State, b: int, k: int, token: int, line: int) -> bool:
+    """Let a request join the batch in a place; returns whether that filled it."""
     batch = S.batch[b]
     w = batch.server
-    S.server[w].ahead_us -= batch.counted
     S.token[batch.tail].follow = token
     batch.tail = token
     batch.size += 1
     batch.line = min(batch.line, line)
-    count(S, w, b)
+    S.places[w, k].line = batch.line
+    count(S, w, b, k + 1)
+    tighten(S, w, k)
     if batch.size < S.station[batch.station].max_batch:
         return False
     close(S, b)
@@ -128,13 +180,13 @@ def grow(S: State, b: int, token: int, line: int) -> bool:
 
 
 @compiled
-def place(S: State, q: int, due: int, line: int, keep: bool, now: int) -> int:
+def choose_server(S: State, q: int, due: int, line: int, keep: bool, now: int) -> int:
     """Return the server for a new batch of one request, -1 if there is none; ``keep`` it even where none is in time."""
     station = S.station[q]
     chosen, first_end = NONE, NEVER
     late, late_end = NONE, NEVER
-    for k in range(station.first, station.first + station.servers):
-        w = S.lists[k]
+    for i in range(station.first, station.first + station.servers):
+        w = S.lists[i]
         server = S.server[w]
         if server.down or server.off != ON:
             continue
@@ -142,14 +194,10 @@ def place(S: State, q: int, due: int, line: int, keep: bool, now: int) -> int:
         free = max(now, server.until)
         if chosen >= 0 and free + own >= first_end:
             continue  # it cannot end there sooner
-        start = free + server.ahead_us
-        in_time = True
-        u = server.tail
-        while u >= 0 and S.batch[u].due > due and (in_time or keep):
-            start -= S.batch[u].counted
-            in_time = in_time and start + own <= S.batch[u].line
-            u = S.batch[u].ahead
-        if in_time and start <= line:
+        k = place_for(S, w, due)
+        last = k == server.rear
+        start = free - server.gone + (server.before if last else S.places[w, k].before)
+        if start <= line and (last or free - server.gone + own <= S.places[w, k].slack):
             if start + own < first_end:
                 chosen, first_end = w, start + own
         elif start + own < late_end:
@@ -162,22 +210,37 @@ def place(S: State, q: int, due: int, line: int, keep: bool, now: int) -> int:
 @compiled
 def stand_by_latest_start(S: State, w: int, b: int) -> None:
     """Put a batch in front of a server, behind those whose latest start is not later."""
-    server = S.server[w]
-    due = S.batch[b].due
-    ahead, follow = server.tail, NONE
-    while ahead >= 0 and S.batch[ahead].due > due:
-        ahead, follow = S.batch[ahead].ahead, ahead
-    S.batch[b].ahead = ahead
-    S.batch[b].follow = follow
-    if ahead >= 0:
-        S.batch[ahead].follow = b
+    server, batch = S.server[w], S.batch[b]
+    if server.rear == S.places.shape[1]:
+        move_up(S, w)
+    k = place_for(S, w, batch.due)
+    for j in range(server.rear, k, -1):
+        S.places[w, j] = S.places[w, j - 1]
+    server.rear += 1
+    place = S.places[w, k]
+    place.batch, place.due, place.line = b, batch.due, batch.line
+    place.before = S.places[w, k + 1].before if k + 1 < server.rear else server.before
+    place.slack = NEVER
+    batch.counted = 0
+    count(S, w, b, k + 1)
+    tighten(S, w, k)
+    batch.follow = S.places[w, k + 1].batch if k + 1 < server.rear else NONE
+    if k > server.front:
+        S.batch[S.places[w, k - 1].batch].follow = b
     else:
         server.head = b
-    if follow >= 0:
-        S.batch[follow].ahead = b
-    else:
-        server.tail = b
-    count(S, w, b)
+    if 2 * (server.rear - server.front) > S.places.shape[1]:
+        S.c[WANTED] = max(S.c[WANTED], 2 * S.places.shape[1])
+
+
+@compiled
+def move_up(S: State, w: int) -> None:
+    """Move the places in front of a server to where there is room behind them."""
+    server = S.server[w]
+    for k in range(server.front, server.rear):
+        S.places[w, k - server.front] = S.places[w, k]
+    server.rear -= server.front
+    server.front = 0
 
 
 @compiled
@@ -191,14 +254,12 @@ def insert(S: State, q: int, token: int, due: int, line: int, discards: bool, no
         batch -1 if the request is hopeless.
     """
     sooner, later = batches_to_join(S, q, due)
-    joins = NONE
-    if sooner >= 0 and may_grow(S, sooner, line, now):
-        joins = sooner
-    elif later >= 0 and may_grow(S, later, line, now):
-        joins = later
-    if joins >= 0:
-        return joins, S.batch[joins].server if grow(S, joins, token, line) else NONE
-    w = place(S, q, due, line, not discards, now)
+    for b in (sooner, later):
+        if b >= 0:
+            k = place_to_grow(S, b, line, now)
+            if k >= 0:
+                return b, S.batch[b].server if grow(S, b, k, token, line) else NONE
+    w = choose_server(S, q, due, line, not discards, now)
     if w < 0:
         return NONE, NONE
     b = new_batch(S, q, w, now)

@@ -23,7 +23,7 @@ from simulator.engine.core.calendar import (
 from simulator.engine.core.failures import next_outage, repair
 from simulator.engine.core.reactive_queues import finish_reactively, reach_queue, wake_up, work_queue
 from simulator.engine.core.reservations import dispatch, go_on_as_reserved, let_arrive, reach_slice, withdraw
-from simulator.engine.core.routes import arrive, go_on, look_for_work, work
+from simulator.engine.core.routes import arrive, go_on, look_for_work, time_out
 from simulator.engine.core.servers import begin, delivered, transmit
 from simulator.engine.core.state import (
     AHEAD,
@@ -31,25 +31,25 @@ from simulator.engine.core.state import (
     CARDS,
     CORRECTED,
     DEPTH,
-    EVENTS,
     FRONTENDS,
     MIXED,
     NEXT,
     NONE,
     NOW,
+    OUTAGE,
     OUTAGES,
-    REPAIRS,
     ROOM,
     ROUTED,
     SENDS,
     TIMERS,
     VISITS,
+    WANTED,
     State,
     record,
 )
 from simulator.engine.network import ASKED, CENTRAL, LATEST_START, REACTIVE, REACTS, RESERVED
 
-DONE, PAUSED, ASKS, FULL, ENDLESS = range(5)
+DONE, PAUSED, ASKS, FULL, CROWDED, ENDLESS = range(6)
 
 
 @compiled_apart
@@ -60,22 +60,23 @@ def run(S: State, until: int) -> tuple[int, int]:
     -------
     code, frontend
         DONE: nothing is left. PAUSED: something is, from ``until`` on. ASKS: a frontend whose policy is in Python is to
-        answer at NOW. FULL: there must be more room for visits before the outage at hand. ENDLESS: the run has come to
-        the end of the calendar.
+        answer at NOW. FULL: there must be more room for visits before the outage at hand. CROWDED: there must be WANTED
+        places in front of servers. ENDLESS: the run has come to the end of the calendar.
     """
-    events = 0
     routed = S.c[ROUTED]
     following = S.c[NEXT]
     arrival = next_arrival(S, following, routed)
     code, d = DONE, NONE
     while True:
+        if S.c[WANTED] > S.places.shape[1]:
+            code = CROWDED
+            break
         top = S.tree[1]
         now = top >> TIME_BITS
         if arrival < now:
             if arrival >= until:
                 code = PAUSED
                 break
-            events += 1
             arrive(S, S.request[following].following if S.c[MIXED] else following, arrival)
             following += 1
             arrival = next_arrival(S, following, routed)
@@ -85,10 +86,9 @@ def run(S: State, until: int) -> tuple[int, int]:
         if now >= until:
             code = PAUSED
             break
-        if now == END_OF_TIME_US:
+        if now == END_OF_TIME_US and not is_needless(S, top):
             code = ENDLESS
             break
-        events += 1
         source = top & SOURCE_MASK
         kind = (top >> KIND_BITS) & KIND_MASK
         arrived = NONE
@@ -113,10 +113,7 @@ def run(S: State, until: int) -> tuple[int, int]:
         elif kind in (WORK, AWAKE):
             work_queue(S, queue_of(S, source), now)
         elif kind == TIMER:
-            q = source - S.c[TIMERS]
-            disarm(S.tree, S.order, source)
-            S.station[q].armed = 0
-            work(S, q, now)
+            time_out(S, source - S.c[TIMERS], now)
         elif kind == FILL:
             disarm(S.tree, S.order, source)
             begin(S, source, now)
@@ -124,14 +121,17 @@ def run(S: State, until: int) -> tuple[int, int]:
             if S.c[VISITS] + room_for_outage(S) > S.c[ROOM]:
                 code = FULL
                 break
+            S.c[WANTED] = max(S.c[WANTED], places_for_outage(S))
+            if S.c[WANTED] > S.places.shape[1]:
+                code = CROWDED
+                break
             next_outage(S, now)
         else:
             disarm(S.tree, S.order, source)
-            repair(S, source - S.c[REPAIRS], now)
+            repair(S, source, now)
         if arrived >= 0:
             reach(S, arrived, now)
     S.c[NEXT] = following
-    S.c[EVENTS] += events
     return code, d
 
 
@@ -141,6 +141,14 @@ def next_arrival(S: State, following: int, routed: int) -> int:
     if following >= routed:
         return NEVER
     return int(S.arrivals[S.request[following].following if S.c[MIXED] else following])
+
+
+@compiled
+def is_needless(S: State, event: int) -> bool:
+    """Return whether an event is a timer that is not needed any more."""
+    if (event >> KIND_BITS) & KIND_MASK != TIMER:
+        return False
+    return bool(S.station[(event & SOURCE_MASK) - S.c[TIMERS]].look == NEVER)
 
 
 @compiled
@@ -155,6 +163,26 @@ def queue_of(S: State, source: int) -> int:
 def room_for_outage(S: State) -> int:
     """Return how many visits there may be from one outage to the next: of each request in each step, and cut ones."""
     return int(len(S.token) + S.c[DEPTH] * len(S.arrivals) + len(S.server))
+
+
+@compiled_apart
+def places_for_outage(S: State) -> int:
+    """Return how many places a server may need when the requests on those that the outage stops join others again."""
+    longest = 0
+    for w in range(len(S.server)):
+        longest = max(longest, S.server[w].rear - S.server[w].front)
+    if longest == 0:
+        return 0
+    i = S.c[OUTAGE]
+    for k in range(S.lists[i + 1], S.lists[i + 2]):
+        server = S.server[S.lists[k]]
+        if server.serving >= 0:
+            longest += S.batch[server.serving].size
+        b = server.head
+        while b >= 0:
+            longest += S.batch[b].size
+            b = S.batch[b].follow
+    return int(longest)
 
 
 @compiled

@@ -7,7 +7,7 @@ from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import FINISHED, LOST
 from simulator.dispatch.reactive import join, react
 from simulator.engine.core.books import enter_free_everywhere, say_free
-from simulator.engine.core.calendar import AWAKE, WORK, arm, disarm
+from simulator.engine.core.calendar import AWAKE, KIND_BITS, TIME_BITS, WORK, arm, disarm
 from simulator.engine.core.reservations import arm_frontend
 from simulator.engine.core.servers import begin, stand_in_front
 from simulator.engine.core.state import (
@@ -111,7 +111,10 @@ def reach_queue(S: State, b: int, now: int) -> None:
     for place in range(batch.first, batch.first + batch.size):
         join_queue(S, q, int(np.int64(S.queue[S.c[DEPTH] + batch.queue, place])))
     release(S, b)
-    arm(S.tree, S.order, S.c[TIMERS] + q, now, WORK, q)
+    if S.tree[1] >> KIND_BITS > (now << (TIME_BITS - KIND_BITS)) | WORK:  # that would be the next event
+        work_queue(S, q, now)
+    else:
+        arm(S.tree, S.order, S.c[TIMERS] + q, now, WORK, q)
 
 
 @compiled_apart

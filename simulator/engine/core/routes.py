@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from simulator.dispatch.books import NEVER
 from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import FINISHED, HOPELESS, LATE, OPEN
 from simulator.engine.core.calendar import TIMER, arm, disarm
@@ -93,9 +94,31 @@ def decide(S: State, r: int, outcome: int, now: int) -> None:
 
 @compiled
 def set_timer(S: State, q: int, at: int) -> None:
-    """Look at a central queue at a time."""
-    S.station[q].armed = 1
-    arm(S.tree, S.order, S.c[TIMERS] + q, at, TIMER, q)
+    """Look at a central queue at a time, which is not before that of its last timer.
+
+    A timer that is not needed any more stays in the calendar: most queues fill up before, and when it goes off there is
+    often a later one to be set in its place.
+    """
+    station = S.station[q]
+    station.look = at
+    if not station.armed:
+        station.armed = 1
+        arm(S.tree, S.order, S.c[TIMERS] + q, at, TIMER, q)
+
+
+@compiled_apart
+def time_out(S: State, q: int, now: int) -> None:
+    """Look at a central queue if that is what its timer was last set for; else set it for that."""
+    station = S.station[q]
+    look = station.look
+    if look > now and look < NEVER:
+        arm(S.tree, S.order, S.c[TIMERS] + q, look, TIMER, q)
+        return
+    station.armed = 0
+    if look == now:
+        work(S, q, now)
+    if not station.armed:
+        disarm(S.tree, S.order, S.c[TIMERS] + q)
 
 
 @compiled
@@ -180,9 +203,8 @@ def work(S: State, q: int, now: int) -> None:
         station.head = NONE
     if station.length > 0 and not is_due(S, q, now):
         set_timer(S, q, S.token[station.head].joined + station.timeout)
-    elif station.armed:
-        station.armed = 0
-        disarm(S.tree, S.order, S.c[TIMERS] + q)
+    else:
+        station.look = NEVER
 
 
 @compiled

@@ -21,11 +21,14 @@ SERVER = np.dtype(
     [
         ("until", np.int64),  # planned end of what it serves, or when it has loaded
         ("back", np.int64),  # end of its repair
-        ("ahead_us", np.int64),  # counted time of what stands in front of it (latest start first)
+        ("front", np.int64),  # what stands in front of it: `places` [front, rear) (latest start first)
+        ("rear", np.int64),
+        ("before", np.int64),  # counted times of all that ever stood there,
+        ("gone", np.int64),  # and of what has begun
         ("begun", np.int64),  # services begun: the counter of its random stream
         ("busy_us", np.int64),  # time served so far, what it serves included
         ("serving", np.int64),  # batch
-        ("head", np.int64),  # batches in front of it, linked by `follow`, `before` them by `ahead`
+        ("head", np.int64),  # batches in front of it, linked by `follow`
         ("tail", np.int64),
         ("promised", np.int64),  # batches promised to it, linked by `after` and `before`
         ("last_promised", np.int64),
@@ -69,7 +72,8 @@ STATION = np.dtype(
         ("alike", np.int64),  # the next station with the same servers, in a ring
         ("links", np.int64),  # RECEIVES and SENDS
         ("discard", np.int64),
-        ("armed", np.int64),
+        ("look", np.int64),  # when its timer is to go off, NEVER if it need not
+        ("armed", np.int64),  # a timer is in the calendar, which goes off no later
     ],
     align=True,
 )
@@ -95,7 +99,6 @@ BATCH = np.dtype(
         ("head", np.int64),  # its tokens, linked by `follow` (routes)
         ("tail", np.int64),
         ("follow", np.int64),
-        ("ahead", np.int64),
         ("before", np.int64),
         ("after", np.int64),
         ("next_stage", np.int64),  # the batch that it is in the next stage (reservations)
@@ -104,6 +107,18 @@ BATCH = np.dtype(
         ("queue", np.int64),  # the station whose queue it came from (reactive)
         ("retried", np.int64),
         ("open", np.int64),
+    ],
+    align=True,
+)
+
+# A place in front of a server (latest start first).
+PLACE = np.dtype(
+    [
+        ("due", np.int64),  # latest start of the batch
+        ("before", np.int64),  # counted times of all that ever stood before it
+        ("slack", np.int64),  # how late it and all behind it may become
+        ("line", np.int64),  # discard line of the batch
+        ("batch", np.int64),
     ],
     align=True,
 )
@@ -186,23 +201,20 @@ FRONTEND = np.dtype(
     OUTAGE,  # the next one in `lists`, and the end of all
     LAST_OUTAGE,
     SLOWDOWNS,
+    WANTED,  # how many places there should be in front of a server
     HELD,  # servers that are held for earlier plans
-    EVENTS,
-    REPAIRS,  # first source of each sort; servers are from 0
-    CARDS,
+    CARDS,  # first source of each sort; servers are from 0
     TIMERS,
     OUTAGES,
     FRONTENDS,
     SCALARS,
-) = range(29)
+) = range(28)
 
 EXACT, LOG_NORMAL, FACTORS = range(3)  # NOISE
 
 # Rows of `visits`. A label holds station, server, kind and size in 16 bits each, from the lowest.
 REACH_US, START_US, END_US, LABEL = range(4)
 L_STATION, L_SERVER, L_KIND, L_SIZE = range(4)
-
-TABLES = ("server", "station", "card", "batch", "frontend", "step", "token", "request")
 
 
 class State(NamedTuple):
@@ -220,6 +232,7 @@ class State(NamedTuple):
     batch: Array
     frontend: Array
     step: Array  # [class, step]
+    places: Array  # [server, place]
     token: Array
     request: Array
     lists: Array  # servers of stations, steps that follow steps, servers of outages, outages (at, first, last, repair)
