@@ -2,10 +2,9 @@
 """Measure the engines at work: requests per second of CPU time on one core, beside what one would pick instead.
 
 Set-up, the run, records and their accounts are in every figure; compiling is not, and is stated. ``whole`` measures a
-process that imports the engine, simulates a million requests on ten servers and takes the 99th percentile. The tools
-beside are SimPy (a Resource, a process per request), Ciw (where it is installed; it is none of the project's
-dependencies) and a loop over a heap of ten lines, each on the same ten servers and arrivals. Each figure is the best
-of a few runs; the load of the machine is printed.
+process that imports the engine, simulates a million requests on ten servers and takes the 99th percentile. Beside are,
+on the same servers and arrivals, SimPy (a Resource, a process per request), Ciw (if it is installed), a loop over a
+heap and a bare compiled loop. Each figure is the best of a few runs.
 """
 
 import csv
@@ -26,6 +25,7 @@ import numpy as np
 import simpy
 import typer
 from matplotlib.figure import Figure
+from numba import njit
 
 from planner.cli.app import console, new_app, run
 from planner.files import replacing
@@ -279,6 +279,23 @@ def heap_loop(arrivals_us: np.ndarray) -> float:
     return float(np.quantile(waited_us, 0.99))
 
 
+@njit(error_model="numpy")
+def bare_pool(arrivals_us: np.ndarray, free_us: np.ndarray, end_us: np.ndarray) -> None:
+    """Serve as compiled code may at best: no batches, deadlines or network, and nothing is kept but the ends."""
+    for k in range(len(arrivals_us)):
+        soonest = 1 << 62
+        for w in range(len(free_us)):
+            soonest = min(soonest, (max(free_us[w], arrivals_us[k]) << 16) | w)
+        end_us[k] = free_us[soonest & 0xFFFF] = (soonest >> 16) + 1000
+
+
+def compiled_kernel(arrivals_us: np.ndarray) -> float:
+    """Ten servers (and six that are never free, for the vectors) as a compiled loop."""
+    end_us = np.empty(len(arrivals_us), np.int64)
+    bare_pool(arrivals_us, np.array([0] * 10 + [1 << 44] * 6), end_us)
+    return float(end_us[-1])
+
+
 def simpy_resource(arrivals_us: np.ndarray) -> float:
     """Use a SimPy Resource of ten and a process per request."""
     env = simpy.Environment()
@@ -331,18 +348,27 @@ MEMORY = """
 import ctypes, re, sys
 from pathlib import Path
 sys.path.insert(0, {scripts!r})
-from bench_engines import capacity_rps, pipelines, poisson_us, ROUGH, simulate
+from bench_engines import works
 def megabytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-system = pipelines()
-simulate(system, poisson_us(0.85 * capacity_rps(system), 1000), world=ROUGH)
-arrivals_us = poisson_us(0.85 * capacity_rps(system), 1_000_000)
-ctypes.CDLL(None).malloc_trim(0)
-Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making arrivals
-before = megabytes("VmRSS")
-held = simulate(system, arrivals_us, world=ROUGH)
-print(megabytes("VmHWM") - before)
+for small, work in zip(works(1_000), works(1_000_000)):
+    if work.name in {names!r}:
+        small.simulate()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making arrivals
+        before = megabytes("VmRSS")
+        held = work.simulate()
+        print(f"{{work.name}}: {{megabytes('VmHWM') - before:.0f}}")
+        del held
 """
+MEASURED = (
+    "one pool of ten, batch 1, load 0.9, on replay",
+    "reservation, 30 slices x 2, batch 1",
+    "reservation, 30 slices x 2, batch 1, failures",
+    "reactive, 30 slices x 2, batch 1",
+    "chain of three central queues, batch 8",
+    "merged first stage, latest start first, load 0.8",
+)
 
 
 def cpu_s(function: Callable[[], Any], repeats: int) -> float:
@@ -368,7 +394,7 @@ def bench(
     requests: Annotated[int, typer.Option(help="Requests of each work.", min=1000)] = 1_000_000,
     repeats: Annotated[int, typer.Option(help="Runs of each work; the best counts.", min=1)] = 3,
     beside: Annotated[bool, typer.Option(help="Measure what one would pick instead as well.")] = True,
-    memory: Annotated[bool, typer.Option(help="Measure the memory of a work in a world as well.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure the memory of some works as well.")] = True,
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("out/bench"),
 ) -> None:
     """Measure, print, write engines.csv, and engines.png with what grows."""
@@ -387,18 +413,21 @@ def bench(
             ("SimPy, a Resource and a process per request", simpy_resource, 50_000),
             ("Ciw", ciw_network, 20_000),
             ("a loop over a heap", heap_loop, 500_000),
+            ("a bare compiled loop, which only finds out when each ends", compiled_kernel, 1_000_000),
         ):
             if tool is ciw_network and find_spec("ciw") is None:
                 console.print("Ciw is not installed: pip install ciw to have it beside")
                 continue
             us = poisson_us(9000, count)
+            tool(us[:10])
             rows.append(_row(name, count, count / cpu_s(partial(tool, us), 1) / 1e6, None))
     whole_s = min(child_cpu_s(WHOLE) for _ in range(repeats))
     console.print(f"a whole process, a million requests on ten servers, p99: {whole_s:.2f} s of CPU (goal 0.35)")
     if memory:
-        script = MEMORY.format(scripts=str(Path(__file__).parent))
+        script = MEMORY.format(scripts=str(Path(__file__).parent), names=MEASURED)
         done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-        console.print(f"memory of a million requests in a world: {float(done.stdout):.0f} MB (goal 120)")
+        console.print("memory of a million requests, MB, which is bytes a request (goal in a world: 120)")
+        console.print(done.stdout, end="", highlight=False)
     grown = {
         name: [(size, work.requests / cpu_s(work.simulate, repeats) / 1e6) for size, work in works_]
         for name, works_ in growth(requests).items()

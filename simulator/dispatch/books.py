@@ -46,8 +46,9 @@ FACTS = 11  # [stage, ...]: what the plan says
 NOTES = 12  # [0, ...]: the run so far, and what a policy remembers
 FIELDS = 13
 
-# Columns of FACTS; STAGES, MONOTONE and VERSION (how often its reservations have changed) are of the pipeline.
-SLICES, PADDED, NET, HOP, PLANNED, NEARLY, LATER, STAGES, MONOTONE, VERSION = range(10)
+# Columns of FACTS; STAGES, MONOTONE and VERSION (how often its reservations have changed) are of the pipeline. NET and
+# HOP are of the way to the stage, OUT is NET of the next one (0 after the last).
+SLICES, PADDED, NET, HOP, OUT, PLANNED, NEARLY, LATER, STAGES, MONOTONE, VERSION = range(11)
 # Columns of NOTES. SINGLES says that all planned batches are 1.
 PIPELINES, MAX_STAGES, SLO, SINGLES, HEAD, TAIL, SENT, WAKE, MEMORY, AWAITED, SLICE_RULE = range(11)
 WALK_AT, WALK_BATCH, WALK_PIPELINE = range(11, 14)
@@ -93,6 +94,7 @@ def _blank_books(system: System) -> Books:
             # round(0.95 · planned), halves up: the smallest batch that does not waste capacity
             books[FACTS, row, NEARLY] = (19 * planned + 10) // 20
             books[FACTS, row, [NET, HOP]] = system.transfer_us[p, s], system.hop_us[p, s]
+            books[FACTS, row, OUT] = system.transfer_us[p, s + 1] if s + 1 < system.stages[p] else 0
             books[FACTS, row, LATER] = system.later_us[p, s]
             for card in range(0, slices, on_card):
                 refresh(books, row, card)
@@ -214,6 +216,8 @@ def _occupy(books: Books, row: int, w: int, received: int, ended: int, sent: int
     latency = books[LATENCY, row, planned]
     books[FREE, row, w] = ended
     books[READY, row, w] = max(books[READY, row, w], ended + latency)
+    if received == 0 and sent == 0:
+        return
     linked = max(received + books[PASSAGE, row, planned] + latency, sent)
     card = books[CARD, row, w] & SLICE_MASK
     mate = card

@@ -29,6 +29,7 @@ from simulator.dispatch.books import (
     forget,
     refresh,
     reserve,
+    walk,
 )
 from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, HOPELESS, SEND, Decision
@@ -176,10 +177,16 @@ def next_single(books: Books, arrivals: Ints, fate: NDArray[np.int32]) -> tuple[
     decides, without the work of a queue.
     """
     slo = books[NOTES, 0, SLO]
+    alone = books[NOTES, 0, PIPELINES] == 1
     for request in range(books[NOTES, 0, TAIL], len(arrivals)):
         now = arrivals[request]
-        pipeline = least_delayed(books, now, now + slo)
-        if completion(books, pipeline, 1, now) <= now + slo:
+        pipeline = 0
+        if alone:  # nothing to compare with, so that nothing is to be remembered
+            end = walk(books, 0, 1, now)
+        else:
+            pipeline = least_delayed(books, now, now + slo)
+            end = completion(books, pipeline, 1, now)
+        if end <= now + slo:
             reserve(books, pipeline, 1, now)
             fate[request] = books[NOTES, 0, SENT]
             books[NOTES, 0, SENT] += 1

@@ -21,16 +21,15 @@ from simulator.dispatch.books import (
     MAX_STAGES,
     MEMORY,
     NEARLY,
-    NET,
     NEVER,
     NOTES,
+    OUT,
     PADDED,
     PIPELINES,
     PLANNED,
     SLICE_BITS,
     SLICE_MASK,
     SLO,
-    STAGES,
     TAIL,
     WAKE,
     Books,
@@ -120,9 +119,7 @@ def soonest(books: Books, row: int) -> int:
 @compiled
 def largest_before(books: Books, row: int, allowed: int) -> int:
     """Return the largest batch such that it and every smaller one is served and sent on within ``allowed`` µs."""
-    # The hop to the next stage costs its transfer only; a last stage has no hop.
-    last = row % books[NOTES, 0, MAX_STAGES] + 1 == books[FACTS, row - row % books[NOTES, 0, MAX_STAGES], STAGES]
-    out = 0 if last else books[FACTS, row + 1, NET]
+    out = books[FACTS, row, OUT]  # the hop to the next stage costs its transfer only
     batch = 0
     while batch < books[FACTS, row, PLANNED] and books[LATENCY, row, batch + 1] + (batch + 1) * out <= allowed:
         batch += 1

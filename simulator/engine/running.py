@@ -17,7 +17,7 @@ from simulator.dispatch.books import NEVER
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import END_OF_TIME_US
 from simulator.engine.core.configuration import load_servers, reconfigure
-from simulator.engine.core.loop import ASKS, CROWDED, DONE, ENDLESS, FULL, run
+from simulator.engine.core.loop import ASKS, CROWDED, ENDLESS, FULL, run
 from simulator.engine.core.reactive_queues import work_queue
 from simulator.engine.core.reservations import answered, dispatch, let_arrive, place_answer
 from simulator.engine.core.state import BASE, DEPTH, NOW, PLACE, ROOM, VISITS, WANTED
@@ -70,16 +70,15 @@ class Run:
         self.looked_us = 0
         self.busy_us = self.state.server["busy_us"].copy()
 
-    def until(self, until_us: int) -> bool:
-        """Let everything happen that happens before a time; return whether something is left."""
+    def until(self, until_us: int) -> None:
+        """Let everything happen that happens before a time."""
         while self.changes and self.changes[0][0] < until_us:
             at_us, _, happen = self.changes.pop(0)
             self._proceed(at_us)
             self.now_us = at_us
             happen()
-        left = self._proceed(until_us)
+        self._proceed(until_us)
         self.now_us = max(self.now_us, until_us) if until_us < NEVER else self.now_us
-        return left
 
     def to_the_end(self) -> None:
         """Let everything happen."""
@@ -143,7 +142,7 @@ class Run:
         queued = self.state.station["length"][: len(self.network.stations)].astype(np.int64)
         return Observation(self.now_us, since_us, np.array(arrived), queued, share)
 
-    def _proceed(self, until_us: int) -> bool:
+    def _proceed(self, until_us: int) -> None:
         while True:
             code, d = run(self.state, until_us)
             if code == ASKS:
@@ -157,7 +156,7 @@ class Run:
                     f"run: it goes on beyond {END_OF_TIME_US} µs (50 days); expected shorter services, loads and waits"
                 )
             else:
-                return bool(code != DONE)
+                return  # DONE, or PAUSED
 
     def _ask(self, d: int) -> None:
         """Let the policy in Python answer for a frontend that wakes up."""

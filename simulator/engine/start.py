@@ -257,7 +257,7 @@ def stacked(each: Sequence[Books]) -> Books:
 def servers_of(network: Network, station: Rows, lists: Sequence[int], load_us: int) -> Rows:
     """Return servers, each at home in the first station that lists it (of a frontend, if one does)."""
     server = np.zeros(len(network.servers), SERVER)
-    for name in ("serving", "head", "tail", "promised", "last_promised", "station", "frontend"):
+    for name in ("serving", "head", "tail", "promised", "last_promised", "station", "frontend", "drawn"):
         server[name] = NONE
     server["kind"], server["card"], server["device"] = (
         network.servers.kind,

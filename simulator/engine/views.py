@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulator.dispatch.books import MAX_STAGES, NOTES, PIPELINES, SENT
+from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.dispatch.system import Ints, System
 from simulator.engine.core.state import (
@@ -155,28 +156,98 @@ def reactive_records(state: State, frontends: Sequence[int], system: System) -> 
     from_, to = (int(state.frontend[name][frontends[0]]) for name in ("from_", "to"))
     base, used = int(state.c[BASE]), int(state.c[VISITS])
     labels, times_us = labels_of(state, base, base + used), state.visits[:LABEL, base : base + used]
-    station, size = labels[:, L_STATION], labels[:, L_SIZE]
-    begun = times_us[START_US] >= 0
+    pipeline_of = _pipelines(state, frontends)
+    group_of, cuts = _groups(state.station["stage"], pipeline_of, system.max_stages)
+    counts = np.zeros(cuts[-1] + 2, np.int64)
+    count_groups(labels, times_us[START_US], group_of, counts)
+    starts = np.cumsum(counts)
+    firsts = [0, *(starts[group + 1] for group in cuts)]
+    first_of = np.repeat(firsts[:-1], np.diff([0, *(group + 1 for group in cuts)]))
+    named, found_us = np.empty((3, starts[-1]), np.int16), np.empty((3, starts[-1]), np.int64)
+    row_of = np.full(used + 1, NONE, np.int32)
+    column = state.server["column"].astype(np.int16)
+    group_visits(labels, times_us, group_of, pipeline_of, column, starts.copy(), first_of, named, found_us, row_of)
+    visit, visits = [], []
+    for s, group in enumerate(cuts):
+        cut = slice(starts[group], starts[group + 1])
+        by_end = np.argsort(found_us[ENDED_US, cut], kind="stable")
+        named[:, cut], found_us[:, cut] = named[:, cut][:, by_end], found_us[:, cut][:, by_end]
+        visits.append(Visits(*named[:, firsts[s] : firsts[s + 1]], *found_us[:, firsts[s] : firsts[s + 1]]))
+        visit.append(row_of[state.queue[s, from_:to]])
+    return Records(system, "events", state.arrivals[from_:to], state.outcome[from_:to], tuple(visit), tuple(visits))
+
+
+def _pipelines(state: State, frontends: Sequence[int]) -> Shorts:
+    """Return the pipeline of each station, counted over some frontends; -1 for stations of others."""
     pipeline_of = np.full(len(state.station), NONE, np.int16)
-    pipelines = 0
+    before = 0
     for d in frontends:
         mine = state.station["frontend"] == d
         stages, count = (int(state.books[d, NOTES, 0, note]) for note in (MAX_STAGES, PIPELINES))
-        pipeline_of[mine] = state.station["row"][mine] // stages + pipelines
-        pipelines += count
-    visit, visits = [], []
-    for s in range(system.max_stages):
-        here = (pipeline_of[station] >= 0) & (state.station["stage"][station] == s) & begun
-        served, cut = np.flatnonzero(here & (size > 0)), np.flatnonzero(here & (size == 0))
-        if s > 0:
-            served = served[np.argsort(pipeline_of[station[served]], kind="stable")]
-        row = np.concatenate([served, cut[np.argsort(times_us[ENDED_US, cut], kind="stable")]])
-        number = np.full(used + 1, NONE, np.int32)
-        number[served] = np.arange(len(served), dtype=np.int32)
-        visit.append(number[state.queue[s, from_:to]])
-        slices = state.server["column"][labels[row, L_SERVER]].astype(np.int16)
-        visits.append(Visits(pipeline_of[station[row]], size[row], slices, *times_us[:, row]))
-    return Records(system, "events", state.arrivals[from_:to], state.outcome[from_:to], tuple(visit), tuple(visits))
+        pipeline_of[mine] = state.station["row"][mine] // stages + before
+        before += count
+    return pipeline_of
+
+
+def _groups(stage: Ints, pipeline_of: Shorts, stages: int) -> tuple[Ints, list[int]]:
+    """Return ``[is cut, station]``, the groups that visits are put in, and the group of what was cut in each stage."""
+    group_of = np.full((2, len(stage)), NONE, np.int64)
+    cuts: list[int] = []
+    for s in range(stages):
+        first = cuts[-1] + 1 if cuts else 0
+        here = (stage == s) & (pipeline_of >= 0)
+        group_of[0, here] = first + (pipeline_of[here] if s > 0 else 0)
+        cuts.append(int(group_of[0].max()) + 1)
+        group_of[1, here] = cuts[-1]
+    return group_of, cuts
+
+
+@compiled
+def count_groups(labels: Shorts, start_us: Ints, group_of: Ints, counts: Ints) -> None:
+    """Count the visits that began in each group, behind its number."""
+    for v in range(len(labels)):
+        if start_us[v] >= 0:
+            group = group_of[int(labels[v, L_SIZE] == 0), labels[v, L_STATION]]
+            if group >= 0:
+                counts[group + 1] += 1
+
+
+@compiled
+def group_visits(
+    labels: Shorts,
+    times_us: Ints,
+    group_of: Ints,
+    pipeline_of: Shorts,
+    column: Shorts,
+    next_of: Ints,
+    first_of: Ints,
+    named: Shorts,
+    found_us: Ints,
+    row_of: NDArray[np.int32],
+) -> None:
+    """Put the visits that began in the order of their groups.
+
+    Parameters
+    ----------
+    next_of, first_of
+        ``[group]``: where its next visit goes, and where its stage begins.
+    named, found_us
+        Filled: pipeline, size and slice; when they reached the stage, began and ended.
+    row_of
+        ``[visit]``, filled: its row in its stage, if it has requests.
+    """
+    for v in range(len(labels)):
+        station, size = labels[v, L_STATION], labels[v, L_SIZE]
+        group = group_of[int(size == 0), station]
+        if times_us[START_US, v] < 0 or group < 0:
+            continue
+        k = next_of[group]
+        next_of[group] = k + 1
+        named[0, k], named[1, k], named[2, k] = pipeline_of[station], size, column[labels[v, L_SERVER]]
+        for which in range(LABEL):
+            found_us[which, k] = times_us[which, v]
+        if size > 0:
+            row_of[v] = k - first_of[group]
 
 
 def _together(parts: Sequence[Visits]) -> Visits:

@@ -9,7 +9,7 @@ from simulator.engine.core.calendar import END_OF_TIME_US, UNIT, arm, disarm
 from simulator.engine.core.latest_start import close, leave_all
 from simulator.engine.core.reactive_queues import back_to_queue
 from simulator.engine.core.reservations import dispatch, retry
-from simulator.engine.core.routes import decide, is_free, join, work
+from simulator.engine.core.routes import decide, is_free, join, work_apart
 from simulator.engine.core.servers import begin
 from simulator.engine.core.state import (
     BASE,
@@ -141,4 +141,4 @@ def repair(S: State, w: int, now: int) -> None:
         if station.rule == CENTRAL:
             if station.placement == IDLE_FIRST and is_free(S, w):
                 station.idle += 1
-            work(S, server.station, now)
+            work_apart(S, server.station, now)

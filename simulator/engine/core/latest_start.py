@@ -19,6 +19,8 @@ from simulator.dispatch.compiled import compiled
 from simulator.engine.core.calendar import FILL, arm
 from simulator.engine.core.state import NONE, ON, WANTED, State, new_batch, number_batch
 
+NEAR = 12  # places that are looked at one by one
+
 
 @compiled
 def begins(S: State, w: int, b: int, now: int) -> bool:
@@ -100,8 +102,17 @@ def batches_to_join(S: State, q: int, due: int) -> tuple[int, int]:
 
 @compiled
 def place_for(S: State, w: int, due: int) -> int:
-    """Return the place of a new batch in front of a server: behind those whose latest start is not later."""
-    low, high = S.server[w].front, S.server[w].rear
+    """Return the place of a new batch in front of a server: behind those whose latest start is not later.
+
+    It is near the end nearly always, where looking at one after the other is faster than bisection.
+    """
+    front, low = S.server[w].front, S.server[w].rear
+    near = max(front, low - NEAR)
+    while low > near and S.places[w, low - 1].due > due:
+        low -= 1
+    if low > near or near == front:
+        return int(low)
+    low, high = front, near
     while low < high:
         middle = (low + high) >> 1
         if S.places[w, middle].due > due:

@@ -91,7 +91,7 @@ def run(S: State, until: int) -> tuple[int, int]:
             break
         source = top & SOURCE_MASK
         kind = (top >> KIND_BITS) & KIND_MASK
-        arrived = NONE
+        arrived = queue = NONE
         if kind == END:
             arrived = end(S, source, now)
         elif kind == REACH:
@@ -105,13 +105,13 @@ def run(S: State, until: int) -> tuple[int, int]:
                 break
             if policy == REACTS:
                 wake_up(S, d, now)
-                work_queue(S, S.frontend[d].station, now)
+                queue = S.frontend[d].station
             else:
                 if not S.c[AHEAD]:
                     let_arrive(S, d, now)
                 dispatch(S, d, now)
         elif kind in (WORK, AWAKE):
-            work_queue(S, queue_of(S, source), now)
+            queue = queue_of(S, source)
         elif kind == TIMER:
             time_out(S, source - S.c[TIMERS], now)
         elif kind == FILL:
@@ -130,7 +130,9 @@ def run(S: State, until: int) -> tuple[int, int]:
             disarm(S.tree, S.order, source)
             repair(S, source, now)
         if arrived >= 0:
-            reach(S, arrived, now)
+            queue = reach(S, arrived, now)
+        if queue >= 0:
+            work_queue(S, queue, now)
     S.c[NEXT] = following
     return code, d
 
@@ -221,12 +223,13 @@ def end(S: State, w: int, now: int) -> int:
 
 
 @compiled
-def reach(S: State, b: int, now: int) -> None:
-    """Let a batch reach what follows."""
+def reach(S: State, b: int, now: int) -> int:
+    """Let a batch reach what follows; returns the reactive queue that is to be worked through now, or -1."""
     rule = S.station[S.batch[b].station].rule
+    if rule == REACTIVE:
+        return reach_queue(S, b, now)
     if rule == RESERVED:
         reach_slice(S, b, now)
-    elif rule == REACTIVE:
-        reach_queue(S, b, now)
     else:
         go_on(S, b, now)
+    return NONE

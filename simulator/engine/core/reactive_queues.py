@@ -35,7 +35,7 @@ def join_queue(S: State, q: int, r: int) -> None:
     join(S.books[station.frontend], station.row, S.queue[S.c[DEPTH] + q], S.arrivals, r)
 
 
-@compiled_apart
+@compiled
 def work_queue(S: State, q: int, now: int) -> None:
     """Work through the queue of a station; that of a frontend's first station serves all first stages."""
     d, row = S.station[q].frontend, S.station[q].row
@@ -104,17 +104,20 @@ def leave_devices(S: State, d: int, now: int) -> None:
 
 
 @compiled
-def reach_queue(S: State, b: int, now: int) -> None:
-    """Split a batch into its requests, which join the next stage's queue; it is worked through when all are there."""
+def reach_queue(S: State, b: int, now: int) -> int:
+    """Split a batch into its requests, which join the next stage's queue; it is worked through when all are there.
+
+    Returns the queue if that is now, because nothing else can join it; else -1.
+    """
     batch = S.batch[b]
     q = batch.station + 1
     for place in range(batch.first, batch.first + batch.size):
         join_queue(S, q, int(np.int64(S.queue[S.c[DEPTH] + batch.queue, place])))
     release(S, b)
-    if S.tree[1] >> KIND_BITS > (now << (TIME_BITS - KIND_BITS)) | WORK:  # that would be the next event
-        work_queue(S, q, now)
-    else:
-        arm(S.tree, S.order, S.c[TIMERS] + q, now, WORK, q)
+    if S.tree[1] >> KIND_BITS > (now << (TIME_BITS - KIND_BITS)) | WORK:
+        return int(q)
+    arm(S.tree, S.order, S.c[TIMERS] + q, now, WORK, q)
+    return NONE
 
 
 @compiled_apart

@@ -31,7 +31,7 @@ from simulator.engine.network import REACTS
 # -- the frontend
 
 
-@compiled_apart
+@compiled
 def dispatch(S: State, d: int, now: int) -> None:
     """Work through the queue of a frontend, and arm its next event."""
     frontend = S.frontend[d]

@@ -106,7 +106,7 @@ def set_timer(S: State, q: int, at: int) -> None:
         arm(S.tree, S.order, S.c[TIMERS] + q, at, TIMER, q)
 
 
-@compiled_apart
+@compiled
 def time_out(S: State, q: int, now: int) -> None:
     """Look at a central queue if that is what its timer was last set for; else set it for that."""
     station = S.station[q]
@@ -116,7 +116,7 @@ def time_out(S: State, q: int, now: int) -> None:
         return
     station.armed = 0
     if look == now:
-        work(S, q, now)
+        work_apart(S, q, now)
     if not station.armed:
         disarm(S.tree, S.order, S.c[TIMERS] + q)
 
@@ -180,7 +180,7 @@ def is_free(S: State, w: int) -> bool:
     return bool(server.serving < 0 and server.head < 0 and not server.down and server.off == ON)
 
 
-@compiled_apart
+@compiled
 def work(S: State, q: int, now: int) -> None:
     """Send the batches that are due from a central queue."""
     station = S.station[q]
@@ -207,21 +207,32 @@ def work(S: State, q: int, now: int) -> None:
         station.look = NEVER
 
 
+@compiled_apart
+def work_apart(S: State, q: int, now: int) -> None:
+    """Send the batches that are due from a central queue, where that is seldom."""
+    work(S, q, now)
+
+
 @compiled
 def fill(S: State, q: int, b: int, now: int) -> None:
     """Move requests from a central queue to a batch until it is full."""
     station, batch = S.station[q], S.batch[b]
-    while station.length > 0 and batch.size < station.max_batch:
-        token = take_head(S, q)
-        if batch.size > 0 and is_void(S, q, token, now):
-            continue
-        if batch.size == 0:
+    token, last, left, size = station.head, NONE, station.length, 0
+    while left > 0 and size < station.max_batch:
+        left -= 1
+        follow = S.token[token].follow
+        if size == 0:
             batch.head = token
-        else:
-            S.token[batch.tail].follow = token
-        S.token[token].follow = NONE
-        batch.tail = token
-        batch.size += 1
+            last, size = token, 1
+        elif not is_void(S, q, token, now):
+            S.token[last].follow = token
+            last, size = token, size + 1
+        token = follow
+    S.token[last].follow = NONE
+    batch.tail = last
+    batch.size = size
+    station.head = token
+    station.length = left
 
 
 # -- going on

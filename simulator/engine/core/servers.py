@@ -5,7 +5,7 @@ from math import exp, floor
 from simulator.dispatch.compiled import compiled
 from simulator.engine.core.calendar import END, REACH, arm, disarm
 from simulator.engine.core.latest_start import begins, leave_front
-from simulator.engine.core.state import CARDS, EXACT, FACTORS, NOISE, NONE, SEED, SLOWDOWNS, State
+from simulator.engine.core.state import CARDS, EXACT, FACTORS, LOG_NORMAL, NOISE, NONE, SEED, SLOWDOWNS, State
 from simulator.engine.network import LATEST_START
 from simulator.engine.streams import SERVICE, normal, uniform
 
@@ -49,20 +49,33 @@ def begin(S: State, w: int, now: int) -> None:
 
 @compiled
 def service_us(S: State, w: int, q: int, planned: int) -> int:
-    """Return how long a service really takes."""
+    """Return how long a service really takes.
+
+    The factor of the server's next service is drawn now, as if of the same station: nothing waits for it, so that the
+    processor draws it beside what follows. If the next one is of another spread after all, it is drawn again.
+    """
     if S.c[NOISE] == EXACT:
         return planned
     server = S.server[w]
     n = server.begun
     server.begun = n + 1
+    spread = S.station[q].spread
+    if S.c[NOISE] == LOG_NORMAL and spread == 0.0:
+        return planned
+    factor = server.factor if server.drawn == n and server.spread == spread else draw(S, w, spread, n)
+    server.factor = draw(S, w, spread, n + 1)
+    server.drawn = n + 1
+    server.spread = spread
+    return int(max(1, round(planned * factor)))
+
+
+@compiled
+def draw(S: State, w: int, spread: float, n: int) -> float:
+    """Return by what a server's service n takes longer than planned."""
     if S.c[NOISE] == FACTORS:
         first = 3 * S.c[SLOWDOWNS]
-        factor = S.floats[first + floor(uniform(S.c[SEED], SERVICE, w, n) * (len(S.floats) - first))]
-    elif S.station[q].spread == 0.0:
-        return planned
-    else:
-        factor = exp(S.station[q].spread * normal(S.c[SEED], SERVICE, w, n))
-    return int(max(1, round(planned * factor)))
+        return float(S.floats[first + floor(uniform(S.c[SEED], SERVICE, w, n) * (len(S.floats) - first))])
+    return exp(spread * normal(S.c[SEED], SERVICE, w, n))
 
 
 @compiled

@@ -26,6 +26,9 @@ SERVER = np.dtype(
         ("before", np.int64),  # counted times of all that ever stood there,
         ("gone", np.int64),  # and of what has begun
         ("begun", np.int64),  # services begun: the counter of its random stream
+        ("drawn", np.int64),  # the service that `factor` is of, which was drawn for `spread`
+        ("factor", np.float64),
+        ("spread", np.float64),
         ("busy_us", np.int64),  # time served so far, what it serves included
         ("serving", np.int64),  # batch
         ("head", np.int64),  # batches in front of it, linked by `follow`
