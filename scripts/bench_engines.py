@@ -291,8 +291,7 @@ def bare_pool(arrivals_us: np.ndarray, free_us: np.ndarray, end_us: np.ndarray) 
 
 def compiled_kernel(arrivals_us: np.ndarray) -> float:
     """Ten servers (and six that are never free, for the vectors) as a compiled loop."""
-    end_us = np.empty(len(arrivals_us), np.int64)
-    bare_pool(arrivals_us, np.array([0] * 10 + [1 << 44] * 6), end_us)
+    bare_pool(arrivals_us, np.array([0] * 10 + [1 << 44] * 6), end_us := np.empty(len(arrivals_us), np.int64))
     return float(end_us[-1])
 
 

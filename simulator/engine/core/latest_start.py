@@ -67,36 +67,32 @@ def close(S: State, b: int) -> None:
 
 @compiled
 def open_batch(S: State, b: int) -> None:
-    """Let more requests join a batch."""
+    """Let more requests join a batch: put it among the open ones, which stand by latest start, the latest first."""
     batch = S.batch[b]
     station = S.station[batch.station]
+    before, after = NONE, station.open
+    while after >= 0 and S.batch[after].due >= batch.due:
+        before, after = after, S.batch[after].after
     batch.open = 1
-    batch.before = NONE
-    batch.after = station.open
-    if station.open >= 0:
-        S.batch[station.open].before = b
-    station.open = b
-
-
-@compiled
-def is_tied_but_older(S: State, a: int, b: int) -> bool:
-    """Return whether of two batches with one latest start a has the lower number."""
-    return bool(S.batch[a].due == S.batch[b].due and S.batch[a].number < S.batch[b].number)
+    batch.before = before
+    batch.after = after
+    if before >= 0:
+        S.batch[before].after = b
+    else:
+        station.open = b
+    if after >= 0:
+        S.batch[after].before = b
 
 
 @compiled
 def batches_to_join(S: State, q: int, due: int) -> tuple[int, int]:
     """Return the open batches that a request tries: the latest by its own latest start + epsilon, and the next one."""
-    sooner, later = NONE, NONE
+    later, sooner = NONE, S.station[q].open
     latest = due + S.station[q].epsilon
-    b = S.station[q].open
-    while b >= 0:
-        if S.batch[b].due > latest:
-            if later < 0 or S.batch[b].due < S.batch[later].due or is_tied_but_older(S, b, later):
-                later = b
-        elif sooner < 0 or S.batch[b].due > S.batch[sooner].due or is_tied_but_older(S, b, sooner):
-            sooner = b
-        b = S.batch[b].after
+    while sooner >= 0 and S.batch[sooner].due > latest:
+        if later < 0 or S.batch[sooner].due < S.batch[later].due:  # of those with one latest start the oldest
+            later = sooner
+        sooner = S.batch[sooner].after
     return sooner, later
 
 
