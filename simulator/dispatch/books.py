@@ -206,6 +206,15 @@ def reserve(books: Books, pipeline: int, batch: int, now: int) -> None:
 
 
 @compiled
+def take_slice(books: Books, w: int, end: int) -> None:
+    """Enter a batch on a slice where there is one pool only: what `reserve` does, without a network."""
+    books[CHOSEN, 0, 0] = w
+    books[FREE, 0, w] = end
+    books[READY, 0, w] = end + books[LATENCY, 0, books[FACTS, 0, PLANNED]]
+    forget(books, 0)
+
+
+@compiled
 def _occupy(books: Books, row: int, w: int, received: int, ended: int, sent: int) -> None:
     """Enter when a slice is free again, and its card has received and sent a batch (0: it does not).
 
