@@ -25,9 +25,9 @@ import numpy as np
 import simpy
 import typer
 from matplotlib.figure import Figure
-from numba import njit
 
 from planner.cli.app import console, new_app, run
+from planner.compilation import compiled
 from planner.files import replacing
 from planner.profiling.profiler import processor_name
 from simulator.dispatch.system import System
@@ -279,7 +279,7 @@ def heap_loop(arrivals_us: np.ndarray) -> float:
     return float(np.quantile(waited_us, 0.99))
 
 
-@njit(error_model="numpy")
+@compiled
 def bare_pool(arrivals_us: np.ndarray, free_us: np.ndarray, end_us: np.ndarray) -> None:
     """Serve as compiled code may at best: no batches, deadlines or network, and nothing is kept but the ends."""
     for k in range(len(arrivals_us)):

@@ -14,6 +14,7 @@ from simulator.engine.core.state import BASE, ROOM
 from simulator.engine.network import (
     CENTRAL,
     IDLE_FIRST,
+    LATEST_START,
     Change,
     Conditions,
     Network,
@@ -145,6 +146,24 @@ def test_records_that_run_out_of_room_get_more() -> None:
         moved += int(run.state.c[BASE]) != base
         assert_same_network(network_records(run.state), of_case(case, "events"), seed)
     assert moved > 5
+
+
+def test_places_in_front_of_servers_become_more() -> None:
+    """Hundreds of batches of two classes stand in front of two servers, and join the other one when theirs fails."""
+    station = Station(
+        LATEST_START, (0, 1), np.array([[0, 30, 40]]), max_batch=2, timeout_us=5, epsilon_us=10, spread=0.2
+    )
+    routes = tuple(Route(f"{late}", (Step(0, (), late, 9_000),)) for late in (100, 2_000))
+    network = Network(servers([0, 0]), (station,), routes)
+    rng = np.random.default_rng(1)
+    arrivals_us = [np.sort(rng.integers(0, 3_000, 300)) for _ in routes]
+    outages = (Outage(1_500, (0,), 400), Outage(2_500, (1,), 2_000))
+    case = Case(network, arrivals_us, Conditions(seed=3, outages=outages, corrected=True), ())
+    run = Run(network, arrivals_us, case.conditions)
+    before = run.state.places.shape[1]
+    run.to_the_end()
+    assert run.state.places.shape[1] >= 4 * before
+    assert_same_network(network_records(run.state), of_case(case, "simpy"), "crowded")
 
 
 def test_dnns_in_one_run_that_share_nothing_are_as_if_apart() -> None:
