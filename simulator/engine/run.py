@@ -13,7 +13,6 @@ from simulator.engine.network import REACTS
 from simulator.engine.plans import Pools
 from simulator.engine.python_policy import PythonPolicy
 from simulator.engine.replay import replay
-from simulator.engine.staged import replay_stages
 from simulator.engine.world import World
 from simulator.results.records import Records
 
@@ -69,9 +68,9 @@ def simulate(
         function of `View` (`simulator.engine.python_policy`), whose books follow what happens as in a world where all
         goes to plan.
     engine
-        ``replay`` (decide everything, then play it; for what goes to plan), ``events`` (compiled, event by event) and
-        ``simpy`` (the oracle, to be read and not to be fast) give the same records; ``auto`` takes replay wherever it
-        is exact. ``records.engine`` says which ran.
+        ``replay`` (decide everything, then play it; for frontend policies and what goes to plan), ``events`` (compiled,
+        event by event) and ``simpy`` (the oracle, to be read and not to be fast) give the same records; ``auto`` takes
+        replay wherever it is exact. ``records.engine`` says which ran.
     world
         What goes differently from the plan, for each DNN.
     pools
@@ -125,14 +124,11 @@ def _simulate(
         return _checked(
             simulate_latest_start(systems, arrivals_us, pools, worlds[0] if worlds else None, oracle=engine == "simpy")
         )
-    as_planned = worlds is None and not callable(policy) and pools is None
+    as_planned = worlds is None and not callable(policy) and policy != REACTIVE and pools is None
     if engine == "replay" or (engine == "auto" and as_planned):
         if not as_planned:
             raise InputError("pools that DNNs share need the events engine, got replay")
-        found = [
-            replay_stages(system, one) if policy == REACTIVE else replay(system, one, _number(policy))
-            for system, one in zip(systems, arrivals_us, strict=True)
-        ]
+        found = [replay(system, one, _number(policy)) for system, one in zip(systems, arrivals_us, strict=True)]
     else:
         from simulator.engine.together import simulate_together  # what is compiled for it takes a while to import
 
@@ -158,8 +154,8 @@ def require_runnable(policy: str | PythonPolicy, engine: str = "auto", world: Wo
         raise InputError(f"unknown policy {policy!r}; choose one of {', '.join((*POLICIES, LATEST_START))}")
     if engine not in get_args(EngineName):
         raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(get_args(EngineName))}")
-    if engine == "replay" and policy == LATEST_START:
-        raise InputError(f"policy {LATEST_START} needs the events engine, got replay")
+    if engine == "replay" and policy in (LATEST_START, REACTIVE):
+        raise InputError(f"policy {policy} needs the events engine, got replay")
     if engine in ("replay", "simpy") and callable(policy):
         raise InputError(f"a policy in Python needs the events engine, got {engine}")
     if world is not None and engine == "replay":

@@ -86,9 +86,10 @@ def assert_same(left: Records, right: Records) -> None:
 @settings(max_examples=40, deadline=None)
 @given(system=systems(), arrivals_us=arrivals)
 def test_engines_give_the_same_records(policy: str, system: System, arrivals_us) -> None:
-    replayed = simulate(system, arrivals_us, policy=policy, engine="replay")
-    assert replayed.engine == "replay"
-    assert_same(replayed, simulate(system, arrivals_us, policy=policy, engine="events"))
+    chosen, found = (simulate(system, arrivals_us, policy=policy, engine=engine) for engine in ("auto", "events"))
+    assert chosen.engine == ("events" if policy == "reactive" else "replay")
+    other = simulate(system, arrivals_us, policy=policy, engine="simpy") if policy == "reactive" else chosen
+    assert_same(found, other)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -138,6 +139,7 @@ def test_a_batch_waits_until_its_head_would_be_late() -> None:
         ([0.5, 3.0], {}, "expected one row of integer µs, got float64"),
         ([1], {"policy": "fifo"}, "unknown policy 'fifo'"),
         ([1], {"engine": "fast"}, "unknown engine 'fast'"),
+        ([1], {"policy": "reactive", "engine": "replay"}, "policy reactive needs the events engine, got replay"),
     ],
 )
 def test_bad_input_is_one_line(arrivals_us, options, message) -> None:

@@ -43,7 +43,7 @@ def times_of(trace: str):
     return read_maf21(FOLDER / "simulator" / f"{trace}.csv.gz").times_s
 
 
-@pytest.mark.parametrize("engine", ["replay", "events"])
+@pytest.mark.parametrize("engine", ["auto", "events"])
 def test_equal_to_the_reference(engine: str) -> None:
     assert len(CASES) >= 40
     for row in CASES:
