@@ -24,7 +24,7 @@ from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import DISPATCH, END, END_OF_TIME_US, HORIZON_US, TIME_BITS, UNIT, arm, disarm
 from simulator.engine.core.configuration import load_servers, reconfigure
-from simulator.engine.core.state import FRONTENDS, LOADING, MIXED, NEXT, OFF, REPAIRS, ROUTED, SENDS, WIDTH, State
+from simulator.engine.core.state import FRONTENDS, LOADING, MIXED, NEXT, OFF, ROUTED, SENDS, WIDTH, State
 from simulator.engine.network import (
     REACTIVE,
     REACTS,
@@ -371,7 +371,7 @@ class LiveRun:
     def _mend(self, w: int, at_us: int) -> None:
         state = self.state
         state.server["until"][w] = state.server["back"][w] = at_us
-        arm(state.tree, state.order, int(state.c[REPAIRS]) + w, at_us, UNIT, 1 + w)
+        arm(state.tree, state.order, w, at_us, UNIT, 1 + w)
 
     def _note(self, w: int, what: str) -> None:
         self.incidents.append(Incident(self.staff.now_us(), w, what))
