@@ -38,7 +38,7 @@ def ours(rows: int) -> Method:
         few = Architecture(rank=32, learned_inputs=1, free_embedding=False, factor_scale=1.0)
         return Method(Recipe(few, Schedule(1000, 2e-2, input_decay=0.0)), members=6, scaled=True)
     steps = 1000 if rows < MANY_ROWS else 2000
-    return Method(Recipe(Architecture(), Schedule(steps, 5e-3)), members=7, scaled=True)
+    return Method(Recipe(Architecture(), Schedule(steps, 5e-3)), members=5, scaled=True)
 
 
 PUBLISHED = Architecture(rank=32, learned_inputs=1, free_embedding=False, factor_scale=0.0)
