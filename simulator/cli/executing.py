@@ -125,8 +125,6 @@ def execute_plan(
     from simulator.results.metrics import require_counted
 
     loaded = load_plans([plan], problem)[0]
-    if any(stage.pool for pipeline in loaded.plan.pipelines for stage in pipeline.stages):
-        raise InputError(f"{plan}: has pools that serve several DNNs, which workers do not yet; simulate it with run")
     names = served_dnns(loaded, dnn)
     if pools_of(loaded.plan, names) and not together:
         raise InputError(f"{plan}: its DNNs share pools; run them --together")
