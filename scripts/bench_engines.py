@@ -229,7 +229,8 @@ def adapting(requests: int) -> Work:
         rps = float(seen.arrived[0]) / (seen.now_us - seen.since_us) * 1e6
         kind = int(rps < requests / seconds)
         replicas = min(most, int(1.2 * rps / replica_rps[kind]) + 1)
-        return [Change(seen.now_us, q, kind, 8, replicas, seen.now_us + 2_000_000) for q in range(3)]
+        wanted = (replicas, 0) if kind == 0 else (0, replicas)
+        return [Change(seen.now_us, q, wanted, 8, seen.now_us + 2_000_000) for q in range(3)]
 
     conditions = Conditions(seed=1, corrected=True)
     run_it = partial(simulate_network, network, [us], conditions, adapt=adapt, every_us=10_000_000)

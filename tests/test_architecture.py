@@ -66,6 +66,7 @@ MAY_IMPORT = {
     "simulator.results": {"planner.model", "planner.files.atomic", "planner.files.names", "simulator.dispatch"},
     "simulator.results.records": {"planner.model", "planner.files.atomic", "planner.files.names", "simulator.dispatch"},
     "simulator.adaptation": {"planner.model", "simulator.dispatch", "simulator.engine", "simulator.results.records"},
+    "simulator.adaptation.ipa": {"planner.model", "planner.planning.applications", "simulator.adaptation"},
     "simulator.executor": {
         "planner.model",
         "simulator.ray_cluster",

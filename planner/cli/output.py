@@ -50,7 +50,7 @@ class Output:
             return
         table = Table(box=None, header_style="bold")
         for column in columns.values():
-            table.add_column(column.head)
+            table.add_column(column.head, overflow="fold")  # a name is never cut
         for row in rows:
             values = [row.get(key) for key in columns]
             cells = zip(columns.values(), values, strict=True)

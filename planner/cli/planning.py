@@ -205,11 +205,14 @@ def front(
     gap: GapOption = 1e-6,
     time_limit: TimeLimitOption = None,
     out: Annotated[Path | None, typer.Option(help="Write the front (CSV) to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the front to this file (.png, .svg or .pdf).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what more throughput costs in latency, money or energy, or more accuracy in money: the Pareto front."""
     from planner.planning import accuracy_front, cost_front, energy_front, latency_front
 
+    if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"--picture: expected a name that ends in .png, .svg or .pdf, got {str(picture)!r}")
     asked = load_problem(problem)
     by_latency = against is Against.LATENCY
     with errors.status(f"planning the front against {against}"):
@@ -234,6 +237,13 @@ def front(
     columns |= {name: Column(name.replace("_", " "), "{:.6g}".format) for name in rows[0] if name not in columns}
     if out:
         write_csv(out, [tuple(columns), *([column.shown(row[key]) for key, column in columns.items()] for row in rows)])
+    if picture:
+        from planner.cli.front_picture import draw_front
+
+        given = "accuracy_percent" if against is Against.ACCURACY else "throughput_rps"
+        paid, gained = ([float(row[key]) for row in rows] for key in (price, given))
+        label = "accuracy (%)" if against is Against.ACCURACY else columns[given].head
+        draw_front(paid, gained, (HEADS[against], label), picture)
     with output(as_json) as printed:
         printed.table("front", columns, rows)
         printed.value("tried", tried)

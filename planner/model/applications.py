@@ -5,8 +5,8 @@ being the input of the task that follows. So an application is a DNN whose varia
 simulates and executes DNNs serves applications; a stage may span a seam.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field, replace
 from itertools import product
 from math import prod
 from typing import Annotated, Literal, get_args
@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from planner.model.errors import InputError
 from planner.model.profile import LatencyTable, Profile, Provenance
-from planner.model.record import record
+from planner.model.record import LATER, record
 from planner.model.segments import Share
 
 AccuracyRule = Literal["multiply", "sum", "average"]
@@ -51,8 +51,10 @@ class Task:
 class Application:
     """A chain (or tree) of tasks that answers a request within ``slo_us`` end to end.
 
-    ``rule`` says how the accuracies of the tasks combine. ``weight`` and ``rate_rps`` are as for DNNs. Requests that
-    are older than ``drop_after_us`` may be given up; None is never.
+    ``rule`` says how the accuracies of the tasks combine; ``accuracies``, where there are some, state the accuracy
+    (percent) of every choice instead, by the names of its variants joined by "+" (`rated` makes them with a function).
+    ``weight`` and ``rate_rps`` are as for DNNs. Requests that are older than ``drop_after_us`` may be given up; None is
+    never.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -63,9 +65,10 @@ class Application:
     rate_rps: Annotated[float, Gt(0)] | None = None
     np_throughput_rps: Annotated[float, Ge(0)] | None = None
     drop_after_us: Annotated[float, Gt(0)] | None = None
+    accuracies: Mapping[str, Percent] = field(default_factory=dict, metadata=LATER)
 
     def __post_init__(self) -> None:
-        """Refuse two tasks of one name, unknown tasks before them, and cycles."""
+        """Refuse two tasks of one name, unknown tasks before them, cycles, unlike outputs, accuracies of a part."""
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise InputError(f"application {self.name}: tasks: names must differ, got {names}")
@@ -81,6 +84,20 @@ class Application:
                     f"application {self.name}: task {task.name} is after {task.after}, which does not come before it; "
                     "list tasks so that each follows the one that it takes from, without a cycle"
                 )
+        for number, task in enumerate(self.tasks):
+            if any(before == number for before in self.predecessors):
+                _check_outputs(f"application {self.name}: task {task.name}", task)
+        if self.accuracies:
+            check_accuracy(f"application {self.name}", self.accuracies, [choice_name(one) for one in self.choices()])
+
+    @property
+    def predecessors(self) -> tuple[int | None, ...]:
+        """The number of the task that each task takes its requests from, None for the first."""
+        names = [task.name for task in self.tasks]
+        return tuple(
+            (number - 1 if number else None) if task.after is None else names.index(task.after)
+            for number, task in enumerate(self.tasks)
+        )
 
     @property
     def is_chain(self) -> bool:
@@ -88,9 +105,68 @@ class Application:
         before = [None, *(task.name for task in self.tasks)]
         return all(task.fan_out == 1 and task.after in (None, before[number]) for number, task in enumerate(self.tasks))
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether the accuracy of every choice is known."""
+        return bool(self.accuracies) or all(task.accuracy for task in self.tasks)
+
     def choices(self) -> tuple[tuple[Profile, ...], ...]:
         """Return every choice of one variant per task."""
         return tuple(product(*(task.variants for task in self.tasks)))
+
+
+def choice_name(choice: Sequence[Profile]) -> str:
+    """Return the name of a choice of variants."""
+    return SEAM.join(profile.name for profile in choice)
+
+
+def _check_outputs(where: str, task: Task) -> None:
+    """Refuse variants that hand unlike tensors on to the next task."""
+    known = {variant.name: variant.outputs for variant in task.variants if variant.outputs is not None}
+    if len(set(known.values())) > 1:
+        found = ", ".join(f"{name} {' and '.join(outputs)}" for name, outputs in known.items())
+        raise InputError(
+            f"{where}: variants hand unlike outputs on to the next task: {found}; expected the same types and shapes: "
+            "leave variants out, or bring their outputs into one form within the models"
+        )
+
+
+def choice_accuracy(application: Application, choice: Sequence[Profile]) -> float | None:
+    """Return the accuracy (percent) of a choice of variants, None where that of a variant is unknown."""
+    if application.accuracies:
+        return application.accuracies[choice_name(choice)]
+    pairs = list(zip(application.tasks, choice, strict=True))
+    if not all(variant.name in task.accuracy for task, variant in pairs):
+        return None
+    return combined_accuracy([task.accuracy[variant.name] for task, variant in pairs], application.rule)
+
+
+def rated(application: Application, accuracy: Callable[[tuple[str, ...]], float]) -> Application:
+    """Return an application whose choices are as accurate (percent) as a function of their variants' names says.
+
+    Raises
+    ------
+    InputError
+        The function gives something else than a percentage.
+
+    Examples
+    --------
+    >>> from planner.model import *
+    >>> table = LatencyTable("L4", 1, (1,), ((9,),), Provenance("bound", ""))
+    >>> find, name = (Task(each, (Profile(each, (Block(("a",)),), (), (table,)),)) for each in ("find", "name"))
+    >>> rated(Application("photos", 1000, (find, name)), lambda names: 70.0).accuracies
+    {'find+name': 70.0}
+    """
+    accuracies = {}
+    for choice in application.choices():
+        percent = accuracy(tuple(profile.name for profile in choice))
+        if not 0 <= percent <= 100:
+            raise InputError(
+                f"application {application.name}: accuracy of {choice_name(choice)}: expected percent in [0, 100], "
+                f"got {percent}"
+            )
+        accuracies[choice_name(choice)] = float(percent)
+    return replace(application, accuracies=accuracies)
 
 
 def check_accuracy(where: str, accuracy: Mapping[str, float], variants: list[str]) -> None:
@@ -136,13 +212,12 @@ def virtual_models(application: Application) -> tuple[tuple[Profile, ...], dict[
             "leave some variants out, or plan it task by task"
         )
     models, accuracy = [], {}
-    known = all(task.accuracy for task in application.tasks)
     for chosen in application.choices():
-        name = SEAM.join(profile.name for profile in chosen)
+        name = choice_name(chosen)
         models.append(chained(name, chosen, application.name))
-        if known:
-            percents = [task.accuracy[one.name] for task, one in zip(application.tasks, chosen, strict=True)]
-            accuracy[name] = combined_accuracy(percents, application.rule)
+        percent = choice_accuracy(application, chosen)
+        if percent is not None:
+            accuracy[name] = percent
     return tuple(models), accuracy
 
 

@@ -20,7 +20,9 @@ def blank_profile(graph: ModelGraph, starts: Sequence[int], model_sha256: str | 
     )
     cut_bytes = tuple(graph.cut_bytes[start - 1] for start in starts[1:])
     input_bytes = sum(tensor.request_bytes for tensor in graph.inputs)
-    return Profile(graph.name, blocks, cut_bytes, (), model_sha256, input_bytes=input_bytes)
+    answers = [graph.tensors[name] for name in graph.outputs if name in graph.tensors]
+    outputs = tuple(f"{one.dtype.name}{list(one.shape)}".replace(" ", "") for one in answers)
+    return Profile(graph.name, blocks, cut_bytes, (), model_sha256, input_bytes=input_bytes, outputs=outputs)
 
 
 def with_tables(profile: Profile, tables: Sequence[LatencyTable]) -> Profile:

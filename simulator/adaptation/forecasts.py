@@ -1,16 +1,21 @@
-"""Forecasts that learn: a linear model of what follows a window, bounds that hold, and a blend of predictors.
+"""Forecasts that learn from a history of counts per second: the middle of what is ahead, or a bound that holds.
 
-    forecast   scale · (w · features + w_0), scale the mean of the window's maxima, features the window's maxima and
-               means per step and its last counts, all over the scale
-    bound      forecast · (1 + q), q the level-quantile of the relative residuals of a later part of the history that
-               the weights have not seen (split conformal: Lei et al., JASA 2018), so that the rate stays below it with
-               about that probability as long as load behaves as it did
+    forecast   scale · w · features, scale the mean of the window's maxima; features: per step of the window the
+    maximum,
+               the mean and the standard deviation, and the last counts one by one, all over the scale; and 1
+    middle     w minimises what errors are reported in, the mean of |p - y| / ((p + y) / 2)
+    bound      w minimises the quantile loss at a level (Koenker and Bassett, Econometrica 1978) of y / p - 1, and is
+    then
+               multiplied by what makes it hold that often in a later part of the history that w has not seen (split
+               conformal: Lei et al., JASA 2018), so that the rate stays below it with about that probability as long
+               as load behaves as it did
 
-Weights minimise what errors are reported in, |p - y| / ((p + y) / 2), by iteratively reweighted least squares.
+Both by iteratively reweighted least squares.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,43 +24,61 @@ from planner.model import InputError
 from simulator.adaptation.predictors import AHEAD_S, STEP_S, WINDOW_S, Counts, Predictor
 
 LAST_S = 10  # single counts that are features
+FEATURES = 3 * (WINDOW_S // STEP_S) + LAST_S + 1
 CALIBRATION = 0.25  # of the history, its end, calibrates bounds
-ROUNDS = 15
-SMALLEST_ERROR = 1e-3
+ROUNDS = 20
+SMALLEST = 0.1  # load, over the mean, that errors are relative to: gaps in a history are not what is learned
+TIE = 1e-3  # error that counts as none
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is forecast: the largest or the mean count of the seconds from ``begin_s`` to before ``end_s`` from now."""
+
+    begin_s: int
+    end_s: int
+    of: Literal["largest", "mean"]
+
+    def ahead(self, history: Counts, now: NDArray[np.int64]) -> Counts:
+        """Return what came after each of some times, ``[time]``."""
+        counts = history[now[:, np.newaxis] + np.arange(self.begin_s, self.end_s)]
+        found: Counts = counts.max(axis=1) if self.of == "largest" else counts.mean(axis=1)
+        return found
+
+
+PUBLISHED = Span(0, AHEAD_S, "largest")
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A fitted predictor; ``level`` None forecasts the middle, else a bound of that level."""
+    """A fitted predictor, ``weights[feature]``."""
 
     weights: NDArray[np.float64]
-    residuals: NDArray[np.float64]
-    level: float | None = None
 
     def __call__(self, counts: Counts) -> float:
         """Return the rate to plan for; the largest so far before the window is full."""
         if len(counts) < WINDOW_S:
             return float(counts.max(initial=0.0))
         scale, features = _features(counts[np.newaxis, -WINDOW_S:])
-        middle = max(0.0, float(scale[0] * (features[0] @ self.weights)))
-        if self.level is None:
-            return middle
-        return middle * (1 + float(np.quantile(self.residuals, self.level)))
-
-    def at(self, level: float) -> "Forecast":
-        """Return the bound that holds with a probability."""
-        if not 0 < level < 1:
-            raise InputError(f"level of a bound: expected a probability between 0 and 1, got {level}")
-        return Forecast(self.weights, self.residuals, level)
+        return max(0.0, float(scale[0] * (features[0] @ self.weights)))
 
 
-def fit_forecast(history: Counts, every_s: int = STEP_S) -> Forecast:
+def fit_forecast(
+    history: Counts, level: float | None = None, span: Span = PUBLISHED, every_s: int = STEP_S
+) -> Forecast:
     """Return a forecast fitted to counts per second, looked at every so many seconds.
+
+    Parameters
+    ----------
+    level
+        Probability with which what comes is to stay below the forecast; None is for the middle.
+    span
+        What is forecast.
 
     Raises
     ------
     InputError
-        The history is too short for as many windows as there are weights.
+        The level is no probability, or the history is too short for as many windows as there are weights.
 
     Examples
     --------
@@ -64,42 +87,47 @@ def fit_forecast(history: Counts, every_s: int = STEP_S) -> Forecast:
     >>> bool(abs(forecast(load[:5000]) - load[5000:5020].max()) < 0.2)
     True
     """
-    starts = np.arange(0, len(history) - WINDOW_S - AHEAD_S + 1, every_s)
-    needed = 2 * (2 * WINDOW_S // STEP_S + LAST_S + 1)
-    if len(starts) * (1 - CALIBRATION) < needed:
+    if level is not None and not 0 < level < 1:
+        raise InputError(f"level of a bound: expected a probability between 0 and 1, got {level}")
+    now = np.arange(WINDOW_S, len(history) - span.end_s + 1, every_s)
+    needed = 2 * FEATURES
+    if len(now) * (1 - CALIBRATION) < needed:
         raise InputError(
-            f"forecast: {len(history)} s of history give {len(starts)} windows; expected at least "
+            f"forecast: {len(history)} s of history give {len(now)} windows; expected at least "
             f"{round(needed / (1 - CALIBRATION))}: give a longer history, or take a rule that needs none"
         )
-    scale, features = _features(history[starts[:, np.newaxis] + np.arange(WINDOW_S)])
-    ahead = history[(starts + WINDOW_S)[:, np.newaxis] + np.arange(AHEAD_S)].max(axis=1)
-    target = ahead / scale
-    train = slice(0, int(len(starts) * (1 - CALIBRATION)))
-    weights = _least_absolute(features[train], target[train])
-    middle = np.maximum(features @ weights, SMALLEST_ERROR)
-    return Forecast(weights, np.sort((target / middle - 1)[train.stop :]))
+    scale, features = _features(history[now[:, np.newaxis] + np.arange(-WINDOW_S, 0)])
+    target = span.ahead(history, now) / scale
+    if level is None:
+        return Forecast(_fit(features, target, None))
+    train = int(len(now) * (1 - CALIBRATION))
+    weights = _fit(features[:train], target[:train], level)
+    exceeds = target[train:] / np.maximum(features[train:] @ weights, SMALLEST)
+    return Forecast(weights * np.quantile(exceeds, level))
 
 
 def _features(windows: Counts) -> tuple[Counts, Counts]:
     """Return ``[window]`` scales and ``[window, feature]``."""
     steps = windows.reshape(len(windows), -1, STEP_S)
-    maxima, means = steps.max(axis=2), steps.mean(axis=2)
+    maxima = steps.max(axis=2)
     scale = np.maximum(maxima.mean(axis=1), 1.0)
-    columns = np.concatenate([maxima, means, windows[:, -LAST_S:]], axis=1) / scale[:, np.newaxis]
-    return scale, np.concatenate([columns, np.ones((len(windows), 1))], axis=1)
+    columns = [maxima, steps.mean(axis=2), steps.std(axis=2), windows[:, -LAST_S:]]
+    features = np.concatenate(columns, axis=1) / scale[:, np.newaxis]
+    return scale, np.concatenate([features, np.ones((len(windows), 1))], axis=1)
 
 
-def _least_absolute(features: Counts, target: Counts) -> NDArray[np.float64]:
-    """Minimise the sum of |p - y| / ((p + y) / 2), p = features · weights."""
-    weight = 1 / np.maximum(target, SMALLEST_ERROR) ** 2
+def _fit(features: Counts, target: Counts, level: float | None) -> NDArray[np.float64]:
+    """Minimise the error of the middle, or the relative quantile loss, of p = features · weights."""
+    weight = 1 / np.maximum(target, SMALLEST) ** 2
     found: NDArray[np.float64] = np.zeros(features.shape[1])
     for _ in range(ROUNDS):
         weighted = features * weight[:, np.newaxis]
         normal = weighted.T @ features + 1e-9 * np.eye(features.shape[1])
         found = np.asarray(np.linalg.solve(normal, weighted.T @ target), np.float64)
         middle = features @ found
-        size = np.maximum((np.abs(middle) + target) / 2, SMALLEST_ERROR)
-        weight = 1 / (size * np.maximum(np.abs(middle - target), SMALLEST_ERROR))
+        size = np.maximum((np.abs(middle) + target) / 2, SMALLEST)
+        side = 1.0 if level is None else np.where(target > middle, level, 1 - level)
+        weight = side / (size * np.maximum(np.abs(middle - target), TIE))
     return found
 
 

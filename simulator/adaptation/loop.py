@@ -4,6 +4,12 @@ Every second the monitor notes how many requests came. Every ``interval_s`` the 
 raised by ``margin``, and the planner answers with a configuration; from then on new replicas load, and ``start_up_s``
 later they serve and those not wanted any more drain: they finish what stands in front of them. If the planner has no
 answer (no configuration serves that rate) the one in use stays, and the decision says so.
+
+**Looking ahead.** What is decided now serves from ``start_up_s`` on, until what is decided next does. With ``clears``
+the rate to plan for is what arrives in that life of the plan (`simulator.adaptation.forecasts`, ``PLAN_LIFE``), and
+what will be left of what came before, all of it to be served within the life. What is left is that of a fluid with the
+capacity of the configurations in use: of all sums of (arrivals - capacity) over seconds that end when the plan begins,
+the largest.
 """
 
 from collections.abc import Callable
@@ -50,6 +56,7 @@ class Controller:
     interval_s: int = 10
     start_up_s: float = 8.0
     margin: float = 0.0
+    clears: bool = False
     decisions: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,9 +94,23 @@ class Controller:
     def _decide(self, counts: np.ndarray, now_us: int) -> list[Change]:
         in_use = self.decisions[-1].configuration
         rate_rps = self.predictor(counts) * (1 + self.margin)
+        if self.clears:
+            rate_rps += self._left(counts) / self.interval_s
         found = self.planner(rate_rps, in_use)
         now_s = now_us / SECOND_US
         wanted = in_use if found is None else found
         ready_s = now_s if wanted == in_use else now_s + self.start_up_s
         self.decisions.append(Decision(now_s, ready_s, rate_rps, wanted, found is not None))
         return self.service.changes(in_use, wanted, now_us, round(ready_s * SECOND_US))
+
+    def _left(self, counts: np.ndarray) -> float:
+        """Return how many requests will wait when a plan that is decided now begins; those too old wait no longer."""
+        seconds = np.arange(len(counts) + round(self.start_up_s))
+        lately = counts[-self.interval_s :].mean()
+        arriving = np.concatenate([counts, np.full(len(seconds) - len(counts), lately)])
+        since = np.searchsorted([one.ready_s for one in self.decisions], seconds, side="right") - 1
+        capacity_rps = np.array([self.service.capacity_rps(one.configuration) for one in self.decisions])[since]
+        sums = np.cumsum(arriving - capacity_rps)
+        left = float(sums[-1] - min(0.0, float(sums.min())))
+        oldest_s = self.service.drop_age_s
+        return left if oldest_s is None else min(left, oldest_s * float(capacity_rps[-1]))

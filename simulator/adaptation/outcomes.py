@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ class Outcomes:
     ----------
     seconds, cores, planned_accuracy
         ``[second]`` of the run: cores of the configuration in use, and the accuracy (percent) of its variants.
+    held_cores
+        ``[second]``, cores with those that load meanwhile.
     latencies_s
         Of the requests that finished, sorted.
     requests, dropped, late
@@ -33,6 +37,7 @@ class Outcomes:
 
     seconds: NDArray[np.float64]
     cores: NDArray[np.float64]
+    held_cores: NDArray[np.float64]
     planned_accuracy: NDArray[np.float64]
     latencies_s: NDArray[np.float64]
     requests: int
@@ -54,7 +59,11 @@ def outcomes_of(
     seconds = np.arange(duration_s, dtype=np.float64)
     since = np.searchsorted([decision.ready_s for decision in decisions], seconds, side="right") - 1
     cores = np.array([service.cores(decision.configuration) for decision in decisions], np.float64)
-    accuracy = np.array([_accuracy(service, [s.variant for s in decision.configuration]) for decision in decisions])
+    held = cores[since]
+    for before, after in pairwise(decisions):
+        loading = slice(ceil(after.at_s), ceil(after.ready_s))
+        held[loading] = service.cores_while_loading(before.configuration, after.configuration)
+    accuracy = np.array([service.accuracy(decision.configuration) for decision in decisions])
     finished = records.outcome == FINISHED
     latencies_s = np.sort((records.done_us - records.arrival_us)[finished] / 1e6)
     kinds = records.kind[records.visit[finished]]
@@ -63,6 +72,7 @@ def outcomes_of(
     return Outcomes(
         seconds,
         cores[since],
+        held,
         accuracy[since],
         latencies_s,
         len(finished),

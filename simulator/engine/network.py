@@ -41,8 +41,12 @@ has nothing in front of it. Then, as long as it is due: void requests and those 
 arrival (outcome LATE) leave its head; if it is still due, a server is chosen; none: stop. A batch of up to
 ``max_batch`` is sent there, passing over (and removing) those that are void or too old. *Round robin*: the servers in
 turn, from the one after that chosen last, passing over those that are down or off; the batch waits in front of it.
-*Idle first*: the first of ``servers`` that is up, on, and has nothing to do. A request whose age is ``drop_age_us``
-when the station has served it is LATE as well. A server belongs to one central station.
+*Idle first*: the first of ``servers`` that is up, on, and has nothing to do. *By slack*: over the servers that are up
+and on, a batch of all that the queue holds, up to ``max_batch``, would end on each after ``until`` and all that stands
+in front of it, at planned latencies. Of the servers where that is by its head's arrival + ``end_by_us`` it goes to one
+of the largest kind (kinds are numbered from the least to the most accurate variant), of these to where it would end
+first; where there is none, to where it would end first of all; the first of ``servers`` on ties. A request whose age is
+``drop_age_us`` when the station has served it is LATE as well. A server belongs to one central station.
 
 *Latest start first* (`LATEST_START`). Servers may belong to several stations. A request's latest start is its arrival
 plus the step's ``latest_start_us``, its discard line its arrival plus ``discard_us``; a batch has the latest start of
@@ -106,7 +110,7 @@ from planner.model import InputError
 from simulator.dispatch.system import Ints, System
 
 CENTRAL, LATEST_START, RESERVED, REACTIVE = range(4)
-ROUND_ROBIN, IDLE_FIRST = range(2)
+ROUND_ROBIN, IDLE_FIRST, BY_SLACK = range(3)
 
 NO_LIMIT_US = 1 << 41  # longer than any run (25 days)
 
@@ -174,9 +178,11 @@ class Station:
     timeout_us
         CENTRAL: how long the head may wait for a full batch. LATEST_START: how long an open batch may.
     placement
-        CENTRAL: ROUND_ROBIN or IDLE_FIRST.
+        CENTRAL: ROUND_ROBIN, IDLE_FIRST or BY_SLACK.
     drop_age_us
         CENTRAL: age at which requests are dropped.
+    end_by_us
+        CENTRAL, BY_SLACK: age by which the head of a batch is to be served.
     epsilon_us, discard, counted_us
         LATEST_START: by how much a batch may start later than a request that joins it; whether hopeless requests are
         discarded; ``[kind, batch]``, the latencies that insertion counts (None: ``latency_us``).
@@ -193,6 +199,7 @@ class Station:
     timeout_us: int = 0
     placement: int = ROUND_ROBIN
     drop_age_us: int = NO_LIMIT_US
+    end_by_us: int = NO_LIMIT_US
     epsilon_us: int = 0
     discard: bool = False
     counted_us: Ints | None = None
@@ -290,17 +297,17 @@ class Conditions:
 class Change:
     """A new configuration of a central station (adaptation).
 
-    At ``at_us`` servers of the station that are off, up and have nothing to do start loading as ``kind`` (first ones of
-    ``servers`` first), as many as are needed so that ``replicas`` servers of that kind are on or loading. At
-    ``ready_us`` the first ``replicas`` of these are on, with batches of at most ``max_batch``; all others of the
-    station are off: they finish what is in front of them. Then the queue is looked at.
+    ``replicas[kind]`` is how many servers of each kind are wanted. At ``at_us``, kind by kind, servers of the station
+    that are off, up and have nothing to do start loading as that kind (first ones of ``servers`` first), as many as are
+    needed so that so many of it are on or loading. At ``ready_us`` the first so many of each kind are on, with batches
+    of at most ``max_batch``; all others of the station are off: they finish what is in front of them. Then the queue is
+    looked at.
     """
 
     at_us: int
     station: int
-    kind: int
+    replicas: tuple[int, ...]
     max_batch: int
-    replicas: int
     ready_us: int
 
 

@@ -95,18 +95,17 @@ class Run:
         """Give a central station another configuration."""
         station, q = self.network.stations[change.station], change.station
         kinds, batches = station.latency_us.shape
-        if station.rule != CENTRAL or not 0 <= change.kind < kinds or not 1 <= change.max_batch < batches:
+        fits = len(change.replicas) <= kinds and min(change.replicas, default=0) >= 0
+        if station.rule != CENTRAL or not fits or not 1 <= change.max_batch < batches:
             raise InputError(
-                f"run: change of station {q}: expected a central station, a kind of 0 to {kinds - 1} and a batch of 1 "
-                f"to {batches - 1}, got {change}"
+                f"run: change of station {q}: expected a central station, replicas of kinds 0 to {kinds - 1} and a "
+                f"batch of 1 to {batches - 1}, got {change}"
             )
         if change.ready_us < change.at_us:
             raise InputError(f"run: change of station {q}: ready at {change.ready_us} µs before it is begun, {change}")
-        self.at(change.at_us, lambda: load_servers(self.state, q, change.kind, change.replicas))
-        self.at(
-            change.ready_us,
-            lambda: reconfigure(self.state, q, change.kind, change.max_batch, change.replicas, self.now_us),
-        )
+        wanted = np.array(change.replicas, np.int64)
+        self.at(change.at_us, lambda: load_servers(self.state, q, wanted))
+        self.at(change.ready_us, lambda: reconfigure(self.state, q, wanted.copy(), change.max_batch, self.now_us))
 
     def add_outages(self, outages: Sequence[Outage]) -> None:
         """Let servers fail that are now or later; raises InputError for a time that is over."""

@@ -211,6 +211,7 @@ def stations_of(network: Network, frontends: Sequence[Frontend], lists: list[int
             ("timeout", one.timeout_us),
             ("epsilon", one.epsilon_us),
             ("drop_age", one.drop_age_us),
+            ("end_by", one.end_by_us),
             ("discard", one.discard),
             ("wire", one.wire_us),
             ("hop", one.hop_us),

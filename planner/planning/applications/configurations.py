@@ -7,7 +7,7 @@ says what its latency and its throughput are.
 from dataclasses import dataclass
 
 from planner.model import Application, DeviceType, InputError, Problem, Profile
-from planner.planning.applications.task_graph import predecessors, task_rates
+from planner.planning.applications.task_graph import task_rates
 from planner.planning.pipelines.terrain import planned_batches
 
 
@@ -91,7 +91,7 @@ def _costs(
     cluster = problem.cluster
     inference_us = variant.stage_latency_us(here.name, share, batch, 0, len(variant.blocks))
     others = [each for each in cluster.device_types if each.count]
-    before = predecessors(application)
+    before = application.predecessors
     in_us = hop_us = 0.0
     if before[task] is not None:
         size = _input_bytes(application, task, variant)

@@ -52,7 +52,7 @@ from planner.model.applications import MOST_CHOICES
 from planner.model.objective import MAXIMISED, needed_rate_rps, price_per_hour
 from planner.model.problem import Objective
 from planner.planning.applications.configurations import Configuration, configurations
-from planner.planning.applications.task_graph import applications_of, choice_accuracy, task_rates, ways
+from planner.planning.applications.task_graph import applications_of, known_accuracy, task_rates, ways
 from planner.planning.applications.task_plans import Service, TaskPlan, check, plan_of
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
@@ -271,7 +271,7 @@ def _add_limits(formulation: Formulation) -> None:
     if options.min_accuracy is not None:
         for a, application in enumerate(formulation.applications):
             terms = [
-                (column, choice_accuracy(application, choice))
+                (column, known_accuracy(application, choice))
                 for (b, choice), column in formulation.flow.items()
                 if b == a
             ]
@@ -289,7 +289,7 @@ def _set_objective(formulation: Formulation) -> None:
     if objective == "most_accurate":
         total_rps = sum(application.rate_rps or 0.0 for application in formulation.applications)
         terms = [
-            (column, choice_accuracy(formulation.applications[a], choice) / total_rps)
+            (column, known_accuracy(formulation.applications[a], choice) / total_rps)
             for (a, choice), column in formulation.flow.items()
         ]
     elif objective == "least_cost":

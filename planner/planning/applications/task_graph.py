@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from planner.model import Application, Dnn, InputError, Problem, Profile, Task
-from planner.model.applications import combined_accuracy
+from planner.model.applications import choice_accuracy
 
 
 def applications_of(problem: Problem) -> tuple[Application, ...]:
@@ -27,18 +27,9 @@ def task_rates(application: Application) -> list[float]:
     [10.0, 25.0]
     """
     rates: list[float] = []
-    for task, before in zip(application.tasks, predecessors(application), strict=True):
+    for task, before in zip(application.tasks, application.predecessors, strict=True):
         rates.append((application.rate_rps or 0.0 if before is None else rates[before]) * task.fan_out)
     return rates
-
-
-def predecessors(application: Application) -> list[int | None]:
-    """Return the number of the task that each task takes its requests from, None for the first."""
-    names = [task.name for task in application.tasks]
-    return [
-        (number - 1 if number else None) if task.after is None else names.index(task.after)
-        for number, task in enumerate(application.tasks)
-    ]
 
 
 def ways(application: Application) -> list[list[int]]:
@@ -52,19 +43,23 @@ def ways(application: Application) -> list[list[int]]:
     [[0, 1], [0, 2]]
     """
     to_task: list[list[int]] = []
-    before = predecessors(application)
+    before = application.predecessors
     for number, previous in enumerate(before):
         to_task.append([*(to_task[previous] if previous is not None else []), number])
     return [way for number, way in enumerate(to_task) if number not in before]
 
 
-def choice_accuracy(application: Application, choice: Sequence[Profile]) -> float:
+def known_accuracy(application: Application, choice: Sequence[Profile]) -> float:
     """Return the accuracy (percent) of a choice; raises InputError where a variant's is missing."""
-    for task, variant in zip(application.tasks, choice, strict=True):
-        if variant.name not in task.accuracy:
-            raise InputError(
-                f"accuracy of {application.name}/{task.name}/{variant.name}: missing; objectives and limits of "
-                "accuracy need it for every variant"
-            )
-    percents = [task.accuracy[variant.name] for task, variant in zip(application.tasks, choice, strict=True)]
-    return combined_accuracy(percents, application.rule)
+    accuracy = choice_accuracy(application, choice)
+    if accuracy is None:
+        missing = [
+            f"{task.name}/{variant.name}"
+            for task, variant in zip(application.tasks, choice, strict=True)
+            if variant.name not in task.accuracy
+        ]
+        raise InputError(
+            f"accuracy of {application.name}/{missing[0]}: missing; objectives and limits of accuracy need it for "
+            "every variant"
+        )
+    return accuracy

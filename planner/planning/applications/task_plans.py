@@ -10,7 +10,7 @@ from planner.model import Application, Problem
 from planner.model.accuracy import mean_accuracy
 from planner.model.objective import plan_cost
 from planner.planning.applications.configurations import configuration
-from planner.planning.applications.task_graph import applications_of, choice_accuracy, task_rates, ways
+from planner.planning.applications.task_graph import applications_of, known_accuracy, task_rates, ways
 
 TOLERANCE = 1e-6  # relative
 
@@ -76,7 +76,7 @@ def plan_of(problem: Problem, services: tuple[Service, ...], flows: Flows, laten
     """Return the plan that services and flows make, with everything that it is worth computed from them."""
     applications = applications_of(problem)
     devices = devices_used(problem, services)
-    accuracy = {one.name: served_accuracy(one, flows) for one in applications if all(t.accuracy for t in one.tasks)}
+    accuracy = {one.name: served_accuracy(one, flows) for one in applications if one.has_accuracy}
     return TaskPlan(
         services,
         flows,
@@ -117,7 +117,7 @@ def served_accuracy(application: Application, flows: Flows) -> float:
     total = 0.0
     for names, rate_rps in flows[application.name]:
         choice = [known[name] for known, name in zip(variants, names, strict=True)]
-        total += choice_accuracy(application, choice) * rate_rps
+        total += known_accuracy(application, choice) * rate_rps
     return total / (application.rate_rps or 1.0)
 
 

@@ -18,7 +18,7 @@ from simulator.engine.core.state import (
     number_batch,
     release,
 )
-from simulator.engine.network import IDLE_FIRST, LATEST_START
+from simulator.engine.network import BY_SLACK, IDLE_FIRST, LATEST_START
 
 
 @compiled
@@ -153,7 +153,7 @@ def is_void(S: State, q: int, token: int, now: int) -> bool:
 
 
 @compiled
-def choose_server(S: State, q: int) -> int:
+def choose_server(S: State, q: int, now: int) -> int:
     """Return the server that the next batch of a central queue goes to, -1 if there is none now."""
     station = S.station[q]
     if station.placement == IDLE_FIRST:
@@ -163,6 +163,8 @@ def choose_server(S: State, q: int) -> int:
                 if is_free(S, w):
                     return int(w)
         return NONE
+    if station.placement == BY_SLACK:
+        return choose_by_slack(S, q, now)
     for _ in range(station.servers):
         w = S.lists[station.first + station.turn]
         station.turn += 1
@@ -171,6 +173,29 @@ def choose_server(S: State, q: int) -> int:
         if not S.server[w].down and S.server[w].off == ON:
             return int(w)
     return NONE
+
+
+@compiled
+def choose_by_slack(S: State, q: int, now: int) -> int:
+    """Return the server of the most accurate kind that serves a central queue's head in time, or the soonest."""
+    station = S.station[q]
+    line = S.arrivals[S.token[station.head].request] + station.end_by
+    size = min(station.length, station.max_batch)
+    chosen, best_kind, best_end = NONE, NONE, 0
+    for k in range(station.first, station.first + station.servers):
+        w = int(S.lists[k])
+        server = S.server[w]
+        if server.down or server.off != ON:
+            continue
+        end = max(now, server.until) + S.latency[0, q, server.kind, size]
+        b = server.head
+        while b >= 0:
+            end += S.latency[0, q, server.kind, S.batch[b].size]
+            b = S.batch[b].follow
+        kind = server.kind if end <= line else NONE
+        if chosen < 0 or kind > best_kind or (kind == best_kind and end < best_end):
+            chosen, best_kind, best_end = w, kind, end
+    return int(chosen)
 
 
 @compiled
@@ -189,7 +214,7 @@ def work(S: State, q: int, now: int) -> None:
             take_head(S, q)
         if not is_due(S, q, now):
             break
-        w = choose_server(S, q)
+        w = choose_server(S, q, now)
         if w < 0:
             break
         b = new_batch(S, q, w, now)

@@ -54,6 +54,7 @@ STATION = np.dtype(
         ("timeout", np.int64),
         ("epsilon", np.int64),
         ("drop_age", np.int64),
+        ("end_by", np.int64),  # by slack
         ("wire", np.int64),
         ("hop", np.int64),
         ("spread", np.float64),

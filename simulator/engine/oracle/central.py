@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.dispatch.decisions import LATE
-from simulator.engine.network import IDLE_FIRST
+from simulator.engine.network import BY_SLACK, IDLE_FIRST
 from simulator.engine.oracle.core import TIMER, Server, Token
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ class Queue:
         """Return the server of the next batch, None where there is none."""
         if self.station.placement == IDLE_FIRST:
             return next((server for server in self.servers if server.idle), None)
+        if self.station.placement == BY_SLACK:
+            able = [server for server in self.servers if server.on and not server.down]
+            return min(able, key=self.by_slack, default=None)
         count = len(self.servers)
         for place in range(self.next, self.next + count):
             server = self.servers[place % count]
@@ -85,6 +88,15 @@ class Queue:
                 self.next = (place + 1) % count
                 return server
         return None
+
+    def by_slack(self, server: Server) -> tuple[int, int]:
+        """Return what the next batch prefers of a server: the most accurate kind in time, then an early end."""
+        size = min(len(self.tokens), self.max_batch)
+        sizes = [size, *(len(batch.tokens) for batch in server.waiting)]
+        takes_us = sum(int(self.station.latency_us[server.kind, each]) for each in sizes)
+        end_us = max(self.run.now, server.until_us) + takes_us
+        in_time = self.requests.age_us(self.tokens[0][0]) + end_us - self.run.now <= self.station.end_by_us
+        return -server.kind if in_time else 1, end_us
 
     def set_timer(self) -> None:
         """Set the timer for the head, unless the queue is due and waits for a server."""

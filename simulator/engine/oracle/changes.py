@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.engine.network import Change
-from simulator.engine.oracle.core import CHANGE
+from simulator.engine.oracle.core import CHANGE, Server
 
 if TYPE_CHECKING:
     from simulator.engine.oracle.routes import Requests
@@ -19,21 +19,26 @@ def schedule(requests: "Requests", changes: tuple[Change, ...]) -> None:
 def load(requests: "Requests", change: Change) -> None:
     """Let spare servers load what will be needed."""
     servers = requests.central[change.station].servers
-    known = sum((server.on or server.loading) and server.kind == change.kind for server in servers)
-    spare = [
-        server
-        for server in servers
-        if not server.on and not server.loading and not server.down and server.serving is None and not server.waiting
-    ]
-    for server in spare[: max(0, change.replicas - known)]:
-        server.loading, server.kind = True, change.kind
+    for kind, wanted in enumerate(change.replicas):
+        known = sum((server.on or server.loading) and server.kind == kind for server in servers)
+        spare = [server for server in servers if not server.on and not server.loading and is_free(server)]
+        for server in spare[: max(0, wanted - known)]:
+            server.loading, server.kind = True, kind
+
+
+def is_free(server: Server) -> bool:
+    """Whether a server is up and has nothing to do."""
+    return not server.down and server.serving is None and not server.waiting
 
 
 def take_over(requests: "Requests", change: Change) -> None:
     """Put the wanted servers on and all others off; these finish what is in front of them."""
     queue = requests.central[change.station]
     queue.max_batch = change.max_batch
-    ready = [server for server in queue.servers if (server.on or server.loading) and server.kind == change.kind]
+    ready = [server for server in queue.servers if server.on or server.loading]
+    of_kinds = [
+        [server for server in ready if server.kind == kind][:wanted] for kind, wanted in enumerate(change.replicas)
+    ]
     for server in queue.servers:
-        server.on, server.loading = server in ready[: change.replicas], False
+        server.on, server.loading = any(server in chosen for chosen in of_kinds), False
     queue.look()

@@ -1,5 +1,6 @@
 """What commands print, whatever reads it."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from planner.cli import app, output
 
@@ -21,6 +23,18 @@ def run(*arguments: str, stdout: int = subprocess.PIPE, **environment: str) -> s
         encoding=environment.get("PYTHONIOENCODING", "utf-8"),
         check=False, timeout=120,
     )  # fmt: skip
+
+
+def test_a_narrow_terminal_folds_names_and_cuts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(output, "console", Console(file=written, width=40))
+    letters = "abcdefghijklmnopqrstuvwxyz" * 2
+    columns = {each: output.Column(each) for each in ("dnn", "pipeline", "requests/s")}
+    with output.output(as_json=False) as out:
+        out.table("rows", columns, [{"dnn": letters, "pipeline": letters.upper(), "requests/s": 12.5}])
+    text = written.getvalue()
+    assert "…" not in text
+    assert sorted(filter(str.isupper, text)) == sorted(letters.upper())
 
 
 def test_tables_cut_no_name_short_and_json_holds_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from simulator.adaptation import Configuration, Controller, ServedTask, Service, Setting, Variant, outcomes_of, reactive
+from simulator.adaptation import (
+    Configuration,
+    Controller,
+    ServedTask,
+    Service,
+    Setting,
+    Variant,
+    outcomes_of,
+    reactive,
+    running,
+)
 from simulator.adaptation.service import batch_latencies_us
 from simulator.engine.networks import simulate_network
 from simulator.workload import poisson
@@ -16,7 +26,7 @@ from simulator.workload import poisson
 SMALL = Variant("small", 60.0, 1, {1: 0.1, 4: 0.25})
 LARGE = Variant("large", 80.0, 2, {1: 0.3, 4: 0.8})
 ONE = Service((ServedTask("classify", (SMALL, LARGE)),), timeout_s=0.2, most_replicas=8)
-TWO = replace(ONE, tasks=(*ONE.tasks, ServedTask("name", (LARGE, SMALL))))
+TWO = replace(ONE, tasks=(*ONE.tasks, ServedTask("name", (SMALL, LARGE))))
 
 
 def always(configuration: Configuration) -> Callable[[float, Configuration], Configuration]:
@@ -26,7 +36,7 @@ def always(configuration: Configuration) -> Callable[[float, Configuration], Con
 def test_a_change_by_hand() -> None:
     """A request a second. From 10 s on the large variant loads, at 14 s it serves: 0.3 s in place of 0.1 s."""
     controller = Controller(
-        ONE, reactive, always((Setting(1, 1, 1),)), (Setting(0, 1, 1),), interval_s=10, start_up_s=4.0
+        ONE, reactive, always((running(1, 1, 1),)), (running(0, 1, 1),), interval_s=10, start_up_s=4.0
     )
     arrivals_us = np.arange(500_000, 20_500_000, 1_000_000)
     records = controller.run(arrivals_us)
@@ -36,6 +46,7 @@ def test_a_change_by_hand() -> None:
     assert decided == [(0, 0, 0), (10, 14, 1)]
     found = outcomes_of(ONE, controller.decisions, records, slo_s=0.2, duration_s=20)
     assert found.cores.tolist() == [1] * 14 + [2] * 6
+    assert found.held_cores.tolist() == [1] * 10 + [3] * 4 + [2] * 6
     assert found.planned_accuracy.tolist() == [60] * 14 + [80] * 6
     assert (found.requests, found.dropped, found.late, found.infeasible) == (20, 0, 6, 0)
     assert found.accuracy == pytest.approx((14 * 60 + 6 * 80) / 20)
@@ -43,7 +54,7 @@ def test_a_change_by_hand() -> None:
 
 
 def test_no_answer_keeps_the_configuration_and_is_said() -> None:
-    first = (Setting(0, 1, 2),)
+    first = (running(0, 1, 2),)
     controller = Controller(ONE, reactive, lambda rate_rps, in_use: None, first)
     controller.run(np.arange(0, 30_000_000, 500_000))
     assert [one.configuration for one in controller.decisions] == [first] * len(controller.decisions)
@@ -54,15 +65,16 @@ def wandering(seed: int) -> Callable[[float, Configuration], Configuration]:
     """A planner that picks at random."""
     rng = np.random.default_rng(seed)
     return lambda rate_rps, in_use: tuple(
-        Setting(int(rng.integers(2)), int(rng.integers(1, 5)), int(rng.integers(1, 9))) for _ in in_use
+        Setting(tuple(rng.multinomial(rng.integers(1, 9), [0.5, 0.5]).tolist()), int(rng.integers(1, 5)))
+        for _ in in_use
     )
 
 
-@pytest.mark.parametrize("placement", ["round robin", "idle first"])
+@pytest.mark.parametrize("placement", ["round robin", "idle first", "by slack"])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_request_is_lost_while_variants_change_and_both_engines_agree(seed: int, placement: str) -> None:
-    service = replace(TWO, placement=placement, drop_age_s=6.0)
-    first = (Setting(0, 2, 4), Setting(1, 2, 4))
+    service = replace(TWO, placement=placement, drop_age_s=6.0, answer_by_s=2.0)
+    first = (running(0, 2, 4), running(1, 2, 4))
     controller = Controller(service, reactive, wandering(seed), first, interval_s=5, start_up_s=2.0)
     arrivals_us = poisson(12.0, 60.0, np.random.default_rng(seed))
     records = controller.run(arrivals_us)
@@ -85,7 +97,9 @@ def test_no_request_is_lost_while_variants_change_and_both_engines_agree(seed: i
 
 def test_a_rule_of_accuracy_counts() -> None:
     mean = replace(TWO, rule="average")
-    controller = Controller(mean, reactive, always((Setting(0, 1, 1), Setting(0, 1, 1))), (Setting(0, 1, 1),) * 2)
+    controller = Controller(
+        mean, reactive, always((running(0, 1, 1), running(1, 1, 1))), (running(0, 1, 1), running(1, 1, 1))
+    )
     records = controller.run(np.arange(0, 9_000_000, 1_000_000))
     assert outcomes_of(mean, controller.decisions, records, 9.0, 9).accuracy == pytest.approx(70.0)
 
@@ -101,12 +115,12 @@ def test_latencies_between_known_batches() -> None:
         (lambda: Variant("m", 50.0, 1, {1: 0.0}), "variant m: expected batch sizes of at least 1 and times above 0 s"),
         (lambda: Service(()), "expected at least one task"),
         (lambda: replace(ONE, placement="any"), "placement: expected one of"),
-        (lambda: ONE.network((Setting(2, 1, 1),)), "task classify: expected a variant of 0 to 1, got 2"),
-        (lambda: ONE.network((Setting(0, 5, 1),)), "task classify: expected a batch of 1 to 4, got 5"),
-        (lambda: ONE.network((Setting(0, 1, 9),)), "task classify: expected 1 to 8 replicas, got 9"),
+        (lambda: ONE.network((running(2, 1, 1),)), "task classify: expected variants of 0 to 1, got 2"),
+        (lambda: ONE.network((running(0, 5, 1),)), "task classify: expected a batch of 1 to 4, got 5"),
+        (lambda: ONE.network((running(0, 1, 9),)), "task classify: expected 1 to 8 replicas, got \\[9\\]"),
         (lambda: ONE.network(()), r"expected a setting per task \(1\), got 0"),
-        (lambda: Controller(ONE, reactive, always(()), (Setting(0, 1, 1),), 0), "an interval of at least 1 s"),
-        (lambda: Controller(ONE, reactive, always(()), (Setting(0, 1, 1),), 5, 8.0), "a start-up of 8.0 s is longer"),
+        (lambda: Controller(ONE, reactive, always(()), (running(0, 1, 1),), 0), "an interval of at least 1 s"),
+        (lambda: Controller(ONE, reactive, always(()), (running(0, 1, 1),), 5, 8.0), "a start-up of 8.0 s is longer"),
     ],
 )
 def test_bad_input_is_one_line(make: object, message: str) -> None:

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from simulator.adaptation import PREDICTORS, ar1, blend, fit_forecast, largest, mean, oracle, reactive, smape_percent
+from simulator.adaptation import (
+    PREDICTORS,
+    Span,
+    ar1,
+    blend,
+    fit_forecast,
+    largest,
+    mean,
+    oracle,
+    reactive,
+    smape_percent,
+)
 from simulator.adaptation.predictors import window_maxima
 
 
@@ -62,19 +73,36 @@ def test_what_is_learned_beats_every_rule_on_a_load_that_it_was_learned_from() -
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
 def test_bounds_hold_as_often_as_they_say(level: float) -> None:
     """120 looks: three standard deviations of a binomial share at 0.9 are 8 percent."""
-    bound = fit_forecast(wave(60_000, 3)).at(level)
+    bound = fit_forecast(wave(60_000, 3), level)
     counts = wave(12_200, 4)
     held = np.mean([bound(counts[:now]) >= counts[now : now + 20].max() for now in range(120, 12_120, 100)])
     assert held == pytest.approx(level, abs=3 * np.sqrt(level * (1 - level) / 120) + 0.02)
 
 
+def test_what_is_forecast_may_be_the_mean_of_a_later_time() -> None:
+    """A load of a known period: the mean of the seconds 8 to 17 from now follows from the last two minutes."""
+    load = 30 + 20 * np.sin(np.arange(40_000) / 20)
+    forecast = fit_forecast(load, span=Span(8, 18, "mean"))
+    for now in (1000, 2003, 3019):
+        assert forecast(load[:now]) == pytest.approx(load[now + 8 : now + 18].mean(), rel=0.01)
+
+
+def test_gaps_in_a_history_are_not_what_is_learned() -> None:
+    load = wave(60_000, 6)
+    gaps = load.copy()
+    for start in range(0, 60_000, 6000):
+        gaps[start : start + 120] = 0
+    counts = wave(4000, 7)
+    assert smape_percent(fit_forecast(gaps), counts) < 1.1 * smape_percent(fit_forecast(load), counts)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: fit_forecast(np.ones(500)), "500 s of history give 37 windows; expected at least 93"),
+        (lambda: fit_forecast(np.ones(500)), "500 s of history give 37 windows; expected at least 125"),
         (lambda: smape_percent(mean, np.ones(139)), "139 s is shorter than the predictor's history"),
         (lambda: window_maxima(np.ones(119)), "119 s of load are shorter than the predictor's history of 120 s"),
-        (lambda: fit_forecast(wave(9000, 5)).at(1.0), "expected a probability between 0 and 1, got 1.0"),
+        (lambda: fit_forecast(wave(9000, 5), 1.0), "expected a probability between 0 and 1, got 1.0"),
     ],
 )
 def test_bad_input_is_one_line(make: object, message: str) -> None:

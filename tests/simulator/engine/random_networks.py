@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.engine.network import (
+    BY_SLACK,
     CENTRAL,
     IDLE_FIRST,
     LATEST_START,
@@ -54,8 +55,9 @@ def random_case(seed: int, *, requests: int = 60) -> Case:
                 latency_us,
                 max_batch=int(rng.integers(1, batches + 1)),
                 timeout_us=int(rng.choice([0, 10, 30, 100])),
-                placement=int(rng.choice([ROUND_ROBIN, IDLE_FIRST])),
+                placement=int(rng.choice([ROUND_ROBIN, IDLE_FIRST, BY_SLACK])),
                 drop_age_us=int(rng.choice([100, 300, NO_LIMIT_US])),
+                end_by_us=int(rng.choice([60, 150])),
                 spread=spread,
                 **way,
             )
@@ -132,7 +134,7 @@ def random_changes(rng: np.random.Generator, stations: list[Station], kinds: int
     for q, station in enumerate(stations):
         if station.rule == CENTRAL:
             for at in np.sort(rng.integers(0, span, rng.integers(0, 4))):
-                replicas, batch = int(rng.integers(1, len(station.servers) + 1)), int(rng.integers(1, 5))
-                ready = int(at) + int(rng.integers(0, 100))
-                found.append(Change(int(at), q, int(rng.integers(0, kinds)), batch, replicas, ready))
+                replicas = rng.multinomial(rng.integers(1, len(station.servers) + 1), np.full(kinds, 1 / kinds))
+                batch, ready = int(rng.integers(1, 5)), int(at) + int(rng.integers(0, 100))
+                found.append(Change(int(at), q, tuple(replicas.tolist()), batch, ready))
     return tuple(sorted(found, key=lambda change: change.at_us))

@@ -217,7 +217,7 @@ def test_adaptation_sees_the_run_and_changes_it() -> None:
         seen.append(observation)
         if len(seen) > 1:
             return None
-        return [Change(observation.now_us, 0, 0, 1, 2, observation.now_us + 50)]
+        return [Change(observation.now_us, 0, (2,), 1, observation.now_us + 50)]
 
     found = simulate_network(network, [arrivals_us], adapt=adapt, every_us=1_200)
     assert [one.now_us for one in seen] == [1_200, 2_400, 3_600, 4_800]
@@ -232,9 +232,10 @@ def test_adaptation_sees_the_run_and_changes_it() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (Change(5, 0, 1, 1, 1, 6), "expected a central station, a kind of 0 to 0 and a batch of 1 to 1, got"),
-        (Change(5, 0, 0, 2, 1, 6), "a batch of 1 to 1, got"),
-        (Change(5, 0, 0, 1, 1, 4), "ready at 4 µs before it is begun"),
+        (Change(5, 0, (0, 1), 1, 6), "expected a central station, replicas of kinds 0 to 0 and a batch of 1 to 1, got"),
+        (Change(5, 0, (-1,), 1, 6), "expected a central station"),
+        (Change(5, 0, (1,), 2, 6), "a batch of 1 to 1, got"),
+        (Change(5, 0, (1,), 1, 4), "ready at 4 µs before it is begun"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(change: Change, message: str) -> None:
