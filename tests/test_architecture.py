@@ -28,7 +28,12 @@ MAY_IMPORT = {
         "planner.planning.pipelines",
         "planner.planning.programme",
     },
-    "planner.planning.applications": {"planner.model", "planner.planning.pipelines", "planner.planning.programme"},
+    "planner.planning.applications": {
+        "planner.model",
+        "planner.planning.arrays",
+        "planner.planning.pipelines",
+        "planner.planning.programme",
+    },
     "planner.planning.merging": {
         "planner.model",
         "planner.planning.arrays",

@@ -28,7 +28,7 @@ Variables
     capacity[c]    y_c <= h_c · n_c
     devices[s,g]   sum over c of n_c / k <= N_{s,g};   used[g]: sum over s of N_{s,g} = U_g <= devices of type g
     budget         sum of price_g · U_g <= budget
-    accuracy[a]    sum of a_r · f_r >= least accuracy · rate_a
+    accuracy[a]    sum of a_r · f_r >= least accuracy · rate_a             (r: those that `choices` lists)
     latency[leaf]  sum of L_s over the tasks on the way to a leaf <= SLO - slack
 
 where L_s is what the requests of task s take, by one of two rules: *worst*, the largest l_c of the configurations in
@@ -41,25 +41,28 @@ building a batch takes no longer: there end to end is never worse. It may be whe
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
-from math import ceil, prod
+from math import ceil
 from time import perf_counter
 from typing import Literal, get_args
 
 from planner.model import Application, InputError, Problem, Profile
-from planner.model.applications import MOST_CHOICES
 from planner.model.objective import MAXIMISED, needed_rate_rps, price_per_hour
 from planner.model.problem import Objective
+from planner.planning.applications.choices import Choice, best_choice, first_choices
 from planner.planning.applications.configurations import Configuration, configurations
 from planner.planning.applications.task_graph import applications_of, known_accuracy, task_rates, ways
 from planner.planning.applications.task_plans import Service, TaskPlan, check, plan_of
+from planner.planning.arrays import Floats
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
 LatencyRule = Literal["worst", "mean"]
 LATENCY_RULES: tuple[LatencyRule, ...] = get_args(LatencyRule)
 OBJECTIVES: tuple[Objective, ...] = ("most_accurate", "least_cost", "fewest_devices")
+WHOLE = 100.0  # percent
+UNSERVED = 1e4  # times the largest price of the objective
 ROUNDING = 1e-6  # relative: rates below this are none, and slices this near to fewer are fewer
 
 
@@ -75,6 +78,9 @@ class Formulation:
     rate: list[int] = field(default_factory=list)
     slices: list[int] = field(default_factory=list)
     used: list[int] = field(default_factory=list)
+    unserved: dict[int, int] = field(default_factory=dict)  # relaxed
+    rows: dict[str, int] = field(default_factory=dict, repr=False)
+    listed: list[bool] = field(default_factory=list)  # per application: whether all its choices are here
 
     def of(self, application: int, task: int) -> list[tuple[int, Configuration]]:
         """Return the configurations of a task with their numbers."""
@@ -123,11 +129,11 @@ def plan_per_task(
     if latency not in LATENCY_RULES:
         raise InputError(f"latency: expected one of {list(LATENCY_RULES)}, got {latency!r}")
     _check_options(problem)
-    formulation = build(problem, latency)
+    formulation, bound = _with_choices(build(problem, latency), latency, backend, limits)
     solution, _ = solve(formulation.model, backend, limits)
     if not solution.found:
         raise _none(formulation, latency, solution, backend, limits)
-    plan = extract(formulation, solution, latency)
+    plan = extract(formulation, replace(solution, bound=solution.bound if bound is None else bound), latency)
     plan = replace(plan, seconds=perf_counter() - begin_s)
     if violations := check(problem, plan):
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
@@ -144,8 +150,14 @@ def _check_options(problem: Problem) -> None:
         )
 
 
-def build(problem: Problem, latency: LatencyRule) -> Formulation:
-    """Return the programme; raises InputError where a task cannot be served at all."""
+def build(
+    problem: Problem, latency: LatencyRule, more: Sequence[tuple[int, Choice]] = (), *, relaxed: bool = False
+) -> Formulation:
+    """Return the programme; raises InputError where a task cannot be served at all.
+
+    ``more`` are choices of applications (by their numbers) beside the first ones, where not all are listed. If
+    ``relaxed`` there are no integers, and requests may stay unserved at a price above all others.
+    """
     applications = applications_of(problem)
     for dnn in problem.dnns:
         needed_rate_rps(dnn, problem.options.objective)
@@ -159,35 +171,41 @@ def build(problem: Problem, latency: LatencyRule) -> Formulation:
         for one in configurations(problem, application, s)
     ]
     formulation = Formulation(problem, applications, found)
-    _add_flows(formulation)
+    _add_flows(formulation, more, relaxed)
     _add_configurations(formulation)
     _add_splits(formulation)
     _add_devices(formulation)
     _add_latencies(formulation, latency)
     _add_limits(formulation)
     _set_objective(formulation)
+    if relaxed:
+        formulation.model.relax_integers()
     return formulation
 
 
-def _add_flows(formulation: Formulation) -> None:
+def _able(formulation: Formulation, a: int) -> list[list[Profile]]:
+    """Return the variants of each task of an application that can be served."""
+    tasks = formulation.applications[a].tasks
+    served = [{one.variant for _, one in formulation.of(a, s)} for s in range(len(tasks))]
+    return [[v for v in task.variants if v.name in names] for task, names in zip(tasks, served, strict=True)]
+
+
+def _add_flows(formulation: Formulation, more: Sequence[tuple[int, Choice]], relaxed: bool) -> None:
     for a, application in enumerate(formulation.applications):
-        served = [{one.variant for _, one in formulation.of(a, s)} for s in range(len(application.tasks))]
-        able = [
-            [v for v in task.variants if v.name in names] for task, names in zip(application.tasks, served, strict=True)
-        ]
-        if (count := prod(len(each) for each in able)) > MOST_CHOICES:
-            raise InputError(
-                f"application {application.name}: {count} choices of variants; expected at most {MOST_CHOICES}: "
-                "leave some variants out"
-            )
+        choices, whole = first_choices(application, _able(formulation, a))
+        formulation.listed.append(whole)
         columns = []
-        for choice in product(*able):
+        for choice in dict.fromkeys([*choices, *(choice for b, choice in more if b == a)]):
             name = f"flow[{application.name}/{'+'.join(variant.name for variant in choice)}]"
             column = formulation.model.add_column(name)
             formulation.flow[a, choice] = column
             columns.append((column, 1.0))
+        if relaxed:
+            formulation.unserved[a] = formulation.model.add_column(f"unserved[{application.name}]")
+            columns.append((formulation.unserved[a], 1.0))
         rate_rps = application.rate_rps or 0.0
-        formulation.model.add_row(f"served[{application.name}]", columns, lower=rate_rps, upper=rate_rps)
+        name = f"served[{application.name}]"
+        formulation.rows[name] = formulation.model.add_row(name, columns, lower=rate_rps, upper=rate_rps)
 
 
 def _add_configurations(formulation: Formulation) -> None:
@@ -215,7 +233,7 @@ def _add_splits(formulation: Formulation) -> None:
                 rates = [(formulation.rate[n], -1.0) for n, one in formulation.of(a, s) if one.variant == variant.name]
                 if flows:
                     name = f"split[{application.name}/{task.name}/{variant.name}]"
-                    formulation.model.add_row(name, [*flows, *rates], lower=0, upper=0)
+                    formulation.rows[name] = formulation.model.add_row(name, [*flows, *rates], lower=0, upper=0)
 
 
 def _add_devices(formulation: Formulation) -> None:
@@ -275,8 +293,10 @@ def _add_limits(formulation: Formulation) -> None:
                 for (b, choice), column in formulation.flow.items()
                 if b == a
             ]
+            terms += [(column, WHOLE) for b, column in formulation.unserved.items() if b == a]
             least = options.min_accuracy * (application.rate_rps or 0.0)
-            model.add_row(f"accuracy[{application.name}]", terms, lower=least)
+            name = f"accuracy[{application.name}]"
+            formulation.rows[name] = model.add_row(name, terms, lower=least)
 
 
 def _costs_of_devices(formulation: Formulation) -> list[tuple[int, float]]:
@@ -296,7 +316,54 @@ def _set_objective(formulation: Formulation) -> None:
         terms = _costs_of_devices(formulation)
     else:
         terms = [(column, 1.0) for column in formulation.used]
+    largest = max(abs(value) for _, value in terms)
+    sign = -1.0 if MAXIMISED[objective] else 1.0
+    terms += [(column, sign * UNSERVED * largest) for column in formulation.unserved.values()]
     formulation.model.set_objective(terms, maximise=MAXIMISED[objective])
+
+
+def _with_choices(
+    formulation: Formulation, latency: LatencyRule, backend: str, limits: Limits
+) -> tuple[Formulation, float | None]:
+    """Return the programme with the choices that prices ask for, and its value's bound; None where all are listed."""
+    if all(formulation.listed):
+        return formulation, None
+    problem, more = formulation.problem, list(formulation.flow)
+    maximises = MAXIMISED[problem.options.objective]
+    while True:
+        relaxed = build(problem, latency, more, relaxed=True)
+        solution, _ = solve(relaxed.model, backend, limits)
+        if not solution.found:
+            return build(problem, latency, more), None
+        sign = 1.0 if maximises else -1.0
+        found = [
+            (a, choice)
+            for a in range(len(relaxed.applications))
+            if not relaxed.listed[a] and (choice := _improving(relaxed, a, sign * solution.row_duals)) is not None
+        ]
+        if not found:
+            return build(problem, latency, more), solution.objective
+        more += found
+
+
+def _improving(formulation: Formulation, a: int, duals: Floats) -> Choice | None:
+    """Return the choice that improves the relaxation most, None where none does; ``duals`` are those of maximising."""
+    application, rows = formulation.applications[a], formulation.rows
+    rate_rps = application.rate_rps or 1.0
+    prices = []
+    for task, reaching_rps, variants in zip(
+        application.tasks, task_rates(application), _able(formulation, a), strict=True
+    ):
+        of_task = f"split[{application.name}/{task.name}/"
+        prices.append({v.name: reaching_rps / rate_rps * duals[rows[f"{of_task}{v.name}]"]] for v in variants})
+    worth = 0.0
+    if formulation.problem.options.objective == "most_accurate":
+        worth = 1.0 / sum(one.rate_rps or 0.0 for one in formulation.applications)
+    if f"accuracy[{application.name}]" in rows:
+        worth -= duals[rows[f"accuracy[{application.name}]"]]
+    choice, value = best_choice(application, _able(formulation, a), max(0.0, worth), prices)
+    improves = value > duals[rows[f"served[{application.name}]"]] + ROUNDING * max(1.0, abs(value))
+    return choice if improves and (a, choice) not in formulation.flow else None
 
 
 def extract(formulation: Formulation, solution: Solution, latency: LatencyRule) -> TaskPlan:
