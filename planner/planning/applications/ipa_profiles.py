@@ -6,10 +6,13 @@ A profile is a set of points: a variant on so many cores runs a batch in a laten
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from planner.model import InputError
+from planner.planning.applications.accuracy import ranked
+from planner.planning.applications.ipa import Ipa, Option, Weights
 
 Cores = int
 
@@ -165,3 +168,42 @@ def scaled(accuracies: Mapping[str, float]) -> dict[str, float]:
         if not 0 <= accuracy <= 100:
             raise InputError(f"accuracy of {name}: expected percent in [0, 100], got {accuracy}")
     return {name: accuracy / 100 for name, accuracy in accuracies.items()}
+
+
+def programme_of(inputs: Mapping[str, Any], profiles: Mapping[str, Sequence[TaskProfile]]) -> Ipa:
+    """Return the programme of a case by the reference's rules for SLAs, base cores and baselines.
+
+    ``inputs`` are named as the reference's: profile_set, only_measured_profiles, sla_factor, threshold_rps,
+    normalize_accuracy, baseline_mode (*scale* fixes active_variant, *switch* initial_replicas), batching_cap,
+    arrival_rate_rps, accuracy_method, alpha, beta, gamma, scaling_cap. ``profiles[profile_set]`` are measured points.
+    """
+    if inputs["profile_set"] not in profiles:
+        raise InputError(f"no profiles of {inputs['profile_set']!r}; there are {sorted(profiles)}")
+    measured = profiles[inputs["profile_set"]]
+    known = measured if inputs["only_measured_profiles"] else [fitted(profile) for profile in measured]
+    options, total_s = [], 0.0
+    for number, (profile, source) in enumerate(zip(known, measured, strict=True)):
+        sla_s = task_sla_s(profile, inputs["sla_factor"])
+        total_s += sla_s
+        counted = len({point.batch for point in source.points})
+        cores = base_cores(profile, inputs["threshold_rps"], sla_s, counted)
+        percent = profile.accuracies
+        accuracies = ranked(percent) if inputs["normalize_accuracy"] else scaled(percent)
+        variants = [inputs["active_variant"][number]] if inputs["baseline_mode"] == "scale" else list(percent)
+        options.append(
+            tuple(
+                Option(variant, accuracies[variant], cores[variant], point.batch, point.latency_s, point.throughput_rps)
+                for variant in variants
+                for point in profile.of(variant, cores[variant])
+                if point.batch <= inputs["batching_cap"]
+            )
+        )
+    return Ipa(
+        tuple(options),
+        inputs["arrival_rate_rps"],
+        total_s,
+        inputs["accuracy_method"],
+        Weights(inputs["alpha"], inputs["beta"], inputs["gamma"]),
+        tuple(inputs["initial_replicas"]) if inputs["baseline_mode"] == "switch" else None,
+        inputs["scaling_cap"],
+    )

@@ -8,12 +8,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from planner.model import InputError
+from planner.model import (
+    Application,
+    Block,
+    Cluster,
+    DeviceType,
+    InputError,
+    LatencyTable,
+    Network,
+    Options,
+    Problem,
+    Profile,
+    Provenance,
+    Task,
+)
 from planner.planning.applications.accuracy import ranked
 from planner.planning.applications.ipa import Option, Weights
 
 # What a replica needs for a batch: (variant, cores) -> batch -> latency (s), throughput (requests/s).
 Points = Mapping[tuple[str, int], Mapping[int, tuple[float, float]]]
+
+LEVELS = (1, 2, 4, 8, 16)  # cores of a replica
+SERVER_CORES = 16
 
 PublishedSystem = Literal["IPA", "FA2-low", "FA2-high", "RIM"]
 PUBLISHED_SYSTEMS: tuple[PublishedSystem, ...] = get_args(PublishedSystem)
@@ -109,3 +125,29 @@ def options_of(one: Published, points: Points, system: PublishedSystem = "IPA") 
                     own.append(Option(name, ranks[name], cores, batch, latency_s, rps))
         options.append(tuple(own))
     return tuple(options)
+
+
+def on_servers(one: Published, points: Points, rate_rps: float, options: Options, servers: int = 400) -> Problem:
+    """Return an application on servers of 16 cores, each replica on a share of one; a core costs 1 per hour."""
+    tasks = []
+    for number, task in enumerate(one.tasks):
+        variants = []
+        for name in task:
+            tables = []
+            for cores in LEVELS:
+                known = sorted((batch, rps) for batch, (_, rps) in points.get((name, cores), {}).items())
+                known = [(batch, rps) for batch, rps in known if batch <= one.batch_cap]
+                rows = tuple((round(1e6 * batch / (rps * (1 + one.throughput_margin))),) for batch, rps in known)
+                if rows:
+                    sizes = tuple(batch for batch, _ in known)
+                    tables.append(
+                        LatencyTable("server", SERVER_CORES // cores, sizes, rows, Provenance("estimated", "study"))
+                    )
+            variants.append(Profile(name, (Block((name,)),), (), tuple(tables), input_bytes=100_000))
+        accuracy = {name: percent for name, (percent, _) in task.items()}
+        tasks.append(Task(f"task {number}", tuple(variants), accuracy))
+    application = Application(
+        "application", one.sla_s * 1e6, tuple(tasks), rate_rps=rate_rps, np_throughput_rps=rate_rps
+    )
+    server = DeviceType("server", servers, "cpu", LEVELS, price_per_hour=float(SERVER_CORES))
+    return Problem(Cluster((server,), Network(10)), (), options, (application,))
