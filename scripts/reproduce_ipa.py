@@ -24,8 +24,8 @@ Published costs of video are (sum of replicas) · (sum of cores), about twice ou
 the simulation is batch / throughput, without the margins that plans keep.
 
 **Beyond what is published.** *robust*: IPA's programme at a rate that a forecast says is not exceeded with probability
-0.9. *steady*: the same with a cost of two cores per change of a task's variant or batch size. *ahead*: the rate that
-arrives while the plan will be in use, not exceeded with that probability, and what is left over from before. *by
+0.9. *steady*: the same with a cost of a tenth of alpha per change of a task's variant or batch size. *ahead*: the rate
+that arrives while the plan will be in use, not exceeded with that probability, and what is left over from before. *by
 slack*: least accurate variants beside those planned, and every batch goes to the most accurate one that ends in time.
 """
 
@@ -95,7 +95,7 @@ PLAN_LIFE = Span(8, 18, "mean")  # a plan begins 8 s after its decision, the nex
 class Policy:
     """How a run is adapted: what may be chosen, what is foreseen, and what goes beyond the published system.
 
-    ``predictor`` is the name of one, or *bound L* or *life L*, bounds at level L. ``switching`` is in cores, ``share``
+    ``predictor`` is the name of one, or *bound L* or *life L*, bounds at level L. ``switching`` is in alpha, ``share``
     what accurate variants are planned for where requests go by slack. None of ``margin`` and ``weights`` are the
     published ones.
     """
@@ -118,7 +118,7 @@ class Policy:
 PUBLISHED_POLICIES = tuple(Policy(system, system) for system in ("IPA", "FA2-low", "FA2-high", "RIM"))
 OWN = (
     Policy("robust", predictor="bound 0.9", margin=0.0),
-    Policy("steady", predictor="bound 0.9", margin=0.0, switching=2.0),
+    Policy("steady", predictor="bound 0.9", margin=0.0, switching=0.1),
     Policy("ahead", predictor="life 0.9", margin=0.0),
     Policy("by slack", predictor="life 0.99", margin=0.0, share=0.8),
 )
@@ -290,7 +290,7 @@ class Runs:
         programme = Ipa(options_of(one, self.points, policy.system), 1.0, one.sla_s, "sum", weights, fixed)
         service = service_of(one, self.points)
         key = name, policy.system, policy.weights, policy.switching
-        plan = self.planners.setdefault(key, planner_of(service, programme, policy.switching * one.weights.cores))
+        plan = self.planners.setdefault(key, planner_of(service, programme, policy.switching * one.weights.accuracy))
         if policy.share is not None:
             service = replace(service, placement="by slack", answer_by_s=one.sla_s)
             plan = hedged(service, plan, policy.share)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from simulator.results.style import COLOURS, DASHES, finish
+from simulator.results.style import COLOURS, finish
 
 
 def adaptation_figure(
@@ -20,7 +20,8 @@ def adaptation_figure(
         A run each: ``workload``, ``system``, ``requests``, ``dropped``, ``series_cores`` and ``series_accuracy`` (every
         ``step_s`` seconds), ``series_latency`` (s, evenly spaced quantiles of those that were served).
     published
-        ``published[workload][system]``, series ``cost`` and ``acc`` drawn dotted beside ours, where there are some.
+        ``published[workload][system]``, series ``cost`` and ``acc`` drawn dotted beside ours, where there are some; our
+        systems without are then dashed.
     """
     loads = list(dict.fromkeys(row["workload"] for row in rows))
     systems = list(dict.fromkeys(row["system"] for row in rows))
@@ -28,8 +29,8 @@ def adaptation_figure(
     axes = figure.subplots(3, len(loads), squeeze=False)
     for row in rows:
         column, number = loads.index(row["workload"]), systems.index(row["system"])
-        look = {"color": COLOURS[number % len(COLOURS)], "ls": DASHES[number // len(COLOURS) % len(DASHES)]}
         theirs = published.get(row["workload"], {}).get(row["system"], {})
+        look = {"color": COLOURS[number % len(COLOURS)], "ls": "-" if theirs or not published else "--"}
         for ax, ours, key in zip(axes[:2, column], ("series_cores", "series_accuracy"), ("cost", "acc"), strict=True):
             times_s = np.arange(len(row[ours])) * step_s
             ax.plot(times_s, row[ours], lw=1.4, label=row["system"], drawstyle="steps-post", **look)
@@ -44,6 +45,6 @@ def adaptation_figure(
         finish(axes[1, number], x="time (s)", y="accuracy (%)" if first else "")
         finish(axes[2, number], x="latency (s)", y="share of requests served" if first else "")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    title = "dotted: published" if published else None
+    title = "dotted: as published; dashed: not in what was published" if published else None
     figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)), frameon=False, title=title)
     return figure
