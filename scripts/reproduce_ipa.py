@@ -301,7 +301,7 @@ class Runs:
         controller = Controller(service, predictor, plan, first, margin=margin, clears=clears)
         records = controller.run(arrivals_of(load))
         found = outcomes_of(service, controller.decisions, records, one.sla_s, len(load))
-        settings = [[(len(s.replicas), s.batch) for s in one.configuration] for one in controller.decisions]
+        settings = [[(s.variant, s.batch) for s in one.configuration] for one in controller.decisions]
         changes = sum(a != b for old, new in pairwise(settings) for a, b in zip(old, new, strict=True))
         p50, p95, p99 = np.quantile(found.latencies_s, [0.5, 0.95, 0.99]).round(3).tolist()
         return {

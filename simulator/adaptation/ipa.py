@@ -42,7 +42,7 @@ def planner_of(service: Service, programme: Ipa, switching: float = 0.0) -> Plan
 
     def plan(rate_rps: float, in_use: Configuration) -> Configuration | None:
         rate_rps = GRAIN_RPS * ceil(rate_rps / GRAIN_RPS - 1e-9)
-        used = tuple((len(one.replicas) - 1, one.batch) for one in in_use) if switching else ()
+        used = tuple((one.variant, one.batch) for one in in_use) if switching else ()
         if (rate_rps, used) not in answers:
             asked = replace(programme, rate_rps=rate_rps)
             try:

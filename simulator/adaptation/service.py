@@ -77,6 +77,11 @@ class Setting:
         used = max((number + 1 for number, count in enumerate(self.replicas) if count), default=0)
         object.__setattr__(self, "replicas", self.replicas[:used])
 
+    @property
+    def variant(self) -> int:
+        """The variant that runs; of several the last, which is the most accurate where they are in that order."""
+        return len(self.replicas) - 1
+
 
 def running(variant: int, batch: int, replicas: int) -> Setting:
     """Return the setting of one variant, by its number.

@@ -106,11 +106,10 @@ class Staff(Protocol):
 
 @dataclass
 class ColdStart:
-    """A change of a station's configuration: when it was asked for, and when its replicas had loaded."""
+    """A change of a station's configuration: ``replicas[kind]``, when it was asked for, and when they had loaded."""
 
     station: int
-    kind: int
-    replicas: int
+    replicas: tuple[int, ...]
     asked_us: int
     ready_us: int | None = None
 
@@ -387,12 +386,12 @@ class LiveRun:
     def _load(self, change: Change) -> None:
         """Let servers load that a change needs, and wait for them."""
         q, now_us = change.station, self.run.now_us
-        load_servers(self.state, q, change.kind, change.replicas)
-        self._changes.append((change, ColdStart(q, change.kind, change.replicas, now_us)))
+        load_servers(self.state, q, np.array(change.replicas, np.int64))
+        self._changes.append((change, ColdStart(q, change.replicas, now_us)))
         for w in self.network.stations[q].servers:
             if self.state.server["off"][w] == LOADING and w not in self._loading:
                 self._loading.add(w)
-                self.staff.load(w, change.kind)
+                self.staff.load(w, int(self.state.server["kind"][w]))
         self._come_into_force()
 
     def _come_into_force(self) -> None:
@@ -407,7 +406,8 @@ class LiveRun:
 
     def _reconfigure(self, change: Change, cold: ColdStart) -> None:
         cold.ready_us = self.run.now_us
-        reconfigure(self.state, change.station, change.kind, change.max_batch, change.replicas, self.run.now_us)
+        wanted = np.array(change.replicas, np.int64)
+        reconfigure(self.state, change.station, wanted, change.max_batch, self.run.now_us)
 
     def _drained(self) -> list[int]:
         """Return the servers that are off and have nothing in front of them: their workers may leave."""

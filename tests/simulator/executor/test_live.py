@@ -198,7 +198,7 @@ def test_variants_are_switched_while_requests_flow() -> None:
     def adapt(seen: Observation) -> list[Change] | None:
         asked.append(seen)
         if len(asked) in (1, 3):
-            return [Change(seen.now_us, 0, 1 if len(asked) == 1 else 0, 2, 2, seen.now_us)]
+            return [Change(seen.now_us, 0, (0, 2) if len(asked) == 1 else (2,), 2, seen.now_us)]
         return None
 
     staff = Virtual(as_planned, load_us=70_000)
@@ -208,7 +208,7 @@ def test_variants_are_switched_while_requests_flow() -> None:
     assert staff.left == [0, 1, 2, 3]  # who has drained leaves
     records = network_records(live.state)
     assert (records.outcome == FINISHED).all()
-    known = [Change(one.asked_us, 0, one.kind, 2, one.replicas, one.ready_us or 0) for one in live.cold_starts]
+    known = [Change(one.asked_us, 0, one.replicas, 2, one.ready_us or 0) for one in live.cold_starts]
     assert_same_network(records, simulate_network(network, [arrivals_us], changes=known), "changes")
     seen: list[Observation] = []
     simulate_network(network, [arrivals_us], changes=known, adapt=seen.append, every_us=250_000)

@@ -25,7 +25,7 @@ from planner.model import (
 )
 from planner.model import Network as NetworkOf
 from planner.profiling import blank_profile, prepare_model, with_tables
-from simulator.adaptation.service import ServedTask, Service, Setting, Variant
+from simulator.adaptation.service import ServedTask, Service, Variant, running
 from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.engine.network import Change
 from simulator.engine.running import Observation
@@ -149,7 +149,7 @@ def tasks() -> tuple[Service, dict[str, ir.Model]]:
 
 def test_variants_change_while_requests_flow_and_every_answer_is_that_of_its_own() -> None:
     service, models = tasks()
-    first, second = (Setting(0, 2, 1), Setting(0, 2, 1)), (Setting(1, 2, 1), Setting(0, 2, 1))
+    first, second = (running(0, 2, 1), running(0, 2, 1)), (running(1, 2, 1), running(0, 2, 1))
     asked: list[Observation] = []
 
     def adapt(seen: Observation) -> Sequence[Change] | None:
@@ -182,7 +182,7 @@ def test_variants_that_make_other_tensors_are_refused() -> None:
     models["large"] = model_of(
         f"m (float[n, {WIDTH}] z) => (float[n, 4] out) {{ out = MatMul(z, w) }}", w=weights(5)[:, :4]
     )
-    setting = (Setting(0, 1, 1), Setting(0, 1, 1))
+    setting = (running(0, 1, 1), running(0, 1, 1))
     with pytest.raises(InputError, match=r"step 0: kind 1 makes 'out' .*variants of a task must make the same"):
         execute_service(service, setting, models, np.zeros(1, np.int64), Settings())
     models["large"] = models["small"]
