@@ -153,6 +153,7 @@ class LiveRun:
         self._begun = self.state.server["begun"].copy()
         self._serving: dict[int, Service] = {}
         self._open: set[int] = set()  # requests that workers have seen and that have no outcome yet
+        self._closed = False
         self._answered: list[int] = []  # those that reservations have brought to the end
         self._in_service: Counter[int] = Counter()
         self._services = 0
@@ -185,6 +186,8 @@ class LiveRun:
         look_us = 0
         while not self._over():
             now_us = self.staff.now_us()
+            if self.stopped_us is not None and not self._closed:
+                self._let_no_more_in()
             if now_us >= look_us:
                 look_us = now_us + LOOK_EVERY_US
                 for w in self._drained():
@@ -197,8 +200,12 @@ class LiveRun:
         self.state.arrivals[:] = self._arrivals_us
 
     def stop(self) -> None:
-        """Let no further request in; what has come is finished."""
+        """Let no further request in, and finish what has come. The loop sees to it: a signal may come at any time."""
         self.stopped_us = self.staff.now_us()
+
+    def _let_no_more_in(self) -> None:
+        assert self.stopped_us is not None
+        self._closed = True
         state, c = self.state, self.state.c
         self.run.changes.clear()
         for request in range(int(c[ROUTED])):
