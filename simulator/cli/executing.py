@@ -126,8 +126,8 @@ def execute_plan(
 
     loaded = load_plans([plan], problem)[0]
     names = served_dnns(loaded, dnn)
-    if pools_of(loaded.plan, names) and not together:
-        raise InputError(f"{plan}: its DNNs share pools; run them --together")
+    if pools_of(loaded.plan, names) and (dnn or not together):
+        raise InputError(f"{plan}: its DNNs share pools; run them --together, without --dnn")
     require_counted(duration, round(1e6 * warm_up))
     profiles = _profiles(loaded, names)
     types = [device.name for device in loaded.problem.cluster.device_types]

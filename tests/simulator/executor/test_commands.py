@@ -195,6 +195,16 @@ def test_dnns_run_together_by_any_policy(call, files, tmp_path: Path) -> None:
         call(*files, *arguments, "--together", "--emulate-network", "--overwrite")
 
 
+def test_plans_with_common_pools_run_together_only(call, files, tmp_path: Path) -> None:
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["pipelines"][0]["stages"][0]["pool"] = "trunk"
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    arguments = [*files, "--rate", 50, "--duration", 1, "--warm-up", 0, "--oversubscribe", "--out", tmp_path / "out"]
+    with pytest.raises(InputError, match=r"plan\.json: its DNNs share pools; run them --together, without"):
+        call(*arguments)
+    assert "attainment" in call(*arguments, "--together", "--policy", "latest-start")
+
+
 def spoilt(spoil: Callable[[WorkerTask], WorkerTask]) -> Callable[[Equipment], LocalFleet]:
     """Return what makes local fleets whose last stages are not what the frontend believes."""
 
