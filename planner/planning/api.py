@@ -102,8 +102,8 @@ def make_plan(
     pipelines
         1 for plans of one pipeline per DNN (`planner.planning.whole_devices.chains`), None for any number.
     progress
-        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by decomposition,
-        which may take long). Ctrl-C (KeyboardInterrupt) ends the search with the best plan so far, if there is one.
+        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by decomposition
+        and columns, which may take long). Ctrl-C (KeyboardInterrupt) ends the search with the best plan so far.
 
     Raises
     ------
@@ -276,7 +276,7 @@ def _size_pipelines(
         if method == "milp" and decomposition.admits(problem):  # two device types, too many devices for tables
             method = _by_devices(problem)
     if method == "columns":
-        found = columns.size(problem, backend, clock.remaining())
+        found = columns.size(problem, backend, clock.remaining(), progress)
         return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
     if method == "decomposition":
         return _decomposed(problem, backend, clock, progress), method
@@ -373,7 +373,7 @@ def _size_np(problem: Problem, method: str, backend: str, clock: Clock, progress
     if method == "auto" and decomposition.admits(whole):
         method = _method_for(whole)
     if method == "columns":
-        return _tidied(whole, columns.size(whole, backend, clock.remaining()), backend, clock), method
+        return _tidied(whole, columns.size(whole, backend, clock.remaining(), progress), backend, clock), method
     if method == "decomposition":
         return _tidied(whole, decomposition.size(whole, clock.remaining(), report=progress), backend, clock), method
     candidates = all_candidates(whole)

@@ -38,6 +38,7 @@ from planner.planning.programme.backends import Clock, Limits
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import covers
 from planner.planning.whole_devices.fractions import by_fractions
+from planner.planning.whole_devices.plan_search import Report
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,13 @@ def admits(problem: Problem) -> bool:
     return problem.options.objective == "max_min_throughput" and by_fractions(problem)
 
 
-def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
+def size(problem: Problem, backend: str, limits: Limits, report: Report | None = None) -> Sizing:
     """Return a good plan with the relaxation's bound; X0 must be known.
+
+    Parameters
+    ----------
+    report
+        Is told every better value. Ctrl-C ends the search for whole devices with the best plan so far.
 
     Raises
     ------
@@ -85,7 +91,7 @@ def size(problem: Problem, backend: str, limits: Limits) -> Sizing:
     generated = generate(problem, priced)
     log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
     columns = _enriched(problem, priced, generated)
-    best = covers.size(problem, columns, generated.device_price, generated.bound, clock)
+    best = covers.size(problem, columns, generated.device_price, generated.bound, clock, report or (lambda *_: None))
     if len(columns) <= POLISH_COLUMNS and best.value(problem) < generated.bound * (1 - limits.gap):
         best = _polished(problem, columns, best, backend, clock)
     return replace(best, bound=max(generated.bound, best.value(problem)))

@@ -123,8 +123,15 @@ class Cover:
     use: tuple[int, ...]
 
 
-def size(problem: Problem, columns: Sequence[Candidate], device_price: Floats, bound: float, clock: Clock) -> Sizing:
-    """Return a plan on whole devices, as good as bisection finds in the time left.
+def size(
+    problem: Problem,
+    columns: Sequence[Candidate],
+    device_price: Floats,
+    bound: float,
+    clock: Clock,
+    report: Callable[[float, float], None],
+) -> Sizing:
+    """Return a plan on whole devices, as good as bisection finds in the time left, or until Ctrl-C.
 
     Parameters
     ----------
@@ -134,6 +141,8 @@ def size(problem: Problem, columns: Sequence[Candidate], device_price: Floats, b
         Prices of the device types in the relaxation.
     bound
         What no plan exceeds.
+    report
+        Is told every better value, and the bound.
     """
     counts = np.array([device.count for device in problem.cluster.device_types])
     tables = [
@@ -144,19 +153,20 @@ def size(problem: Problem, columns: Sequence[Candidate], device_price: Floats, b
     low, high = _least(best, tables), bound
     pools = [_pool(table, counts, device_price, bound) for table in tables]
     rng = np.random.default_rng(SEED)
-    while high - low > PRECISION * high and not clock.over:
-        target = (low + high) / 2
-        try:
+    try:
+        report(low, bound)
+        while high - low > PRECISION * high and not clock.over:
+            target = (low + high) / 2
             chosen = _choose(pools, counts, device_price, target, rng, clock)
-        except KeyboardInterrupt:
-            log.info("interrupted; the best plan so far is taken")
-            break
-        log.debug("%.9g of %.9g: %s", target, bound, "no plan" if chosen is None else "a plan")
-        if chosen is None:
-            high = target
-        else:
-            best = [pool.sized(cover) for pool, cover in zip(pools, chosen, strict=True)]
-            low = max(target, _least(best, tables))
+            log.debug("%.9g of %.9g: %s", target, bound, "no plan" if chosen is None else "a plan")
+            if chosen is None:
+                high = target
+            else:
+                best = [pool.sized(cover) for pool, cover in zip(pools, chosen, strict=True)]
+                low = max(target, _least(best, tables))
+                report(low, bound)
+    except KeyboardInterrupt:
+        log.info("interrupted; the best plan so far is taken")
     return Sizing(tuple(sized for pipelines in best for sized in pipelines), bound, "highs").merged()
 
 

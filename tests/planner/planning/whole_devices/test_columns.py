@@ -111,6 +111,22 @@ def test_a_time_limit_leaves_a_plan() -> None:
     assert 0 < plan.value <= plan.bound
 
 
+def test_progress_is_told_and_an_interrupted_search_keeps_the_best() -> None:
+    problem = random_problem(4, dnns=3, stages=2, counts=(60, 80, 70), shares=(1, 2))
+    seen: list[float] = []
+
+    def interrupt(value: float, bound: float) -> None:
+        seen.append(value)
+        assert 0 < value <= bound
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    plan = make_plan(problem, method="columns", progress=interrupt)
+    assert len(seen) == 2
+    assert seen == sorted(seen)
+    assert plan.value >= seen[-1] * (1 - 1e-9)
+
+
 def test_auto_takes_columns_where_there_is_too_much_to_list_or_devices_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

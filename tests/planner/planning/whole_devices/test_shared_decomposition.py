@@ -92,8 +92,8 @@ def test_given_rates_on_own_devices_are_served_as_cheaply_as_by_brute_force(seed
 def test_larger_shared_plans_agree_with_the_programme(seed: int) -> None:
     types = (replace(L4, count=3, shares=(1, 2, 3, 4)), replace(ODD, count=2), replace(A30, count=2))
     problem = random_sharing(seed, *types, dnns=5, stages=2, objective="max_min_throughput")
-    plan = make_plan(problem, gap=1e-4, time_limit_s=10)
-    other = make_plan(problem, method="milp", gap=1e-4, time_limit_s=5)
+    plan = make_plan(problem, gap=1e-3, time_limit_s=10)
+    other = make_plan(problem, method="milp", gap=1e-4, time_limit_s=2)
     assert plan.method == "decomposition"
     assert plan.value <= other.bound * (1 + 1e-9)
     assert other.value <= plan.bound * (1 + 1e-9)
