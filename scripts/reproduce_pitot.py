@@ -18,7 +18,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a second doubles CPU and s
 import numpy as np
 import pandas as pd
 import typer
+from matplotlib.axis import Axis as Axis2D
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from planner.cli.app import console, new_app, progress, run
 from planner.completion.completion import Completion, fit
@@ -123,20 +125,28 @@ def draw_errors(rows: pd.DataFrame, level: str, number: int) -> tuple[Figure, pd
     """Draw MAPE over the fraction that is known, of every method in the rows, and as published."""
     ax = new_axes()
     found = rows.groupby(["method", "fraction"])[f"mape_{level}"].agg(["mean", "std"]).reset_index()
-    for at, (method, part) in enumerate(found.groupby("method", sort=False)):
-        colour = COLOURS[at % len(COLOURS)]
+    order = sorted(found.groupby("method"), key=lambda pair: list(METHODS).index(str(pair[0])))
+    for at, (method, part) in enumerate(order):
+        again, colour = at // len(COLOURS), COLOURS[at % len(COLOURS)]  # hollow marks where colours come again
+        mark = {"marker": MARKERS[(at + 3 * again) % len(MARKERS)], "markerfacecolor": "white" if again else colour}
         deviation = part["std"].fillna(0)
-        ax.errorbar(
-            part.fraction, part["mean"], deviation, marker=MARKERS[at % len(MARKERS)], color=colour, label=method
-        )
+        ax.errorbar(part.fraction, part["mean"], deviation, color=colour, label=method, **mark)
         if method in PUBLISHED_MAPE:
             ax.plot(PUBLISHED_FRACTIONS, PUBLISHED_MAPE[method][number], "--", color=colour, alpha=0.6)
     if "pitot" not in set(found.method):
         ax.plot(PUBLISHED_FRACTIONS, PUBLISHED_MAPE["pitot"][number], "--", color=INK, label="pitot, published")
     ax.set_yscale("log")
+    plain_ticks(ax.yaxis)
     finish(ax, x="fraction of the runtimes known", y="MAPE, %", title=f"{NAMES[level]}; dashed: published")
     legend(ax)
     return figure_of(ax), found
+
+
+def plain_ticks(axis: Axis2D) -> None:
+    """Label a logarithmic axis with 1, 2 and 5 times powers of ten, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def draw_tightness(rows: pd.DataFrame, level: str) -> tuple[Figure, pd.DataFrame]:
@@ -149,6 +159,7 @@ def draw_tightness(rows: pd.DataFrame, level: str) -> tuple[Figure, pd.DataFrame
         ax.plot(list(MISSES.values()), values, marker=MARKERS[at], color=COLOURS[at], label=f"{fraction:g} known")
     ax.plot(list(MISSES.values()), PUBLISHED_TIGHTNESS[level], "--", color=INK, label="0.5 known, published")
     ax.set_xscale("log")
+    plain_ticks(ax.xaxis)
     finish(ax, x="miss rate", y="mean of |C / U - 1|, %", title=f"Tightness of bounds, {NAMES[level]}")
     legend(ax)
     return figure_of(ax), found.reset_index()
@@ -164,6 +175,7 @@ def draw_ablations(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     ax.set_yticks(np.arange(len(found)) + 0.19, list(found.index))
     ax.invert_yaxis()
     ax.set_xscale("log")
+    plain_ticks(ax.xaxis)
     finish(ax, x="MAPE, %", title=f"{fraction:g} of the runtimes known")
     legend(ax)
     return figure_of(ax), found.reset_index()
