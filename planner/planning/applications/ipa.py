@@ -30,7 +30,15 @@ ACC is linear for *sum* and *average*. For *multiply* it is P of the last task, 
     part[s/v]      z_{s,v} <= sum over k of x_{s,v,k}
     product[s]     P_s = sum over v of a_{s,v} · z_{s,v}
 
-with every P_s divided by the largest that it can be, so that long chains keep their digits.
+with every P_s divided by the largest that it can be, so that long chains keep their digits. The relaxation of these
+rows is weak over many tasks, where fractions of good variants multiply to more than any choice does. So chains of
+`LONG` tasks and more have rows that every choice keeps: P is exp(L), L the sum of logarithms of accuracies, and a
+convex function lies below its chords. With points t_0 < .. < t_n over the range of L, binaries d_i for the piece that
+it lies in and weights u_i, w_i of the piece's ends:
+
+    log          sum of log a_{s,v} · x = L = sum over i of t_i · u_i + t_{i+1} · w_i
+    piece[i]     u_i + w_i = d_i,   sum of d_i = 1
+    chord        P <= sum over i of exp(t_i) · u_i + exp(t_{i+1}) · w_i
 
 Deviation: the reference multiplies pairs of binaries, triples by enumeration and four tasks not at all. Its code also
 counts batch building wrong (it sums the binaries, so that the SLA is looser by the same for every choice);
@@ -39,7 +47,10 @@ counts batch building wrong (it sums the binaries, so that the SLA is looser by 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil, prod
+from itertools import pairwise
+from math import ceil, exp, log, prod
+
+import numpy as np
 
 from planner.model import InputError
 from planner.model.applications import ACCURACY_RULES, AccuracyRule, combined_accuracy
@@ -47,6 +58,8 @@ from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
 MOST_REPLICAS = 100
+LONG = 4  # tasks from which on products have chords
+PIECES = 24
 ROUNDING = 1e-9
 SAME = 1e-9  # relative difference of objectives that counts as a tie
 
@@ -257,6 +270,32 @@ def _add_product(formulation: Formulation) -> None:
         before = product
     if before is not None:
         formulation.accuracy = [(before, prod(largest))]
+        if len(largest) >= LONG:
+            _add_chords(formulation, before, largest)
+
+
+def _add_chords(formulation: Formulation, product: int, largest: Sequence[float]) -> None:
+    """Bound the product of many tasks by chords of exp over the sum of logarithms; a product with a 0 is below any."""
+    model = formulation.model
+    terms, least = [], 0.0
+    for task, most in enumerate(largest):
+        options = formulation.of(task)
+        smallest = min((option.accuracy for option, _ in options if option.accuracy > 0), default=most)
+        logs = [(column, log(max(option.accuracy, smallest) / most)) for option, column in options]
+        least += min(value for _, value in logs)
+        terms += logs
+    points = [2 * log(at) for at in np.linspace(exp(least / 2), 1.0, PIECES + 1)]
+    chord, pieces = [(product, -1.0)], []
+    for number, (low, high) in enumerate(pairwise(points)):
+        piece = model.add_column(f"piece[{number}]", upper=1, integer=True)
+        ends = [model.add_column(f"{end}[{number}]", upper=1) for end in ("low", "high")]
+        model.add_row(f"piece[{number}]", [(piece, -1.0), *((end, 1.0) for end in ends)], lower=0, upper=0)
+        terms += [(ends[0], -low), (ends[1], -high)]
+        chord += [(ends[0], exp(low)), (ends[1], exp(high))]
+        pieces.append((piece, 1.0))
+    model.add_row("pieces", pieces, lower=1, upper=1)
+    model.add_row("log", terms, lower=0, upper=0)
+    model.add_row("chord", chord, lower=0)
 
 
 def _set_objective(formulation: Formulation) -> None:

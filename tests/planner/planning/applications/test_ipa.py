@@ -1,5 +1,6 @@
 """IPA's programme against enumeration, by hand, and on sizes that its authors' could not do."""
 
+from dataclasses import replace
 from itertools import product
 from math import ceil
 
@@ -10,6 +11,7 @@ from planner.model import InputError
 from planner.model.applications import combined_accuracy
 from planner.planning.applications.accuracy import ranked
 from planner.planning.applications.ipa import (
+    LONG,
     Ipa,
     Option,
     Weights,
@@ -70,6 +72,24 @@ def test_equal_to_enumeration(seed: int, rule: str) -> None:
         found = optimise(ipa)
         assert found.objective == pytest.approx(expected, abs=1e-9)
         assert found.latency_s <= ipa.sla_s * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("worst", [None, 0.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_long_products_equal_enumeration(seed: int, worst: float | None) -> None:
+    """Four tasks have chords; ranks make the worst variant's accuracy 0, which has no logarithm."""
+    ipa = random_ipa(seed, LONG, variants=2, rule="multiply")
+    if worst is not None:
+        options = tuple(
+            tuple(replace(one, accuracy=worst) if one.variant == "v0" else one for one in own) for own in ipa.options
+        )
+        ipa = replace(ipa, options=options)
+    expected = enumerated(ipa)
+    if expected is None:
+        with pytest.raises(InputError, match="meets the SLA"):
+            optimise(ipa)
+    else:
+        assert optimise(ipa).objective == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
