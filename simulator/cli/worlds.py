@@ -5,7 +5,7 @@
     load_us = 300_000        # to load a model: at the start, after repairs and switches
 
     [failure_rate]           # or [[failures]] with dnn, unit, pipeline, stage, index, at_us, repair_us, plan
-    unit = "device"          # what fails together: slice, device or server
+    unit = "device"          # what fails together: slice, device or server, with all that the plan places on it
     between_us = 60e6        # mean times, exponential
     repair_us = 5e6
 

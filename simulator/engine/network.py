@@ -88,9 +88,14 @@ finished by its first request's deadline; it then comes over the card of the sta
 there at once). Else it is LOST. Stations of several frontends may list the same servers: what one reserves is entered
 in the others' books (with the links of its card, as far as their stages receive or send).
 
-**Plans that take over** (`Takeover`). A frontend with its own stations and servers takes the queue over as it is;
-batches on their way go on under the plan that sent them. Its servers are held until those of all earlier plans on the
-same ``device`` have nothing promised any more; then they load, and begin.
+**Plans that take over** (`Takeover`). A frontend with its own stations and servers takes the queue of another one over
+as it is; batches on their way go on under the plan that sent them. Those of one instant take over together: then their
+servers are *held* as long as a server on the same ``device`` of a frontend that was taken over by then is promised to a
+batch, or, with reactive dispatch, requests of that frontend are under way: sent and not decided, nor back in the queue
+of the first stages. At the takeover a held server's ``until`` is what the books of those frontends say of their slices
+on its device, the latest (not before now), plus ``load_us``. When it is let go, at once when nothing holds it any more,
+it loads: ``until`` is now, or the end of its repair where it is down, plus ``load_us``. Then the frontends work through
+their queues. What comes back to the queue of the first stages (reactive) joins that of the frontend now in charge.
 
 **Reactive dispatch** (`REACTIVE`; `simulator.dispatch.reactive`). A queue in front of every stage, the frontend's for
 all first stages. It is worked through at its timer, and when requests have joined it (after all that join it at that
@@ -313,11 +318,23 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Takeover:
-    """A plan that takes the queue of a class over; its stations and servers are added to the network."""
+    """Frontends that take the queues of others over, together.
+
+    Attributes
+    ----------
+    of
+        Numbers of the frontends whose queues are taken over, in order of those of ``network``; frontends of takeovers
+        are numbered on, as are stations, servers and cards.
+    network
+        What is added; servers on one ``device`` with those before must drain first.
+    outages
+        What of it fails, by the numbers of servers in ``network``.
+    """
 
     at_us: int
-    of_class: int
-    system: System
+    of: tuple[int, ...]
+    network: Network
+    outages: tuple[Outage, ...] = ()
 
 
 def check_network(network: Network) -> None:

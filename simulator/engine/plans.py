@@ -7,7 +7,7 @@ import numpy as np
 from planner.model import InputError, Plan
 from simulator.dispatch.system import System
 from simulator.engine.network import REACTIVE, REACTS, RESERVED, Frontend, Network, Outage, Servers, Station
-from simulator.engine.world import Failure, slices_of
+from simulator.engine.world import Failure, slices_of, unit_numbers
 
 DEVICES = 1_000_000  # more than there are of a type
 Pools = Mapping[tuple[int, int], Hashable]
@@ -33,7 +33,7 @@ def network_of(
     *,
     pools: Sequence[Pools] | None = None,
     spread: float | str = 0.0,
-    first: int = 0,
+    numbers: Sequence[int] | None = None,
     by_type: bool = True,
 ) -> Network:
     """Return the network of some DNNs.
@@ -47,18 +47,19 @@ def network_of(
         stage that is not there has a pool of its own.
     spread
         Of all service times, or "profile": each stage's own.
-    first
-        Number of the first DNN, which tells devices of DNNs apart: each has its own.
+    numbers
+        Of the DNNs, in a run with others.
     by_type
         What must drain before a later plan may use it is all that a DNN has of a type, not the device that a slice is
-        on.
+        on, whichever DNN's (`System.number`).
     """
+    numbers = range(len(systems)) if numbers is None else numbers
     stations: list[Station] = []
     slices: dict[Hashable, range] = {}
     columns: list[tuple[np.ndarray, np.ndarray]] = []
     frontends = []
     for d, system in enumerate(systems):
-        numbers = []
+        rows = []
         for p, stages in enumerate(system.stages.tolist()):
             row = []
             for s in range(stages):
@@ -68,9 +69,10 @@ def network_of(
                     begin = sum(len(each) for each in slices.values())
                     slices[name] = range(begin, begin + count)
                     on_card = int(system.card_slices[p, s])
-                    number = 0 if by_type or system.number is None else system.number[p, s, :count]
-                    on_type = (first + d) * len(system.device_types) + int(system.device[p, s])
-                    on_device = np.full(count, on_type * DEVICES) + number
+                    if by_type or system.number is None:
+                        on_device = np.full(count, numbers[d] * len(system.device_types) + int(system.device[p, s]))
+                    else:
+                        on_device = int(system.device[p, s]) * DEVICES + system.number[p, s, :count]
                     columns.append((begin + np.arange(count) // on_card * on_card, on_device))
                 elif len(slices[name]) != count:
                     raise InputError(
@@ -79,8 +81,8 @@ def network_of(
                     )
                 row.append(len(stations))
                 stations.append(_station(system, p, s, policy, tuple(slices[name]), spread))
-            numbers.append(tuple(row))
-        frontends.append(Frontend(system, policy, tuple(numbers)))
+            rows.append(tuple(row))
+        frontends.append(Frontend(system, policy, tuple(rows)))
     card, device = (np.concatenate(parts).astype(np.int64) for parts in zip(*columns, strict=True))
     servers = Servers(np.zeros(len(card), np.int64), card, device, np.ones(len(card), np.bool_))
     return Network(servers, tuple(stations), tuple(frontends))
@@ -102,13 +104,39 @@ def _station(system: System, p: int, s: int, policy: int, servers: tuple[int, ..
     )
 
 
-def outages_of(system: System, network: Network, failures: Sequence[Failure], frontend: int = 0) -> list[Outage]:
-    """Return what stops when the units of a plan fail, in order of time."""
-    one = network.classes[frontend]
-    assert isinstance(one, Frontend)
+def outages_of(
+    systems: Sequence[System], network: Network, failures: Sequence[tuple[int, Failure]]
+) -> tuple[Outage, ...]:
+    """Return what stops when units fail, in order of time; each failure comes with the number of its DNN."""
+    struck: dict[tuple[object, ...], tuple[int, ...]] = {}
     found = []
-    for failure in failures:
-        servers = network.stations[one.stations[failure.pipeline][failure.stage]].servers
-        struck = tuple(servers[w] for w in slices_of(system, failure))
-        found.append(Outage(failure.at_us, struck, failure.repair_us))
-    return sorted(found, key=lambda outage: outage.at_us)
+    for d, failure in failures:
+        unit = d, failure.unit, failure.pipeline, failure.stage, failure.index
+        if unit not in struck:
+            struck[unit] = _servers_on(systems, network, d, failure)
+        found.append(Outage(failure.at_us, struck[unit], failure.repair_us))
+    return tuple(sorted(found, key=lambda outage: outage.at_us))
+
+
+def _servers_on(systems: Sequence[System], network: Network, d: int, failure: Failure) -> tuple[int, ...]:
+    """Return the servers on a unit: all that lie there where it is known, else those of the pool that names it."""
+    system, p, s = systems[d], failure.pipeline, failure.stage
+    slices = slices_of(system, failure)
+    found = {_servers(network, d, p, s)[w] for w in slices}
+    if failure.unit == "slice" or system.number is None:
+        return tuple(sorted(found))
+    number = unit_numbers(system, failure.unit, p, s)[slices[0]]
+    for e, other in enumerate(systems):
+        if other.number is None or other.device_types != system.device_types:
+            continue
+        for at in np.argwhere(other.device == system.device[p, s]).tolist():
+            there = np.flatnonzero(unit_numbers(other, failure.unit, *at) == number)
+            found.update(_servers(network, e, *at)[w] for w in there)
+    return tuple(sorted(found))
+
+
+def _servers(network: Network, d: int, p: int, s: int) -> tuple[int, ...]:
+    """Return the servers of a stage."""
+    frontend = network.classes[d]
+    assert isinstance(frontend, Frontend)
+    return network.stations[frontend.stations[p][s]].servers

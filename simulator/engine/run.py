@@ -160,8 +160,8 @@ def require_runnable(policy: str | PythonPolicy, engine: str = "auto", world: Wo
         raise InputError(f"a policy in Python needs the events engine, got {engine}")
     if world is not None and engine == "replay":
         raise InputError("a world needs the events engine, got replay")
-    if world is not None and engine == "simpy" and (world.switches or world.replan is not None):
-        raise InputError("plans that take over need the events engine, got simpy")
+    if world is not None and engine == "simpy" and world.replan is not None:
+        raise InputError("a callback that replans needs the events engine, got simpy")
 
 
 def checked_arrivals(arrivals_us: Ints) -> Ints:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
-from simulator.dispatch.books import NEVER
+from simulator.dispatch.books import NEVER, NOTES, TAIL
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import END_OF_TIME_US
 from simulator.engine.core.configuration import load_servers, reconfigure
@@ -22,10 +22,10 @@ from simulator.engine.core.reactive_queues import work_queue
 from simulator.engine.core.reservations import answered, dispatch, let_arrive, place_answer
 from simulator.engine.core.state import BASE, DEPTH, NOW, PLACE, ROOM, VISITS, WANTED
 from simulator.engine.core.takeovers import hand_over_all
-from simulator.engine.network import CENTRAL, REACTS, Change, Conditions, Network, Outage
+from simulator.engine.network import CENTRAL, REACTS, Change, Conditions, Network, Outage, Takeover
 from simulator.engine.python_policy import PythonPolicy, advance_by
 from simulator.engine.start import start
-from simulator.engine.succession import with_outages, with_successor
+from simulator.engine.succession import with_outages, with_successors
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,25 +111,20 @@ class Run:
         """Let servers fail that are now or later; raises InputError for a time that is over."""
         self.state = with_outages(self.state, outages, self.now_us)
 
-    def take_over(self, frontend: int, network: Network, outages: Sequence[Outage] = ()) -> int:
-        """Let the frontend of another network take over the queue of one, now; return its number.
-
-        Its stations and servers are added to those of the run, whose numbers go on; ``outages`` name its servers by the
-        numbers they have in ``network``.
-        """
-        first = len(self.state.server)
-        self.state = with_successor(self.state, frontend, network, self.now_us)
+    def take_over(self, takeover: Takeover) -> None:
+        """Let frontends of another network take queues over, now."""
+        servers, first = len(self.state.server), len(self.state.frontend)
+        self.state = with_successors(self.state, takeover.of, takeover.network, self.now_us)
         hand_over_all(self.state, self.now_us)
-        moved = [replace(one, servers=tuple(first + w for w in one.servers)) for one in outages]
+        moved = [replace(one, servers=tuple(servers + w for w in one.servers)) for one in takeover.outages]
         self.add_outages(moved)
-        d = len(self.state.frontend) - 1
-        if self.state.frontend["policy"][d] == REACTS:
-            work_queue(self.state, int(self.state.frontend["station"][d]), self.now_us)
-        elif self.policy is not None:
-            self._answer(d, self.now_us)
-        else:
-            dispatch(self.state, d, self.now_us)
-        return d
+        for d in range(first, len(self.state.frontend)):
+            if self.state.frontend["policy"][d] == REACTS:
+                work_queue(self.state, int(self.state.frontend["station"][d]), self.now_us)
+            elif self.policy is not None:
+                self._answer(d, self.now_us)
+            else:
+                dispatch(self.state, d, self.now_us)
 
     def observe(self) -> Observation:
         """Look at the run as it is now."""
@@ -177,8 +172,11 @@ class Run:
         answered(state, d, now)
 
     def _make_room(self) -> None:
-        """Move the visits of routes and reactive queues to where there is twice as much room."""
+        """Move what may not have room until the outage after the next to where there is twice as much."""
         state, c = self.state, self.state.c
+        if c[DEPTH] and int(state.books[:, NOTES, :, TAIL].max()) + len(state.arrivals) > state.queue.shape[1]:
+            self.state = state._replace(queue=np.pad(state.queue, [(0, 0), (0, state.queue.shape[1])]))
+            return
         used, base = int(c[VISITS]), int(c[BASE])
         room = 2 * (int(c[ROOM]) + len(state.token) + int(c[DEPTH]) * len(state.arrivals) + len(state.server))
         visits = np.concatenate([state.visits, np.empty((4, room), np.int64)], axis=1)

@@ -132,7 +132,7 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
         outcome=np.full(requests, OPEN, np.int8),
         fate=np.full(requests if frontends else 0, NONE, np.int32),
         books=books,
-        queue=queues_of(depth, len(station), requests, len(conditions.outages) > 0),
+        queue=queues_of(depth, len(station), requests),
         visits=np.empty((4, block + int(c[ROOM])), np.int64),
     )
     if c[OUTAGE] < c[LAST_OUTAGE]:
@@ -164,12 +164,12 @@ def requests_of(starts: Ints, arrivals: Ints) -> Rows:
     return request
 
 
-def queues_of(depth: int, stations: int, requests: int, rejoin: bool) -> NDArray[np.int32]:
+def queues_of(depth: int, stations: int, requests: int) -> NDArray[np.int32]:
     """Return where requests of reactive dispatch were served, and room for a queue per station."""
     if not depth:
         return np.zeros((0, 0), np.int32)
-    queue = np.empty((depth + stations, 2 * requests if rejoin else requests), np.int32)
-    queue[:depth, :requests] = NONE
+    queue = np.empty((depth + stations, requests), np.int32)
+    queue[:depth] = NONE
     return queue
 
 
@@ -289,6 +289,7 @@ def frontends_of(network: Network, starts: Ints, first_station: int, cuts: int) 
     numbered = [(k, one) for k, one in enumerate(network.classes) if isinstance(one, Frontend)]
     frontend = np.zeros(len(numbered), FRONTEND)
     frontend["successor"], frontend["in_charge"] = NONE, 1
+    frontend["since"], frontend["until"] = NONE, NEVER
     block, station = 0, first_station
     for d, (k, one) in enumerate(numbered):
         first, last = int(starts[k]), int(starts[k + 1])

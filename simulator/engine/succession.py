@@ -55,41 +55,46 @@ def with_outages(state: State, outages: Sequence[Outage], now_us: int) -> State:
     return state
 
 
-def with_successor(state: State, frontend: int, network: Network, now_us: int) -> State:
-    """Return a state in which the frontend of another network has taken the queue of a frontend over.
+def with_successors(state: State, olds: Sequence[int], network: Network, now_us: int) -> State:
+    """Return a state in which the frontends of another network have taken the queues of some over.
 
-    Its slices are held until `simulator.engine.core.takeovers.hand_over` lets them go; they are expected to be free
-    when the books say of the last of the earlier plan's slices on their device, and to load then.
+    Their slices are held until `simulator.engine.core.takeovers.hand_over` lets them go; they are expected to be free
+    when the books say of the last slice of plans before on their device, and to load then.
     """
-    fresh = start(network, [np.zeros(0, np.int64)], Conditions(corrected=True))
-    old, d = state.frontend[frontend], len(state.frontend)
+    fresh = start(network, [np.zeros(0, np.int64)] * len(olds), Conditions(corrected=True))
+    first = len(state.frontend)
     servers, stations, cards = len(state.server), len(state.station), len(state.card)
 
     server, station, lists = fresh.server.copy(), fresh.station.copy(), fresh.lists + servers
     server["station"] += stations
     server["card"] += cards
-    server["frontend"] = d
+    server["frontend"] += first
     server["held"] = 1
     station["first"] += len(state.lists)
     station["alike"] += stations
-    station["frontend"][station["frontend"] >= 0] = d
+    station["frontend"][station["frontend"] >= 0] += first
     successor = fresh.frontend.copy()
-    for name in ("from_", "to", "came", "room"):
-        successor[name] = old[name]
     successor["station"] += stations
-    successor["base"] = state.visits.shape[1]
-    stages, room = int(station["stage"].max()) + 1, int(old["room"])
+    successor["since"] = now_us
+    visits = state.visits.shape[1]
+    stages = int(station["stage"].max()) + 1
     reacts = int(successor["policy"][0]) == REACTS
+    for new, old in zip(successor, state.frontend[list(olds)], strict=True):
+        for name in ("from_", "to", "came", "room"):
+            new[name] = old[name]
+        new["base"] = visits
+        visits += 0 if reacts else stages * int(old["room"])
+    room = int(successor["room"].sum())
 
     c = state.c.copy()
-    numbers = [servers + len(server), cards + len(fresh.card), stations + len(station), d + 1]
+    numbers = [servers + len(server), cards + len(fresh.card), stations + len(station), first + len(successor)]
     tree, order = moved(state, c, empty_calendar(number_sources(c, *numbers)))
     c[NOISE] = max(int(c[NOISE]), int(fresh.c[NOISE]))
     c[HELD] += len(server)
     c[AHEAD] = 0
-    state.frontend["in_charge"][frontend] = 0
-    state.frontend["successor"][frontend] = d
-    more_visits = np.empty((4, 0 if reacts else stages * room), np.int64)
+    state.frontend["in_charge"][list(olds)] = 0
+    state.frontend["until"][list(olds)] = now_us
+    state.frontend["successor"][list(olds)] = range(first, first + len(olds))
     state = state._replace(
         c=c,
         tree=tree,
@@ -103,12 +108,13 @@ def with_successor(state: State, frontend: int, network: Network, now_us: int) -
         batch=np.concatenate([state.batch, np.empty(room * stages, BATCH)]),
         books=stacked([*state.books, *fresh.books]),
         queue=more_queues(state, stages, len(station)) if reacts else state.queue,
-        visits=np.concatenate([state.visits, more_visits], axis=1),
+        visits=np.concatenate([state.visits, np.empty((4, visits - state.visits.shape[1]), np.int64)], axis=1),
     )
     c[DEPTH] = max(int(c[DEPTH]), stages) if reacts else c[DEPTH]
-    disarm(tree, order, int(c[FRONTENDS]) + frontend)
-    hand_queue_over(state, frontend, d)
-    expect(state, frontend, d, now_us)
+    for d, old in enumerate(olds, first):
+        disarm(tree, order, int(c[FRONTENDS]) + old)
+        hand_queue_over(state, old, d)
+    expect(state, range(first, len(state.frontend)), now_us)
     return state
 
 
@@ -138,13 +144,14 @@ def hand_queue_over(state: State, old: int, new: int) -> None:
     before[TAIL], before[WAKE] = before[HEAD], NEVER
 
 
-def expect(state: State, old: int, new: int, now_us: int) -> None:
-    """Enter when the slices of a plan may be free: after all of the plan before on their device, and loading."""
+def expect(state: State, news: Sequence[int], now_us: int) -> None:
+    """Enter when the slices of new plans may be free: after all of plans before on their device, and loading."""
     load_us = int(state.c[LOAD])
-    mine = np.flatnonzero(state.server["frontend"] == old)
-    rows, columns = state.station["row"][state.server["station"][mine]], state.server["column"][mine]
-    taken_us, device = state.books[old, FREE, rows, columns], state.server["device"][mine]
-    for q in np.flatnonzero(state.station["frontend"] == new).tolist():
+    mine = np.flatnonzero(state.frontend["in_charge"][state.server["frontend"]] == 0)
+    station, column = state.server["station"][mine], state.server["column"][mine]
+    taken_us = state.books[state.station["frontend"][station], FREE, state.station["row"][station], column]
+    device = state.server["device"][mine]
+    for q in np.flatnonzero(np.isin(state.station["frontend"], news)).tolist():
         first, count = int(state.station["first"][q]), int(state.station["servers"][q])
         if count == 0:
             continue
@@ -152,7 +159,7 @@ def expect(state: State, old: int, new: int, now_us: int) -> None:
         free_us = [taken_us[device == on].max(initial=now_us) for on in state.server["device"][servers]]
         until_us = np.maximum(now_us, free_us) + load_us
         state.server["until"][servers] = until_us
-        load_row(state.books[new], int(state.station["row"][q]), count, until_us)
+        load_row(state.books[state.station["frontend"][q]], int(state.station["row"][q]), count, until_us)
         forget_pipeline(state, q)
 
 

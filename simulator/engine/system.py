@@ -86,6 +86,8 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
         number=numbers,
         cores=cores,
         spread=stage_spread(problem, pipelines),
+        variants=tuple(pipeline.variant for pipeline in pipelines),
+        accuracies=tuple(dnn.accuracy.get(pipeline.variant, nan) for pipeline in pipelines),
         **ints,
     )
 

@@ -1,5 +1,6 @@
 """Simulate DNNs on the compiled engine: one or several, all as planned or each in its world."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
@@ -7,12 +8,19 @@ import numpy as np
 
 from planner.model import InputError
 from simulator.dispatch.system import Ints, System
-from simulator.engine.network import ASKED, REACTS, Conditions, Network, Outage, Slowdown
+from simulator.engine.network import ASKED, REACTS, Conditions, Network, Outage, Slowdown, Takeover
 from simulator.engine.plans import Pools, network_of, outages_of
 from simulator.engine.python_policy import PythonPolicy
 from simulator.engine.running import Run
 from simulator.engine.views import reactive_records, reserved_records
-from simulator.engine.world import World, combined, drawn_failures, require_in_charge, require_same_service
+from simulator.engine.world import (
+    Failure,
+    World,
+    combined,
+    drawn_failures,
+    require_in_charge,
+    require_same_service,
+)
 from simulator.results.records import Records
 
 
@@ -37,42 +45,36 @@ def simulate_together(
     pools
         Pools that DNNs share (`simulator.engine.plans.network_of`). Failures are drawn for them once.
     oracle
-        Use SimPy, which has no policies in Python and no plans that take over.
+        Use SimPy, which has no policies in Python and is not asked for plans while it runs (`World.replan`).
     """
-    number = ASKED if callable(policy) else policy
     as_planned = worlds is None
     worlds = [World()] * len(systems) if worlds is None else worlds
     _check(systems, worlds)
     first = worlds[0]
-    by_type = any(_drains_by_type(system, world) for system, world in zip(systems, worlds, strict=True))
-    network = network_of(systems, number, pools=pools, spread=first.spread, by_type=by_type)
-    served = [
-        _Served(d, system, world, arrivals_us[d], by_type)
-        for d, (system, world) in enumerate(zip(systems, worlds, strict=True))
-    ]
-    known: set[object] = set()
-    outages: list[Outage] = []
-    for d, one in enumerate(served):
-        names = {} if pools is None else dict(pools[d])
-        outages += one.outages(network, d, frozenset(place for place, name in names.items() if name in known))
-        known.update(names.values())
+    served = [_Served(*one) for one in zip(range(len(systems)), systems, worlds, arrivals_us, strict=True)]
+    plans = _Plans(served, ASKED if callable(policy) else policy, any(_drains_by_type(one) for one in served))
+    network = network_of(systems, plans.policy, pools=pools, spread=first.spread, by_type=plans.by_type)
     conditions = Conditions(
         seed=first.seed,
         factors=np.array(first.factors),
         load_us=first.load_us,
-        outages=tuple(sorted(outages, key=lambda outage: outage.at_us)),
+        outages=plans.outages(served, network, pools),
         slowdowns=tuple(Slowdown(one.from_us, one.until_us, one.factor) for one in first.degradations),
         corrected=not as_planned or callable(policy),
     )
     if oracle:
         from simulator.engine.oracle import dispatch_oracle  # SimPy
 
-        return dispatch_oracle(network, arrivals_us, conditions)
+        takeovers = [plans.takeover(at_us, switching) for at_us, switching in plans.switches()]
+        return dispatch_oracle(network, arrivals_us, conditions, takeovers)
     run = Run(network, arrivals_us, conditions, policy if callable(policy) else None)
+    for at_us, switching in plans.switches():
+        run.at(at_us, partial(plans.switch, run, switching))
     for one in served:
-        one.ask_for_switches(run, number)
+        if one.world.replan is not None:
+            run.at(one.world.replan_every_us, partial(plans.replan, run, one))
     run.to_the_end()
-    return [one.records(run, number) for one in served]
+    return [one.records(run, plans.policy) for one in served]
 
 
 def _check(systems: Sequence[System], worlds: Sequence[World]) -> None:
@@ -87,17 +89,10 @@ def _check(systems: Sequence[System], worlds: Sequence[World]) -> None:
                 )
 
 
-def _drains_by_type(system: System, world: World) -> bool:
-    """Return whether it is not known for all plans on which device each slice is."""
-    plans = [system, *(switch.system for switch in world.switches)]
-    return world.replan is not None or any(plan.number is None for plan in plans)
-
-
 class _Served:
-    """A DNN of a run: the plans that were in charge of it, and its part of the world."""
+    """A DNN of a run: its part of the world, and the plans that were in charge of it."""
 
-    def __init__(self, number: int, system: System, world: World, arrivals_us: Ints, by_type: bool) -> None:
-        self.by_type = by_type
+    def __init__(self, number: int, system: System, world: World, arrivals_us: Ints) -> None:
         self.number, self.world, self.arrivals_us = number, world, arrivals_us
         self.systems = [system]
         self.frontends = [number]
@@ -105,48 +100,27 @@ class _Served:
         self.failing = world.failure_generator()
         self.observed = 0
 
-    def outages(
-        self, network: Network, frontend: int = 0, drawn_before: frozenset[tuple[int, int]] = frozenset()
-    ) -> list[Outage]:
-        """Return what fails of the plan in charge from now on: what the world says, then what is drawn."""
-        world, system, plan = self.world, self.systems[-1], len(self.systems) - 1
-        failures = [failure for failure in world.failures if failure.plan == plan]
+    def failures(self, drawn: set[tuple[str, int]], known: set[tuple[int, int]]) -> list[Failure]:
+        """Return what fails of the plan in charge from now on: what the world says, then what is drawn.
+
+        That has been done for the units of ``drawn``, and for the pools of stages in ``known``.
+        """
+        world, plan = self.world, len(self.systems) - 1
+        found = [failure for failure in world.failures if failure.plan == plan]
+        for failure in found:
+            require_in_charge(failure, self.switched_us)
         if world.failure_rate is not None:
             from_us, last_us = self.switched_us[-1] if plan else 0, int(self.arrivals_us[-1])
-            drawn = drawn_failures(system, world.failure_rate, plan, from_us, last_us, self.failing)
-            failures += [failure for failure in drawn if (failure.pipeline, failure.stage) not in drawn_before]
-        return outages_of(system, network, failures, frontend)
+            rate, rng = world.failure_rate, self.failing
+            more = drawn_failures(self.systems[-1], rate, plan, from_us, last_us, rng, drawn)
+            found += [failure for failure in more if (failure.pipeline, failure.stage) not in known]
+        return found
 
-    def ask_for_switches(self, run: Run, policy: int) -> None:
-        """Let plans take over at their times, and the callback be asked at its own."""
-        for switch in self.world.switches:
-            run.at(switch.at_us, partial(self.switch, run, policy, switch.system))
-        if self.world.replan is not None:
-            run.at(self.world.replan_every_us, partial(self.replan, run, policy))
-
-    def switch(self, run: Run, policy: int, system: System) -> None:
-        """Put another plan in charge, now."""
-        require_same_service(self.systems[0], system)
-        self.systems.append(system)
-        self.switched_us.append(run.now_us)
-        network = network_of([system], policy, spread=self.world.spread, first=self.number, by_type=self.by_type)
-        outages = self.outages(network)
-        for failure in self.world.failures:
-            if failure.plan == len(self.switched_us):
-                require_in_charge(failure, self.switched_us)
-        self.frontends.append(run.take_over(self.frontends[-1], network, outages))
-
-    def replan(self, run: Run, policy: int) -> None:
-        """Tell the callback what was observed, and let the system that it returns take over."""
-        every_us, replan = self.world.replan_every_us, self.world.replan
-        assert replan is not None
-        arrived = int(np.searchsorted(self.arrivals_us, run.now_us, side="right"))
-        rate_rps = (arrived - self.observed) * 1e6 / every_us
-        self.observed = arrived
-        if (system := replan(run.now_us / 1e6, rate_rps)) is not None:
-            self.switch(run, policy, system)
-        if run.now_us + every_us <= self.arrivals_us[-1]:
-            run.at(run.now_us + every_us, partial(self.replan, run, policy))
+    def observe_rps(self, now_us: int) -> float:
+        """Return the rate since the last call."""
+        arrived = int(np.searchsorted(self.arrivals_us, now_us, side="right"))
+        before, self.observed = self.observed, arrived
+        return (arrived - before) * 1e6 / self.world.replan_every_us
 
     def records(self, run: Run, policy: int) -> Records:
         """Return what happened to its requests."""
@@ -154,3 +128,68 @@ class _Served:
             require_in_charge(failure, self.switched_us)
         view = reactive_records if policy == REACTS else reserved_records
         return view(run.state, self.frontends, combined(self.systems))
+
+
+def _drains_by_type(one: _Served) -> bool:
+    """Return whether it is not known for all plans on which device each slice is."""
+    plans = [*one.systems, *(switch.system for switch in one.world.switches)]
+    return one.world.replan is not None or any(plan.number is None for plan in plans)
+
+
+class _Plans:
+    """The plans of a run, and how they take over from each other."""
+
+    def __init__(self, served: Sequence[_Served], policy: int, by_type: bool) -> None:
+        self.served, self.policy = served, policy
+        self.by_type = by_type or len({one.systems[0].device_types for one in served}) > 1
+        self.frontends = len(served)
+
+    def outages(
+        self, served: Sequence[_Served], network: Network, pools: Sequence[Pools] | None = None
+    ) -> tuple[Outage, ...]:
+        """Return what fails of the plans in charge of some DNNs from now on, which are those of a network."""
+        drawn: set[tuple[str, int]] = set()
+        known: set[object] = set()
+        failures: list[tuple[int, Failure]] = []
+        for d, one in enumerate(served):
+            names = {} if pools is None else dict(pools[d])
+            before = {place for place, name in names.items() if name in known}
+            failures += [(d, failure) for failure in one.failures(drawn, before)]
+            known.update(names.values())
+        return outages_of([one.systems[-1] for one in served], network, failures)
+
+    def switches(self) -> list[tuple[int, list[tuple[_Served, System]]]]:
+        """Return which plans take over when, in order."""
+        found: defaultdict[int, list[tuple[_Served, System]]] = defaultdict(list)
+        for one in self.served:
+            for switch in one.world.switches:
+                found[switch.at_us].append((one, switch.system))
+        return sorted(found.items())
+
+    def takeover(self, at_us: int, switching: Sequence[tuple[_Served, System]]) -> Takeover:
+        """Put other plans in charge, and return what that means for the run."""
+        for one, system in switching:
+            require_same_service(one.systems[0], system)
+            one.systems.append(system)
+            one.switched_us.append(at_us)
+        served, systems = zip(*switching, strict=True)
+        numbers, spread = [one.number for one in served], served[0].world.spread
+        network = network_of(systems, self.policy, spread=spread, numbers=numbers, by_type=self.by_type)
+        takeover = Takeover(at_us, tuple(one.frontends[-1] for one in served), network, self.outages(served, network))
+        for number, one in enumerate(served, self.frontends):
+            one.frontends.append(number)
+        self.frontends += len(served)
+        return takeover
+
+    def switch(self, run: Run, switching: Sequence[tuple[_Served, System]]) -> None:
+        """Put other plans in charge, now."""
+        run.take_over(self.takeover(run.now_us, switching))
+
+    def replan(self, run: Run, one: _Served) -> None:
+        """Tell the callback of a DNN what was observed, and let the system that it returns take over."""
+        every_us, replan = one.world.replan_every_us, one.world.replan
+        assert replan is not None
+        if (system := replan(run.now_us / 1e6, one.observe_rps(run.now_us))) is not None:
+            self.switch(run, [(one, system)])
+        if run.now_us + every_us <= one.arrivals_us[-1]:
+            run.at(run.now_us + every_us, partial(self.replan, run, one))

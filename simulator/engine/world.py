@@ -7,6 +7,7 @@ switching one on leaves the others as they were, and what happens up to a time d
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Literal
 
 import numpy as np
@@ -32,6 +33,8 @@ class Failure:
     """A unit of a stage's pool that stops at ``at_us`` and is back ``repair_us`` later.
 
     ``index`` counts the units of the pool, ``pipeline`` the pipelines of the DNN, ``plan`` the plans that take over.
+    A device or server takes all slices of its plan that lie on it, those of other stages and DNNs of the run included,
+    where the plan says where they lie (`System.number`); else so many consecutive slices of the pool.
     """
 
     unit: Unit
@@ -162,33 +165,66 @@ def require_in_charge(failure: Failure, switched_us: list[int]) -> None:
         )
 
 
-def slices_of(system: System, failure: Failure) -> range:
-    """Return the slices of the unit that fails; raises InputError if the pool has no such unit."""
+def slices_of(system: System, failure: Failure) -> tuple[int, ...]:
+    """Return the slices of the pool that are on the unit that fails; raises InputError if the pool has no such unit."""
     p, s = failure.pipeline, failure.stage
-    slices = int(system.slices[p, s]) if p < len(system.stages) and s < system.max_stages else 0
-    width = unit_size(system, failure.unit, p, s) if slices else 1
-    if not 0 <= failure.index * width < slices:
+    units = units_of(system, failure.unit, p, s)
+    if failure.index >= len(units):
         raise InputError(
-            f"world: failures: stage {s} of pipeline {p} has no {failure.unit} {failure.index}; it has {slices} slices"
+            f"world: failures: stage {s} of pipeline {p} has no {failure.unit} {failure.index}; it has "
+            f"{sum(map(len, units))} slices on {len(units)} of them, from 0"
         )
-    return range(failure.index * width, min((failure.index + 1) * width, slices))
+    return units[failure.index]
 
 
-def unit_size(system: System, unit: Unit, pipeline: int, stage: int) -> int:
-    """Return how many slices fail together."""
-    sizes = {"slice": 1, "device": system.share[pipeline, stage], "server": system.server_slices[pipeline, stage]}
-    return int(sizes[unit])
+def units_of(system: System, unit: Unit, pipeline: int, stage: int) -> list[tuple[int, ...]]:
+    """Return the units of a pool, by number, each as its slices."""
+    if pipeline >= len(system.stages) or stage >= int(system.stages[pipeline]):
+        return []
+    number = unit_numbers(system, unit, pipeline, stage)
+    order = np.argsort(number, kind="stable")
+    begins = np.flatnonzero(np.diff(number[order])) + 1
+    return [tuple(part.tolist()) for part in np.split(order, begins)]
+
+
+def unit_numbers(system: System, unit: Unit, pipeline: int, stage: int) -> NDArray[np.int64]:
+    """Return ``[slice]``, which unit each slice of a pool is on: where the plan places it, else so many on each."""
+    slices = np.arange(int(system.slices[pipeline, stage]))
+    share, per_server = int(system.share[pipeline, stage]), int(system.server_slices[pipeline, stage])
+    if unit == "slice":
+        return slices
+    if system.number is None:
+        return slices // (share if unit == "device" else per_server)
+    devices: NDArray[np.int64] = system.number[pipeline, stage, : len(slices)]
+    return devices if unit == "device" else devices // max(1, per_server // share)
 
 
 def drawn_failures(
-    system: System, rate: FailureRate, plan: int, from_us: int, until_us: int, rng: np.random.Generator
+    system: System,
+    rate: FailureRate,
+    plan: int,
+    from_us: int,
+    until_us: int,
+    rng: np.random.Generator,
+    drawn: set[tuple[str, int]] | None = None,
 ) -> list[Failure]:
-    """Return the failures of all units of a plan in a time; each unit's are drawn by a generator of its own."""
+    """Return the failures of all units of a plan in a time; each unit's are drawn by a generator of its own.
+
+    ``drawn`` holds the devices or servers (type, number) for which they have been drawn; those of this plan are added,
+    where it is known which they are.
+    """
+    drawn = set() if drawn is None else drawn
     found = []
     for p, stages in enumerate(system.stages.tolist()):
         for s in range(stages):
-            units = -(-int(system.slices[p, s]) // unit_size(system, rate.unit, p, s))
-            for index, own in enumerate(rng.spawn(units)):
+            units = units_of(system, rate.unit, p, s)
+            numbers = unit_numbers(system, rate.unit, p, s)
+            for index, own in enumerate(rng.spawn(len(units))):
+                if rate.unit != "slice" and system.number is not None:
+                    one = system.device_types[int(system.device[p, s])], int(numbers[units[index][0]])
+                    if one in drawn:
+                        continue
+                    drawn.add(one)
                 at_us = from_us + own.exponential(rate.between_us)
                 while at_us < until_us:
                     repair_us = int(own.exponential(rate.repair_us)) + 1
@@ -227,5 +263,7 @@ def combined(systems: list[System]) -> System:
         prices_per_hour=first.prices_per_hour,
         watts=first.watts,
         spread=None,
+        variants=tuple(chain.from_iterable(system.variants for system in systems)),
+        accuracies=tuple(chain.from_iterable(system.accuracies for system in systems)),
         **{name: stacked(name) for name in tables},
     )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from simulator.dispatch.books import NOTES, TAIL
 from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.engine.core.books import correct
@@ -13,17 +14,35 @@ from simulator.engine.core.routes import decide, is_free, join, work_apart
 from simulator.engine.core.servers import begin
 from simulator.engine.core.state import (
     BASE,
+    DEPTH,
     LAST_OUTAGE,
     LOAD,
     NONE,
     OUTAGE,
     OUTAGES,
+    ROOM,
     VISITS,
     State,
     record_cut,
     release,
 )
 from simulator.engine.network import CENTRAL, IDLE_FIRST, REACTIVE, RESERVED
+
+
+@compiled_apart
+def has_room(S: State) -> bool:
+    """Return whether what may be until the outage after the next fits: visits, and places in reactive queues."""
+    requests = len(S.arrivals)
+    visits = len(S.token) + S.c[DEPTH] * requests + len(S.server)  # each request in each step once, and cut ones
+    if S.c[VISITS] + visits > S.c[ROOM]:
+        return False
+    for q in range(len(S.station)):
+        station = S.station[q]
+        if station.rule != REACTIVE or station.row < 0:
+            continue
+        if S.books[station.frontend, NOTES, station.row, TAIL] + requests > S.queue.shape[1]:
+            return False
+    return True
 
 
 @compiled_apart

@@ -20,7 +20,7 @@ from simulator.engine.core.calendar import (
     disarm,
     kind_armed,
 )
-from simulator.engine.core.failures import next_outage, repair
+from simulator.engine.core.failures import has_room, next_outage, repair
 from simulator.engine.core.reactive_queues import finish_reactively, reach_queue, wake_up, work_queue
 from simulator.engine.core.reservations import dispatch, go_on_as_reserved, let_arrive, reach_slice, withdraw
 from simulator.engine.core.routes import arrive, go_on, look_for_work, time_out
@@ -30,7 +30,6 @@ from simulator.engine.core.state import (
     BASE,
     CARDS,
     CORRECTED,
-    DEPTH,
     FRONTENDS,
     MIXED,
     NEXT,
@@ -38,11 +37,9 @@ from simulator.engine.core.state import (
     NOW,
     OUTAGE,
     OUTAGES,
-    ROOM,
     ROUTED,
     SENDS,
     TIMERS,
-    VISITS,
     WANTED,
     State,
     record,
@@ -60,7 +57,7 @@ def run(S: State, until: int) -> tuple[int, int]:
     -------
     code, frontend
         DONE: nothing is left. PAUSED: something is, from ``until`` on. ASKS: a frontend whose policy is in Python is to
-        answer at NOW. FULL: there must be more room for visits before the outage at hand. CROWDED: there must be WANTED
+        answer at NOW. FULL: there must be more room before the outage at hand. CROWDED: there must be WANTED
         places in front of servers. ENDLESS: the run has come to the end of the calendar.
     """
     routed = S.c[ROUTED]
@@ -118,7 +115,7 @@ def run(S: State, until: int) -> tuple[int, int]:
             disarm(S.tree, S.order, source)
             begin(S, source, now)
         elif source == S.c[OUTAGES]:
-            if S.c[VISITS] + room_for_outage(S) > S.c[ROOM]:
+            if not has_room(S):
                 code = FULL
                 break
             S.c[WANTED] = max(S.c[WANTED], places_for_outage(S))
@@ -159,12 +156,6 @@ def queue_of(S: State, source: int) -> int:
     if source >= S.c[FRONTENDS]:
         return int(S.frontend[source - S.c[FRONTENDS]].station)
     return int(source - S.c[TIMERS])
-
-
-@compiled
-def room_for_outage(S: State) -> int:
-    """Return how many visits there may be from one outage to the next: of each request in each step, and cut ones."""
-    return int(len(S.token) + S.c[DEPTH] * len(S.arrivals) + len(S.server))
 
 
 @compiled_apart

@@ -252,6 +252,8 @@ def retry(S: State, b: int, failed: int, now: int) -> None:
     batch.ready = now + again
     promise(S, best, b)
     lay_out(S, best, now)
+    if S.c[HELD]:
+        hand_over(S, S.server[failed].device, now)
     if station.stage > 0:
         transmit(S, b, batch.card, batch.sender, now)
         return

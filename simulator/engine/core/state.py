@@ -178,6 +178,8 @@ FRONTEND = np.dtype(
         ("pipeline", np.int64),
         ("successor", np.int64),  # who has taken its queue over
         ("in_charge", np.int64),
+        ("since", np.int64),  # when it took over, and was taken over
+        ("until", np.int64),
     ],
     align=True,
 )

@@ -1,5 +1,6 @@
-"""Plans that take over: slices of the new one are held until earlier plans have left their device."""
+"""Plans that take over: slices of the new ones are held until those of earlier plans on their device have drained."""
 
+from simulator.dispatch.books import NEVER
 from simulator.dispatch.compiled import compiled_apart
 from simulator.engine.core.books import correct
 from simulator.engine.core.servers import begin
@@ -8,21 +9,22 @@ from simulator.engine.core.state import HELD, LOAD, State
 
 @compiled_apart
 def hand_over(S: State, device: int, now: int) -> None:
-    """Let slices on a device load their models, if those of all earlier plans on it have drained."""
-    for d in range(len(S.frontend)):
-        busy = False
-        for w in range(len(S.server)):
-            server = S.server[w]
-            if server.frontend == d and server.device == device:
-                if server.held:
-                    server.held = 0
-                    S.c[HELD] -= 1
-                    server.until = max(now, server.back if server.down else 0) + S.c[LOAD]
-                    begin(S, w, now)
-                    correct(S, w, now)
-                busy = busy or server.promised >= 0 or S.frontend[d].under_way > 0
-        if busy and not S.frontend[d].in_charge:
-            return
+    """Let slices on a device load their models if no plan that was taken over by their time is at work there."""
+    at_work = NEVER  # the first takeover whose predecessors are at work
+    for w in range(len(S.server)):
+        server = S.server[w]
+        if server.device == device and server.frontend >= 0:
+            frontend = S.frontend[server.frontend]
+            if server.promised >= 0 or frontend.under_way > 0:
+                at_work = min(at_work, frontend.until)
+    for w in range(len(S.server)):
+        server = S.server[w]
+        if server.held and server.device == device and S.frontend[server.frontend].since < at_work:
+            server.held = 0
+            S.c[HELD] -= 1
+            server.until = max(now, server.back if server.down else 0) + S.c[LOAD]
+            begin(S, w, now)
+            correct(S, w, now)
 
 
 @compiled_apart

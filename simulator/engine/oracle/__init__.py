@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.dispatch.system import Ints
-from simulator.engine.network import REACTS, Change, Conditions, Frontend, Network, Route, check_network
+from simulator.engine.network import Change, Conditions, Network, Route, Takeover, check_network
 from simulator.engine.oracle import changes as changing
 from simulator.engine.oracle import failures
-from simulator.engine.oracle.core import Clockwork, Server
-from simulator.engine.oracle.reactive import Reacting
-from simulator.engine.oracle.reservations import Dispatcher, Places
+from simulator.engine.oracle.core import Clockwork
 from simulator.engine.oracle.routes import Requests
+from simulator.engine.oracle.takeovers import Frontends
 from simulator.results.records import NetworkRecords, Records
 
 __all__ = ["dispatch_oracle", "run_oracle"]
@@ -34,34 +33,27 @@ def run_oracle(
     run = Clockwork(network, conditions or Conditions())
     requests = Requests(run, [one for one in network.classes if isinstance(one, Route)], list(arrivals_us))
     changing.schedule(requests, changes)
-    failures.schedule(run, lambda _: None, requests.back)
+    failures.schedule(run, run.conditions.outages, lambda _: None, requests.back)
     run.env.run()
     return _records(requests, arrivals_us)
 
 
 def dispatch_oracle(
-    network: Network, arrivals_us: Sequence[Ints], conditions: Conditions | None = None
+    network: Network,
+    arrivals_us: Sequence[Ints],
+    conditions: Conditions | None = None,
+    takeovers: Sequence[Takeover] = (),
 ) -> list[Records]:
-    """Return what happens to the DNNs of a network whose classes are all frontends."""
+    """Return what happens to the DNNs of a network whose classes are all frontends; ``takeovers`` in order of time."""
     check_network(network)
     run = Clockwork(network, conditions or Conditions())
-    places: Places = {}
-    frontends = [
-        Reacting(run, number, one, arrivals) if one.policy == REACTS else Dispatcher(run, number, one, arrivals, places)
-        for number, (one, arrivals) in enumerate(zip(network.classes, arrivals_us, strict=True))
-        if isinstance(one, Frontend)
-    ]
-    owner = {server: one for one in frontends for server in one.slices}
-
-    def stopped(servers: Sequence[Server]) -> None:
-        for server in servers:
-            owner[server].corrected(server)
-        for one in frontends:
-            one.work_through()
-
-    failures.schedule(run, stopped, lambda server: owner[server].corrected(server))
+    frontends = Frontends(run, network, arrivals_us)
+    frontends.fail(run.conditions.outages)
+    for takeover in takeovers:
+        check_network(takeover.network)
+        frontends.schedule(takeover)
     run.env.run()
-    return [one.records() for one in frontends]
+    return frontends.records()
 
 
 def _records(requests: Requests, arrivals_us: Sequence[Ints]) -> NetworkRecords:

@@ -15,7 +15,7 @@ class Queue:
 
     def __init__(self, requests: "Requests", number: int) -> None:
         self.requests, self.run, self.number = requests, requests.run, number
-        self.station = self.run.network.stations[number]
+        self.station = self.run.stations[number]
         self.servers = [self.run.servers[w] for w in self.station.servers]
         self.max_batch = self.station.max_batch
         self.tokens: list[Token] = []

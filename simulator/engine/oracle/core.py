@@ -1,7 +1,7 @@
 """What every rule stands on: the order of events, batches, servers and cards."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, floor
 from typing import Protocol, cast
 
@@ -84,14 +84,26 @@ class Clockwork:
 
     def __init__(self, network: Network, conditions: Conditions) -> None:
         self.env = simpy.Environment()
-        self.network, self.conditions = network, conditions
-        columns = (network.servers.kind, network.servers.card, network.servers.device, network.servers.on)
-        rows = enumerate(zip(*(column.tolist() for column in columns), strict=True))
-        self.servers = [
-            Server(number, kind, card, device, on, conditions.load_us) for number, (kind, card, device, on) in rows
-        ]
+        self.conditions = conditions
+        self.servers: list[Server] = []
+        self.stations: list[Station] = []
         self.batches: list[Batch] = []
         self.cards_free_us: dict[int, int] = {}
+        self.add(network)
+
+    def add(self, network: Network) -> list[Server]:
+        """Add servers, which are returned, and stations; numbers of servers, stations and cards go on."""
+        first, card = len(self.servers), 1 + max((server.card for server in self.servers), default=-1)
+        columns = (network.servers.kind, network.servers.card, network.servers.device, network.servers.on)
+        rows = enumerate(zip(*(column.tolist() for column in columns), strict=True), first)
+        self.servers += [
+            Server(number, kind, card + own, device, on, self.conditions.load_us)
+            for number, (kind, own, device, on) in rows
+        ]
+        self.stations += [
+            replace(station, servers=tuple(first + w for w in station.servers)) for station in network.stations
+        ]
+        return self.servers[first:]
 
     @property
     def now(self) -> int:
@@ -107,7 +119,7 @@ class Clockwork:
 
     def station(self, batch: Batch) -> Station:
         """Return where a batch is served."""
-        return self.network.stations[batch.station]
+        return self.stations[batch.station]
 
     def new_batch(self, owner: Owner, station: int, server: Server, tokens: list[Token]) -> Batch:
         """Make the next batch; the caller puts it in front of its server."""

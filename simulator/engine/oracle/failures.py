@@ -1,18 +1,23 @@
 """Servers that stop and come back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from simulator.engine.network import Outage
 from simulator.engine.oracle.core import FAILURE, REPAIR, Clockwork, Server
 
 
-def schedule(run: Clockwork, stopped: Callable[[list[Server]], None], back: Callable[[Server], None]) -> None:
-    """Let all outages happen.
+def schedule(
+    run: Clockwork,
+    outages: Sequence[Outage],
+    stopped: Callable[[list[Server]], None],
+    back: Callable[[Server], None],
+) -> None:
+    """Let outages happen, those of one instant in the order in which they became known.
 
     ``stopped`` is called when all that was on the servers has been dealt with, ``back`` when one is repaired.
     """
-    for number, outage in enumerate(run.conditions.outages):
-        run.at(outage.at_us, FAILURE, number, lambda o=outage: fail(run, o, stopped, back))  # type: ignore[misc]
+    for outage in outages:
+        run.at(outage.at_us, FAILURE, 0, lambda o=outage: fail(run, o, stopped, back))  # type: ignore[misc]
 
 
 def fail(
@@ -37,7 +42,7 @@ def stop(run: Clockwork, server: Server, back_us: int, back: Callable[[Server], 
     server.down, server.serving, server.waiting = True, None, []
     server.attempt += 1
     server.back_us = back_us = max(server.back_us, back_us)
-    server.until_us = back_us + run.conditions.load_us
+    server.until_us = max(server.until_us if server.held else 0, back_us + run.conditions.load_us)
 
     def repair() -> None:
         if server.down and server.back_us == back_us:

@@ -14,7 +14,7 @@ Planned = tuple[int, int, Batch]  # planned start and end of a batch
 
 def insert(requests: "Requests", number: int, token: Token) -> None:
     """Let a request join an open batch, else open one, else discard it."""
-    run, station = requests.run, requests.run.network.stations[number]
+    run, station = requests.run, requests.run.stations[number]
     step = requests.route[token[0]].steps[token[1]]
     latest_us = requests.arrival_us[token[0]] + step.latest_start_us
     line_us = requests.arrival_us[token[0]] + step.discard_us
@@ -43,7 +43,7 @@ def insert(requests: "Requests", number: int, token: Token) -> None:
 
 def fitting(requests: "Requests", number: int, latest_us: int, line_us: int) -> Batch | None:
     """Return the open batch that a request joins: the latest that is not too late, else the first beyond."""
-    station = requests.run.network.stations[number]
+    station = requests.run.stations[number]
     opened = [batch for batch in requests.opened[number] if batch.opened]
     near = [batch for batch in opened if batch.latest_start_us <= latest_us + station.epsilon_us]
     beyond = [batch for batch in opened if batch.latest_start_us > latest_us + station.epsilon_us]

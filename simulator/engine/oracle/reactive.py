@@ -3,6 +3,8 @@
 What a queue decides is not written again here: it is `simulator.dispatch.reactive`.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from simulator.dispatch.books import (
@@ -12,6 +14,7 @@ from simulator.dispatch.books import (
     MAX_STAGES,
     NEVER,
     NOTES,
+    TAIL,
     WAKE,
     Books,
     forget,
@@ -20,40 +23,46 @@ from simulator.dispatch.books import (
 )
 from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.dispatch.reactive import join, react
-from simulator.dispatch.system import Ints
-from simulator.engine.network import Frontend
+from simulator.dispatch.system import Ints, System
 from simulator.engine.oracle.core import DISPATCH, REACTIVE_TIMER, REACTIVE_WORK, Batch, Clockwork, Server, Token
-from simulator.results.records import Records, Visits
-
-# When a batch was stopped, its number, its pipeline, stage and slice, and when that was reached and began.
-Cut = tuple[int, int, int, int, int, int, int]
+from simulator.engine.oracle.records import Cut, Served, reactive_records
+from simulator.results.records import Records
 
 
 class Reacting:
     """The queues of a DNN: of the frontend, in row 0 of the books, and of every later stage, in its row."""
 
-    def __init__(self, run: Clockwork, number: int, frontend: Frontend, arrivals_us: Ints) -> None:
-        self.run, self.number, self.system, self.stations = run, number, frontend.system, frontend.stations
-        self.arrivals_us = arrivals_us
+    def __init__(
+        self,
+        run: Clockwork,
+        number: int,
+        system: System,
+        stations: list[list[int]],
+        arrivals_us: Ints,
+        before: "Reacting | None" = None,
+    ) -> None:
+        self.run, self.number, self.system, self.stations = run, number, system, stations
+        self.arrivals_us, self.before = arrivals_us, before
         self.books: Books = open_books(self.system)
-        self.outcome = np.full(len(arrivals_us), OPEN, np.int8)
-        rejoins = 2 if run.conditions.outages else 1
-        self.queues = {row: np.empty(rejoins * len(arrivals_us), np.int32) for row in self.rows()}
+        self.dnn = before.dnn if before else number
+        self.systems = [*(before.systems if before else ()), system]
+        self.first_pipeline = sum(len(one.stages) for one in self.systems[:-1])
+        self.outcome = before.outcome if before else np.full(len(arrivals_us), OPEN, np.int8)
+        self.batches: list[Served] = before.batches if before else []
+        self.cuts: list[Cut] = before.cuts if before else []
+        self.successor: Reacting | None = None
+        self.queues = {row: np.empty(len(arrivals_us), np.int32) for row in self.rows()}
         self.slices = {
             run.servers[server]: (row, w)
             for row in self.rows()
-            for w, server in enumerate(run.network.stations[self.station(row)].servers)
+            for w, server in enumerate(run.stations[self.station(row)].servers)
         }
-        self.batches: list[tuple[int, int, Batch]] = []  # row, slice
+        self.under_way: set[int] = set()
         self.cut_before: set[Token] = set()
-        self.cuts: list[Cut] = []
         self.arrived = 0
         self.wake_number = 0
         self.working_us = dict.fromkeys(self.queues, -1)
-        if run.conditions.load_us:
-            for server in self.slices:
-                self.corrected(server)
-        self.arm()
+        self.promise_ended: Callable[[], None] = lambda: None
 
     def rows(self) -> list[int]:
         """Return the rows of all stages."""
@@ -62,6 +71,11 @@ class Reacting:
     def station(self, row: int) -> int:
         """Return the station of a row."""
         return self.stations[row // self.system.max_stages][row % self.system.max_stages]
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Return pipeline and stage of a row, pipelines of plans before counted."""
+        pipeline, stage = divmod(row, self.system.max_stages)
+        return self.first_pipeline + pipeline, stage
 
     # Queues.
 
@@ -78,8 +92,26 @@ class Reacting:
     def wake(self) -> None:
         """Let a request arrive, unless the timer is due, and work through the frontend's queue."""
         if self.books[NOTES, 0, WAKE] > self.run.now:
-            join(self.books, 0, self.queues[0], self.arrivals_us, self.arrived)
+            self.join(0, self.arrived)
             self.arrived += 1
+        self.work(0)
+
+    def join(self, row: int, request: int) -> None:
+        """Let a request join a queue, in its place."""
+        if self.books[NOTES, row, TAIL] == len(self.queues[row]):
+            self.queues[row] = np.append(self.queues[row], self.queues[row])
+        join(self.books, row, self.queues[row], self.arrivals_us, request)
+
+    def take_queue_over(self) -> None:
+        """Go on with the queue of the frontend before."""
+        assert self.before is not None
+        self.before.successor = self
+        self.before.wake_number += 1  # what it armed is void
+        head, tail = self.before.books[NOTES, 0, [HEAD, TAIL]]
+        for request in self.before.queues[0][head:tail]:
+            self.join(0, int(request))
+        self.before.books[NOTES, 0, TAIL] = head
+        self.arrived = self.before.arrived
         self.work(0)
 
     def work(self, row: int) -> None:
@@ -92,12 +124,15 @@ class Reacting:
             to = pipeline * self.system.max_stages if row == 0 else row
             head = int(self.books[NOTES, row, HEAD])
             tokens = [(int(request), to) for request in queue[head - size : head]]
-            server = self.run.servers[self.run.network.stations[self.station(to)].servers[w]]
+            server = self.run.servers[self.run.stations[self.station(to)].servers[w]]
             batch = self.run.new_batch(self, self.station(to), server, tokens)
-            self.batches.append((to, w, batch))
+            self.batches.append((*self.place(to), w, batch))
+            if row == 0:
+                self.under_way.update(request for request, _ in tokens)
             server.waiting.append(batch)
             self.run.begin(server)
             self.corrected(server)
+        self.promise_ended()
         if row == 0:
             self.arm()
         elif (at_us := int(self.books[NOTES, row, WAKE])) < NEVER:
@@ -114,7 +149,7 @@ class Reacting:
     def join_all(self, row: int, tokens: list[Token]) -> None:
         """Let requests join a queue, which is worked through when all that join it at this instant have."""
         for request, _ in tokens:
-            join(self.books, row, self.queues[row], self.arrivals_us, request)
+            self.join(row, request)
         if self.working_us[row] != self.run.now:
             self.working_us[row] = self.run.now
             number = self.station(row) if row else self.number
@@ -129,6 +164,7 @@ class Reacting:
             self.run.send_over_card(batch)
         else:
             self.outcome[[request for request, _ in batch.tokens]] = FINISHED
+            self.promise_ended()
 
     def reached(self, batch: Batch) -> None:
         """Split a batch into its requests, which join the next queue."""
@@ -138,9 +174,8 @@ class Reacting:
         """Let the requests of a batch join their queue again, but a second cut in one stage loses them."""
         row, w = batch.tokens[0][1], self.slices[batch.server][1]
         if cut and batch.start_us < self.run.now:
-            stage = row // self.system.max_stages, row % self.system.max_stages
-            self.cuts.append((self.run.now, batch.number, *stage, w, batch.reach_us, batch.start_us))
-        self.batches = [entry for entry in self.batches if entry[2] is not batch]
+            self.cuts.append((self.run.now, batch.number, *self.place(row), w, batch.reach_us, batch.start_us))
+        self.batches[:] = [entry for entry in self.batches if entry[3] is not batch]
         queue = 0 if row % self.system.max_stages == 0 else row
         tokens = [(request, queue) for request, _ in batch.tokens]
         again = [token for token in tokens if not cut or token not in self.cut_before]
@@ -148,37 +183,48 @@ class Reacting:
             self.outcome[request] = LOST
         if cut:
             self.cut_before.update(again)
-        self.join_all(queue, again)
+        if queue == 0:
+            self.under_way.difference_update(request for request, _ in tokens)
+        self.in_charge_of(queue).join_all(queue, again)
+        self.promise_ended()
+
+    def in_charge_of(self, queue: int) -> "Reacting":
+        """Return whose queue requests join again: that of the first stages may have been taken over."""
+        return self.successor.in_charge_of(queue) if queue == 0 and self.successor else self
+
+    # What is known of slices.
+
+    def is_at_work_on(self, device: int) -> bool:
+        """Whether there is a slice on a device, and requests are under way, wherever."""
+        self.under_way = {request for request in self.under_way if self.outcome[request] == OPEN}
+        return bool(self.under_way) and any(server.device == device for server in self.slices)
+
+    def taken_us(self, server: Server) -> int:
+        """Return until when the books say that a slice is taken."""
+        return int(self.books[(FREE, *self.slices[server])])
+
+    def expect(self, until_us: dict[Server, int]) -> None:
+        """Enter until when slices are taken at the start."""
+        for server, at_us in until_us.items():
+            self.enter(*self.slices[server], at_us)
+
+    def enter(self, row: int, w: int, until_us: int) -> None:
+        """Enter until when a slice is taken."""
+        self.books[FREE, row, w] = until_us
+        refresh(self.books, row, self.books[CARD, row, w])
+        forget(self.books, row // self.books[NOTES, 0, MAX_STAGES])
 
     def corrected(self, server: Server) -> None:
         """Enter when a slice will have done all that it serves and has in front of it, as planned."""
         if not self.run.conditions.corrected:
             return
         row, w = self.slices[server]
-        latency_us = self.run.network.stations[self.station(row)].latency_us[server.kind]
+        latency_us = self.run.stations[self.station(row)].latency_us[server.kind]
         until_us = max(self.run.now, server.until_us) if server.serving or server.down else server.until_us
-        until_us += sum(int(latency_us[len(batch.tokens)]) for batch in server.waiting)
-        self.books[FREE, row, w] = until_us
-        refresh(self.books, row, self.books[CARD, row, w])
-        forget(self.books, row // self.books[NOTES, 0, MAX_STAGES])
-
-    # Records.
+        for batch in server.waiting:
+            until_us = max(until_us, batch.reach_us) + int(latency_us[len(batch.tokens)])
+        self.enter(row, w, until_us)
 
     def records(self) -> Records:
-        """Return what happened: per stage position its batches, after the first by pipeline."""
-        width = self.system.max_stages
-        visit = np.full((width, len(self.arrivals_us)), -1, np.int32)
-        visits = tuple(self._visits(s, visit[s]) for s in range(width))
-        return Records(self.system, "simpy", self.arrivals_us, self.outcome, tuple(visit), visits)
-
-    def _visits(self, s: int, visit: np.ndarray) -> Visits:
-        width = self.system.max_stages
-        mine = [(row // width, w, batch) for row, w, batch in self.batches if row % width == s]
-        mine.sort(key=lambda entry: entry[0] if s > 0 else 0)
-        for number, (_, _, batch) in enumerate(mine):
-            visit[[request for request, _ in batch.tokens]] = number
-        rows = [(p, b.size, w, b.reach_us, b.start_us, b.end_us) for p, w, b in mine]
-        for end_us, _, p, stage, w, reach_us, start_us in sorted(self.cuts):
-            rows += [(p, 0, w, reach_us, start_us, end_us)] * (stage == s)
-        columns = np.array(rows, np.int64).reshape(-1, 6)
-        return Visits(*columns[:, :3].T.astype(np.int16), *columns[:, 3:].T)
+        """Return what happened to the DNN."""
+        return reactive_records(self.systems, self.arrivals_us, self.outcome, self.batches, self.cuts)

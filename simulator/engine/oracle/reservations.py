@@ -3,35 +3,19 @@
 What a policy decides is not written again here: it is the code of `simulator.dispatch`, which the executor runs, too.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.dispatch.books import (
-    CARD,
-    CHOSEN,
-    DOWNLINK,
-    FREE,
-    HEAD,
-    MAX_STAGES,
-    NEVER,
-    NOTES,
-    TAIL,
-    UPLINK,
-    WAKE,
-    Books,
-    forget,
-    open_books,
-    refresh,
-)
-from simulator.dispatch.decisions import LOST
+from simulator.dispatch.books import CHOSEN, FREE, HEAD, NEVER, NOTES, SENT, TAIL, WAKE
 from simulator.dispatch.frontend import advance
 from simulator.dispatch.system import Ints
 from simulator.engine.network import Frontend
 from simulator.engine.oracle.core import DISPATCH, Batch, Clockwork, Server
-from simulator.results.records import Records, Visits, outcomes
-
-Places = dict[int, list[tuple["Dispatcher", int, int]]]  # server -> row and column in the books of all that list it
+from simulator.engine.oracle.promises import Places, Promises
+from simulator.engine.oracle.records import Interrupted, reserved_records
+from simulator.results.records import Records
 
 
 @dataclass(eq=False)
@@ -41,6 +25,7 @@ class Sent:
     first: int
     size: int
     pipeline: int
+    first_pipeline: int  # of its plan, in the records
     slices: list[int]
     stage: int = 0
     retried: bool = False
@@ -48,27 +33,30 @@ class Sent:
     visits: list[tuple[int, int, int]] = field(default_factory=list)  # [stage] reached, started, ended
 
 
-class Dispatcher:
-    """The frontend of a DNN with its queue and its books."""
+class Dispatcher(Promises):
+    """The frontend of a DNN with its queue and its books; what it shares with those before it are the records."""
 
-    def __init__(self, run: Clockwork, number: int, frontend: Frontend, arrivals_us: Ints, places: Places) -> None:
-        self.run, self.number, self.system, self.policy = run, number, frontend.system, frontend.policy
-        self.arrivals_us = arrivals_us
-        self.books: Books = open_books(self.system)
-        self.fate = np.full(len(arrivals_us), -1, np.int32)
-        self.sent: dict[Batch, Sent] = {}
-        self.interrupted: list[tuple[int, int, int, tuple[int, int, int]]] = []
-        self.stations = frontend.stations
-        self.places, self.slices = places, list[Server]()
+    def __init__(
+        self,
+        run: Clockwork,
+        number: int,
+        frontend: Frontend,
+        stations: list[list[int]],
+        arrivals_us: Ints,
+        places: Places,
+        before: "Dispatcher | None" = None,
+    ) -> None:
+        super().__init__(run, frontend.system, stations, places)
+        self.number, self.policy, self.arrivals_us = number, frontend.policy, arrivals_us
+        self.stations, self.before = stations, before
+        self.dnn = before.dnn if before else number
+        self.systems = [*(before.systems if before else ()), self.system]
+        self.first_pipeline = sum(len(system.stages) for system in self.systems[:-1])
+        self.fate = before.fate if before else np.full(len(arrivals_us), -1, np.int32)
+        self.sent: dict[Batch, Sent] = before.sent if before else {}
+        self.interrupted: list[Interrupted] = before.interrupted if before else []
         self.wake_number = 0
-        for p, row in enumerate(self.stations):
-            for s, station in enumerate(row):
-                for w, server in enumerate(run.network.stations[station].servers):
-                    self.slices.append(run.servers[server])
-                    places.setdefault(server, []).append((self, p * self.system.max_stages + s, w))
-                    if run.conditions.load_us:
-                        self.enter(p * self.system.max_stages + s, w, run.conditions.load_us)
-        self.arm()
+        self.promise_ended: Callable[[], None] = lambda: None
 
     # The queue.
 
@@ -81,6 +69,13 @@ class Dispatcher:
         if at_us < NEVER:
             wake = lambda: self.wake() if number == self.wake_number else None  # noqa: E731
             self.run.at(max(at_us, self.run.now), DISPATCH, self.number, wake)
+
+    def take_queue_over(self) -> None:
+        """Go on with the queue of the dispatcher before."""
+        assert self.before is not None
+        self.before.wake_number += 1  # what it armed is void
+        self.books[NOTES, 0, [HEAD, TAIL, SENT]] = self.before.books[NOTES, 0, [HEAD, TAIL, SENT]]
+        self.work_through()
 
     def wake(self) -> None:
         """Let a request arrive, unless the timer is due, and work through the queue."""
@@ -96,11 +91,10 @@ class Dispatcher:
                 break
             first = int(self.books[NOTES, 0, HEAD]) - size
             row, stages = pipeline * self.system.max_stages, int(self.system.stages[pipeline])
-            sent = Sent(first, size, pipeline, self.books[CHOSEN, row, :stages].tolist())
+            sent = Sent(first, size, pipeline, self.first_pipeline, self.books[CHOSEN, row, :stages].tolist())
             tokens = [(request, 0) for request in range(first, first + size)]
             batch = self.run.new_batch(self, self.stations[pipeline][0], self.server(sent, 0), tokens)
             self.sent[batch] = sent
-            self.fate[first : first + size] = len(self.sent) - 1
             for s, w in enumerate(sent.slices):
                 planned_us = self.latency_us(sent, s)
                 expected_us = int(self.books[FREE, row + s, w]) - planned_us
@@ -111,7 +105,7 @@ class Dispatcher:
 
     def server(self, sent: Sent, stage: int) -> Server:
         """Return the slice that a batch has in a stage."""
-        station = self.run.network.stations[self.stations[sent.pipeline][stage]]
+        station = self.run.stations[self.stations[sent.pipeline][stage]]
         return self.run.servers[station.servers[sent.slices[stage]]]
 
     # The way of a batch.
@@ -132,6 +126,7 @@ class Dispatcher:
         """Send a batch over the card to the next stage, where it is now expected."""
         sent = self.sent[batch]
         sent.visits.append((batch.reach_us, batch.start_us, batch.end_us))
+        self.promise_ended()
         if sent.stage + 1 < len(sent.slices):
             following = self.server(sent, sent.stage + 1)
             expected_us = self.run.now + self.passage_us(sent, sent.stage + 1)
@@ -151,14 +146,15 @@ class Dispatcher:
         sent = self.sent[batch]
         if cut and batch.start_us < self.run.now:
             times_us = batch.reach_us, batch.start_us, self.run.now
-            self.interrupted.append((sent.pipeline, sent.stage, sent.slices[sent.stage], times_us))
+            pipeline = self.first_pipeline + sent.pipeline
+            self.interrupted.append((pipeline, sent.stage, sent.slices[sent.stage], times_us))
         self.retry(batch)
 
     def retry(self, batch: Batch) -> None:
         """Move a batch to the slice of its pool that is up and free first, if that is in time; else it is lost."""
         sent, now = self.sent[batch], self.run.now
         self.withdraw(batch, self.server(sent, sent.stage))
-        station = self.run.network.stations[self.stations[sent.pipeline][sent.stage]]
+        station = self.run.stations[self.stations[sent.pipeline][sent.stage]]
         pool = [(w, self.run.servers[server]) for w, server in enumerate(station.servers)]
         choices = [(self.free_us(server), w) for w, server in pool if not server.down]
         ready_us = now + self.passage_us(sent, sent.stage)
@@ -170,6 +166,7 @@ class Dispatcher:
         server = self.server(sent, sent.stage)
         server.promised[batch] = ready_us, self.latency_us(sent, sent.stage)
         self.corrected(server)
+        self.promise_ended()
         if sent.stage == 0:
             return self.join(batch)
         sent.stage -= 1
@@ -183,6 +180,7 @@ class Dispatcher:
         sent.visits.append((self.run.now,) * 3)
         for stage in range(sent.stage + 1, len(sent.slices)):
             self.withdraw(batch, self.server(sent, stage))
+        self.promise_ended()
 
     # Times.
 
@@ -203,74 +201,6 @@ class Dispatcher:
         """Return the deadline of a batch's first request."""
         return int(self.arrivals_us[sent.first]) + self.system.slo_us
 
-    def free_us(self, server: Server) -> int:
-        """Return when a slice would have done all that it was promised, whenever that comes."""
-        waiting_us = sum(
-            latency_us for batch, (_, latency_us) in server.promised.items() if batch is not server.serving
-        )
-        return max(self.run.now, server.until_us) + waiting_us
-
-    # The books.
-
-    def withdraw(self, batch: Batch, server: Server) -> None:
-        """Withdraw what a slice was promised."""
-        server.promised.pop(batch, None)
-        self.corrected(server)
-
-    def corrected(self, server: Server) -> None:
-        """Enter until when a slice is taken: by what it serves, then by what it was promised, at planned times."""
-        if not self.run.conditions.corrected:
-            return
-        until_us = max(self.run.now, server.until_us)
-        for batch, (expected_us, latency_us) in server.promised.items():
-            if batch is not server.serving:
-                until_us = max(until_us, expected_us) + latency_us
-        for dispatcher, row, w in self.places[server.number]:
-            dispatcher.enter(row, w, until_us)
-
-    def enter(self, row: int, w: int, until_us: int) -> None:
-        """Enter until when a slice is taken, and what follows from that."""
-        self.books[FREE, row, w] = until_us
-        refresh(self.books, row, self.books[CARD, row, w])
-        forget(self.books, row // self.books[NOTES, 0, MAX_STAGES])
-
-    def share(self, row: int, w: int, server: Server) -> None:
-        """Enter what was reserved in all other books that list the slice, its card's mates included."""
-        for other, there, column in self.places[server.number]:
-            if (other, there) != (self, row):
-                card = other.books[CARD, there, column]
-                mates = np.flatnonzero(other.books[CARD, there] == card)
-                for link in other.links(there):
-                    other.books[link, there, mates] = np.maximum(
-                        other.books[link, there, mates], self.books[link, row, w]
-                    )
-                other.enter(there, column, int(self.books[FREE, row, w]))
-
-    def links(self, row: int) -> list[int]:
-        """Return which links a stage has: the first one receives nothing, the last one sends nothing."""
-        p, s = divmod(row, self.system.max_stages)
-        return [DOWNLINK] * (s > 0) + [UPLINK] * (s + 1 < int(self.system.stages[p]))
-
-    # Records.
-
     def records(self) -> Records:
-        """Return what happened, a row of visits per batch and stage, then the services that were cut short."""
-        outcome = outcomes(self.fate)
-        for sent in self.sent.values():
-            if sent.lost:
-                outcome[sent.first : sent.first + sent.size] = LOST
-        width = self.system.max_stages
-        visits = tuple(self._visits(s) for s in range(width))
-        return Records(self.system, "simpy", self.arrivals_us, outcome, (self.fate,) * width, visits)
-
-    def _visits(self, s: int) -> Visits:
-        rows = []
-        for sent in self.sent.values():
-            there = s < len(sent.visits) and not (sent.lost and s >= len(sent.visits) - 1)
-            times_us = sent.visits[s] if s < len(sent.visits) else (sent.visits[-1][2],) * 3
-            rows.append((sent.pipeline, sent.size, sent.slices[s] if there else -1, *times_us))
-        for pipeline, stage, w, times_us in self.interrupted:
-            other_us = (times_us[0 if s < stage else 2],) * 3
-            rows.append((pipeline, 0, w if s == stage else -1, *(times_us if s == stage else other_us)))
-        columns = np.array(rows, np.int64).reshape(-1, 6)
-        return Visits(*columns[:, :3].T.astype(np.int16), *columns[:, 3:].T)
+        """Return what happened to the DNN."""
+        return reserved_records(self.systems, self.arrivals_us, self.fate, list(self.sent.values()), self.interrupted)

@@ -21,8 +21,8 @@ class Requests:
         self.visit: dict[Token, int] = {}
         self.joined_us: dict[Token, int] = {}
         self.cut_before: set[Token] = set()
-        stations = range(len(run.network.stations))
-        self.central = {q: central.Queue(self, q) for q in stations if run.network.stations[q].rule == CENTRAL}
+        stations = range(len(run.stations))
+        self.central = {q: central.Queue(self, q) for q in stations if run.stations[q].rule == CENTRAL}
         self.opened: dict[int, list[Batch]] = {q: [] for q in stations}
         for request, route in enumerate(self.route):
             for step in route.steps:

@@ -1,11 +1,12 @@
 """Random pipelines of a DNN, small enough for the oracle: unlike pipelines, waiting cards, few slices."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 
 import numpy as np
 
 from simulator.dispatch.system import System
-from simulator.engine.world import Degradation, FailureRate, World
+from simulator.engine.world import Degradation, FailureRate, Switch, World
 from simulator.workload import poisson
 
 
@@ -98,3 +99,26 @@ def random_sharing(rng: np.random.Generator, count: int) -> tuple[list[System], 
         ]
         pools.append(mine)
     return systems, pools
+
+
+def placed(rng: np.random.Generator, system: System) -> System:
+    """Return a system whose slices lie on numbered devices, often on those that other pools use as well."""
+    number = np.full((*system.slices.shape, int(system.slices.max())), -1)
+    for p, s in np.argwhere(system.slices > 0).tolist():
+        count = int(system.slices[p, s])
+        number[p, s, :count] = rng.integers(0, 4) + np.arange(count) // rng.integers(1, 4)
+    return replace(system, number=number)
+
+
+def random_switching(rng: np.random.Generator) -> tuple[list[System], list[World]]:
+    """One or two DNNs in a world in which plans take over, at times together, on devices that are known or not."""
+    count, known = int(rng.integers(1, 3)), rng.random() < 0.7
+    first = [random_system(rng, types=2) for _ in range(count)]
+    world = random_world(rng)
+    worlds = []
+    for system in first:
+        times_us = np.unique(rng.choice([3_000, 6_000, 6_001, 9_000, 14_000], rng.integers(0, 4))).tolist()
+        later = [random_system(rng, types=2, slo_us=system.slo_us) for _ in times_us]
+        switches = [Switch(at, placed(rng, one) if known else one) for at, one in zip(times_us, later, strict=True)]
+        worlds.append(replace(world, switches=tuple(switches)))
+    return [placed(rng, system) if known else system for system in first], worlds

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from random_networks import Case, random_case
-from random_systems import random_arrivals, random_sharing, random_system, random_world
+from random_systems import random_arrivals, random_sharing, random_switching, random_system, random_world
 
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, OPEN
@@ -118,6 +118,29 @@ def test_dnns_that_share_pools() -> None:
         ]
         for mine, theirs in zip(*found, strict=True):
             assert_same(mine, theirs, seed)
+
+
+def compare_switching(chunk: int) -> None:
+    for seed in range(50 * chunk, 50 * chunk + 50):
+        rng = np.random.default_rng(seed)
+        systems, worlds = random_switching(rng)
+        arrivals_us = [random_arrivals(rng, system) for system in systems]
+        policy = POLICIES[seed % len(POLICIES)]
+        found = [simulate(systems, arrivals_us, policy=policy, world=worlds, engine=engine) for engine in ENGINES]
+        for mine, theirs in zip(*found, strict=True):
+            assert_same(mine, theirs, (seed, policy))
+
+
+@pytest.mark.parametrize("chunk", range(QUICK))
+def test_plans_that_take_over(chunk: int) -> None:
+    """One or two DNNs whose plans take over on shared devices, with failures."""
+    compare_switching(chunk)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(QUICK, ALL))
+def test_thousands_of_plans_that_take_over(chunk: int) -> None:
+    compare_switching(chunk)
 
 
 def test_a_run_cut_into_pieces_is_the_same_run() -> None:

@@ -12,7 +12,7 @@ from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.dispatch.system import System
 from simulator.engine import World, build_system, simulate
 from simulator.engine.system import stage_spread
-from simulator.engine.world import Degradation, Failure, FailureRate, Switch, drawn_failures
+from simulator.engine.world import Degradation, Failure, FailureRate, Switch, drawn_failures, units_of
 from simulator.results.metrics import attainment, late
 from simulator.results.records import Records
 
@@ -342,3 +342,69 @@ def test_only_the_devices_that_are_still_at_work_drain_where_plans_say_which_the
     assert run.visits[0].slice.tolist() == [0, 0, 0]
     by_type = simulate(replace(old, number=None), np.array([200, 255, 256]), world=world)
     assert by_type.visits[0].start_us.tolist() == [200, 320, 320]
+
+
+def on_device(system: System, number: int) -> System:
+    """Return a system with one stage whose slices are all on one device."""
+    return replace(system, number=np.full((1, 1, int(system.slices.max())), number))
+
+
+def test_a_device_that_fails_takes_all_that_the_plans_place_on_it() -> None:
+    """Device 0 has the one slice of two DNNs, which work from 0 on and are lost at 50. Device 1 goes on until 100."""
+    first, second = (on_device(chain(1000, (1, [100])), 0) for _ in range(2))
+    other = on_device(chain(1000, (1, [100])), 1)
+    failing = World(failures=(Failure("device", 0, 0, 0, 50, 30),))
+    runs = simulate([first, second, other], [np.array([0])] * 3, world=[failing, World(), World()])
+    assert [int(run.end_us()[0]) for run in runs] == [50, 50, 100]
+    servers = World(failures=(Failure("server", 0, 0, 0, 50, 30),))  # of two devices: 0 and 1
+    runs = simulate([first, second, other], [np.array([0])] * 3, world=[servers, World(), World()])
+    assert [int(run.end_us()[0]) for run in runs] == [50, 50, 50]
+    slices = World(failures=(Failure("slice", 0, 0, 0, 50, 30),))
+    runs = simulate([first, second], [np.array([0])] * 2, world=[slices, World()])
+    assert [int(run.end_us()[0]) for run in runs] == [50, 100]
+
+
+def test_a_device_that_dnns_share_fails_as_often_as_one() -> None:
+    """Both DNNs have a slice on device 0: what is drawn for it strikes both, and is not drawn twice."""
+    system, rate = on_device(chain(10**6, (1, [100])), 0), FailureRate("device", 3_000.0, 300.0)
+    arrivals_us = np.arange(0, 90_000, 300)
+    alone = simulate(system, arrivals_us, world=World(failure_rate=rate))
+    both = simulate([system] * 2, [arrivals_us] * 2, world=[World(failure_rate=rate)] * 2)
+    assert (alone.visits[0].size == 0).sum() > 3
+    for run in both:
+        assert_same(alone, run)
+
+
+def test_units_are_what_the_plan_says() -> None:
+    """Three slices on devices 4, 2, 2: device 0 of the pool is number 2, with slices 1 and 2; both are in server 1."""
+    system = replace(chain(100, (3, [10])), number=np.array([[[4, 2, 2]]]))
+    assert units_of(system, "slice", 0, 0) == [(0,), (1,), (2,)]
+    assert units_of(system, "device", 0, 0) == [(1, 2), (0,)]
+    assert units_of(system, "server", 0, 0) == [(1, 2), (0,)]
+    assert units_of(replace(system, number=None), "server", 0, 0) == [(0, 1), (2,)]
+    assert units_of(system, "device", 0, 1) == []
+    with pytest.raises(InputError, match="stage 0 of pipeline 0 has no device 2; it has 3 slices on 2 of them"):
+        simulate(system, np.array([0]), world=World(failures=(Failure("device", 0, 0, 2, 5, 1),)))
+
+
+def test_a_plan_waits_for_other_dnns_on_its_devices() -> None:
+    """At 150 both DNNs get new plans. The first's is where the second's old one works until 400; then 20 to load."""
+    first, second = on_device(chain(1000, (1, [100])), 0), on_device(chain(1000, (1, [300])), 1)
+    worlds = [
+        World(load_us=20, switches=(Switch(150, on_device(old, number)),)) for old, number in ((first, 1), (second, 0))
+    ]
+    for engine in ("events", "simpy"):
+        runs = simulate([first, second], [np.array([100, 160]), np.array([100, 160])], world=worlds, engine=engine)
+        assert runs[0].end_us().tolist() == [200, 520]  # 400, 20 to load, 100
+        assert runs[1].end_us().tolist() == [400, 520]  # 200, 20 to load, 300
+
+
+@pytest.mark.parametrize("engine", ["events", "simpy"])
+def test_requests_come_back_to_reactive_queues_as_often_as_slices_fail(engine) -> None:
+    """All 300 wait in front of two slices, which fail in turn: far more places in the queue than there are requests."""
+    system = chain(10**6, (2, [100]))
+    failures = tuple(Failure("slice", 0, 0, k % 2, 250 + 500 * k, 300) for k in range(40))
+    run = simulate(system, np.zeros(300, np.int64), policy="reactive", world=World(failures=failures), engine=engine)
+    assert (run.outcome == FINISHED).sum() + (run.outcome == LOST).sum() == 300
+    assert (run.visits[0].size == 0).sum() > 20
+    assert run.end_us().max() < 40_000
