@@ -55,6 +55,9 @@ class System:
     spread
         ``[pipeline, stage]``, the standard deviation of the logarithm of service times at the planned batch, as the
         profile measured it; 0 where it did not, None where nobody asked.
+    variants, accuracies
+        Per pipeline: the variant that it runs, and how accurate that is (percent, NaN if unknown); empty where nobody
+        asked.
     """
 
     dnn: str
@@ -77,6 +80,8 @@ class System:
     number: Ints | None = None
     cores: Ints | None = None
     spread: NDArray[np.float64] | None = None
+    variants: tuple[str, ...] = ()
+    accuracies: tuple[float, ...] = ()
 
     @cached_property
     def work_us(self) -> Ints:

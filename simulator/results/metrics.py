@@ -173,6 +173,12 @@ def cost_per_thousand(records: Records, warm_up_us: int = WARM_UP_US) -> float:
     return 1000 * per_second / goodput if goodput > 0 else nan
 
 
+def accuracy(records: Records, warm_up_us: int = WARM_UP_US) -> float:
+    """Return how accurate what was served is on average (percent); NaN if that is unknown of a variant in use."""
+    right = records.accuracy()[records.finished & counted(records, warm_up_us)]
+    return float(right.mean()) if len(right) else nan
+
+
 def watts(records: Records, warm_up_us: int = WARM_UP_US) -> float:
     """Return sum(devices · (idle + (busy - idle) · utilisation)), what the plan's devices drew on average (W).
 
@@ -207,6 +213,8 @@ def summary(records: Records, warm_up_us: int = WARM_UP_US) -> Floats:
     }
     if not isnan(drawn := watts(records, warm_up_us)):  # known for every device type in use
         row |= {"watts": drawn, "joules_per_thousand": joules_per_thousand(records, warm_up_us)}
+    if not isnan(right := accuracy(records, warm_up_us)):
+        row["accuracy"] = right
     row |= {f"unserved_{cause}": share for cause, share in unserved_shares(records, warm_up_us).items()}
     row |= {f"latency_{name}_us": x for name, x in distribution(latencies_us(records, warm_up_us)).items()}
     for part, values in latency_parts_us(records, warm_up_us).items():

@@ -100,10 +100,7 @@ def _box(ax: Axes, left: float, bottom: float, stage: Stage, types: Sequence[Dev
         )
     )
     attach(box, [f"{filled:g} devices sustain {stage.throughput_rps:.1f} requests/s, {busy:.1%} used"])
-    text = (
-        f"{stage.slices} × {stage.place}   batch {stage.batch}\n"
-        f"{_blocks(stage)}   {stage.latency_us / 1000:.1f} ms   {busy:.0%}"
-    )
+    text = f"{stage.pool_text}   batch {stage.batch}\n{_blocks(stage)}   {stage.latency_us / 1000:.1f} ms   {busy:.0%}"
     ax.text(left + 0.32, bottom + HEIGHT / 2, text, fontsize=8, va="center", color=INK, linespacing=1.35)
 
 

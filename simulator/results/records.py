@@ -10,6 +10,7 @@ batch's pipeline lacks its slice is -1 and it spends no time.
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,14 @@ class Records:
         """``[request]``, whether it was served to the end."""
         finished: NDArray[np.bool_] = self.outcome == FINISHED
         return finished
+
+    def accuracy(self) -> NDArray[np.float64]:
+        """Return ``[request]``, how accurate the variant was that served it (percent); NaN if unknown or unserved."""
+        of_pipeline = np.array([*self.system.accuracies] or [nan] * len(self.system.stages))
+        accuracy = np.full(len(self), nan)
+        served = np.flatnonzero(self.finished)
+        accuracy[served] = of_pipeline[self.of_requests(0, self.visits[0].pipeline, served)]
+        return accuracy
 
     def end_us(self) -> NDArray[np.int64]:
         """Return ``[request]``, when it was answered, else left the last stage that it reached; -1 if never sent."""

@@ -159,8 +159,7 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
             "DNN": pipeline.dnn,
             "pipeline": number,
             "stages": " → ".join(
-                f"{stage.slices} × {stage.place} blocks {stage.first_block}–{stage.last_block - 1}"
-                for stage in pipeline.stages
+                f"{stage.pool_text} blocks {stage.first_block}–{stage.last_block - 1}" for stage in pipeline.stages
             ),
             "batch": pipeline.batch,
             "requests/s": pipeline.throughput_rps,
@@ -208,10 +207,11 @@ def _sweep(runs: pd.DataFrame) -> str:
 
 def _run(name: str, records: Records) -> str:
     pictures = ""
+    of = name.removesuffix(records.system.dnn).strip()
     if records.finished.any():
         start_ms, end_ms = _window_ms(records)
-        pictures += figure(latency_distribution(records, warm_up_us=0), f"latencies of {name}")
-        pictures += figure(timeline(records, start_ms=start_ms, end_ms=end_ms), f"timeline of {name}")
+        pictures += figure(latency_distribution(records, warm_up_us=0, of=of), f"latencies of {name}")
+        pictures += figure(timeline(records, start_ms=start_ms, end_ms=end_ms, of=of), f"timeline of {name}")
         if len(cuts := failures(records)):
             pictures += figure(recovery(records)[0], f"rate, attainment and queue of {name} over time")
             pictures += "<h3>What failed when, and what it cost</h3>" + table(cuts)

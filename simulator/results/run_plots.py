@@ -4,23 +4,31 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from planner.files.names import printable
 from planner.model import InputError
 from simulator.results.hover import attach
 from simulator.results.metrics import WARM_UP_US, latencies_us, latency_parts_us
 from simulator.results.records import Records
-from simulator.results.style import COLOURS, HATCHES, INK, finish, legend, new_axes
+from simulator.results.style import COLOURS, HATCHES, INK, finish, legend, new_axes, short
 
 PARTS = ("inference", "transfer", "building", "queueing")  # from what a plan fixes to what the load makes of it
 FAR_SLO = 4  # times the slowest request, beyond which the SLO is not drawn, for nothing else could be told apart
 
 
 def timeline(
-    records: Records, ax: Axes | None = None, *, start_ms: float = 0.0, end_ms: float = 500.0, most_slices: int = 12
+    records: Records,
+    ax: Axes | None = None,
+    *,
+    start_ms: float = 0.0,
+    end_ms: float = 500.0,
+    most_slices: int = 12,
+    of: str = "",
 ) -> Axes:
     """Draw what slices did in a window: a row per slice, a bar per batch, with its size where there is room.
 
     Rows are grouped by pipeline and stage, which the first row of a pool says; of each pool the first ``most_slices``
-    slices are drawn. Bars are coloured and hatched by pipeline.
+    slices are drawn. Bars are coloured and hatched by pipeline. The title names the DNN and the load, after ``of`` (the
+    plan, the cluster).
 
     Raises
     ------
@@ -42,8 +50,10 @@ def timeline(
                 begin = max(int(visits.start_us[index]), start_us) / 1000
                 length = min(int(visits.end_us[index]), end_us) / 1000 - begin
                 bars.append((len(rows) + int(visits.slice[index]), pipeline, begin, length, int(visits.size[index])))
+            share = int(system.share[pipeline, stage])
+            device = device if share == 1 else f"1/{share} {device}"
             slices = f"{drawn} of {system.slices[pipeline, stage]}" if drawn < system.slices[pipeline, stage] else drawn
-            ticks += [f"pipeline {pipeline}, stage {stage}: {slices} {device}  #0"]
+            ticks += [f"pipeline {pipeline}, stage {stage}: {slices} × {device}  #0"]
             ticks += [f"#{number}" for number in range(1, drawn)]
             rows += [f"pipeline {pipeline}, stage {stage}, {device} #{number}" for number in range(drawn)]
     if not bars:
@@ -61,11 +71,11 @@ def timeline(
     ax.set_yticks(range(len(rows)), ticks)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(start_ms, end_ms)
-    finish(ax, x="time (ms); the number in a bar is the batch size")
+    used = sorted({bar[1] for bar in bars})
+    finish(ax, x="time (ms); the number in a bar is the batch size", title=title(records, of))
     ax.tick_params(axis="y", labelsize=8)
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
-    used = sorted({bar[1] for bar in bars})
     if len(used) > 1:
         patches = [
             Patch(facecolor=COLOURS[p % 8], hatch=HATCHES[p % 8], edgecolor="white", label=f"pipeline {p}")
@@ -74,7 +84,7 @@ def timeline(
         ax.legend(
             handles=patches,
             loc="lower left",
-            bbox_to_anchor=(0, 1.0),
+            bbox_to_anchor=(0, 1.0 + 0.3 / ax.figure.get_size_inches()[1]),
             ncols=4,
             frameon=False,
             fontsize=8,
@@ -83,12 +93,22 @@ def timeline(
     return ax
 
 
-def latency_distribution(records: Records, ax: Axes | None = None, *, warm_up_us: int = WARM_UP_US) -> Axes:
+def title(records: Records, of: str = "") -> str:
+    """Return what a picture of a run is about: ``edge pipelines: net, 105 requests/s offered, SLO 60 ms``."""
+    span_s = int(records.arrival_us[-1]) / 1e6 if len(records) else 0.0
+    load = f", {len(records) / span_s:.4g} requests/s offered" if span_s else ""
+    dnn = short(printable(records.system.dnn), 48)
+    return f"{printable(of)}: " * bool(of) + f"{dnn}{load}, SLO {records.system.slo_us / 1000:g} ms"
+
+
+def latency_distribution(
+    records: Records, ax: Axes | None = None, *, warm_up_us: int = WARM_UP_US, of: str = ""
+) -> Axes:
     """Draw the latencies of finished requests from the fastest to the slowest, and what they consist of.
 
     Horizontally the percentile, vertically the latency; each percent of the requests is a slot in which the means of
     inference, transfer, batch building and queueing are stacked. The dotted line is the SLO; one that is too far off
-    is written above.
+    is written above. The title names the DNN and the load, after ``of`` (the plan, the cluster).
 
     Raises
     ------
@@ -123,6 +143,6 @@ def latency_distribution(records: Records, ax: Axes | None = None, *, warm_up_us
     )  # fmt: skip
     ax.set_xlim(0, 100)
     ax.set_ylim(0, (max(slo_ms, slowest_ms) if seen else slowest_ms) * 1.05)
-    finish(ax, x="percentile of the finished requests, by latency (%)", y="latency (ms)")
+    finish(ax, x="percentile of the finished requests, by latency (%)", y="latency (ms)", title=title(records, of))
     legend(ax)
     return ax

@@ -85,3 +85,16 @@ def test_warm_up_is_left_out(records: Records) -> None:
     assert summary["requests"] == 4
     assert summary["latency_p50_us"] == 50.0
     assert summary["queueing_p99_us"] == 12.0  # floor(0.99 · 2) = rank 1 of 12, 12, 27
+
+
+def test_accuracy_is_that_of_what_served(records: Records) -> None:
+    """Each request counts with the accuracy of the pipeline that served it; those that none did do not."""
+    pipelines = len(records.system.stages)
+    known = replace(records, system=replace(records.system, accuracies=(71.5, *[20.0] * (pipelines - 1))))
+    first = records.visits[0].pipeline[records.visit[0][records.finished]] == 0
+    expected = np.where(first, 71.5, 20.0).mean()
+    assert metrics.accuracy(known) == pytest.approx(expected)
+    assert np.isnan(known.accuracy()).tolist() == (~records.finished).tolist()
+    assert metrics.summary(known)["accuracy"] == pytest.approx(expected)
+    assert isnan(metrics.accuracy(records))
+    assert "accuracy" not in metrics.summary(records)

@@ -130,7 +130,7 @@ def test_plan_drawing_shows_every_pool_and_transfer(two_stages):
     problem, plan = two_stages
     ax = plan_drawing(plan, problem)
     texts = [text.get_text() for text in ax.texts]
-    assert "4 × GPU 1/2   batch 2\nblocks 0–2   24.0 ms   100%" in texts
+    assert "4 × 1/2 GPU   batch 2\nblocks 0–2   24.0 ms   100%" in texts
     assert "4 × CPU   batch 2\nblock 3   20.0 ms   83%" in texts  # 333 of the 400 requests/s that the pool sustains
     assert "250 kB" in texts
     assert "0.2 ms" in texts
@@ -153,14 +153,21 @@ def test_timeline_draws_a_bar_per_batch_at_its_time(run):
     assert left == pytest.approx(sorted([*first.start_us / 1000, *second.start_us / 1000]))
     assert sorted({round(bar[0].get_width(), 6) for bar in ax.containers}) == [20.0, 24.0]
     assert [text.get_text() for text in ax.get_yticklabels()][:5] == [
-        "pipeline 0, stage 0: 4 GPU  #0",
+        "pipeline 0, stage 0: 4 × 1/2 GPU  #0",
         *(f"#{number}" for number in (1, 2, 3)),
-        "pipeline 0, stage 1: 4 CPU  #0",
+        "pipeline 0, stage 1: 4 × CPU  #0",
     ]
     few = timeline(run, start_ms=0, end_ms=200, most_slices=1)
-    assert [text.get_text()[21:] for text in few.get_yticklabels()] == ["1 of 4 GPU  #0", "1 of 4 CPU  #0"]
+    assert [text.get_text()[21:] for text in few.get_yticklabels()] == ["1 of 4 × 1/2 GPU  #0", "1 of 4 × CPU  #0"]
     with pytest.raises(InputError, match="choose another window"):
         timeline(run, start_ms=5000, end_ms=5100)
+
+
+def test_pictures_of_runs_say_whose_they_are(run):
+    rate = len(run) / (run.arrival_us[-1] / 1e6)
+    said = f"{run.system.dnn}, {rate:.4g} requests/s offered, SLO 120 ms"
+    assert timeline(run, start_ms=0, end_ms=200).get_title(loc="left") == said
+    assert latency_distribution(run, warm_up_us=0, of="edge np").get_title(loc="left") == f"edge np: {said}"
 
 
 def test_latency_parts_add_up_to_the_latencies(run):
