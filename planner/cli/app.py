@@ -170,7 +170,10 @@ def about(path: Path) -> Iterator[None]:
 
 
 def progress() -> Progress:
-    """Return a progress bar (on standard error) with counts, time taken and time left; it vanishes when done."""
+    """Return a progress bar (on standard error) with counts, time taken and time left; it vanishes when done.
+
+    Where standard error is no terminal, such as in a log, there is none.
+    """
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -179,4 +182,5 @@ def progress() -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
+        disable=not errors.is_terminal,
     )

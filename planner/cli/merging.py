@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from planner.cli import retraining
 from planner.cli.app import about, console
 from planner.cli.model_files import FixOption, SeedOption, read_model, settings_of
+from planner.cli.output import Column, JsonOption, output
 from planner.files import load_plan, load_problem, printable, save, write_csv, write_text
 from planner.model import InputError, ModelSettings, Problem
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from planner.profiling import ModelGraph
     from planner.profiling.common_layers import CommonRun
 
-COLUMNS = ("models", "first_layers", "layers", "bytes", "saves_bytes", "weights")
+COLUMNS = {
+    "models": Column("models", ", ".join),
+    "first_layers": Column("first layers", ", ".join),
+    "layers": Column("layers"),
+    "bytes": Column("MB", lambda size: f"{size / 1e6:.2f}"),
+    "saves_bytes": Column("saves, MB", lambda size: f"{size / 1e6:.2f}"),
+    "weights": Column("weights"),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +42,7 @@ def candidates(
     fix: FixOption = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option(help="Write the rows (CSV) to this file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the runs of layers that could share one copy: equal as they are, or alike and to be trained again."""
     from planner.profiling.common_layers import common_runs
@@ -43,35 +51,35 @@ def candidates(
     runs = common_runs(graphs)
     layers = {graph.name: [layer.name for layer in graph.layers] for graph in graphs}
     rows = [_row(run, layers) for run in runs]
-    table = Table("models", "first layers", "layers", "MB", "saves, MB", "weights", box=None, header_style="bold")
-    for models_, first, count, size, saved, weights in rows:
-        megabytes = (f"{int(size) / 1e6:.2f}", f"{int(saved) / 1e6:.2f}")
-        table.add_row(printable(models_), printable(first), count, *megabytes, weights)
-    console.print(table)
     total = sum(graph.parameter_bytes() for graph in graphs)
     equal = sum(run.saves_bytes for run in runs if run.equal)
     alike = sum(run.saves_bytes for run in runs if not run.equal)
-    console.print(
-        f"{total / 1e6:.2f} MB of weights in {len(graphs)} models; sharing what is equal saves {equal / 1e6:.2f} MB, "
-        f"what is alike {alike / 1e6:.2f} MB more if the models keep their accuracy",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if out:
-        if not rows:
-            raise InputError(f"{out}: the models have no layers with weights in common; nothing is written")
-        write_csv(out, [COLUMNS, *rows])
+    if out and rows:
+        write_csv(out, [tuple(COLUMNS), *(tuple(map(_text, row.values())) for row in rows)])
+    with output(as_json) as printed:
+        printed.table("candidates", COLUMNS, rows)
+        printed.value("weights_bytes", total)
+        printed.line(
+            f"{total / 1e6:.2f} MB of weights in {len(graphs)} models; sharing what is equal saves {equal / 1e6:.2f} "
+            f"MB, what is alike {alike / 1e6:.2f} MB more if the models keep their accuracy"
+        )
+    if out and not rows:
+        raise InputError(f"{out}: the models have no layers with weights in common; nothing is written")
 
 
-def _row(run: "CommonRun", layers: dict[str, list[str]]) -> tuple[str, str, str, str, str, str]:
-    return (
-        ", ".join(run.first),
-        ", ".join(layers[model][number] for model, number in run.first.items()),
-        str(run.layers),
-        str(run.parameter_bytes),
-        str(run.saves_bytes),
-        "equal" if run.equal else "alike",
-    )
+def _text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _row(run: "CommonRun", layers: dict[str, list[str]]) -> dict[str, Any]:
+    return {
+        "models": list(run.first),
+        "first_layers": [layers[model][number] for model, number in run.first.items()],
+        "layers": run.layers,
+        "bytes": run.parameter_bytes,
+        "saves_bytes": run.saves_bytes,
+        "weights": "equal" if run.equal else "alike",
+    }
 
 
 def find(

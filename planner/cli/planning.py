@@ -325,7 +325,7 @@ def _say_idle_types(problem: Problem) -> None:
 def _stages(pipeline: Pipeline) -> str:
     """Write stages as ``8 × L4 [0-5] → 24 × T4 1/2 [6-9]``: slices, device, share, blocks, and batch if it differs."""
     return " → ".join(
-        f"{stage.slices} × {stage.place} "
+        f"{stage.pool_text} "
         f"[{stage.first_block}-{stage.last_block - 1}]"
         f"{f' in parts of {stage.batch}' if stage.batch != pipeline.batch else ''}"
         for stage in pipeline.stages

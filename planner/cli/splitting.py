@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import console
 from planner.cli.model_files import (
     BatchAxisOption,
     ConstantOption,
@@ -19,11 +17,19 @@ from planner.cli.model_files import (
     read_model,
     settings_of,
 )
-from planner.files import printable, write_text
+from planner.cli.output import Column, JsonOption, output
+from planner.files import write_text
 from planner.model import InputError
 
 if TYPE_CHECKING:
     from planner.profiling import ModelGraph, Part
+
+COLUMNS = {
+    "file": Column("part"),
+    "numbers": Column("layers", lambda numbers: f"{numbers[0]} to {numbers[1]}"),
+    "reads": Column("reads", lambda tensors: ", ".join(tensor["name"] for tensor in tensors)),
+    "makes": Column("makes", lambda tensors: ", ".join(tensor["name"] for tensor in tensors)),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +49,7 @@ def split(
     state: StateOption = None,
     batch_axis: BatchAxisOption = None,
     seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Cut a model before some of its layers and write the parts; chained they answer as the whole does.
 
@@ -53,18 +60,16 @@ def split(
 
     graph = read_model(model, settings_of(fix, constant, state, batch_axis), seed).graph
     parts = extract_parts(graph, [0, *_cuts(graph, at)])
-    table = Table("part", "layers", "reads", "makes", box=None)
     described = []
     for number, part in enumerate(parts, start=1):
         save_model(part.model, out / f"part{number}.onnx")
         described.append(_describe(graph, part, f"part{number}.onnx"))
-        tensors = (printable(", ".join(names)) for names in (part.inputs, part.outputs))
-        table.add_row(f"part{number}.onnx", f"{part.first + 1} to {part.last}", *tensors)
     whole = {"model": graph.name, "answers": graph.outputs, "parts": described}
     text = json.dumps(whole, indent=2, ensure_ascii=False)
     write_text(out / "parts.json", text + "\n")
-    console.print(table)
-    console.print(f"wrote {len(parts)} parts to {printable(str(out))}", highlight=False, soft_wrap=True)
+    with output(as_json) as printed:
+        printed.table("parts", COLUMNS, described)
+        printed.line(f"wrote {len(parts)} parts to {out}")
 
 
 def _cuts(graph: "ModelGraph", texts: Sequence[str]) -> list[int]:
@@ -103,4 +108,11 @@ def _describe(graph: "ModelGraph", part: "Part", file: str) -> dict[str, Any]:
         ]
 
     layers = [layer.name for layer in graph.layers[part.first : part.last]]
-    return {"file": file, "layers": layers, "reads": tensors(part.inputs), "makes": tensors(part.outputs)}
+    numbers = [part.first + 1, part.last]
+    return {
+        "file": file,
+        "numbers": numbers,
+        "layers": layers,
+        "reads": tensors(part.inputs),
+        "makes": tensors(part.outputs),
+    }

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import about, console, progress
+from planner.cli.app import about, progress
 from planner.cli.model_files import (
     BatchAxisOption,
     ConstantOption,
@@ -16,6 +15,7 @@ from planner.cli.model_files import (
     read_model,
     settings_of,
 )
+from planner.cli.output import Column, JsonOption, output
 from planner.files import write_csv
 from planner.model import InputError
 
@@ -53,6 +53,7 @@ def verify(
     batch_axis: BatchAxisOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs (and of the weights of models by name).")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Split a model in two at its cuts, run the halves, and compare with what the file itself answers, per request.
 
@@ -82,15 +83,12 @@ def verify(
             out, [("model", *COLUMNS, "tolerance", "inputs"), *((graph.name, *row, asked, source) for row in rows)]
         )
     allowed = "by its own noise" if tolerance is None else f"a tolerance of {tolerance:g}"
-    console.print(
-        f"{graph.name}: {len(yardstick.answers)} samples ({source}), answers compared with the file's, {allowed}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = Table(*COLUMNS, box=None)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    with output(as_json) as printed:
+        printed.line(
+            f"{graph.name}: {len(yardstick.answers)} samples ({source}), answers compared with the file's, {allowed}"
+        )
+        shown = {name: Column(name.replace("_", " ")) for name in COLUMNS}
+        printed.table(graph.name, shown, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
     _require_right(graph, ways)
 
 

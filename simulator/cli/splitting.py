@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from planner.cli.app import about, console, progress
+from planner.cli.app import about, progress
 from planner.cli.model_files import BatchAxisOption, ConstantOption, FixOption, StateOption, settings_of
+from planner.cli.output import Column, JsonOption, Output, output
 from planner.files import load_profile, write_text
 from planner.model import InputError, ModelSettings, Profile
 from simulator.cli.options import CoresOption, OversubscribeOption, SlowdownOption
@@ -53,6 +53,7 @@ def pareto(
     state: StateOption = None,
     batch_axis: BatchAxisOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/pareto"),
+    as_json: JsonOption = False,
 ) -> None:
     """Latency, throughput and bytes of every cut of a model between two devices, in both orders; the front marked."""
     from simulator.cli.devices import emulation_of
@@ -76,8 +77,10 @@ def pareto(
     table = split_table(points)
     write_text(out / "pareto.csv", table.to_csv(index=False, float_format="%.6g"))
     save_figure(split_tradeoff(table, title=title), out / "pareto.png")
-    _show(points)
-    console.print(f"{len(points)} points in {out / 'pareto.csv'}, drawn in pareto.png", highlight=False, soft_wrap=True)
+    with output(as_json) as printed:
+        printed.value("points", [{str(key): value for key, value in row.items()} for row in table.to_dict("records")])
+        _show(points, printed)
+        printed.line(f"{len(points)} points in {out / 'pareto.csv'}, drawn in pareto.png")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -146,31 +149,35 @@ def _choose(points: tuple[SplitPoint, ...], count: int) -> list[int]:
     return sorted(front + [rest[len(rest) * step // more] for step in range(more)])
 
 
-def _show(points: tuple[SplitPoint, ...]) -> None:
-    """Print the front and what was measured."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("cut", "ms", "req/s", "kB", "front", "measured ms", "req/s", "speed-up"):
-        table.add_column(title, no_wrap=True, justify="left" if title == "cut" else "right")
+COLUMNS = {
+    "cut": Column("cut"),
+    "latency_ms": Column("ms", "{:.2f}".format),
+    "throughput_rps": Column("req/s", "{:.1f}".format),
+    "bytes_per_request": Column("kB", lambda size: f"{size / 1000:.0f}"),
+    "on_front": Column("front", lambda there: "*" if there else ""),
+    "measured_ms": Column("measured ms", "{:.2f}".format),
+    "measured_rps": Column("req/s", "{:.1f}".format),
+    "speed_up": Column("speed-up", "{:.2f} times".format),
+}
+
+
+def _show(points: tuple[SplitPoint, ...], printed: Output) -> None:
+    """Show the front and what was measured; the speed-up is over one batch under way at a time."""
+    rows = []
     for point in points:
-        if point.on_front or point.measured:
-            table.add_row(
-                point.name,
-                f"{point.predicted.latency_us / 1000:.2f}",
-                f"{point.predicted.throughput_rps:.1f}",
-                f"{point.bytes_per_request / 1000:.0f}",
-                "*" if point.on_front else "",
-                *_measured_cells(point),
-            )
-    console.print(table)
-
-
-def _measured_cells(point: SplitPoint) -> tuple[str, str, str]:
-    """Return latency, throughput, and for a cut how many times that of one batch under way at a time."""
-    if point.measured is None or point.sequential is None:
-        return "", "", ""
-    ratio = point.measured.throughput_rps / point.sequential.throughput_rps
-    return (
-        f"{point.measured.latency_us / 1000:.2f}",
-        f"{point.measured.throughput_rps:.1f}",
-        f"{ratio:.2f} times" if point.cut is not None else "",
-    )
+        if not (point.on_front or point.measured):
+            continue
+        row: dict[str, Any] = {
+            "cut": point.name,
+            "latency_ms": point.predicted.latency_us / 1000,
+            "throughput_rps": point.predicted.throughput_rps,
+            "bytes_per_request": point.bytes_per_request,
+            "on_front": point.on_front,
+        }
+        if point.measured is not None and point.sequential is not None:
+            ratio = point.measured.throughput_rps / point.sequential.throughput_rps
+            row["measured_ms"] = point.measured.latency_us / 1000
+            row["measured_rps"] = point.measured.throughput_rps
+            row["speed_up"] = ratio if point.cut is not None else None
+        rows.append(row)
+    printed.table("front", COLUMNS, rows)
