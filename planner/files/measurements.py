@@ -113,7 +113,15 @@ def _rows(
     header = tuple(reader.fieldnames or ())
     if header != columns:
         raise InputError(f"{path}:1: expected the header {','.join(columns)}, got {','.join(header) or 'nothing'}")
-    rows = [(f"{path}:{reader.line_num}", row) for row in reader]
+    rows = []
+    for row in reader:
+        where = f"{path}:{reader.line_num}"
+        if surplus := row.pop(None, None):  # type: ignore[call-overload]
+            raise InputError(
+                f"{where}: expected {len(columns)} columns, got {len(columns) + len(surplus)}; is there a comma in a "
+                "number or a name? put it in quotes, or take it out"
+            )
+        rows.append((where, row))
     if not rows and not may_be_empty:
         raise InputError(f"{path}: holds no measurement; expected a row per device, share, batch and block")
     return rows

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le, MinLen
 from planner.model.cluster import MOST_DEVICES, Count, Positive
 from planner.model.profile import Batch
 from planner.model.record import LATER, record
-from planner.model.segments import MOST_SHARES, Share, on_device
+from planner.model.segments import MOST_SHARES, Share, on_device, share_text
 
 Scheduler = Literal["np", "pipelines", "dart-r"]
 Status = Literal["optimal", "feasible"]
@@ -46,6 +46,15 @@ class Stage:
     def place(self) -> str:
         """The device and share in words: ``L4``, ``L4 1/2``, ``A100 3g.40gb``."""
         return on_device(self.device, self.share)
+
+    @property
+    def pool_text(self) -> str:
+        """The pool in words, so that slices are not taken for devices: ``8 × L4``, ``8 × 1/2 L4``."""
+        return (
+            f"{self.slices} × {self.device}"
+            if self.share == 1
+            else (f"{self.slices} × {share_text(self.share)} {self.device}")
+        )
 
 
 @record

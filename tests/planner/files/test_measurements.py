@@ -50,6 +50,13 @@ def test_a_model_of_one_block_needs_no_cut(tmp_path):
         (GOOD.replace(",15", ","), CUTS, "m.csv:4: latency_us: missing; add it"),
         # a row that ends early
         (GOOD.replace(",15", ""), CUTS, "m.csv:4: latency_us: missing; add it"),
+        # a comma in a number, and in a name
+        (GOOD.replace(",15", ",1,5"), CUTS, "m.csv:4: expected 5 columns, got 6; is there a comma in a number"),
+        (GOOD.replace("L4", "L4,old", 1), CUTS, "m.csv:2: expected 5 columns, got 6"),
+        # a row that ends in a comma
+        (GOOD.replace(",15", ",15,"), CUTS, "m.csv:4: expected 5 columns, got 6"),
+        # a cut with a comma in it
+        (GOOD, "block,cut_bytes\n0,1,204\n", "cuts.csv:2: expected 2 columns, got 3"),
         # a block without a latency
         (GOOD.replace("L4,1,2,1,30\n", ""), CUTS, "no latency for L4 1/1, batch 2, block 1"),
         # the same measurement twice

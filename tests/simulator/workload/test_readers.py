@@ -307,3 +307,23 @@ def test_traces_that_people_have_beside_maf(tmp_path):
 def test_epochs_are_counted_from_the_first_arrival(tmp_path):
     path = written(tmp_path, "arrival_us\n1700000000000000\n1700000000500000\n")
     assert read_trace(path).times_s.tolist() == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("name", ["a,b", 'say "hi"', '"', "=cmd", "NA", " x ", "é"])
+def test_names_come_back_as_they_were_written(tmp_path, name):
+    trace = Trace(np.array([0.5, 1.0]), np.array([0, 1], np.int32), ((name, "f"), ("a", name)), "example")
+    (tmp_path / "trace.csv").write_text(maf21_text(trace), encoding="utf-8")
+    assert read_trace(tmp_path / "trace.csv").functions == trace.functions
+    if set(name) & {",", '"'}:
+        with pytest.raises(InputError, match="which names in MAF'19 files cannot have; write it in the MAF'21"):
+            maf19_text(trace)
+        return
+    (tmp_path / "day.csv").write_text(maf19_text(trace), encoding="utf-8")
+    assert set(read_trace(tmp_path / "day.csv").functions) == set(trace.functions)
+
+
+@pytest.mark.parametrize("text", [maf21_text, maf19_text])
+def test_names_of_several_lines_are_refused(text):
+    trace = Trace(np.array([0.5]), np.array([0], np.int32), (("a\nb", "f"),), "example")
+    with pytest.raises(InputError, match=r"'a\\\\nb' has more than one line"):
+        text(trace)
