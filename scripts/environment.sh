@@ -17,7 +17,7 @@ find_python() {
 }
 
 environment() {
-  local extras=$1 venv=$root/${2:-.venv} constraints=${3:-} stamp wanted
+  local extras=$1 venv=$root/${2:-.venv} constraints=${3:-} stamp wanted found
   if [ ! -x "$venv/bin/python" ]; then
     local python
     python=$(find_python)
@@ -30,6 +30,13 @@ environment() {
     echo "== installing poolpipe$extras into $venv (once; a minute or two)"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check ${constraints:+--constraint "$constraints"} \
       --editable "$root$extras"
+    # Python 3.11 reads these files in the locale's encoding: a path with other letters would end it under LC_ALL=C.
+    for found in "$venv"/lib/python3*/site-packages/_editable_impl_poolpipe.pth; do
+      if [ "$(cat "$found")" = "$root" ]; then
+        "$venv/bin/python" -c 'import os, sys; print(os.path.relpath(sys.argv[1], os.path.dirname(sys.argv[2])))' \
+          "$root" "$found" > "$found.new" && mv "$found.new" "$found"
+      fi
+    done
     echo "$wanted" > "$stamp"
   fi
 }

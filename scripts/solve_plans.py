@@ -2,9 +2,11 @@
 """Plan many problems: one plan file each and one summary, resumed where it stopped.
 
     scripts/solve_plans.py problems/*.json --jobs 2 --out plans/out
+    scripts/solve_plans.py problems/*.json --engine-hosts ray --out plans/out    # on the Ray cluster at RAY_ADDRESS
 
-A problem whose plan is there, made by the same scheduler from the same problem (by its hash), is not solved again. A
-problem that fails is reported and the rest go on. The exit status is 0 if every problem has a plan, 1 if some failed,
+Plans are the same wherever they are made; only this process reads problems and writes plans. A problem whose plan is
+there, made by the same scheduler from the same problem (by its hash), is not solved again. A problem that fails is
+reported and the rest go on. The exit status is 0 if every problem has a plan, 1 if some failed,
 130 after Ctrl-C, which keeps what is finished.
 """
 
@@ -13,12 +15,11 @@ import io
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,13 +28,15 @@ from planner.cli.planning import BackendOption, GapOption, MethodOption, Schedul
 from planner.files import load_plan, load_problem, save, write_text
 from planner.model import InputError, Plan, Problem, digest
 from planner.planning import make_plan
+from simulator.ray_cluster import address, join, ray_module
 
 COLUMNS = ("problem", "plan", "scheduler", "status", "value", "bound", "gap", "seconds", "method", "backend", "error")
 SUMMARY = "summary.csv"
 
 Row = dict[str, object]
 Outcome = Plan | str  # a plan, or why there is none
-Solve = Callable[[Path, Path], Outcome]
+Options = Mapping[str, Any]
+Hosts = Literal["local", "ray"]
 
 app = new_app("Plan many problems, resumed where it stopped.")
 
@@ -43,6 +46,7 @@ def main(
     problems: Annotated[list[Path], typer.Argument(help="Problem files (JSON or TOML).")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.json per problem and summary.csv.")],
     jobs: Annotated[int, typer.Option(min=1, help="Problems solved at a time, one process each.")] = 1,
+    engine_hosts: Annotated[Hosts, typer.Option(help="local, or ray: solve on a Ray cluster.")] = "local",
     scheduler: SchedulerOption = Scheduler.PIPELINES,
     method: MethodOption = "auto",
     backend: BackendOption = "highs",
@@ -61,7 +65,19 @@ def main(
     }
     rows: dict[Path, Row] = {}
     try:
-        solve_all(targets, partial(solve_one, options=options, again=again), jobs, rows)
+        waiting: dict[Path, Problem] = {}
+        for path, target in targets.items():
+            outcome = known(path, target, scheduler.value, again)
+            if isinstance(outcome, Problem):
+                waiting[path] = outcome
+            else:
+                rows[path] = finish(path, target, outcome)
+        solved = solve_on_ray(waiting, options) if engine_hosts == "ray" else solve_here(waiting, options, jobs)
+        with progress() as bar:
+            task = bar.add_task("planning", total=len(waiting))
+            for path, done in solved:
+                rows[path] = finish(path, targets[path], done)
+                bar.advance(task)
     finally:
         write_summary(out / SUMMARY, [rows[path] for path in problems if path in rows])
     states = Counter(str(row["status"]) for row in rows.values())
@@ -79,17 +95,23 @@ def name_plans(problems: Sequence[Path], out: Path) -> dict[Path, Path]:
     return targets
 
 
-def solve_all(targets: Mapping[Path, Path], solve: Solve, jobs: int, rows: dict[Path, Row]) -> None:
-    """Fill ``rows`` and write plans as problems are finished; on Ctrl-C the problems at work are dropped."""
-    with progress() as bar, ProcessPoolExecutor(jobs, initializer=_leave_interrupts_to_the_parent) as pool:
-        task = bar.add_task("planning", total=len(targets))
-        futures = {pool.submit(solve, path, target): path for path, target in targets.items()}
+def known(path: Path, target: Path, scheduler: str, again: bool) -> Problem | Outcome:
+    """Return a problem that is to be solved; else its plan, where it is finished, or what is wrong with it."""
+    try:
+        problem = load_problem(path)
+    except InputError as error:
+        return str(error)
+    return (None if again else finished_plan(target, problem, scheduler)) or problem
+
+
+def solve_here(problems: Mapping[Path, Problem], options: Options, jobs: int) -> Iterator[tuple[Path, Outcome]]:
+    """Yield plans as they are finished, made by processes of this machine; on Ctrl-C those at work are dropped."""
+    with ProcessPoolExecutor(jobs, initializer=_leave_interrupts_to_the_parent) as pool:
+        futures = {pool.submit(solve_one, problem, options): path for path, problem in problems.items()}
         try:
             for future in as_completed(futures):
-                path = futures[future]
-                rows[path] = finish(path, targets[path], _outcome(future))
-                bar.advance(task)
-        except KeyboardInterrupt:
+                yield futures[future], _outcome(future)
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -107,12 +129,34 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return "its process, or one beside it, was killed; the memory may not do for so many jobs"
 
 
-def solve_one(problem_path: Path, plan_path: Path, *, options: Mapping[str, Any], again: bool) -> Outcome:
-    """Return a problem's plan, read where it is finished, else made; or what went wrong."""
+def solve_on_ray(problems: Mapping[Path, Problem], options: Options) -> Iterator[tuple[Path, Outcome]]:
+    """Yield plans as they are finished, made on the Ray cluster at RAY_ADDRESS, else one on this machine."""
+    if not problems:
+        return
+    ray = ray_module()
+    join(ray, address())
     try:
-        problem = load_problem(problem_path)
-        plan = None if again else finished_plan(plan_path, problem, options["scheduler"])
-        return plan or make_plan(problem, **options)
+        remote = ray.remote(num_cpus=1)(solve_one)
+        waiting = {remote.remote(problem, dict(options)): path for path, problem in problems.items()}
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting))
+            yield waiting.pop(done), _of_ray(ray, done)
+    finally:
+        ray.shutdown()
+
+
+def _of_ray(ray: Any, done: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(done)
+    except ray.exceptions.RayError as error:  # its worker was killed, or its machine has gone
+        return f"its worker on the cluster was lost ({type(error).__name__})"
+    return outcome
+
+
+def solve_one(problem: Problem, options: Options) -> Outcome:
+    """Return a problem's plan, or what went wrong."""
+    try:
+        return make_plan(problem, **options)
     except InputError as error:
         return str(error)
     except Exception as error:  # a defect of ours; the other problems are still worth solving

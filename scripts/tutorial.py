@@ -59,7 +59,7 @@ for name, plan in plans.items():
     save(plan, OUT / f"{name}.json")
     print(f"{name}: {plan.value:.1f} requests/s, at most {plan.bound:.1f} possible")
     for pipeline in plan.pipelines:
-        pools = (f"{one.slices} × {one.place} blocks {one.first_block}-{one.last_block - 1}" for one in pipeline.stages)
+        pools = (f"{one.pool_text} blocks {one.first_block}-{one.last_block - 1}" for one in pipeline.stages)
         print(f"  batch {pipeline.batch}: {' → '.join(pools)}")
 save_figure(plan_drawing(plans["pipelines"], problem), OUT / "plan.png")
 

@@ -15,6 +15,15 @@ LOOPBACK = "127.0.0.1"
 PATIENCE_S = 5.0
 
 
+def ray_module() -> Any:
+    """Return Ray; raises InputError where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError("Ray is not installed; run `pip install 'poolpipe[ray]'`, or use this machine") from None
+    return ray
+
+
 def join(ray: Any, address: str | None) -> None:
     """Connect to the cluster at an address, else start one on this machine's loopback.
 

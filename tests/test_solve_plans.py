@@ -102,3 +102,23 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     assert process.wait(timeout=20) == 130
     assert [row["status"] for row in summary(out)] == ["optimal"]
     assert sorted(path.name for path in out.iterdir()) == ["quick.json", "summary.csv"]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_plans(tmp_path: Path) -> None:
+    """On a cluster of this machine's; what is finished is not solved again."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install poolpipe[ray]")
+    problems = [tmp_path / f"{name}.json" for name in ("one", "two", "hopeless")]
+    for path, latency_us in zip(problems, (300, 400, 300_000), strict=True):
+        save(toy(latency_us), path)
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert run(*problems, "--out", here).returncode == 1
+    found = run(*problems, "--out", there, "--engine-hosts", "ray")
+    assert found.returncode == 1
+    assert "hopeless.json: dnn0: no pipeline of at most 2 stages meets its SLO" in found.stderr
+    for name in ("one", "two"):
+        mine, theirs = (replace(load_plan(out / f"{name}.json"), seconds=0.0) for out in (here, there))
+        assert mine == theirs
+    before = (there / "one.json").read_bytes()
+    assert run(problems[0], "--out", there, "--engine-hosts", "ray").returncode == 0
+    assert (there / "one.json").read_bytes() == before

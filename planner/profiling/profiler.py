@@ -34,6 +34,7 @@ import psutil
 
 from planner.model import InputError, LatencyTable, Provenance
 from planner.model.segments import Share
+from planner.profiling.library import onnxruntime
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.placement import find_placement
 from planner.profiling.plausibility import Watch, describe_doubts, doubts
@@ -256,8 +257,6 @@ def log_spread(times_us: np.ndarray) -> float:
 
 
 def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int, remarks: str) -> Provenance:
-    import onnxruntime
-
     frequency = psutil.cpu_freq()
     clock = f", {frequency.current / 1000:.1f} GHz" if frequency is not None else ""
     return Provenance(
@@ -266,7 +265,7 @@ def _provenance(device: DeviceAtHand, share: int, effort: Effort, repeats: int, 
         f"{share} worker(s) of "
         f"{device.threads(share)} thread(s) on {device.cores} core(s) of {processor_name()}{clock}; {remarks}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        runtime=f"onnxruntime {onnxruntime.__version__} {device.provider}",
+        runtime=f"onnxruntime {onnxruntime().__version__} {device.provider}",
         repeats=repeats,
     )
 

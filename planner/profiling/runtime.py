@@ -12,6 +12,7 @@ import onnx_ir as ir
 from planner.model import InputError
 from planner.profiling.drawing import Domain, draw, find_domains
 from planner.profiling.graphs import input_shape, one_line, request_inputs
+from planner.profiling.library import onnxruntime
 
 CPU = "CPUExecutionProvider"
 _INLINE_BYTES = 4096  # smaller initializers may hold shapes, which onnxruntime wants to see
@@ -38,7 +39,7 @@ def open_session(
         The execution provider is not installed or cannot be used, or onnxruntime lacks an operator or refuses the
         model.
     """
-    import onnxruntime as ort
+    ort = onnxruntime()
 
     require_provider(provider)
     options = ort.SessionOptions()
@@ -85,7 +86,7 @@ def open_session(
 
 def require_provider(provider: str) -> None:
     """Raise InputError unless an execution provider of onnxruntime is installed."""
-    import onnxruntime as ort
+    ort = onnxruntime()
 
     if provider not in ort.get_available_providers():
         raise InputError(

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from planner.model import InputError
 from planner.profiling.graphs import one_line, read_values, where
+from planner.profiling.library import onnxruntime
 
 CLOSE = 1e-4  # of the largest magnitude: one operator's arithmetic at another batch size
 HALF_CLOSE = 4e-3  # the same of half precision
@@ -126,7 +127,7 @@ class NodeRunner:
         known = tuple(fed) if key else ()
         if key and known in self._sessions:
             return self._sessions[known]
-        import onnxruntime as ort
+        ort = onnxruntime()
 
         graph = onnx.helper.make_graph(
             [self._proto],

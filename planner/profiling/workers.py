@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
+from planner.profiling.library import onnxruntime
 from planner.profiling.runtime import open_session, run_model
 from planner.profiling.timing import pinned
 
@@ -137,7 +138,7 @@ def measure_peak_memory(
 
 def _watch_memory(pipe: Connection, path: Path, threads: int, cores: int, provider: str) -> None:
     """Answer each feeds with the peak of the resident size so far, over that before the model was loaded."""
-    import onnxruntime  # noqa: F401  (its own size is not the model's)
+    onnxruntime()  # its own size is not the model's
 
     with pinned(cores):
         try:

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from planner.model import InputError
-from simulator.ray_cluster import address, join
+from simulator.ray_cluster import address, join, ray_module
 from simulator.sweep.loads import Row, Series, SweepOptions, run_series
 from simulator.sweep.store import NotFiled, file_row
 from simulator.workload.arrivals import ArrivalsUs, TimesS
@@ -87,10 +87,7 @@ def run_on_ray(items: Sequence[Item], traces: Traces, options: SweepOptions) -> 
     InputError
         Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError("Ray is not installed; run `pip install 'poolpipe[ray]'`, or sweep on this machine") from None
+    ray = ray_module()
     started = not ray.is_initialized()
     if started:
         join(ray, address())

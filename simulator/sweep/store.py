@@ -22,7 +22,14 @@ from simulator.workload.arrivals import TimesS
 Names = Mapping[str, Iterable[str]]
 
 # The code of the simulator that a row comes from.
-CODE = ("dispatch/*.py", "engine/*.py", "workload/*.py", "results/metrics.py", "results/records.py", "sweep/loads.py")
+CODE = (
+    "dispatch/*.py",
+    "engine/**/*.py",
+    "workload/*.py",
+    "results/metrics.py",
+    "results/records.py",
+    "sweep/loads.py",
+)
 
 
 class Store:

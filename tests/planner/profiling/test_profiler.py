@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -323,3 +324,13 @@ def test_neighbours_of_a_segment_have_other_cores(graph):
     effort = replace(BRIEF, cap_s=0.02, rounds=1)
     (table,) = measure_tables(graph, [0], DeviceAtHand("here", segment="1 core"), [1, 2], effort, beside=[graph])
     assert (table.share, table.beside) == ("1 core", (graph.name,))
+
+
+def test_the_runtime_is_quiet_where_home_cannot_be_written(tmp_path):
+    """It keeps an identifier in the user's cache as it is imported; where it cannot, it would warn."""
+    home = tmp_path / "home"
+    home.write_text("a file has nothing in it")
+    code = "from planner.profiling.library import onnxruntime; print(onnxruntime().__name__)"
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"} | {"HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("onnxruntime\n", "")
