@@ -26,7 +26,7 @@ from planner.profiling import DeviceAtHand, Effort, build_model, find_device, op
 from simulator.engine import build_system, simulate
 from simulator.results.plots import attainment_over_load
 from simulator.results.style import save_figure
-from simulator.results.tables import write_records
+from simulator.results.tables import write_records, write_table
 from simulator.sweep import SweepResult, largest_load, rate_of_load, run_sweep, series_of_plan
 from simulator.workload import Trace, assign, fold, read_maf21
 
@@ -146,8 +146,8 @@ def make_plans(scenario: Scenario, problem: Problem, out: Path) -> dict[str, Pla
     return plans
 
 
-def sweep(scenario: Scenario, problem: Problem, plans: Mapping[str, Plan], trace: Trace) -> list[Row]:
-    """Simulate both plans at twenty loads; load factor 1 is the pipelines plan's throughput for both."""
+def sweep(scenario: Scenario, problem: Problem, plans: Mapping[str, Plan], trace: Trace) -> tuple[list[Row], list[Row]]:
+    """Return runs of both plans at twenty loads, and the largest loads that hold; load 1 is the pipelines plan's."""
     full_rps = {dnn.name: plans["pipelines"].throughput_rps(dnn.name) for dnn in problem.dnns}
     times_s = {
         f"{TRACE.name} for {dnn.name}": t for dnn, t in zip(problem.dnns, assign(trace, len(problem.dnns)), strict=True)
@@ -164,7 +164,8 @@ def sweep(scenario: Scenario, problem: Problem, plans: Mapping[str, Plan], trace
     for failure in result.failures:
         raise RuntimeError(f"{failure.series.dnn}: {failure.error}")
     show(problem, plans, result)
-    return [row | {"cluster": scenario.name} for row in result.rows]
+    runs, largest = ([{"cluster": scenario.name} | row for row in rows] for rows in (result.rows, result.largest))
+    return runs, largest
 
 
 def show(problem: Problem, plans: Mapping[str, Plan], result: SweepResult) -> None:
@@ -230,17 +231,22 @@ def main() -> None:
     console.print(f"3. Simulate every plan at twenty loads of {TRACE.name}, 30 s each")
     trace = read_maf21(TRACE)
     rows: list[Row] = []
+    largest: list[Row] = []
     for scenario in scenarios():
         console.print(
             f"  {scenario.name}: {counts(scenario.cluster)}, SLO {scenario.slo_multiple:g} × {scenario.slo_device}"
         )
-        rows += sweep(scenario, problems[scenario.name], plans[scenario.name], trace)
+        runs, loads = sweep(scenario, problems[scenario.name], plans[scenario.name], trace)
+        rows, largest = rows + runs, largest + loads
     first = scenarios()[0].name
     write_busiest_run(problems[first], plans[first]["pipelines"], rows, trace, out / "records.csv")
     with replacing(out / "sweep.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_table(largest, out / "largest.csv")
     draw(pd.DataFrame(rows), out / "attainment.png")
-    console.print(f"4. Written to {out}: profiles, problems, plans, sweep.csv, records.csv, attainment.png")
+    console.print(
+        f"4. Written to {out}: profiles, problems, plans, sweep.csv, largest.csv, records.csv, attainment.png"
+    )
     console.print(f"{perf_counter() - begin_s:.0f} s in all")
 
 

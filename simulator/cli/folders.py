@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from planner.model import InputError, Plan, Problem
 
 RUN = "run.json"
 # What `run` and `execute` write; of a run in PPipe's layout also a folder per DNN with master.csv.
-WRITTEN = (RUN, "summary.csv", "plan.json", "problem.json", "*.records.*")
+WRITTEN = (RUN, "summary.csv", "plan.json", "problem.json", "*.records.*", "takeover-*/*.json")
 MEASURED = tuple(
     f"*.{kind}"
     for kind in ("comparison.csv", "comparison.png", "latencies.csv", "slices.csv", "hops.csv", "incidents.csv",
@@ -59,11 +59,25 @@ def owned(folder: Path, what: Mapping[str, Any], *, overwrite: bool, again: bool
                 path.rmdir()
 
 
-def write_what(folder: Path, what: Mapping[str, Any], problem: Problem, plan: Plan) -> None:
-    """Write what is run: its settings, problem and plan."""
+def write_what(
+    folder: Path,
+    what: Mapping[str, Any],
+    problem: Problem,
+    plan: Plan,
+    takeovers: Sequence[tuple[Problem, Plan]] = (),
+) -> None:
+    """Write what is run: its settings, problem and plan, and in folders of their own the plans that take over."""
     write_text(folder / RUN, json.dumps(what, indent=2) + "\n")
     save(problem, folder / "problem.json")
     save(plan, folder / "plan.json")
+    for number, (other_problem, other_plan) in enumerate(takeovers, 1):
+        save(other_problem, folder / takeover_folder(number) / "problem.json")
+        save(other_plan, folder / takeover_folder(number) / "plan.json")
+
+
+def takeover_folder(number: int) -> str:
+    """Return the name of the folder of a plan that takes over, numbered from 1."""
+    return f"takeover-{number}"
 
 
 def _require_free(folder: Path, what: Mapping[str, Any], overwrite: bool, again: bool) -> None:

@@ -13,7 +13,8 @@ import typer
 
 from planner.cli.app import console
 from planner.files import load_plan, load_problem, name_of, write_text
-from planner.model import InputError, Plan, digest
+from planner.model import InputError, Plan, Problem, digest
+from simulator.cli.folders import takeover_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,7 @@ def collect(folder: Path, title: str) -> Report:
 def _part(path: Path, folder: Path) -> Part:
     """Read a problem, the plans beside it that were made for it, and the records of the runs of a single plan."""
     from simulator.engine import build_system
+    from simulator.engine.world import combined
     from simulator.results.report import Part
     from simulator.results.tables import read_records
 
@@ -85,22 +87,28 @@ def _part(path: Path, folder: Path) -> Part:
             else:
                 others.append(beside.name)
     records = {}
-    if len(plans) == 1 and not _took_over(path.with_name("run.json")):
-        (plan,) = plans.values()
+    later = _took_over(path.with_name("run.json"))
+    if len(plans) == 1 and later is not None:
+        in_charge = [(problem, *plans.values()), *later]
         for written in sorted(path.parent.glob("*.records.*")):
             dnn = name_of(written.name.partition(".records.")[0])
-            records[dnn] = read_records(written, build_system(problem, plan, dnn))
+            system = combined([build_system(of, plan, dnn) for of, plan in in_charge])
+            records[dnn] = read_records(written, system)
     name = path.parent.relative_to(folder).as_posix()
     return Part(folder.resolve().name if name == "." else name, problem, plans, records, others)
 
 
-def _took_over(path: Path) -> bool:
-    """Say whether other plans took over in a run: its records then are not of the plan beside them alone."""
+def _took_over(path: Path) -> list[tuple[Problem, Plan]] | None:
+    """Return the plans that took over in a run, in order: its records are of all of them. None: they are not there."""
     if not path.exists():
-        return False
+        return []
     with _reading(path):
         world = json.loads(path.read_text(encoding="utf-8")).get("world")
-        return bool(world and world["switches"])
+        switches = len(world["switches"]) if world else 0
+    folders = [path.with_name(takeover_folder(number)) for number in range(1, switches + 1)]
+    if not all(folder.is_dir() for folder in folders):
+        return None
+    return [(load_problem(one / "problem.json"), load_plan(one / "plan.json")) for one in folders]
 
 
 def _facts(run: dict[str, Any], where: Path) -> dict[str, str]:

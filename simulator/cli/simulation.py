@@ -145,7 +145,8 @@ def run_plan(
     }
     rows: list[dict[str, Any]] = []
     with owned(out, what, overwrite=overwrite, again=True):
-        write_what(out, what, loaded.problem, loaded.plan)
+        takeovers = [(one.problem, one.plan) for one in different.plans] if different else []
+        write_what(out, what, loaded.problem, loaded.plan, takeovers)
         found = {
             names[k]: records
             for run in runs

@@ -5,6 +5,7 @@ What travels between processes is where a tensor begins; its element type and sh
 pickled.
 """
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -70,9 +71,11 @@ def _create(size: int, name: Callable[[], str]) -> SharedMemory:
         )
     for _ in range(_NAMES_TRIED):
         try:
-            return SharedMemory(name(), create=True, size=size)
+            memory = SharedMemory(name(), create=True, size=size)
         except FileExistsError:
             continue
+        _reserve(memory, size)
+        return memory
     raise InputError(f"shared memory: {_NAMES_TRIED} names were taken; remove what other runs left there")
 
 
@@ -80,6 +83,23 @@ def words_of(memory: SharedMemory) -> memoryview:
     """Return shared memory as whole numbers of 64 bits."""
     assert memory.buf is not None, "it is closed"
     return memory.buf[: len(memory.buf) // 8 * 8].cast("q")
+
+
+def _reserve(memory: SharedMemory, size: int) -> None:
+    """Take the memory now: where others fill it up later, writing to what was only promised would end a process."""
+    path = _SHARED_MEMORY / memory.name
+    if not path.exists():
+        return
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        memory.close()
+        memory.unlink()
+        raise InputError(
+            f"shared memory: {size / 1e6:.1f} MB cannot be had in {_SHARED_MEMORY} ({error.strerror}); lower --queue, "
+            "or enlarge it"
+        ) from None
 
 
 def read(memory: SharedMemory, offset: int, layout: TensorLayout, batch: int) -> np.ndarray:

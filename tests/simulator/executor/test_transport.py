@@ -1,4 +1,7 @@
+import errno
+import os
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +106,20 @@ def test_a_name_that_is_taken_is_left_alone() -> None:
 def test_memory_that_is_not_there_is_one_line() -> None:
     with pytest.raises(InputError, match="shared memory: .* MB needed"):
         Segment(1 << 60)
+
+
+def test_segments_are_taken_at_once_so_that_nobody_fills_them_up_later(monkeypatch):
+    """Memory that is only promised would end whoever writes to it once others have filled /dev/shm."""
+    segment = Segment(3 << 20)
+    path = Path("/dev/shm", segment.name)
+    assert path.stat().st_blocks * 512 >= 3 << 20
+    segment.close()
+    assert not path.exists()
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"shared memory: 3.1 MB cannot be had in /dev/shm \(No space left on device"):
+        Segment(3 << 20, name=lambda: "poolpipe-test-full")
+    assert not Path("/dev/shm/poolpipe-test-full").exists()
