@@ -116,7 +116,7 @@ def _rows(
     rows = []
     for row in reader:
         where = f"{path}:{reader.line_num}"
-        if surplus := row.pop(None, None):  # type: ignore[call-overload]
+        if surplus := row.pop(None, None):
             raise InputError(
                 f"{where}: expected {len(columns)} columns, got {len(columns) + len(surplus)}; is there a comma in a "
                 "number or a name? put it in quotes, or take it out"

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -18,8 +19,7 @@ def onnxruntime() -> ModuleType:
     """
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     with _other_cache() if not _can_write(cache_folder) else nullcontext():
-        import onnxruntime as library
-
+        library = import_module("onnxruntime")
         if hasattr(library, "disable_telemetry_events"):
             library.disable_telemetry_events()
     return library

@@ -92,13 +92,15 @@ def run_on_ray(items: Sequence[Item], traces: Traces, options: SweepOptions) -> 
     if started:
         join(ray, address())
     try:
-        remote = ray.remote(num_cpus=1)(_run_remote)
+        remote = ray.remote(num_cpus=1, num_returns="streaming")(_run_remote)
         shared = {name: ray.put(times_s) for name, times_s in traces.items()}
         waiting = [remote.remote(bundle, shared[bundle[0].series.trace], options) for bundle in _bundles(items)]
-        while waiting:
-            finished, waiting = ray.wait(waiting)
-            for done in ray.get(finished):
-                yield from done
+        while waiting:  # a series comes back when it is done, so that it is filed then, not when its bundle is
+            (stream, *_), _ = ray.wait(waiting)
+            if (done := next(stream, None)) is None:
+                waiting.remove(stream)
+            else:
+                yield ray.get(done)
     finally:
         if started:
             ray.shutdown()
@@ -119,8 +121,8 @@ def _run_kept(bundle: list[Item], options: SweepOptions, file: Path | None) -> l
     return list(_run_bundle(bundle, _traces[bundle[0].series.trace], options, file))
 
 
-def _run_remote(bundle: list[Item], times_s: TimesS, options: SweepOptions) -> list[Done]:
-    return list(_run_bundle(bundle, times_s, options, None))
+def _run_remote(bundle: list[Item], times_s: TimesS, options: SweepOptions) -> Iterator[Done]:
+    yield from _run_bundle(bundle, times_s, options, None)
 
 
 def _run_bundle(bundle: list[Item], times_s: TimesS, options: SweepOptions, file: Path | None) -> Iterator[Done]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from planner.files import save
 from planner.model import InputError, Profile
 from simulator.cli import executing
 from simulator.cli.devices import emulation_of
-from simulator.executor import execution
+from simulator.executor import execution, fleet
 from simulator.executor.fleet import Equipment
 from simulator.executor.local import LocalFleet
 from simulator.executor.workers import WorkerTask
@@ -289,24 +290,65 @@ def test_a_link_that_is_none_is_one_line(call, make_case, tmp_path: Path, link: 
 
 
 @pytest.mark.slow
-def test_ctrl_c_exits_with_130_and_leaves_the_records(files, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda one: str(one)
+)
+def test_a_run_that_is_ended_leaves_the_records(files, tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """Ctrl-C, as a terminal sends it to the workers too; being told to end; and the loss of the terminal."""
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
     command = [sys.executable, "-m", "simulator", *map(str, files), "--rate", "100", "--duration", "60"]
     process = subprocess.Popen(
-        [*command, "--oversubscribe", "--out", str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [*command, "--oversubscribe", "--out", str(out)],
+        stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
     try:
         _wait_until_it_serves(process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid, number)
         _, said = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "what was finished is in" in said
+    assert process.returncode == status
     assert "Traceback" not in said
+    assert "what was finished is in" in said or number != signal.SIGINT
     records = rows_of(out / "tiny.records.csv")
     assert 0 < len(records) < 6_000
     assert {row["outcome"] for row in records} <= {"finished", "open", "late", "hopeless"}
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGKILL, "did not start: its process ended"), (signal.SIGSTOP, "was not ready after")]
+)
+def test_a_worker_that_is_stopped_while_it_starts(
+    call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, said: str
+) -> None:
+    """It is one line, and nothing is left: neither workers nor shared memory nor results."""
+    import psutil
+
+    before = {path.name for path in Path("/dev/shm").glob("poolpipe-*")}
+    monkeypatch.setattr(fleet, "READY_WITHIN_S", 3.0)
+
+    def stop_one() -> None:
+        for _ in range(3_000):
+            for child in psutil.Process().children():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.send_signal(number)
+                    return
+            time.sleep(0.01)
+
+    meddler = threading.Thread(target=stop_one)
+    meddler.start()
+    with pytest.raises(InputError, match=said):
+        call(*files, "--rate", 50, "--duration", 1, "--oversubscribe", "--out", tmp_path / "out")
+    meddler.join()
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    assert {path.name for path in Path("/dev/shm").glob("poolpipe-*")} == before
+    assert not (tmp_path / "out").exists()
 
 
 def _wait_until_it_serves(process: subprocess.Popen[str]) -> None:
