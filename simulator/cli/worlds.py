@@ -29,6 +29,7 @@ from planner.model import InputError, digest
 from planner.model.record import record
 from simulator.cli.inputs import LoadedPlan, load_plans
 from simulator.engine import System, World, build_system
+from simulator.engine.plans import pools_of
 from simulator.engine.world import Degradation, Failure, FailureRate, Switch, TimeUs
 
 LEAST_BETWEEN_US = 1000.0  # more failures than that no run would live to tell
@@ -108,6 +109,9 @@ def load_world(path: Path, problem: Path | None = None, data: Path | None = None
     names = list(dict.fromkeys(one.plan for one in document.switches))
     with about(path):
         plans = dict(zip(names, load_plans([path.parent / name for name in names], problem, data), strict=True))
+        for name, one in plans.items():
+            if pools_of(one.plan, [pipeline.dnn for pipeline in one.plan.pipelines]):
+                raise InputError(f"switches: {name}: its DNNs share pools, which only the first plan's of a run may")
     return LoadedWorld(path, document, tuple(plans[one.plan] for one in document.switches))
 
 
