@@ -55,7 +55,8 @@ def draw(
         shutil.copyfile(_existing(results / "attainment.png"), temporary)
     shrink(out / "attainment.png")
     console.print(f"{out / 'attainment.png'}", highlight=False, soft_wrap=True)
-    for name, ax in chain(run_pictures(problem, plan, runs[runs["cluster"] == cluster], load), tradeoffs(other)):
+    of = f"{cluster} {plan.scheduler}"
+    for name, ax in chain(run_pictures(problem, plan, runs[runs["cluster"] == cluster], load, of), tradeoffs(other)):
         save_figure(ax, out / f"{name}.png")
         shrink(out / f"{name}.png")
         console.print(f"{out / name}.png", highlight=False, soft_wrap=True)
@@ -73,14 +74,14 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def run_pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float) -> Iterator[tuple[str, Axes]]:
+def run_pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float, of: str) -> Iterator[tuple[str, Axes]]:
     """Yield the pictures of a plan and of a run of it with their names; of single DNNs the first."""
     records = run_all(problem, plan, load)
     first = next(iter(records.values()))
     middle_ms = float(first.arrival_us[-1]) / 2000
     yield "plan", plan_drawing(plan, problem, utilisation=pool_utilisation(plan, records))
-    yield "timeline", timeline(first, start_ms=middle_ms, end_ms=middle_ms + 2.5 * first.system.slo_us / 1000)
-    yield "latency", latency_distribution(first)
+    yield "timeline", timeline(first, start_ms=middle_ms, end_ms=middle_ms + 2.5 * first.system.slo_us / 1000, of=of)
+    yield "latency", latency_distribution(first, of=of)
     yield "heat_map", attainment_heat_map(runs)
     yield "recovery", recovery(failing(plan, problem, first))[0]
 
