@@ -97,8 +97,8 @@ def _reserve(memory: SharedMemory, size: int) -> None:
         memory.close()
         memory.unlink()
         raise InputError(
-            f"shared memory: {size / 1e6:.1f} MB cannot be had in {_SHARED_MEMORY} ({error.strerror}); lower --queue, "
-            "or enlarge it"
+            f"shared memory: {size / 1e6:.1f} MB cannot be had in {_SHARED_MEMORY} ({error.strerror}); lower "
+            "--in-flight, or enlarge it"
         ) from None
 
 
