@@ -89,7 +89,7 @@ def _part(path: Path, folder: Path) -> Part:
     records = {}
     later = _took_over(path.with_name("run.json"))
     if len(plans) == 1 and later is not None:
-        in_charge = [(problem, *plans.values()), *later]
+        in_charge = [(problem, plan) for plan in plans.values()] + later
         for written in sorted(path.parent.glob("*.records.*")):
             dnn = name_of(written.name.partition(".records.")[0])
             system = combined([build_system(of, plan, dnn) for of, plan in in_charge])

@@ -9,7 +9,7 @@ from planner.model import InputError
 from simulator.results.hover import attach
 from simulator.results.metrics import WARM_UP_US, latencies_us, latency_parts_us
 from simulator.results.records import Records
-from simulator.results.style import COLOURS, HATCHES, INK, finish, legend, new_axes, short
+from simulator.results.style import COLOURS, HATCHES, INK, figure_of, finish, legend, new_axes, short
 
 PARTS = ("inference", "transfer", "building", "queueing")  # from what a plan fixes to what the load makes of it
 FAR_SLO = 4  # times the slowest request, beyond which the SLO is not drawn, for nothing else could be told apart
@@ -77,6 +77,7 @@ def timeline(
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     if len(used) > 1:
+        above = 1.0 + 0.3 / float(figure_of(ax).get_size_inches()[1])  # the title is below
         patches = [
             Patch(facecolor=COLOURS[p % 8], hatch=HATCHES[p % 8], edgecolor="white", label=f"pipeline {p}")
             for p in used
@@ -84,7 +85,7 @@ def timeline(
         ax.legend(
             handles=patches,
             loc="lower left",
-            bbox_to_anchor=(0, 1.0 + 0.3 / ax.figure.get_size_inches()[1]),
+            bbox_to_anchor=(0.0, above),
             ncols=4,
             frameon=False,
             fontsize=8,

@@ -6,6 +6,7 @@ What a queue decides is not written again here: it is `simulator.dispatch.reacti
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.dispatch.books import (
     CARD,
@@ -44,10 +45,10 @@ class Reacting:
         self.run, self.number, self.system, self.stations = run, number, system, stations
         self.arrivals_us, self.before = arrivals_us, before
         self.books: Books = open_books(self.system)
-        self.dnn = before.dnn if before else number
-        self.systems = [*(before.systems if before else ()), system]
+        self.dnn: int = before.dnn if before else number
+        self.systems: list[System] = [*(before.systems if before else ()), system]
         self.first_pipeline = sum(len(one.stages) for one in self.systems[:-1])
-        self.outcome = before.outcome if before else np.full(len(arrivals_us), OPEN, np.int8)
+        self.outcome: NDArray[np.int8] = before.outcome if before else np.full(len(arrivals_us), OPEN, np.int8)
         self.batches: list[Served] = before.batches if before else []
         self.cuts: list[Cut] = before.cuts if before else []
         self.successor: Reacting | None = None

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.dispatch.books import CHOSEN, FREE, HEAD, NEVER, NOTES, SENT, TAIL, WAKE
 from simulator.dispatch.frontend import advance
-from simulator.dispatch.system import Ints
+from simulator.dispatch.system import Ints, System
 from simulator.engine.network import Frontend
 from simulator.engine.oracle.core import DISPATCH, Batch, Clockwork, Server
 from simulator.engine.oracle.promises import Places, Promises
@@ -49,10 +50,10 @@ class Dispatcher(Promises):
         super().__init__(run, frontend.system, stations, places)
         self.number, self.policy, self.arrivals_us = number, frontend.policy, arrivals_us
         self.stations, self.before = stations, before
-        self.dnn = before.dnn if before else number
-        self.systems = [*(before.systems if before else ()), self.system]
+        self.dnn: int = before.dnn if before else number
+        self.systems: list[System] = [*(before.systems if before else ()), self.system]
         self.first_pipeline = sum(len(system.stages) for system in self.systems[:-1])
-        self.fate = before.fate if before else np.full(len(arrivals_us), -1, np.int32)
+        self.fate: NDArray[np.int32] = before.fate if before else np.full(len(arrivals_us), -1, np.int32)
         self.sent: dict[Batch, Sent] = before.sent if before else {}
         self.interrupted: list[Interrupted] = before.interrupted if before else []
         self.wake_number = 0
