@@ -4,7 +4,6 @@ from itertools import chain
 
 import numpy as np
 
-from planner.files import printable
 from planner.model import InputError
 from simulator.workload.arrivals import ArrivalsUs
 from simulator.workload.maf19 import DAY, NAME_COLUMNS
@@ -30,7 +29,7 @@ def maf21_text(trace: Trace) -> str:
 def _quoted(name: str, trace: Trace) -> str:
     """Return a name as a cell of a CSV file; raises InputError where it has several lines."""
     if len(name.splitlines()) > 1 or name.endswith(("\r", "\n")):
-        raise InputError(f"{trace.source}: {printable(name)!r} has more than one line; no trace's schema can hold that")
+        raise InputError(f"{trace.source}: {name!r} has more than one line; no trace's schema can hold that")
     return '"' + name.replace('"', '""') + '"' if "," in name or '"' in name else name
 
 
@@ -45,7 +44,7 @@ def maf19_text(trace: Trace) -> str:
     for name in chain.from_iterable(trace.functions):
         if _quoted(name, trace) != name:
             raise InputError(
-                f"{trace.source}: {printable(name)!r} has a comma or a quotation mark, which names in MAF'19 files "
+                f"{trace.source}: {name!r} has a comma or a quotation mark, which names in MAF'19 files "
                 "cannot have; write it in the MAF'21 schema"
             )
     counts = np.zeros((len(trace.functions), DAY), dtype=np.int64)

@@ -325,5 +325,5 @@ def test_names_come_back_as_they_were_written(tmp_path, name):
 @pytest.mark.parametrize("text", [maf21_text, maf19_text])
 def test_names_of_several_lines_are_refused(text):
     trace = Trace(np.array([0.5]), np.array([0], np.int32), (("a\nb", "f"),), "example")
-    with pytest.raises(InputError, match=r"'a\\\\nb' has more than one line"):
+    with pytest.raises(InputError, match=r"'a\\nb' has more than one line"):
         text(trace)
