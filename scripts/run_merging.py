@@ -218,7 +218,7 @@ def verify(problem: Problem, graphs: Sequence[ModelGraph], tasks: Sequence[Task]
 
 def planned(name: str, problem: Problem, out: Path) -> Plan:
     """Plan, and write problem and plan."""
-    plan = make_plan(problem, time_limit_s=30.0)
+    plan = make_plan(problem, time_limit_s=120.0)
     save(problem, out / name / "problem.json")
     save(plan, out / name / "plan.json")
     return plan

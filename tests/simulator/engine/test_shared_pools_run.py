@@ -22,7 +22,7 @@ from planner.model import (
     Provenance,
 )
 from planner.planning import make_plan
-from simulator.engine import build_system, simulate
+from simulator.engine import System, build_system, simulate
 from simulator.engine.latest_start import Rules, simulate_latest_start, spread_over
 from simulator.engine.plans import pools_of
 from simulator.engine.world import World
@@ -152,3 +152,28 @@ def test_failures_are_for_other_policies(problem: Problem, plan: Plan) -> None:
         run(problem, plan, 0, 0.5, policy="latest-start", world=[world] * 3)
     with pytest.raises(InputError, match="needs the events engine"):
         run(problem, plan, 0, 0.5, policy="latest-start", engine="replay")
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_a_pool_of_three_dnns_waits_as_theory_says(spread: float) -> None:
+    """Poisson arrivals of three DNNs with unlike SLOs at one slice, single requests: M/D/1, or M/G/1 by its moments.
+
+    The order of service changes no mean: Pollaczek and Khinchine's W = λ E[S²] / (2 (1 - ρ)), with S log-normal of
+    median 1 ms, E[S] = exp(σ²/2) and E[S²] = exp(2 σ²).
+    """
+    one, zero = np.ones((1, 1), np.int64), np.zeros((1, 1), np.int64)
+    systems = [
+        System(
+            name, 10**9 + 10**6 * number, one[0], one[0], np.array([[[0, 1000]]]), zero, zero, zero, one, one, one, one,
+            zero, ("GPU",), (1.0,), (1.0,),
+        )
+        for number, name in enumerate(NAMES)
+    ]  # fmt: skip
+    mean_us, second = 1000 * np.exp(spread**2 / 2), 1000**2 * np.exp(2 * spread**2)
+    rate = 0.7 / mean_us  # of all three together, per µs
+    rng = np.random.default_rng(7)
+    arrivals = [np.cumsum(rng.exponential(3 / rate, 120_000)).astype(np.int64) for _ in NAMES]
+    world = [World(seed=1, spread=spread)] * 3
+    found = simulate(systems, arrivals, policy="latest-start", pools=[{(0, 0): "trunk"}] * 3, world=world)
+    waits = np.concatenate([records.visits[0].start_us - records.arrival_us for records in found])
+    assert waits.mean() == pytest.approx(rate * second / (2 * 0.3), rel=0.03)
