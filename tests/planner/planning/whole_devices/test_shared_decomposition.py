@@ -10,7 +10,7 @@ from sharing_oracle import brute_force as brute_force_of_sharing
 from sharing_oracle import fewest
 from sharing_oracle import random_problem as random_sharing
 
-from planner.model import DeviceType, InputError
+from planner.model import DeviceType, InputError, Problem
 from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.whole_devices.capacity import Capacity, SharedDevices
@@ -111,3 +111,20 @@ def test_costs_have_a_common_divisor_or_none() -> None:
     assert divisor([0.526, 1.2]) == pytest.approx(0.002)
     assert divisor([1.0, 2**0.5]) == 0.0
     assert divisor([0.0, 3.0]) == 3.0
+
+
+@pytest.mark.parametrize("sharing", ["own", "shared"])
+def test_rates_up_to_the_largest_least_throughput_can_be_served_and_no_more(sharing: str) -> None:
+    base = random_problem(21, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2, 3))
+    base = replace(base, options=replace(base.options, device_sharing=sharing))
+    most = make_plan(base, gap=1e-5).value
+
+    def at(part: float) -> Problem:
+        dnns = tuple(replace(dnn, rate_rps=most * part * dnn.weight) for dnn in base.dnns)
+        return replace(base, dnns=dnns, options=replace(base.options, objective="fewest_devices"))
+
+    assert make_plan(at(1 - 1e-9)).value <= 18
+    with pytest.raises(InputError, match="whole devices"):
+        make_plan(at(1.02))
+    with pytest.raises(InputError, match="of the rates asked for"):
+        make_plan(at(3.0))
