@@ -3,6 +3,7 @@
 A request's dimension of the batch is a symbolic one, named "batch", or "batch*5" where a request has 5 rows.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import chain, count
 
@@ -119,9 +120,17 @@ def axis_label(value: ir.Value, axis: int) -> str:
     return name if name.strip("?") else f"{value.name}:{axis}"
 
 
+# Where onnxruntime's own source raised an error: file, line and a function's signature.
+_PLACE_IN_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\w(?:\([^()]*\))+(?: const)? ")
+
+
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line, shortened to 200 characters; of onnxruntime's what it says at the end."""
-    text = " ".join(str(error).split()).rpartition("Status Message: ")[2]
+    """Return an error's message on one line, shortened to 200 characters; of onnxruntime's what it says at the end.
+
+    >>> one_line(RuntimeError("FAIL : /onnxruntime_src/b.h:46 void a::check(const map<int>&, bool) opset 99 is new"))
+    'FAIL : opset 99 is new'
+    """
+    text = _PLACE_IN_SOURCE.sub("", " ".join(str(error).split()).rpartition("Status Message: ")[2])
     return text if len(text) <= 200 else text[:197] + "..."
 
 
