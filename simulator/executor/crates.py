@@ -8,13 +8,13 @@ so nothing in between needs to be allocated, freed or locked. Its first words ar
     CLASS   what it holds: which pipeline (or route) its requests are on, which tells where tensors lie
     SIZE    requests in it
     SAMPLE  the sample that its first request brings; the next ones bring the samples that follow
-    and per step of its way a TICKET (the batch that it is in there), the WORKER that is to serve it, and the times at
-    which that began, had computed and had written its outputs (ns of the monotonic clock that processes share; 0: not
-    yet).
+    and per step of its way a TICKET (of the packet that brings it there, each has its own), the WORKER that is to serve
+    it, and the times at which that began, had computed and had written its outputs (ns of the monotonic clock that
+    processes share; 0: not yet).
 
 The frontend writes all but the times, each of which only one worker writes; words of 64 bits are written and read
-whole. A packet that comes twice, or late, is noticed by its ticket: what a worker was told before it died, another one
-may have done.
+whole. A packet that comes late is noticed by its ticket: what lies in the inbox of a worker that has died, another one
+may have done when somebody reads it.
 """
 
 from collections.abc import Sequence
@@ -100,6 +100,10 @@ class Crates:
         """Let a crate come back after a step."""
         at = crate // WORD_BYTES
         self.words[at + TELL], self.words[at + LAST] = True, step
+
+    def void(self, crate: int, step: int) -> None:
+        """Let no worker serve a step, whoever has a packet of it, until it is directed again."""
+        self.words[crate // WORD_BYTES + HEAD + STEP * step + TICKET] = -1
 
     def tell_all(self, wanted: bool) -> None:
         """Say whether the frontend is to be told of every crate that is through."""

@@ -7,14 +7,14 @@ travel. Slices of a stage have the inboxes of those of the next one, and pass ba
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, count
 
 import numpy as np
 
 from simulator.executor.crates import Crates, docket_bytes
 from simulator.executor.fleet import Down, Equipment, Event, Finished, Refused, SliceId, Tensors, Up
 from simulator.executor.layouts import PipelineModels, TensorLayout, aligned, places
-from simulator.executor.messages import Done, Ready, Work
+from simulator.executor.messages import Failed, Ready, Work
 from simulator.executor.transport import Segment, read, read_requests
 from simulator.executor.workers import Desk, Places
 from simulator.executor.workforce import Died, Workforce
@@ -22,7 +22,10 @@ from simulator.executor.workforce import Died, Workforce
 
 @dataclass(slots=True)
 class _Trip:
-    """A batch under way: its crate, the first stage of which nothing was reported, the last one that it goes to now."""
+    """A batch under way: its crate, the first stage of which nothing was reported, the last one that it goes to now.
+
+    ``ticket`` is that of the packet with which it was sent.
+    """
 
     crate: int
     pipeline: int
@@ -30,6 +33,7 @@ class _Trip:
     stage: int
     last: int
     slices: list[SliceId]
+    ticket: int = -1
 
 
 class LocalFleet:
@@ -43,6 +47,8 @@ class LocalFleet:
         self._slices = list(self._tasks)
         self._number = {slice_id: number for number, slice_id in enumerate(self._slices)}
         self._trips: dict[int, _Trip] = {}
+        self._batch_of: dict[int, int] = {}  # by ticket
+        self._tickets = count()
         self._samples = len(next(iter(inputs.values())))
         self._nbytes = [_bytes_after(of, batch) for of, batch in zip(models, batches, strict=True)]
         placed = [places(of, batch) for of, batch in zip(models, batches, strict=True)]
@@ -67,9 +73,13 @@ class LocalFleet:
         trip = self._trips[batch]
         trip.stage, trip.last = stage, stage + len(slices) - 1
         trip.slices[stage:] = slices
+        self._batch_of.pop(trip.ticket, None)
+        trip.ticket = next(self._tickets)
+        self._batch_of[trip.ticket] = batch
         tell = trip.last < len(self._models[trip.pipeline].stages) - 1  # else it can wait until the frontend looks
-        self._crates.direct(trip.crate, stage, batch, [self._number[slice_id] for slice_id in slices], tell)
-        self._workforce.send(self._number[slices[0]], Work(batch, 0, stage, (trip.crate,)))
+        workers = [self._number[slice_id] for slice_id in slices]
+        self._crates.direct(trip.crate, stage, trip.ticket, workers, tell)
+        self._workforce.send(workers[0], Work(trip.ticket, 0, stage, (trip.crate,)))
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Read what workers said, and the dockets that it is about."""
@@ -77,14 +87,14 @@ class LocalFleet:
         downs: list[Down] = []
         for report in self._workforce.poll(timeout_s):
             slice_id = self._slices[report.worker]
-            if isinstance(report, Done):
-                events += self._progress(report.ticket)
-            elif isinstance(report, Ready):
+            if isinstance(report, Ready):
                 events.append(Up(slice_id))
             elif isinstance(report, Died):
                 downs.append(Down(slice_id, report.reason))
-            else:
-                events += [*self._progress(report.ticket), Refused(slice_id, report.ticket, report.reason)]
+            elif (batch := self._batch_of.get(report.ticket)) is not None:
+                events += self._progress(batch)
+                if isinstance(report, Failed):
+                    events.append(Refused(slice_id, batch, report.reason))
         if downs:  # last, so that nothing is heard of a batch after it was taken from a slice
             events += [*self.look(), *downs]
         return events
@@ -114,17 +124,31 @@ class LocalFleet:
 
     def release(self, batch: int) -> None:
         """Give a crate back."""
-        self._crates.give_back(self._trips.pop(batch).crate)
+        trip = self._trips.pop(batch)
+        self._batch_of.pop(trip.ticket, None)
+        self._crates.give_back(trip.crate)
 
     def dismiss(self, slice_id: SliceId) -> None:
-        """Kill a worker."""
+        """Kill a worker; what is in its inbox is void."""
         self._workforce.kill(self._number[slice_id])
         for trip in self._trips.values():
-            for stage in range(trip.stage + 1, trip.last + 1):
-                if trip.slices[stage] == slice_id:
-                    trip.last = stage - 1
-                    self._crates.halt(trip.crate, trip.last)
+            if trip.stage <= trip.last and trip.slices[trip.stage] == slice_id:
+                self._crates.void(trip.crate, trip.stage)
+            for stage in range(trip.stage, trip.last):
+                if trip.slices[stage + 1] == slice_id:
+                    trip.last = stage
+                    self._crates.halt(trip.crate, stage)
                     break
+            for stage in range(trip.last):
+                if trip.slices[stage] == slice_id:
+                    self._pass_on(trip, stage)
+
+    def _pass_on(self, trip: _Trip, stage: int) -> None:
+        """Do for a worker what it may not have come to; who gets a packet twice leaves the second one."""
+        begun_ns, _, _ = self._crates.times_ns(trip.crate, stage + 1)
+        if self._crates.has_ended(trip.crate, stage) and not begun_ns:
+            following = self._number[trip.slices[stage + 1]]
+            self._workforce.send(following, Work(trip.ticket, 0, stage + 1, (trip.crate,)))
 
     def restart(self, slice_id: SliceId) -> None:
         """Start a worker without waiting for it."""

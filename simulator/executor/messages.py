@@ -1,7 +1,7 @@
 """What the frontend and its workers tell each other: one small packet each. Tensors do not travel in them.
 
-A packet is 64-bit numbers, the first of which tells its kind. A batch is told by its *ticket* and the crates in which
-it lies (`crates`); whatever else there is to say of it stands in their dockets.
+A packet is 64-bit numbers, the first of which tells its kind. Work has a *ticket* of its own and names the crates in
+which a batch lies (`crates`); whatever else there is to say of it stands in their dockets.
 """
 
 import struct

@@ -186,7 +186,10 @@ class NetworkStaff:
         self._requests.close()
 
     def _forget(self, server: int) -> None:
-        """Forget what a worker had to do that is no more."""
+        """Forget what a worker had to do that is no more; what is in its inbox is void."""
+        for one in self._services.values():
+            if one.server == server and one.requests[0] in self._crate_of:
+                self._crates.void(self._crate_of[one.requests[0]], one.steps[0])
         self._services = {number: one for number, one in self._services.items() if one.server != server}
         self._backlog = [one for one in self._backlog if one.server != server]
 
