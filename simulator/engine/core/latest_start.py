@@ -119,16 +119,6 @@ def place_for(S: State, w: int, due: int) -> int:
 
 
 @compiled
-def place_of(S: State, b: int) -> int:
-    """Return the place where a batch stands."""
-    w, due = S.batch[b].server, S.batch[b].due
-    k = place_for(S, w, due) - 1
-    while S.places[w, k].batch != b:
-        k -= 1
-    return int(k)
-
-
-@compiled
 def place_to_grow(S: State, b: int, line: int, now: int) -> int:
     """Return the place of a batch if with a request more, of this discard line, it and all behind start by theirs."""
     batch = S.batch[b]
@@ -136,10 +126,10 @@ def place_to_grow(S: State, b: int, line: int, now: int) -> int:
     server = S.server[w]
     more = S.latency[1, batch.station, server.kind, batch.size + 1] - batch.counted
     free = max(now, server.until) - server.gone
-    k = place_of(S, b)
+    k = batch.place
     if k + 1 < server.rear and free + more > S.places[w, k + 1].slack:
         return NONE
-    return k if free + S.places[w, k].before <= min(line, batch.line) else NONE
+    return int(k) if free + S.places[w, k].before <= min(line, batch.line) else NONE
 
 
 @compiled
@@ -223,7 +213,9 @@ def stand_by_latest_start(S: State, w: int, b: int) -> None:
     k = place_for(S, w, batch.due)
     for j in range(server.rear, k, -1):
         S.places[w, j] = S.places[w, j - 1]
+        S.batch[S.places[w, j].batch].place = j
     server.rear += 1
+    batch.place = k
     place = S.places[w, k]
     place.batch, place.due, place.line = b, batch.due, batch.line
     place.before = S.places[w, k + 1].before if k + 1 < server.rear else server.before
@@ -244,8 +236,9 @@ def stand_by_latest_start(S: State, w: int, b: int) -> None:
 def move_up(S: State, w: int) -> None:
     """Move the places in front of a server to where there is room behind them."""
     server = S.server[w]
-    for k in range(server.front, server.rear):
-        S.places[w, k - server.front] = S.places[w, k]
+    for k in range(server.rear - server.front):
+        S.places[w, k] = S.places[w, server.front + k]
+        S.batch[S.places[w, k].batch].place = k
     server.rear -= server.front
     server.front = 0
 

@@ -95,6 +95,7 @@ BATCH = np.dtype(
         ("due", np.int64),  # latest start
         ("line", np.int64),  # discard line
         ("counted", np.int64),  # the time that insertion counts (latest start first)
+        ("place", np.int64),  # in front of its server (latest start first)
         ("ready", np.int64),  # when it is expected (reservations)
         ("first", np.int64),  # its first request (reservations), or the place of that in its queue (reactive)
         ("station", np.int64),
