@@ -36,7 +36,9 @@ ROUTES = [
         "if self.keep(token):\n                taken",
         "if True:\n                taken",
     ),  # passes over void ones
-    ("central", "if server.on and not server.down", "if server.on"),
+    ("central", "if server.on and not server.down:\n", "if server.on:\n"),
+    ("central", "if server.on and not server.down]", "if server.on]"),
+    ("central", "min(able, key=self.by_slack", "max(able, key=self.by_slack"),
     ("central", "or self.station.timeout_us == 0", ""),
     ("latest_start", "(-b.latest_start_us, b.number)", "(b.latest_start_us, b.number)"),  # the nearest one
     ("latest_start", "<= latest_us + station.epsilon_us]", "<= latest_us]"),
@@ -54,8 +56,8 @@ ROUTES = [
     ("failures", "back_us + run.conditions.load_us", "back_us"),
     ("failures", "for _, serving, waiting in struck:", "for _, serving, waiting in reversed(struck):"),
     ("failures", "serving, cut=True", "serving, cut=False"),
-    ("changes", "max(0, change.replicas - known)", "change.replicas"),
-    ("changes", "ready[: change.replicas]", "ready[-change.replicas :]"),  # the first ones
+    ("changes", "max(0, wanted - known)", "wanted"),
+    ("changes", "if server.kind == kind][:wanted]", "if server.kind == kind][::-1][:wanted]"),  # the first ones
     ("changes", "queue.look()", "pass"),
 ]
 
