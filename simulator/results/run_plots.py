@@ -51,9 +51,9 @@ def timeline(
                 length = min(int(visits.end_us[index]), end_us) / 1000 - begin
                 bars.append((len(rows) + int(visits.slice[index]), pipeline, begin, length, int(visits.size[index])))
             share = int(system.share[pipeline, stage])
-            device = device if share == 1 else f"1/{share} {device}"
+            pool = device if share == 1 else f"1/{share} {device}"
             slices = f"{drawn} of {system.slices[pipeline, stage]}" if drawn < system.slices[pipeline, stage] else drawn
-            ticks += [f"pipeline {pipeline}, stage {stage}: {slices} × {device}  #0"]
+            ticks += [f"pipeline {pipeline}, stage {stage}: {slices} × {pool}  #0"]
             ticks += [f"#{number}" for number in range(1, drawn)]
             rows += [f"pipeline {pipeline}, stage {stage}, {device} #{number}" for number in range(drawn)]
     if not bars:

@@ -48,7 +48,7 @@ def test_requests_say_which_variants_served_them(tmp_path):
     """At 15 µs the second server, of the better variant, replaces the first: 80 % of 90 and of 100 are right."""
     stations = (Station(CENTRAL, (0, 1), np.array([[0, 10], [0, 10]])), Station(CENTRAL, (2,), np.array([[0, 5]])))
     network = Network(servers([0, 0, 0], on=[True, False, True]), stations, (Route("r", (Step(0, (1,)), Step(1))),))
-    records = simulate_network(network, [np.array([0, 20, 90])], changes=[Change(5, 0, 1, 1, 1, 15)])
+    records = simulate_network(network, [np.array([0, 20, 90])], changes=[Change(5, 0, (0, 1), 1, 15)])
     open_one = records.outcome.copy()
     open_one[2] = OPEN
     records = replace(records, outcome=open_one, done_us=np.where(open_one == OPEN, -1, records.done_us))
