@@ -327,10 +327,9 @@ def test_a_run_that_is_ended_leaves_the_records(files, tmp_path: Path, number: s
 def test_a_worker_that_is_stopped_while_it_starts(
     call, files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, said: str
 ) -> None:
-    """It is one line, and nothing is left: neither workers nor shared memory nor results."""
+    """It is one line, and nothing is left, neither workers nor results."""
     import psutil
 
-    before = {path.name for path in Path("/dev/shm").glob("poolpipe-*")}
     monkeypatch.setattr(fleet, "READY_WITHIN_S", 3.0)
 
     def stop_one() -> None:
@@ -347,7 +346,6 @@ def test_a_worker_that_is_stopped_while_it_starts(
         call(*files, "--rate", 50, "--duration", 3, "--oversubscribe", "--out", tmp_path / "out")
     meddler.join()
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-    assert {path.name for path in Path("/dev/shm").glob("poolpipe-*")} == before
     assert not (tmp_path / "out").exists()
 
 
