@@ -42,6 +42,7 @@ MAY_IMPORT = {
     },
     "planner.planning.baselines": {
         "planner.model",
+        "planner.planning.arrays",
         "planner.planning.pipelines",
         "planner.planning.programme",
         "planner.planning.whole_devices",

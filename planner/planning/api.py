@@ -9,13 +9,14 @@ from time import perf_counter
 
 from planner.model import InputError, Plan, Problem, digest
 from planner.model.check import check
-from planner.model.objective import MAXIMISED
 from planner.model.plan import Scheduler
 from planner.model.problem import GIVEN_RATES
 from planner.planning.answers.canonical import canonical
 from planner.planning.answers.changes import size_from
 from planner.planning.baselines import (
+    better_of,
     devices_of,
+    first_plan,
     size_dart_r,
     size_np_closed_form,
     unpartitioned,
@@ -26,10 +27,9 @@ from planner.planning.merging import shared_pools
 from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing, build_plan, plan_of
-from planner.planning.programme.backends import BACKENDS, Clock, Limits
+from planner.planning.programme.backends import BACKENDS, Clock, Limits, TooLate
 from planner.planning.programme.backends import version as backend_version
-from planner.planning.programme.milp import TOO_LATE, TooLate
-from planner.planning.programme.relaxation import relax
+from planner.planning.programme.block_bound import block_bound
 from planner.planning.whole_devices import chains, columns, decomposition, dynamic, narrowed
 from planner.planning.whole_devices.plan_search import Report
 
@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
 ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
 SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
 LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
-BEGIN_NP_SECONDS, BEGIN_COLUMNS_SECONDS = 10.0, 6.0  # for the plans that the decomposition begins with
+BEGIN_NP_SECONDS, BEGIN_COLUMNS_SECONDS = 10.0, 6.0  # for the plans that others are compared with, or begin with
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 NP_SHARE, NP_SECONDS = 0.2, 2.0  # of a limited time, what is kept for NP's plan: this share, but no more than that
 SCHEDULER_METHODS = {
@@ -93,7 +93,8 @@ def make_plan(
     gap
         The relative gap at which a solver may stop and the plan counts as optimal.
     time_limit_s
-        After this time the best plan so far is returned with its gap.
+        After this time the best plan so far is returned with its gap; one of whole devices
+        (`planner.planning.baselines.start`) is made before anything else, whatever that takes.
     np_plan
         The NP plan whose devices DART-r begins with; computed where None.
     current, max_started
@@ -142,7 +143,7 @@ def make_plan(
     elif scheduler == "pipelines":
         sizing, method = _size_pipelines_or_np(known, method, backend, clock, progress)
     elif scheduler == "np":
-        sizing, method = _size_np(known, method, backend, clock, progress)
+        sizing, method = _size_np(known, method, backend, clock, first_plan(known), progress)
     else:
         sizing, method = _size_dart_r(known, np_plan, backend, clock), "rule"
     _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], clock)
@@ -225,42 +226,36 @@ def _size_pipelines_or_np(
 ) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better or nothing else was found.
 
-    Where time is limited, a part of it is kept for NP.
+    A plan to begin with is made first and kept. Where time is limited, a part of it is kept for NP.
     """
+    start = first_plan(problem)
+    sizing, bound, used = start, None, "start"
     try:
-        sizing, used = _size_pipelines(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS), progress)
-        bound = sizing.bound
-    except TooLate:
+        found, used = _size_pipelines(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS), start, progress)
+        bound = found.bound
+        sizing = better_of(problem, found, start) or found
+        if used == "decomposition" and found.pipelines:  # it begins with NP's plan
+            return replace(sizing, bound=bound), used
+    except TooLate as late:
         log.info("no pipelines in the time given; NP's plan is taken")
-        sizing, used, bound = None, "milp", None
-    if sizing is not None and sizing.pipelines and used == "decomposition":  # it begins with NP's plan
-        return sizing, used
-    if sizing is not None and isclose(
-        sizing.bound, sizing.value(problem), rel_tol=clock.remaining().gap, abs_tol=1e-12
-    ):
-        return sizing, used
+        bound = late.bound
+    if bound is not None and sizing is not None and _closed(problem, sizing, bound, clock.remaining().gap):
+        return replace(sizing, bound=bound), used
     try:
-        whole, _ = _size_np(problem, "auto", backend, clock, None)
+        whole, _ = _size_np(problem, "auto", backend, clock.at_most(BEGIN_NP_SECONDS), start, None)
+        sizing = better_of(problem, sizing, whole) or sizing or whole
     except InputError:  # NP cannot serve all of them, or not in the time that was left
         if sizing is None:
-            raise TooLate(TOO_LATE) from None
-        return sizing, used
-    if bound is None:
-        bound = relax(problem, all_candidates(problem)).bound
-    better = max if MAXIMISED[problem.options.objective] else min
-    both = [one for one in (sizing, whole) if one is not None and _serves_all(problem, one)] or [sizing or whole]
-    best = better(both, key=lambda one: one.value(problem))
-    return replace(best, bound=bound), used
+            raise TooLate from None
+    return replace(sizing, bound=block_bound(problem) if bound is None else bound), used
 
 
-def _serves_all(problem: Problem, sizing: Sizing) -> bool:
-    if problem.options.objective == "max_weighted_throughput":
-        return True
-    return all(sizing.throughput_rps(number) > 0 for number in range(len(problem.dnns)))
+def _closed(problem: Problem, sizing: Sizing, bound: float, gap: float) -> bool:
+    return isclose(bound, sizing.value(problem), rel_tol=gap, abs_tol=1e-12)
 
 
 def _size_pipelines(
-    problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None
+    problem: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
 ) -> tuple[Sizing, str]:
     if problem.options.limited:
         method = "milp"
@@ -270,7 +265,7 @@ def _size_pipelines(
         method = "milp"
     if method == "auto" and decomposition.admits(problem):
         method = _method_for(problem)
-    candidates = [] if method in ("columns", "decomposition") else all_candidates(problem)
+    candidates = [] if method in ("columns", "decomposition") else all_candidates(problem, clock)
     if method == "auto":
         method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
         if method == "milp" and decomposition.admits(problem):  # two device types, too many devices for tables
@@ -279,7 +274,7 @@ def _size_pipelines(
         found = columns.size(problem, backend, clock.remaining(), progress)
         return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
     if method == "decomposition":
-        return _decomposed(problem, backend, clock, progress), method
+        return _decomposed(problem, backend, clock, start, progress), method
     log.info("%d candidates, method %s", len(candidates), method)
     sizing = METHODS[method](problem, candidates, backend, clock.remaining())
     if method not in CANONICAL_METHODS:
@@ -312,11 +307,15 @@ def _devices_per_dnn(problem: Problem) -> float:
     return sum(device.count for device in problem.cluster.device_types) / len(problem.dnns)
 
 
-def _decomposed(problem: Problem, backend: str, clock: Clock, progress: Report | None) -> Sizing:
-    begin = _to_begin_with(problem, backend, clock)
-    return _tidied(
-        problem, decomposition.size(problem, clock.remaining(), begin=begin, report=progress), backend, clock
-    )
+def _decomposed(problem: Problem, backend: str, clock: Clock, start: Sizing | None, progress: Report | None) -> Sizing:
+    begin = _to_begin_with(problem, backend, clock, start)
+    try:
+        found = decomposition.size(problem, clock.remaining(), begin=begin, report=progress)
+    except TooLate:
+        if begin is None:
+            raise
+        found = replace(begin, bound=block_bound(problem))
+    return _tidied(problem, found, backend, clock)
 
 
 def _or_chains(problem: Problem, found: Sizing, clock: Clock) -> Sizing:
@@ -334,19 +333,20 @@ def _tidied(problem: Problem, sizing: Sizing, backend: str, clock: Clock) -> Siz
     return canonical(problem, in_use, sizing, backend, clock.remaining())
 
 
-def _to_begin_with(problem: Problem, backend: str, clock: Clock) -> Sizing | None:
+def _to_begin_with(problem: Problem, backend: str, clock: Clock, start: Sizing | None) -> Sizing | None:
     """Return NP's plan, or that of generated columns where devices are many; None where neither serves all DNNs.
 
     No plan is worse than what the decomposition begins with.
     """
-    found = []
+    found = [start]
     try:
-        found.append(decomposition.size(unpartitioned(problem), clock.within(Limits(1e-4, BEGIN_NP_SECONDS))))
+        limits = clock.within(Limits(1e-4, BEGIN_NP_SECONDS))
+        found.append(decomposition.size(unpartitioned(problem), limits, begin=start))
     except InputError as error:
         log.info("NP has no plan: %s", error)
-    if columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN:
+    if columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN and not clock.over:
         found.append(columns.size(problem, backend, clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))))
-    return max(found, key=lambda sizing: sizing.value(problem), default=None)
+    return better_of(problem, *found)
 
 
 def _size_changes(
@@ -364,18 +364,34 @@ def _size_chains(problem: Problem, scheduler: str, method: str, pipelines: int, 
     return chains.size(problem, clock.remaining())
 
 
-def _size_np(problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None) -> tuple[Sizing, str]:
-    whole = unpartitioned(problem)
+def _size_np(
+    problem: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
+) -> tuple[Sizing, str]:
+    """Return NP's plan: the method's, or the one to begin with where that is better, or the time is up."""
     if method == "closed-form":
         return size_np_closed_form(problem), method
-    if problem.options.limited:
+    whole = unpartitioned(problem)
+    try:
+        found, used = _size_whole(whole, method, backend, clock, start, progress)
+        return replace(better_of(whole, found, start) or found, bound=found.bound), used
+    except TooLate as late:
+        if start is None:
+            raise
+        return replace(start, bound=block_bound(whole) if late.bound is None else late.bound), "start"
+
+
+def _size_whole(
+    whole: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
+) -> tuple[Sizing, str]:
+    if whole.options.limited:
         method = "milp"
     if method == "auto" and decomposition.admits(whole):
         method = _method_for(whole)
     if method == "columns":
         return _tidied(whole, columns.size(whole, backend, clock.remaining(), progress), backend, clock), method
     if method == "decomposition":
-        return _tidied(whole, decomposition.size(whole, clock.remaining(), report=progress), backend, clock), method
+        found = decomposition.size(whole, clock.remaining(), begin=start, report=progress)
+        return _tidied(whole, found, backend, clock), method
     candidates = all_candidates(whole)
     sizing = METHODS["milp"](whole, candidates, backend, clock.remaining())
     return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
@@ -387,11 +403,16 @@ def _size_dart_r(problem: Problem, np_plan: Plan | None, backend: str, clock: Cl
     return size_dart_r(problem, devices_of(np_plan))
 
 
-def all_candidates(problem: Problem) -> list[Candidate]:
-    """Return the candidates of all DNNs; raises InputError where one has none. X0 must be known."""
+def all_candidates(problem: Problem, clock: Clock | None = None) -> list[Candidate]:
+    """Return the candidates of all DNNs; raises InputError where one has none, TooLate where a clock is over before.
+
+    X0 must be known.
+    """
     found: list[Candidate] = []
     reasons: list[str] = []
     for number, dnn in enumerate(problem.dnns):
+        if clock is not None:
+            clock.expect_time()
         candidates = enumerate_candidates(problem, number, dnn.np_throughput_rps or 0.0)
         if not candidates:
             reasons.append(str(unreachable(problem, number)))

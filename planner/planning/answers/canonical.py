@@ -49,7 +49,11 @@ def canonical(
     layouts: dict[Pool, tuple[Layouts, ...]] = {}
     for dnn in range(len(problem.dnns)):
         mine = _of(sizing.pipelines, dnn)
-        if mine:
+        if clock.over:
+            name = problem.dnns[dnn].name
+            found += (_renumbered(sized, dnn) for sized in mine)
+            layouts |= {pool: held for pool, held in sizing.layouts.items() if pool[1] == name}
+        elif mine:
             own = [replace(candidate, dnn=0) for candidate in candidates if candidate.dnn == dnn]
             alone = _alone(problem, sizing, dnn)
             simplest = _simplest(alone, own, replace(sizing, pipelines=mine), backend, clock)

@@ -13,11 +13,12 @@ from dataclasses import replace
 from math import inf
 
 from planner.model import Dnn, Problem
+from planner.planning.baselines.start import better_of, first_plan
 from planner.planning.baselines.unpartitioned import unpartitioned
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.sizing import Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits, solve
+from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.whole_devices import decomposition, narrowed, tables
 
 # The programme takes seconds up to so many candidates, and may not end above; for at most two device types, which
@@ -98,12 +99,19 @@ def _by_rate(dnn: Dnn) -> Dnn:
 def _largest_sum(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
     """Return, among the optima of the problem's objective, one with the largest sum of throughputs."""
     clock = Clock(limits)
-    if is_large(problem, candidates):
-        first = decomposition.size(problem, clock.remaining())
-        left = clock.within(SUM_LIMITS)
-    else:
-        first = narrowed.size(problem, candidates, backend, clock.remaining())
-        left = clock.remaining()
+    begin = first_plan(problem)
+    large = is_large(problem, candidates)
+    try:
+        if large:
+            first = decomposition.size(problem, clock.remaining(), begin=begin)
+        else:
+            first = narrowed.size(problem, candidates, backend, clock.remaining())
+    except TooLate:
+        if begin is None:
+            raise
+        first = begin
+    first = better_of(problem, first, begin) or first
+    left = clock.within(SUM_LIMITS) if large else clock.remaining()
     formulation = milp.build(problem, candidates)
     milp.keep_objective(formulation, first.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)

@@ -37,11 +37,17 @@ class Listing:
 
 
 def listed(terrain: Terrain, which: int = BEST) -> Listing:
-    """Return the pipelines within the budget: the Pareto-best, all, or ever faster ones, the fastest last."""
+    """Return the pipelines within the budget: the Pareto-best, all, or ever faster ones, the fastest last.
+
+    Those of one stage are listed without compiled code, which takes a minute where it is not compiled yet: NP and the
+    plan to begin with need no other ones.
+    """
     if len(terrain.device) == 0:
         none = np.zeros((0, terrain.max_stages + 1), dtype=np.int32)
         shape = none[:, 1:]
         return Listing(np.zeros(0, dtype=np.int64), none, shape, shape, shape.astype(float), np.zeros(0))
+    if terrain.max_stages == 1 and which != FASTEST:
+        return _one_stage(terrain, which)
     return Listing(
         *_list(
             terrain.latency_us,
@@ -60,6 +66,20 @@ def listed(terrain: Terrain, which: int = BEST) -> Listing:
             which,
         )
     )
+
+
+def _one_stage(terrain: Terrain, which: int) -> Listing:
+    """Return what `_list` does for one stage: of every place all batches within the budget, or the best one."""
+    latency_us = terrain.latency_us[:, :, 0, -1]
+    place, part = np.nonzero(latency_us <= terrain.budget_us)
+    slice_rps, latency_us = 1e6 * terrain.batches[part] / latency_us[place, part], latency_us[place, part]
+    if which == BEST:
+        order = np.lexsort((latency_us, -slice_rps, place))
+        rows = order[np.unique(place[order], return_index=True)[1]]
+        place, part, slice_rps, latency_us = place[rows], part[rows], slice_rps[rows], latency_us[rows]
+    cuts = np.tile(np.array([0, terrain.latency_us.shape[2] - 1], dtype=np.int32), (len(place), 1))
+    columns = place.astype(np.int32)[:, np.newaxis], part.astype(np.int32)[:, np.newaxis]
+    return Listing(np.ones(len(place), dtype=np.int64), cuts, *columns, slice_rps[:, np.newaxis], latency_us)
 
 
 def _rest_us(terrain: Terrain) -> Floats:

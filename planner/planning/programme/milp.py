@@ -52,7 +52,7 @@ from planner.model.placing import Pool, pool_of
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Interrupted, Limits, Start, TooLarge, solve
+from planner.planning.programme.backends import Clock, Interrupted, Limits, Start, TooLarge, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.programme.objectives import PlanColumns, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
@@ -67,15 +67,10 @@ SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 
 INTERRUPTED: Literal["interrupted"] = "interrupted"
 Outcome = Status | Literal["interrupted"]
-TOO_LATE = "no plan was found in the time given; raise the time limit"
 TROUBLE = (
     "the solver ended without a plan and without a reason (numerical trouble); try another --backend, or bring rates, "
     "weights and prices closer together"
 )
-
-
-class TooLate(InputError):
-    """The time was up before any plan was found: there may be one."""
 
 
 WHOLE_DEVICES = "the rates asked for cannot be served with whole devices; add devices, or ask for less"
@@ -93,11 +88,12 @@ class Formulation:
     rate: list[int] = field(default_factory=list)
     slices: list[tuple[int, ...]] = field(default_factory=list)
     pools: dict[Pool, list[PoolColumns]] = field(default_factory=dict)
+    clock: Clock = field(default_factory=lambda: Clock(Limits()))
 
 
-def build(problem: Problem, candidates: Sequence[Candidate]) -> Formulation:
-    """Return the mixed-integer programme over the candidates."""
-    formulation = Formulation(with_rates_of_a_slice(problem, candidates), candidates)
+def build(problem: Problem, candidates: Sequence[Candidate], clock: Clock | None = None) -> Formulation:
+    """Return the mixed-integer programme over the candidates; raises TooLate where a clock is over before."""
+    formulation = Formulation(with_rates_of_a_slice(problem, candidates), candidates, clock=clock or Clock(Limits()))
     _add_columns(formulation)
     _add_throughput_rows(formulation)
     _add_capacity_rows(formulation)
@@ -133,6 +129,7 @@ def _add_columns(formulation: Formulation) -> None:
     formulation.throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
     formulation.used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
     for number, candidate in enumerate(formulation.candidates):
+        formulation.clock.expect_time()
         name = f"{problem.dnns[candidate.dnn].name}/{number}"
         formulation.rate.append(model.add_column(f"rate[{name}]"))
         formulation.slices.append(
@@ -160,6 +157,7 @@ def _add_capacity_rows(formulation: Formulation) -> None:
     for number, (candidate, rate, slices) in enumerate(
         zip(formulation.candidates, formulation.rate, formulation.slices, strict=True)
     ):
+        formulation.clock.expect_time()
         name = f"{formulation.problem.dnns[candidate.dnn].name}/{number}"
         group_rps = (group * rps for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True))
         for stage, (column, rps) in enumerate(zip(slices, group_rps, strict=True)):
@@ -171,6 +169,7 @@ def _add_pool_rows(formulation: Formulation) -> None:
     problem, model = formulation.problem, formulation.model
     members: defaultdict[Pool, defaultdict[Kind, list[tuple[int, Fraction]]]] = defaultdict(lambda: defaultdict(list))
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
+        formulation.clock.expect_time()
         for position, (column, share, group) in enumerate(zip(slices, candidate.shares, candidate.groups, strict=True)):
             pool = _pool(problem, candidate, position)
             members[pool][kind_of(share)].append((column, Fraction(group, processes(share))))
@@ -265,31 +264,36 @@ def size(
     Raises
     ------
     InputError
-        No sizes satisfy the problem, or none were found in time.
+        No sizes satisfy the problem.
+    TooLate
+        None were found in time.
     """
     clock = Clock(limits)
-    relaxation = relax(problem, candidates)
+    relaxation = relax(problem, candidates, clock)
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
     first, kept = begin, candidates
     status: Outcome = "no solution"
-    if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
-        order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
-        shortlist = [candidates[number] for number in order[:SHORTLIST]]
-        first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
-    if first is not None and begin is None:
-        kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates)
-    if status == INTERRUPTED:
-        last = None
-    else:
-        last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
+    last = None
+    try:
+        if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
+            order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
+            shortlist = [candidates[number] for number in order[:SHORTLIST]]
+            first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
+        if first is not None and begin is None:
+            kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates, clock)
+        if status != INTERRUPTED:
+            last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
+    except TooLate:
+        log.info("no time to build the programme over %d candidates", len(kept))
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         if status == "infeasible":
             raise InputError(TROUBLE if MAXIMISED[problem.options.objective] else WHOLE_DEVICES)
-        raise TooLate(TOO_LATE) if clock.over or limits.time_limit_s is not None else InputError(TROUBLE)
+        late = clock.over or limits.time_limit_s is not None
+        raise TooLate(bound=relaxation.bound) if late else InputError(TROUBLE)
     maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
     bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]
@@ -305,16 +309,17 @@ def _solve(
     restrict: Callable[[Formulation], object] | None,
 ) -> tuple[Sizing | None, Outcome]:
     """Build, solve and extract; a model that is too large for the solver's licence is solved by HiGHS."""
-    formulation = build(problem, candidates)
+    clock = Clock(limits)
+    formulation = build(problem, candidates, clock)
     if restrict is not None:
         restrict(formulation)
     start = start_from(formulation, begin) if begin else None
     interrupted = False
     try:
-        solution, name = solve(formulation.model, backend, limits, start)
+        solution, name = solve(formulation.model, backend, clock.remaining(), start)
     except TooLarge as error:
         log.warning("%s; HiGHS solves this one", error)
-        solution, name = solve(formulation.model, "highs", limits, start)
+        solution, name = solve(formulation.model, "highs", clock.remaining(), start)
     except Interrupted as stopped:
         log.info("interrupted; the best plan so far is taken")
         solution, name, interrupted = stopped.solution, backend, True

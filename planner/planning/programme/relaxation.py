@@ -31,7 +31,7 @@ from planner.model.packing import most_segments
 from planner.model.segments import Kind, Share, kind_of, processes
 from planner.planning.arrays import Floats
 from planner.planning.pipelines.candidates import Candidate
-from planner.planning.programme.backends import solve
+from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Status
 from planner.planning.programme.objectives import PlanColumns, rate_watts, set_objective
 from planner.planning.programme.pools import PoolColumns, add_relaxed_pool, summed
@@ -58,8 +58,9 @@ class Relaxation:
     rates: Floats
 
 
-def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
-    """Solve the relaxation over candidates."""
+def relax(problem: Problem, candidates: Sequence[Candidate], clock: Clock | None = None) -> Relaxation:
+    """Solve the relaxation over candidates; raises TooLate where a clock is over before that is done."""
+    clock = clock or Clock(Limits())
     model = LinearModel()
     types = problem.cluster.device_types
     throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
@@ -68,6 +69,7 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
     segments: list[defaultdict[Kind, list[tuple[int, float]]]] = [defaultdict(list) for _ in types]
     rate_columns = []
     for number, candidate in enumerate(candidates):
+        clock.expect_time()
         column = model.add_column(f"rate[{problem.dnns[candidate.dnn].name}/{number}]")
         rate_columns.append(column)
         rates[candidate.dnn].append((column, -1.0))
@@ -86,7 +88,9 @@ def relax(problem: Problem, candidates: Sequence[Candidate]) -> Relaxation:
         for index, device in enumerate(types)
     ]  # fmt: skip
     set_objective(model, problem, PlanColumns(throughput, used, rate_columns, candidates))
-    solution, _ = solve(model, "highs")
+    solution, _ = solve(model, "highs", clock.remaining())
+    if clock.over and solution.status != "optimal":
+        raise TooLate
     if not solution.found:
         empty = np.zeros(0)
         return Relaxation(solution.status, solution.bound, empty, empty, {}, empty, empty)
@@ -138,7 +142,9 @@ def unit_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: R
     return np.array(losses)
 
 
-def least_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation) -> Floats:
+def least_losses(
+    problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, clock: Clock | None = None
+) -> Floats:
     """Return per candidate the least loss over all of its sizes that fit the cluster, infinite where none does."""
     losses = np.full(len(candidates), inf)
     by_stages: defaultdict[int, list[int]] = defaultdict(list)
@@ -146,18 +152,21 @@ def least_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: 
         by_stages[len(candidate.devices)].append(number)
     for numbers in by_stages.values():
         for begin in range(0, len(numbers), CHUNK):
+            if clock is not None:
+                clock.expect_time()
             chunk = numbers[begin : begin + CHUNK]
             losses[chunk] = _least_losses(problem, [candidates[number] for number in chunk], relaxation)
     return losses
 
 
 def affordable(
-    problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, value: float, always: Sequence[Candidate]
-) -> list[Candidate]:
+    problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, value: float,
+    always: Sequence[Candidate], clock: Clock | None = None,
+) -> list[Candidate]:  # fmt: skip
     """Return the candidates that a plan as good as this value can hold, and some others, by rising loss."""
     reach = abs(relaxation.bound - value) + ROUNDING * abs(relaxation.bound)
     wanted = set(always)
-    losses = least_losses(problem, candidates, relaxation)
+    losses = least_losses(problem, candidates, relaxation, clock)
     return [
         candidates[number]
         for number in np.argsort(losses, kind="stable")

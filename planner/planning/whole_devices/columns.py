@@ -88,9 +88,9 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
         )
     clock = Clock(limits)
     priced = [pricers(problem, number) for number in range(len(problem.dnns))]
-    generated = generate(problem, priced)
+    generated = generate(problem, priced, clock)
     log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
-    columns = _enriched(problem, priced, generated)
+    columns = _enriched(problem, priced, generated, clock)
     best = covers.size(problem, columns, generated.device_price, generated.bound, clock, report or (lambda *_: None))
     if len(columns) <= POLISH_COLUMNS and best.value(problem) < generated.bound * (1 - limits.gap):
         best = _polished(problem, columns, best, backend, clock)
@@ -118,8 +118,8 @@ def enumeration_size(problem: Problem) -> int:
     return total
 
 
-def generate(problem: Problem, priced: Sequence[Sequence[Pricer]]) -> Generated:
-    """Return the columns that the relaxation needs, and its bound.
+def generate(problem: Problem, priced: Sequence[Sequence[Pricer]], clock: Clock | None = None) -> Generated:
+    """Return the columns that the relaxation needs, and its bound; fewer and a higher one where a clock is over.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def generate(problem: Problem, priced: Sequence[Sequence[Pricer]]) -> Generated:
     for number in range(ROUNDS):
         relaxation = relax(problem, tuple(columns))
         value = relaxation.bound
-        if bound <= value * (1 + CLOSED):
+        if bound <= value * (1 + CLOSED) or (clock is not None and clock.over):
             break
         price = relaxation.device_price
         asked = SMOOTHING * asked + (1 - SMOOTHING) * price if smooth and number else price
@@ -191,12 +191,16 @@ def _cost(candidate: Candidate, device_price: Floats) -> float:
     )
 
 
-def _enriched(problem: Problem, priced: Sequence[Sequence[Pricer]], generated: Generated) -> list[Candidate]:
+def _enriched(
+    problem: Problem, priced: Sequence[Sequence[Pricer]], generated: Generated, clock: Clock
+) -> list[Candidate]:
     """Return the columns with those of perturbed prices and all one-stage pipelines."""
     rng = np.random.default_rng(SEED)
     columns = dict.fromkeys(generated.columns)
     floor = 0.01 * generated.device_price.max()
     for _ in range(PERTURBATIONS):
+        if clock.over:
+            break
         noise = np.exp(rng.normal(0.0, SPREAD, len(generated.device_price)))
         price = np.maximum(generated.device_price, floor) * noise
         for pricer_list in priced:

@@ -24,8 +24,8 @@ from planner.planning.pipelines.candidates import Pipelines, enumerate_pipelines
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Limits
-from planner.planning.programme.milp import TOO_LATE, WHOLE_DEVICES, TooLate
+from planner.planning.programme.backends import Clock, Limits, TooLate
+from planner.planning.programme.milp import WHOLE_DEVICES
 from planner.planning.programme.relaxation import too_much
 from planner.planning.whole_devices.capacity import Capacity, SharedDevices
 from planner.planning.whole_devices.dantzig_wolfe import Decomposition
@@ -63,6 +63,8 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
     ------
     InputError
         The problem has another objective, or a DNN no pipeline that meets its SLO.
+    TooLate
+        The time was up before any plan was known.
     """
     if not admits(problem):
         raise InputError(
@@ -72,7 +74,7 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
             "use milp"
         )
     clock = Clock(limits)
-    ground = _ground(problem)
+    ground = _ground(problem, clock)
     search = _search(problem, ground, limits.gap, clock, report or (lambda value, bound: None))
     try:
         if begin is not None:
@@ -86,7 +88,7 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
         log.info("interrupted; the best plan so far is taken")
     if isinstance(search, GivenRates) and not search.best:
         if not search.impossible:
-            raise TooLate(TOO_LATE)
+            raise TooLate
         _, reach = relaxed([supply.table for supply in ground.supplies], ground.capacity)
         raise too_much(reach) if reach < 1 else InputError(WHOLE_DEVICES)
     pipelines = tuple(sized for own in search.best for sized in own)
@@ -119,11 +121,11 @@ def _search(problem: Problem, ground: Ground, gap: float, clock: Clock, report: 
     return GivenRates(supplies, capacity, np.zeros(0), 0.0, gap, clock, report, device_cost=np.array(cost))
 
 
-def _ground(problem: Problem) -> Ground:
+def _ground(problem: Problem, clock: Clock) -> Ground:
     types = problem.cluster.device_types
     numbers = range(len(problem.dnns))
     weights = [needed_rate_rps(dnn, problem.options.objective) or dnn.weight for dnn in problem.dnns]
-    found = [_every_candidate(problem, number) for number in numbers]
+    found = [_every_candidate(problem, number, clock) for number in numbers]
     if problem.options.device_sharing == "shared":
         devices = SharedDevices.of(problem)
         limit = devices.capacity.limit
@@ -142,7 +144,8 @@ def _ground(problem: Problem) -> Ground:
     return Ground(supplies, Capacity.of_devices(counts), use_of, lambda pipelines: {})
 
 
-def _every_candidate(problem: Problem, number: int) -> Pipelines:
+def _every_candidate(problem: Problem, number: int, clock: Clock) -> Pipelines:
+    clock.expect_time()
     found = enumerate_pipelines(problem, number, problem.dnns[number].np_throughput_rps or 0.0)
     if len(found) == 0:
         raise unreachable(problem, number)

@@ -13,7 +13,18 @@ from planner.model import InputError
 from planner.planning.programme.linear import LinearModel, Solution
 from planner.planning.programme.scaling import far_apart, scaled
 
-__all__ = ["BACKENDS", "Clock", "Interrupted", "Limits", "Start", "TooLarge", "Unavailable", "solve", "version"]
+__all__ = [
+    "BACKENDS",
+    "Clock",
+    "Interrupted",
+    "Limits",
+    "Start",
+    "TooLarge",
+    "TooLate",
+    "Unavailable",
+    "solve",
+    "version",
+]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +41,17 @@ class Limits:
 
     gap: float = 1e-6
     time_limit_s: float | None = None
+
+
+class TooLate(InputError):
+    """The time was up before any plan was found: there may be one. ``bound`` is what was proven, if anything was."""
+
+    def __init__(
+        self, text: str = "no plan was found in the time given; raise the time limit", bound: float | None = None
+    ) -> None:
+        """Say what was being done, and keep the bound."""
+        super().__init__(text)
+        self.bound = bound
 
 
 class Clock:
@@ -53,11 +75,21 @@ class Clock:
         spared._begin_s = self._begin_s - (0.0 if limit_s is None else min(share * limit_s, most_s))
         return spared
 
+    def at_most(self, seconds: float) -> "Clock":
+        """Return a clock with the time left, but no more than so many seconds."""
+        left = self.remaining()
+        return Clock(Limits(left.gap, seconds if left.time_limit_s is None else min(seconds, left.time_limit_s)))
+
     @property
     def over(self) -> bool:
         """Whether there is no time left."""
         limit_s = self._limits.time_limit_s
         return limit_s is not None and monotonic() - self._begin_s >= limit_s
+
+    def expect_time(self) -> None:
+        """Raise `TooLate` where there is no time left: for loops that make what nothing can be done without."""
+        if self.over:
+            raise TooLate
 
     def within(self, other: Limits) -> Limits:
         """Return other limits, cut to half of the time left."""
