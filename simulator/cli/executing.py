@@ -298,6 +298,7 @@ def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float |
     from simulator.executor.hand_over import hand_over
     from simulator.executor.measure import measure
     from simulator.executor.report import write_comparison, write_measurement
+    from simulator.executor.variation import service_factors
 
     name = run.system.dnn
     if run.interrupted:
@@ -309,7 +310,7 @@ def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float |
     if with_comparison:
         costs = hand_over(run)
         _tell_costs(run, costs, printed)
-        comparison = compare(run, costs, bound)
+        comparison = compare(run, costs, bound, service_factors(run))
         write_comparison(comparison, folder)
         _show_comparison(run, comparison, printed)
     if run.verdict is not None and run.verdict.wrong:

@@ -1,25 +1,30 @@
 """Prediction against measurement: the same plan and the same arrivals simulated and run, side by side.
 
-The simulation takes latencies from the profile and what handing over costs from the run's warm-up (`hand_over`), or
-transfers from the cluster's network where that is not known, and dispatches with the same guard time as the run.
+The simulation takes latencies from the profile, what handing over costs and how service times vary from the run's
+warm-up (`hand_over`, `variation`), or transfers from the cluster's network and exact times where that is not known, and
+dispatches with the same guard time as the run.
 Throughput, latencies, attainment and utilisation are then computed by the same functions.
 """
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from simulator.engine import simulate
+from simulator.dispatch.system import System
+from simulator.engine import World, simulate
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Execution
 from simulator.executor.hand_over import HandOver, ends_us, with_hand_over
 from simulator.results import Records, attainment, latencies_us
 from simulator.results.metrics import quantile
+
+DRAWS = 5  # simulations of a prediction whose service times are drawn; its figures are their means
 
 # How a difference is told: relative to the prediction, or in percentage points of a share.
 Difference = Literal["relative", "points"]
@@ -54,7 +59,7 @@ class Compared:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A run and its simulation."""
+    """A run and its simulation, the first one where times were drawn."""
 
     predicted: Records
     measured: Records
@@ -65,62 +70,66 @@ class Comparison:
         return next(row for row in self.rows if row.quantity == quantity)
 
 
-def compare(execution: Execution, costs: HandOver | None = None, level: float | None = None) -> Comparison:
+def compare(
+    execution: Execution, costs: HandOver | None = None, level: float | None = None, factors: Sequence[float] = ()
+) -> Comparison:
     """Simulate what was run, and put both side by side.
 
-    ``costs`` are those of handing batches over; ``level`` is that of the bounds that the plan relies on, if it does:
-    each stage then tells how many of its batches kept theirs.
+    ``costs`` are those of handing batches over; ``factors`` are service times over planned ones, as they vary;
+    ``level`` is that of the bounds that the plan relies on, if it does: each stage then tells how many of its batches
+    kept theirs.
     """
     records = execution.records
-    predicted = predict(execution, costs)
+    predicted = [predict(execution, costs, factors, seed) for seed in range(DRAWS if factors else 1)]
     system, window_us = execution.system, execution.window_us
+
+    def row(quantity: str, unit: str, kind: Difference, figure: Callable[[Records], float]) -> Compared:
+        return Compared(quantity, unit, float(np.mean([figure(one) for one in predicted])), figure(records), kind)
+
     rows = [
-        Compared(
-            "throughput", "requests/s", _rate_rps(predicted, window_us), _rate_rps(records, window_us), "relative"
-        ),
+        row("throughput", "requests/s", "relative", lambda one: _rate_rps(one, window_us)),
         *(
-            Compared(f"p{percent} latency", "ms", *_quantiles_ms(predicted, records, window_us[0], percent), "relative")
+            row(f"p{percent} latency", "ms", "relative", partial(_quantile_ms, window_us[0], percent))
             for percent in (50, 99)
         ),
-        Compared(
-            "attainment", "share", attainment(predicted, window_us[0]), attainment(records, window_us[0]), "points"
-        ),
+        row("attainment", "share", "points", lambda one: attainment(one, window_us[0])),
     ]
     for pipeline in range(len(system.stages)):
         for stage in range(int(system.stages[pipeline])):
-            rows.append(
-                Compared(
-                    f"utilisation of pipeline {pipeline} stage {stage}",
-                    "share",
-                    _utilisation(predicted, pipeline, stage, window_us),
-                    _utilisation(records, pipeline, stage, window_us),
-                    "points",
-                )
-            )
+            busy = partial(_utilisation, window_us, pipeline, stage)
+            rows.append(row(f"utilisation of pipeline {pipeline} stage {stage}", "share", "points", busy))
             if level is not None:
                 kept = _kept_bounds(records, pipeline, stage, window_us)
                 rows.append(
                     Compared(f"bounds kept by pipeline {pipeline} stage {stage}", "share", level, kept, "points")
                 )
-    return Comparison(predicted, records, tuple(rows))
+    return Comparison(predicted[0], records, tuple(rows))
 
 
-def predict(execution: Execution, costs: HandOver | None = None) -> Records:
+def predict(
+    execution: Execution, costs: HandOver | None = None, factors: Sequence[float] = (), seed: int = 0
+) -> Records:
     """Return the records of a simulation of what was run.
+
+    Each service takes as long as planned, times one of ``factors`` if there are some, which ``seed`` draws.
 
     The way to the first stage delays all batches alike, and so does the way back: both are added to when requests have
     their answers, and taken off the time that dispatch believes to have.
     """
-    system, policy = execution.system, execution.settings.policy
+    system = execution.system
+    world = World(seed, factors=tuple(factors)) if factors else None
+
+    def simulated_as(one: System) -> Records:
+        return simulate(one, execution.records.arrival_us, policy=execution.settings.policy, world=world)
+
     if costs is None:
-        simulated = simulate(with_guard(system, execution.guard_us), execution.records.arrival_us, policy=policy)
-        return replace(simulated, system=system)
+        return replace(simulated_as(with_guard(system, execution.guard_us)), system=system)
     added_us = np.array(ends_us(costs), np.int64)
     slower = with_guard(
         with_hand_over(system, costs, emulated=execution.settings.emulation.network),
         execution.guard_us + int(added_us.max()),
     )
-    simulated = simulate(slower, execution.records.arrival_us, policy=policy)
+    simulated = simulated_as(slower)
     answered_us = np.full(len(simulated), -1, np.int64)
     served = np.flatnonzero(simulated.finished)
     pipeline = simulated.visits[0].pipeline[simulated.visit[0][served]]
@@ -161,9 +170,8 @@ def _rate_rps(records: Records, window_us: tuple[int, int]) -> float:
     return float(inside.sum()) / ((window_us[1] - window_us[0]) / 1e6)
 
 
-def _quantiles_ms(predicted: Records, measured: Records, warm_up_us: int, percent: int) -> tuple[float, float]:
-    low, high = (quantile(latencies_us(records, warm_up_us), percent / 100) for records in (predicted, measured))
-    return low / 1000, high / 1000
+def _quantile_ms(warm_up_us: int, percent: int, records: Records) -> float:
+    return quantile(latencies_us(records, warm_up_us), percent / 100) / 1000
 
 
 def _kept_bounds(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
@@ -175,7 +183,7 @@ def _kept_bounds(records: Records, pipeline: int, stage: int, window_us: tuple[i
     return float(np.mean(taken_us <= planned_us)) if own.any() else float("nan")
 
 
-def _utilisation(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
+def _utilisation(window_us: tuple[int, int], pipeline: int, stage: int, records: Records) -> float:
     visits = records.visits[stage]
     own = visits.pipeline == pipeline
     inside_us = np.minimum(visits.end_us[own], window_us[1]) - np.maximum(visits.start_us[own], window_us[0])

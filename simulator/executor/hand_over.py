@@ -95,10 +95,23 @@ def ends_us(costs: HandOver) -> list[int]:
 
 def computed_us(batches: Sequence[Batch], stage: int) -> float:
     """Return how long a stage computes on average."""
-    return trimmed_mean([batch.visits[stage].computed_us - batch.visits[stage].start_us for batch in batches])
+    return float(np.mean([batch.visits[stage].computed_us - batch.visits[stage].start_us for batch in batches]))
 
 
-def trimmed_mean(times_us: Sequence[int]) -> float:
+def occupied(batches: Sequence[Batch], stage: int) -> list[tuple[Visit, int]]:
+    """Return the visits of a stage, the first of each slice apart, and how long (µs) each occupied its slice.
+
+    That is since it was there and the one before was done.
+    """
+    visits = [batch.visits[stage] for batch in batches]
+    found = []
+    for slice_id in {visit.slice for visit in visits}:
+        own = sorted((visit for visit in visits if visit.slice == slice_id), key=lambda visit: visit.start_us)
+        found += [(now, now.end_us - max(now.arrive_us, before.end_us)) for before, now in pairwise(own)]
+    return found
+
+
+def trimmed_mean(times_us: Sequence[float]) -> float:
     """Return the mean without the longest and the shortest 2 %.
 
     >>> trimmed_mean([1, *[10] * 98, 1000])
@@ -130,15 +143,6 @@ def _ways_us(batches: Sequence[Batch], execution: Execution) -> tuple[float, ...
 def _on_slice_us(batches: Sequence[Batch]) -> tuple[float, ...]:
     found = []
     for stage in range(len(batches[0].visits)):
-        visits = [batch.visits[stage] for batch in batches]
-        occupied_us: list[int] = []
-        for slice_id in {visit.slice for visit in visits}:
-            occupied_us += _occupied_us([visit for visit in visits if visit.slice == slice_id])
-        found.append(max(0.0, trimmed_mean(occupied_us) - computed_us(batches, stage)))
+        beyond_us = [us - (visit.computed_us - visit.start_us) for visit, us in occupied(batches, stage)]
+        found.append(max(0.0, trimmed_mean(beyond_us)))
     return tuple(found)
-
-
-def _occupied_us(visits: Sequence[Visit]) -> list[int]:
-    """Return how long each batch but the first occupied a slice: since it was there and the one before was done."""
-    ordered = sorted(visits, key=lambda visit: visit.start_us)
-    return [now.end_us - max(now.arrive_us, before.end_us) for before, now in pairwise(ordered)]
