@@ -6,9 +6,13 @@ one batch at a time), then runs the plan under Poisson arrivals at several loads
 normal priority, and compares every run with its simulation. Load 1 is what the cut serves when it always has work.
 
 Every run begins with a rehearsal: other arrivals at the same load, by which stages are timed and what it costs to hand
-batches over is found. Each run is predicted twice: from its own rehearsal, on the very workers that are then measured
-(newly opened sessions differ by several percent), and from the rehearsal of the run before it, on other sessions.
-Neither rests on anything that comes after the rehearsal.
+batches over and how service times vary is found. Each run is predicted from its own rehearsal, on the very workers that
+are then measured (newly opened sessions differ by several percent), with these times as they vary and, to see what that
+is worth, with their means alone; and from the rehearsal of the run before it, on other sessions. No prediction rests on
+anything that comes after the rehearsal.
+
+A run says nothing about predictions whose workers had their cores for less than 97 % of their busy time: it is set
+aside, another seed is run in its place, up to as many again, and figures are shown without such runs and with them.
 
 A run takes about 24 s. Rows go to OUT/comparison.csv; what stands there is not run again, so that the same command goes
 on where it stopped or was told to stop (--limit-s). The differences are drawn in OUT/comparison.png.
@@ -42,12 +46,14 @@ from simulator.executor.hand_over import LEAST_BATCHES, HandOver, computed_us, h
 from simulator.executor.measure import measure
 from simulator.executor.pareto import Served, SplitPoint, WireLink, split_points
 from simulator.executor.trials import Trial, plan_of_point, try_point
+from simulator.executor.variation import service_factors
 from simulator.workload import poisson
 from simulator.workload.arrivals import ArrivalsUs
 
 DEVICE = "core"
 BARS = {"throughput": 2.0, "p50 latency": 5.0, "p99 latency": 15.0, "attainment": 1.0}  # percent, and points
 RATIO_BAR = 1.7
+LEAST_CPU_PER_BUSY = 0.97  # of a worker's busy time that it had its core
 REHEARSAL_S, PAUSE_S = 8.0, 1.0
 REHEARSAL_SEED = 1_000_000  # added to a run's own
 app = new_app("Prediction against measurement.")
@@ -77,10 +83,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a rehearsal tells: how long each stage computes on average, and what handing over costs."""
+    """What a rehearsal tells: how long each stage computes on average, what handing over costs, how times vary."""
 
     computed_us: tuple[float, ...]
     costs: HandOver
+    factors: tuple[float, ...]
 
     def to_text(self) -> str:
         """Return it as JSON."""
@@ -92,7 +99,8 @@ class Rehearsed:
         found = json.loads(text)
         costs = found["costs"]
         ways, on_slice = (tuple(map(tuple, costs[name])) for name in ("ways_us", "on_slice_us"))
-        return Rehearsed(tuple(found["computed_us"]), HandOver(ways, on_slice, costs["frontend_us"], costs["batches"]))
+        read = HandOver(ways, on_slice, costs["frontend_us"], costs["batches"])
+        return Rehearsed(tuple(found["computed_us"]), read, tuple(found["factors"]))
 
 
 @app.command()
@@ -113,28 +121,46 @@ def main(
     begin_s = perf_counter()
     path = out / "comparison.csv"
     rows: list[dict[str, Any]] = pd.read_csv(path).to_dict("records") if path.exists() else []
+    if any('"factors"' not in row["rehearsed"] for row in rows):
+        raise InputError(f"{path}: runs foretold from means alone, as before; move it away, or choose another --out")
     asked = {"both": (True, False), "realtime": (True,), "normal": (False,)}[priority]
     left = 0
     for name in models:
         subject = _subject(name, out)
         priorities = [realtime for realtime in asked if not realtime or _permitted(subject)]
-        for load, realtime, seed in product(map(float, loads.split(",")), priorities, range(runs)):
-            what = {"model": name, "realtime": realtime, "load": load, "seed": seed}
-            if any(all(row[key] == value for key, value in what.items()) for row in rows):
+        for load, realtime, seed in product(map(float, loads.split(",")), priorities, range(2 * runs)):
+            case = {"model": name, "realtime": realtime, "load": load}
+            what = case | {"seed": seed}
+            if _runs(rows, what) or _runs([row for row in rows if not _aside(row)], case) >= runs:
                 continue
             if limit_s and perf_counter() - begin_s > limit_s:
-                left += 1
+                left += seed < runs
                 continue
             arrivals_us = _with_rehearsal(load * subject.served_rps, seconds, seed)
             rows += _run(subject, slo_factor, arrivals_us, what, _rehearsed_before(rows, what))
             write_text(path, pd.DataFrame(rows).to_csv(index=False))
-            _say(f"{name} at load {load:g}, {_priority(realtime)}: run {seed + 1} of {runs} done")
+            _say(
+                f"{name} at load {load:g}, {_priority(realtime)}: seed {seed} done, workers had their cores for "
+                f"{rows[-1]['cpu_per_busy']:.0%} of their busy time{' and it is set aside' if _aside(rows[-1]) else ''}"
+            )
     table = pd.DataFrame(rows)
     _show(table)
-    _draw(table, out / "comparison.png")
-    _say(f"written to {out}: comparison.csv, comparison.png")
+    counted = table[~table.apply(_aside, axis=1)]
+    if not counted.empty:
+        _draw(counted, out / "comparison.png")
+    _say(f"written to {out}: comparison.csv{', no picture' if counted.empty else ', comparison.png'}")
     if left:
-        _say(f"{left} runs are left: the same command goes on with them")
+        _say(f"{left} runs are left, or more: the same command goes on with them")
+
+
+def _aside(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a run that says nothing about predictions: other programs had its workers' cores."""
+    return bool(row["cpu_per_busy"] < LEAST_CPU_PER_BUSY)
+
+
+def _runs(rows: Sequence[Mapping[str, Any]], what: Mapping[str, Any]) -> int:
+    """Return how many runs there are of a kind."""
+    return len({row["seed"] for row in rows if all(row[key] == value for key, value in what.items())})
 
 
 def _priority(realtime: bool) -> str:
@@ -215,7 +241,8 @@ def _rehearsed(done: Execution) -> Rehearsed:
     if costs is None:
         raise InputError(f"fewer than {LEAST_BATCHES} batches in {REHEARSAL_S:g} s of rehearsal: choose a larger load")
     batches = [batch for batch in done.journal.batches if (batch.answered_us or until_us) < until_us]
-    return Rehearsed(tuple(computed_us(batches, stage) for stage in range(len(costs.on_slice_us[0]))), costs)
+    computed = tuple(computed_us(batches, stage) for stage in range(len(costs.on_slice_us[0])))
+    return Rehearsed(computed, costs, service_factors(done, until_us))
 
 
 def _timed(profile: Profile, plan: Plan, rehearsed: Rehearsed) -> Profile:
@@ -237,7 +264,8 @@ def _run(
     done = execute(problem, plan, subject.name, {subject.name: subject.model}, arrivals_us, settings)
     measurement, own = measure(done), _rehearsed(done)
     rows = []
-    for sessions, rehearsed in (("own", own), ("other", before)):
+    alone = replace(own, factors=())
+    for sessions, rehearsed in (("own", own), ("own, means alone", alone), ("other", before)):
         if rehearsed is None:
             continue
         timed = _timed(subject.profile, plan, rehearsed)
@@ -245,7 +273,7 @@ def _run(
             p for p in split_points(timed, (DEVICE, DEVICE), WireLink(0, 1000)) if p.name == subject.point.name
         )
         system = build_system(*_plan(point, timed, slo_us), subject.name)
-        comparison = compare(replace(done, system=system), rehearsed.costs)
+        comparison = compare(replace(done, system=system), rehearsed.costs, factors=rehearsed.factors)
         common = {
             "machine": _machine(),
             **what,
@@ -270,17 +298,32 @@ def _run(
 
 
 def _show(rows: pd.DataFrame) -> None:
-    """Print the differences of all runs, how many are within their bar, and whether the median over runs is."""
-    for (name, load, realtime, sessions), own in rows.groupby(["model", "load", "realtime", "sessions"], sort=False):
+    """Print the differences of the runs that count, how many are within their bar, and whether the median is.
+
+    The last column is the median over all runs, those that were set aside included.
+    """
+    for (name, load, realtime, sessions), every in rows.groupby(["model", "load", "realtime", "sessions"], sort=False):
+        own = every[every.cpu_per_busy >= LEAST_CPU_PER_BUSY]
+        aside, of = every.seed.nunique() - own.seed.nunique(), every.seed.nunique()
+        _say(f"\n{name} at load {load:g}, {_priority(realtime)}, foretold from {sessions} sessions")
+        if aside:
+            _say(
+                f"{aside} of {of} runs set aside: their workers had their cores for less than {LEAST_CPU_PER_BUSY:.0%} "
+                f"of their busy time (down to {every.cpu_per_busy.min():.0%})"
+            )
+        own = every if own.empty else own
         _say(
-            f"\n{name} at load {load:g}, {_priority(realtime)}, foretold from {sessions} sessions: hand-overs of "
+            f"hand-overs of "
             f"{own.hand_overs_ms.median():.2f} ms; the frontend took {own.frontend_us_per_batch.median():.0f} µs of "
             f"CPU time a batch (at most {own.frontend_batches_per_s.median():.0f} batches/s), workers had their cores "
             f"for {own.cpu_per_busy.min():.0%} of their busy time"
         )
-        table = Table("", "predicted", "measured", "differences", "bar", "within", "median", box=None, pad_edge=False)
+        table = Table(
+            "", "predicted", "measured", "differences", "bar", "within", "median", "with all", box=None, pad_edge=False
+        )
         for quantity, each in own.groupby("quantity", sort=False):
             bar = BARS.get(str(quantity))
+            of_all = every[every.quantity == quantity].difference.median()
             within = 0 if bar is None else int((each.difference.abs() <= bar).sum())
             table.add_row(
                 str(quantity),
@@ -289,12 +332,13 @@ def _show(rows: pd.DataFrame) -> None:
                 "" if bar is None else f"{bar:g}",
                 "" if bar is None else f"{within} of {len(each)}",
                 "" if bar is None else "pass" if abs(each.difference.median()) <= bar else "FAIL",
+                f"{of_all:+.1f}",
             )
         console.print(table)
 
 
 def _draw(rows: pd.DataFrame, path: Path) -> None:
-    """Draw the differences of all runs against their bars."""
+    """Draw the differences of runs against their bars."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(BARS), figsize=(11, 3.4), layout="constrained")

@@ -18,7 +18,7 @@ def bench():
 @pytest.fixture
 def rehearsed(bench):
     costs = HandOver(((110.5, 90.25, 60.0),), ((40.0, 35.5),), frontend_us=210.0, batches=400)
-    return bench["Rehearsed"]((2_000.5, 1_900.0), costs)
+    return bench["Rehearsed"]((2_000.5, 1_900.0), costs, (0.9, 1.1))
 
 
 def test_a_rehearsal_is_read_as_it_was_written(bench, rehearsed):
@@ -51,3 +51,15 @@ def test_a_cut_is_read_as_it_was_tried(bench, tmp_path, monkeypatch):
     found = subject("m", tmp_path)
     assert found.point.name == "core|1|core"
     assert (found.served_rps, found.pipelined_over_sequential) == (480.0, pytest.approx(1.92))
+
+
+def test_runs_are_set_aside_by_the_time_that_workers_had_their_cores(bench):
+    runs, aside = bench["_runs"], bench["_aside"]
+    rows = [
+        {"model": "m", "load": 0.5, "seed": seed, "cpu_per_busy": share, "quantity": quantity}
+        for seed, share in ((0, 0.99), (1, 0.5), (2, 0.97))
+        for quantity in ("throughput", "p50 latency")
+    ]
+    assert runs(rows, {"model": "m", "load": 0.5}) == 3
+    assert runs([row for row in rows if not aside(row)], {"model": "m", "load": 0.5}) == 2
+    assert runs(rows, {"model": "m", "load": 0.8}) == 0
