@@ -297,7 +297,7 @@ def test_a_run_that_is_ended_leaves_the_records(files, tmp_path: Path, number: s
     """Ctrl-C, as a terminal sends it to the workers too; being told to end; and the loss of the terminal."""
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-m", "simulator", *map(str, files), "--rate", "100", "--duration", "60"]
+    command = [sys.executable, "-m", "simulator", *map(str, files), "--rate", "100", "--duration", "300"]
     process = subprocess.Popen(
         [*command, "--oversubscribe", "--out", str(out)],
         stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"TMPDIR": str(temporary)},
@@ -308,14 +308,14 @@ def test_a_run_that_is_ended_leaves_the_records(files, tmp_path: Path, number: s
             os.killpg(process.pid, number)
         else:
             os.kill(process.pid, number)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == status
     assert "Traceback" not in said
     assert "what was finished is in" in said or number != signal.SIGINT
     records = rows_of(out / "tiny.records.csv")
-    assert 0 < len(records) < 6_000
+    assert 0 < len(records) < 30_000
     assert {row["outcome"] for row in records} <= {"finished", "open", "late", "hopeless"}
     assert not [path for path in temporary.iterdir() if path.is_dir()]
 
@@ -330,7 +330,7 @@ def test_a_worker_that_is_stopped_while_it_starts(
     """It is one line, and nothing is left, neither workers nor results."""
     import psutil
 
-    monkeypatch.setattr(fleet, "READY_WITHIN_S", 3.0)
+    monkeypatch.setattr(fleet, "READY_WITHIN_S", 3.0 if number == signal.SIGSTOP else 300.0)
 
     def stop_one() -> None:
         for _ in range(3_000):
@@ -353,11 +353,11 @@ def _wait_until_it_serves(process: subprocess.Popen[str]) -> None:
     """Wait for two workers that have opened their stages, and a little longer."""
     import psutil
 
-    for _ in range(600):
+    for _ in range(3_000):
         workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
         if len(workers) == 2 and all(any("onnxruntime" in m.path for m in p.memory_maps()) for p in workers):
             time.sleep(3.0)
             return
         assert process.poll() is None
         time.sleep(0.1)
-    raise AssertionError("the workers did not start within a minute")
+    raise AssertionError("the workers did not start within five minutes")

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -19,8 +18,10 @@ from planner.files import save
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.executor import Emulation, Execution, Patience, Settings, execute
-from simulator.executor.fleet import Equipment, SliceId
+from simulator.executor.fleet import Equipment, Event, SliceId, Up
 from simulator.executor.local import LocalFleet
+
+A_WHILE_S = 300  # longer than anything takes on a machine that has very much else to do
 
 
 def arrivals(count: int, gap_us: int) -> np.ndarray:
@@ -61,7 +62,7 @@ def signal_worker(slice_id: SliceId, number: int) -> Callable[[LocalFleet], None
 def assert_nothing_left() -> None:
     """No worker survives a run (the resource tracker of multiprocessing may)."""
     workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
-    psutil.wait_procs(workers, timeout=2)
+    psutil.wait_procs(workers, timeout=A_WHILE_S)
     assert not [p for p in workers if p.is_running()]
 
 
@@ -111,25 +112,46 @@ run = execute(problem, plan, "tiny", models, np.arange(9) * 1000, Settings(overs
 print(int(run.records.finished.sum()), "of 9")
 """
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=A_WHILE_S, check=False)
     assert done.stdout.split("\n")[:2] == ["begun", "9 of 9"], done.stderr
 
 
-def test_a_worker_killed_in_the_middle_of_a_batch_costs_nothing_where_another_slice_has_time(make_case) -> None:
-    case = make_case(slices=(1, 2), slo_us=30_000_000)
-    meddling = Meddling(300_000, signal_worker(SliceId(0, 1, 0), signal.SIGKILL))
+def test_a_worker_killed_under_its_batches_costs_nothing_where_another_slice_has_time(make_case) -> None:
+    case = make_case(slices=(1, 2), slo_us=A_WHILE_S * 1_000_000)
+    killed = SliceId(0, 1, 0)
+    enough = threading.Event()
+
+    class Watched(LocalFleet):
+        """Kills the worker when it is sent its first batch, and says so when it is sent one after it is back."""
+
+        alive, back = True, False
+
+        def send(self, batch: int, stage: int, slices: Sequence[SliceId]) -> None:
+            super().send(batch, stage, slices)
+            if killed in slices and self.back:
+                enough.set()
+            elif killed in slices and self.alive:
+                self.alive = False
+                signal_worker(killed, signal.SIGKILL)(self)
+
+        def poll(self, timeout_s: float) -> list[Event]:
+            events = super().poll(timeout_s)
+            self.back |= not self.alive and Up(killed) in events
+            return events
+
+    def stop_then(now_us: int) -> None:
+        if enough.is_set():
+            enough.clear()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    arrivals_us = arrivals(A_WHILE_S * 1_000 // 15, 15_000)
     run = execute(
-        case.problem,
-        case.plan,
-        case.dnn,
-        case.models,
-        arrivals(300, 15_000),
-        replace(slowed(100), verify=True),
-        make_fleet=meddling.make,
-        tick=meddling.tick,
-    )
-    assert_conserved(run, 300)
-    assert run.records.finished.all()
+        case.problem, case.plan, case.dnn, case.models, arrivals_us, replace(slowed(100), verify=True),
+        make_fleet=Watched, tick=stop_then,
+    )  # fmt: skip
+    assert run.interrupted  # long before the last arrival
+    assert_conserved(run, len(run.records))
+    assert set(np.unique(run.records.outcome)) <= {FINISHED, OPEN}  # of those that wait at the end nothing was lost
     assert run.verdict is not None
     assert run.verdict.wrong == 0
     what = [incident.what for incident in run.journal.incidents]
@@ -154,7 +176,7 @@ def test_requests_of_the_only_slice_that_dies_are_reported_lost(make_case) -> No
 
 
 def test_a_worker_that_hangs_is_replaced(make_case) -> None:
-    case = make_case(slo_us=20_000_000)
+    case = make_case(slo_us=A_WHILE_S * 1_000_000)
     meddling = Meddling(200_000, signal_worker(SliceId(0, 0, 0), signal.SIGSTOP))
     run = execute(
         case.problem, case.plan, case.dnn, case.models, arrivals(100, 5_000),
@@ -205,9 +227,9 @@ def test_ctrl_c_drains_and_keeps_what_there_is(make_case) -> None:
             sent.set()
             os.kill(os.getpid(), signal.SIGINT)
 
-    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(5_000, 2_000), slowed(1), tick=interrupt)
+    run = execute(case.problem, case.plan, case.dnn, case.models, arrivals(50_000, 2_000), slowed(1), tick=interrupt)
     assert run.interrupted
-    assert 50 < len(run.records) < 2_000
+    assert 50 < len(run.records) < 50_000
     assert set(np.unique(run.records.outcome)) <= {FINISHED, OPEN}
     assert_conserved(run, len(run.records))
     assert_nothing_left()
@@ -221,8 +243,7 @@ def test_emulated_links_take_their_time(make_case) -> None:
         Settings(oversubscribe=True, emulation=Emulation(network=True)),
     )  # fmt: skip
     hops_us = [hop.end_us - hop.start_us for hop in run.journal.hops if hop.stage == 1]
-    assert min(hops_us) >= 15_240
-    assert np.median(hops_us) < 40_000
+    assert 15_240 <= min(hops_us) < 2 * 15_240
     assert "network is emulated" in run.emulated
 
 
@@ -280,7 +301,6 @@ def test_a_worker_that_cannot_start_leaves_no_other_behind(make_case) -> None:
 
     with pytest.raises(InputError, match=r"stage 1 slice 0: its worker did not start: onnxruntime cannot run"):
         execute(case.problem, case.plan, case.dnn, case.models, arrivals(1, 0), slowed(1), make_fleet=make)
-    time.sleep(0.1)
     assert_nothing_left()
 
 

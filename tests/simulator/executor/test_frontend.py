@@ -234,7 +234,7 @@ def test_a_slice_that_hangs_is_replaced_and_its_batch_served(system: System, ser
             return "hang"
         return "serve"
 
-    run = serve(system, behave, patience=Patience(batch_s=0.1, times=5))
+    run = serve(system, behave, patience=Patience(batch_s=1.0, times=5))
     assert (run.records.outcome == FINISHED).all()
     assert sum("no answer for" in incident.what for incident in run.journal.incidents) == 1
 

