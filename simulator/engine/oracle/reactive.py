@@ -29,6 +29,8 @@ from simulator.engine.oracle.core import DISPATCH, REACTIVE_TIMER, REACTIVE_WORK
 from simulator.engine.oracle.records import Cut, Served, reactive_records
 from simulator.results.records import Records
 
+Sharing = dict[Server, list["Reacting"]]  # whose pools a slice is in
+
 
 class Reacting:
     """The queues of a DNN: of the frontend, in row 0 of the books, and of every later stage, in its row."""
@@ -40,6 +42,7 @@ class Reacting:
         system: System,
         stations: list[list[int]],
         arrivals_us: Ints,
+        sharing: Sharing,
         before: "Reacting | None" = None,
     ) -> None:
         self.run, self.number, self.system, self.stations = run, number, system, stations
@@ -58,6 +61,9 @@ class Reacting:
             for row in self.rows()
             for w, server in enumerate(run.stations[self.station(row)].servers)
         }
+        self.sharing = sharing
+        for server in self.slices:
+            sharing.setdefault(server, []).append(self)
         self.under_way: set[int] = set()
         self.cut_before: set[Token] = set()
         self.arrived = 0
@@ -132,7 +138,10 @@ class Reacting:
                 self.under_way.update(request for request, _ in tokens)
             server.waiting.append(batch)
             self.run.begin(server)
-            self.corrected(server)
+            if self.run.conditions.corrected:
+                self.corrected(server)
+            else:
+                self.enter_everywhere(server, int(self.books[FREE, to, w]))
         self.promise_ended()
         if row == 0:
             self.arm()
@@ -209,6 +218,11 @@ class Reacting:
         for server, at_us in until_us.items():
             self.enter(*self.slices[server], at_us)
 
+    def enter_everywhere(self, server: Server, until_us: int) -> None:
+        """Enter until when a slice is taken, in the books of all DNNs whose pool it is in."""
+        for one in self.sharing[server]:
+            one.enter(*one.slices[server], until_us)
+
     def enter(self, row: int, w: int, until_us: int) -> None:
         """Enter until when a slice is taken."""
         self.books[FREE, row, w] = until_us
@@ -219,12 +233,12 @@ class Reacting:
         """Enter when a slice will have done all that it serves and has in front of it, as planned."""
         if not self.run.conditions.corrected:
             return
-        row, w = self.slices[server]
+        row, _ = self.slices[server]
         latency_us = self.run.stations[self.station(row)].latency_us[server.kind]
         until_us = max(self.run.now, server.until_us) if server.serving or server.down else server.until_us
         for batch in server.waiting:
             until_us = max(until_us, batch.reach_us) + int(latency_us[len(batch.tokens)])
-        self.enter(row, w, until_us)
+        self.enter_everywhere(server, until_us)
 
     def records(self) -> Records:
         """Return what happened to the DNN."""

@@ -7,7 +7,7 @@ from simulator.engine.network import REACTS, Frontend, Network, Outage, Takeover
 from simulator.engine.oracle import failures
 from simulator.engine.oracle.core import CHANGE, Clockwork, Server
 from simulator.engine.oracle.promises import Places
-from simulator.engine.oracle.reactive import Reacting
+from simulator.engine.oracle.reactive import Reacting, Sharing
 from simulator.engine.oracle.reservations import Dispatcher
 from simulator.results.records import Records
 
@@ -24,6 +24,7 @@ class Frontends:
         self.until_us: dict[One, int] = {}  # when those that are not in charge any more were taken over
         self.of_server: dict[Server, One] = {}
         self.places: Places = {}
+        self.sharing: Sharing = {}
         for one in self.add(network, list(arrivals_us), [None] * self.dnns, 0):
             if run.conditions.load_us:
                 one.expect({server: server.until_us for server in one.slices})
@@ -40,7 +41,7 @@ class Frontends:
             number = len(self.all)
             if frontend.policy == REACTS:
                 assert not isinstance(old, Dispatcher)
-                one: One = Reacting(self.run, number, frontend.system, stations, arrivals, old)
+                one: One = Reacting(self.run, number, frontend.system, stations, arrivals, self.sharing, old)
             else:
                 assert not isinstance(old, Reacting)
                 one = Dispatcher(self.run, number, frontend, stations, arrivals, self.places, old)

@@ -66,7 +66,7 @@ def assert_equal(one: Records, other: Records) -> None:
     assert one.end_us().tolist() == other.end_us().tolist()
 
 
-@pytest.mark.parametrize("policy", ["latest-start", "reservation", "orderly"])
+@pytest.mark.parametrize("policy", ["latest-start", "reservation", "orderly", "reactive"])
 @pytest.mark.parametrize("seed", range(3))
 def test_engine_equals_oracle(problem: Problem, plan: Plan, seed: int, policy: str) -> None:
     load = (0.5, 0.9, 1.5)[seed]
@@ -78,11 +78,10 @@ def test_engine_equals_oracle(problem: Problem, plan: Plan, seed: int, policy: s
         assert_equal(one, other)
 
 
-def test_in_a_world_too(problem: Problem, plan: Plan) -> None:
+@pytest.mark.parametrize("policy", ["latest-start", "reservation", "reactive"])
+def test_in_a_world_too(problem: Problem, plan: Plan, policy: str) -> None:
     world = World(seed=3, spread=0.2, load_us=5000)
-    found = [
-        run(problem, plan, 1, 0.9, policy="latest-start", engine=e, world=[world] * 3) for e in ("events", "simpy")
-    ]
+    found = [run(problem, plan, 1, 0.9, policy=policy, engine=e, world=[world] * 3) for e in ("events", "simpy")]
     for one, other in zip(*found, strict=True):
         assert_equal(one, other)
 
