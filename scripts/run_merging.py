@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Three small classifiers that share what they can: retrained, merged, planned, simulated, drawn, in three minutes.
+"""Three small classifiers that share what they can: retrained, merged, planned, simulated, executed, in three minutes.
 
 The models are trained on scikit-learn's digits (Alpaydin and Kaynak, UCI, 1998): which digit it is, whether it is odd,
 whether it is five or more. A search asks which layer groups may be one copy, an oracle that retrains answers; then a
-small edge site whose devices leave little memory is planned with and without merging. Results go to out/merging/.
+small edge site whose devices leave little memory is planned with and without merging. Cores of this machine then stand
+for the merged plan's devices, and every answer is compared with its own model's. Results go to out/merging/.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,8 @@ from planner.profiling.zoo.builder import NetworkBuilder
 from planner.retraining import Effort, Retrained, Retraining, Task, accuracy, groups_of, train, weights_of, write_models
 from simulator.engine import build_system, simulate
 from simulator.engine.plans import pools_of
+from simulator.executor import Settings
+from simulator.executor.networks.together import execute_together
 from simulator.results import Records
 from simulator.results.metrics import attainment, latencies_us
 from simulator.results.style import COLOURS, DASHES, FAINT, HATCHES, INK, finish, legend, save_figure
@@ -59,6 +62,10 @@ WIDTHS = (16, 512, 128)
 TRAINED_ON = 1300
 EFFORT = Effort(joint_epochs=9)  # 1,300 images are 21 steps an epoch
 BATCHES = (1, 2, 4)
+EXECUTED_REQUESTS = 100  # of every DNN
+EXECUTED_RPS = 40.0
+EXECUTED_IMAGES = 20
+EXECUTED_SLO_US = 3_000_000.0
 
 app = new_app(__doc__)
 
@@ -73,7 +80,7 @@ def demo(
     load: Annotated[float, typer.Option(help="Share of the rate that is offered.")] = 0.9,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training before merging.")] = 12,
 ) -> None:
-    """Train, merge, plan, simulate and draw."""
+    """Train, merge, plan, simulate, execute and draw."""
     tasks = [replace(task, min_accuracy=reached - lose) for task, reached in originals(out, epochs)]
     cluster = site()
     found, oracle = search(tasks, cluster, out / "answers.jsonl")
@@ -87,6 +94,7 @@ def demo(
     plans = {name: planned(name, problem, out) for name, problem in problems.items()}
     show(tasks, best, problems, plans)
     runs = simulated(problems, plans, load)
+    executed(problems["merged"], plans["merged"], merged, tasks)
     figure = draw(tasks, found, problems, plans, runs)
     save_figure(figure, (images or out) / "merging.png")
     console.print(f"{(images or out) / 'merging.png'}", highlight=False, soft_wrap=True)
@@ -283,6 +291,37 @@ def simulated(
         shares = ", ".join(f"{one.system.dnn} {attainment(one):.2%}" for one in records)
         console.print(f"{name}, {policy}: in time at {load:g} of the rate: {shares}", highlight=False, soft_wrap=True)
     return found
+
+
+def executed(problem: Problem, plan: Plan, graphs: Sequence[ModelGraph], tasks: Sequence[Task]) -> None:
+    """Run the merged plan on cores of this machine, test images as requests, and compare answers with every model's.
+
+    The frontend and all workers may have to share a core or two here, so that requests have `EXECUTED_SLO_US`.
+    """
+    patient = replace(problem, dnns=tuple(replace(dnn, slo_us=EXECUTED_SLO_US) for dnn in problem.dnns))
+    models = {graph.name: graph.model for graph in graphs}
+    inputs = {
+        task.graph.name: [{task.graph.inputs[0].name: image[None]} for image in task.test_inputs[:EXECUTED_IMAGES]]
+        for task in tasks
+    }
+    gap_us = round(1e6 / EXECUTED_RPS)
+    arrivals = {
+        name: np.arange(EXECUTED_REQUESTS) * gap_us + number * gap_us // len(models)
+        for number, name in enumerate(models)
+    }
+    for policy in ("reservation", "latest-start"):
+        settings = Settings(policy, verify=True, oversubscribe=True, inputs="test images")
+        run = execute_together(patient, plan, models, arrivals, settings, inputs=inputs)
+        for name, records in run.records.items():
+            verdict, done = run.verdicts[name], int(records.finished.sum())
+            if verdict.wrong or done < len(records):
+                raise RuntimeError(f"{name}, {policy}: {done} of {len(records)} requests answered; {verdict}")
+            console.print(
+                f"executed, {policy}: {name} answered {done} requests as its own model does ({verdict.bit_equal} equal "
+                f"to the bit), {np.median(latencies_us(records)) / 1000:.1f} ms in the median",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def draw(

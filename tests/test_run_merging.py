@@ -26,5 +26,8 @@ def test_merged_models_need_fewer_devices(tmp_path: Path) -> None:
         used[name] = devices_used(problem, plan).total()
     assert used["merged"] < used["apart"]
     assert "merged blocks run once for all answer as every model does" in done.stdout
+    for policy in ("reservation", "latest-start"):
+        for name in ("digit", "odd", "five-or-more"):
+            assert f"executed, {policy}: {name} answered 100 requests as its own model does" in done.stdout
     assert all("accepted" in json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines())
     assert (tmp_path / "merging.png").stat().st_size > 10_000
