@@ -17,10 +17,12 @@ from planner.cli.app import console, new_app, progress, run
 from planner.files import write_text
 from planner.model import InputError
 from planner.planning.merging import bisection, exact
+from planner.planning.merging.counting import deploy_counted
 from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import Budget, History
 from planner.planning.merging.results import Found, Try
-from planner.planning.merging.schemes import LayerGroup, MergeModel, Sharing, read_schemes, sharing_of
+from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, read_schemes, sharing_of
+from planner.planning.programme.backends import Limits
 
 app = new_app("Reproduce CoMPI's published problems.")
 
@@ -32,6 +34,7 @@ COMPARE_COLUMNS = (
     "instance", "models", "gpus", "budget", "rule_saved", "rule_tries", "ours_saved", "ours_tries", "found_at", "bound",
     "rule_seconds", "ours_seconds",
 )  # fmt: skip
+LARGE_COLUMNS = ("instance", "models", "gpus", "stages", "bytes", "bound", "gap", "seconds")
 SOLVE_COLUMNS = ("case", "printed", "ours", "before_merging", "seconds", "note")
 
 
@@ -112,6 +115,66 @@ def search(
         console.print("with schemes as choices of the programme: bytes saved, answer, shared groups")
         found = exact.search(problem, History(problem.models, oracle), most_tries=most_tries, report=show_try)
         show_found(problem, found)
+
+
+@app.command()
+def large(
+    data: Data,
+    out: Out,
+    instances: Annotated[int, typer.Option(min=1, help="How many random instances.")] = 3,
+    models: Annotated[int, typer.Option(min=3, help="Models, of three architectures of up to 52 groups in turn.")] = 20,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices of 16 GB.")] = 16,
+    stages: Annotated[int, typer.Option(min=1, help="Stages that a model may have at most.")] = 2,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds for each.")] = 60.0,
+) -> None:
+    """Deploy many models of three architectures by counting copies; a row each."""
+    kinds = [read_groups(data / f"profiles/{name}_fine.json") for name in ("resnet50", "resnet101", "resnet152")]
+    rows = []
+    for seed in range(instances):
+        problem = large_instance(kinds, models, gpus, stages, seed)
+        begin_s = process_time()
+        found = deploy_counted(problem, limits=Limits(0.01, time_limit))
+        seconds = round(process_time() - begin_s, 2)
+        numbers = (
+            seed,
+            models,
+            gpus,
+            stages,
+            found.memory_bytes,
+            round(found.bound_bytes),
+            round(found.gap, 4),
+            seconds,
+        )
+        rows.append(dict(zip(LARGE_COLUMNS, numbers, strict=True)))
+        write_rows(out, LARGE_COLUMNS, rows)
+        console.print(f"{seed}: {found.memory_bytes} bytes, gap {found.gap:.2%}, {seconds} s", highlight=False)
+
+
+def large_instance(
+    kinds: Sequence[Sequence[LayerGroup]], models: int, gpus: int, stages: int, seed: int
+) -> MergeProblem:
+    """Return models of several architectures that ask for 80 % of the devices; those of one share up to some group.
+
+    The first half of each architecture's models shares what follows, too.
+    """
+    rng = np.random.default_rng(seed)
+    mean = rng.uniform(0.2, 1.0, models)
+    mean *= 0.8 * gpus / mean.sum()
+    made = tuple(
+        MergeModel(f"m{n}", tuple(kinds[n % len(kinds)]), int(limit), float(np.ceil(share * more)), float(share))
+        for n, (share, limit, more) in enumerate(
+            zip(mean, rng.integers(1, stages + 1, models), rng.uniform(1, 1.5, models), strict=True)
+        )
+    )
+    schemes = []
+    for first, groups in enumerate(kinds):
+        own = tuple(range(first, models, len(kinds)))
+        cut = int(rng.integers(len(groups) // 3, len(groups) - 1))
+        if len(own) > 1:
+            schemes.append(Scheme(own, 0, cut))
+        if len(own) > 3:
+            schemes.append(Scheme(own[: len(own) // 2], cut, len(groups)))
+    return MergeProblem(made, (16_000_000_000,) * gpus, sharing_of(made, schemes))
 
 
 @app.command()

@@ -49,6 +49,10 @@ from planner.planning.programme.linear import LinearModel, Solution
 Interval = tuple[int, int]
 ROUNDING = 1e-9
 SCALE_BYTES = 1e6  # the programme counts megabytes
+NOTHING_FITS = (
+    "no deployment keeps memory, load and one stage of a model per device; "
+    "add devices or memory, allow more stages, or merge more"
+)
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,11 @@ def without_memory(problem: MergeProblem) -> Formulation:
 
 def least_replicas(model: MergeModel, interval: Interval) -> int:
     """Return the replicas that a stage needs at the model's peak: max(1, ceil(P · t / T))."""
-    return max(1, ceil(model.peak_devices * _part(model, interval) - ROUNDING))
+    return max(1, ceil(model.peak_devices * latency_share(model, interval) - ROUNDING))
 
 
-def _part(model: MergeModel, interval: Interval) -> float:
+def latency_share(model: MergeModel, interval: Interval) -> float:
+    """Return the part of the model's latency that a stage takes."""
     return sum(group.latency for group in model.groups[slice(*interval)]) / model.latency
 
 
@@ -135,7 +140,7 @@ def _add_stages(formulation: Formulation) -> None:
     problem, model = formulation.problem, formulation.model
     devices = range(len(problem.device_bytes))
     for number, merged in enumerate(problem.models):
-        for interval in _intervals(merged):
+        for interval in intervals(merged):
             least = least_replicas(merged, interval)
             if least > len(devices):
                 continue
@@ -151,7 +156,7 @@ def _add_stages(formulation: Formulation) -> None:
                 formulation.load[key] = model.add_column(f"load[{name},{device}]", upper=1)
 
 
-def _intervals(model: MergeModel) -> list[Interval]:
+def intervals(model: MergeModel) -> list[Interval]:
     """Return the stages that a model may have: with one all groups, with two those that touch an end, else any."""
     count = len(model.groups)
     return [
@@ -204,7 +209,7 @@ def _add_loads(formulation: Formulation) -> None:
     problem, model = formulation.problem, formulation.model
     for (number, interval, device), on in formulation.on.items():
         merged = problem.models[number]
-        work = merged.mean_devices * _part(merged, interval)
+        work = merged.mean_devices * latency_share(merged, interval)
         counts = formulation.replicas[number, interval]
         most = work / min(counts)
         load = formulation.load[number, interval, device]
@@ -302,21 +307,18 @@ def deploy(problem: MergeProblem, backend: str = "highs", limits: Limits | None 
     >>> deploy(MergeProblem(models, (1000,), sharing_of(models, [Scheme((0, 1), 0, 2)]))).memory_bytes
     120
     """
-    if (reason := _hopeless(problem)) is not None:
+    if (reason := hopeless(problem)) is not None:
         raise InputError(reason)
     formulation = build(problem)
     solution, _ = solve(formulation.model, backend, limits or Limits(gap=1e-9))
     if solution.status == "infeasible":
-        raise InputError(
-            "no deployment keeps memory, load and one stage of a model per device; "
-            "add devices or memory, allow more stages, or merge more"
-        )
+        raise InputError(NOTHING_FITS)
     if not solution.found:
         raise InputError("no deployment was found in the time given; raise the time limit")
     return extract(formulation, solution)
 
 
-def _hopeless(problem: MergeProblem) -> str | None:
+def hopeless(problem: MergeProblem) -> str | None:
     """Return why nothing fits, where that is seen without a search."""
     load, devices = sum(model.mean_devices for model in problem.models), len(problem.device_bytes)
     if load > devices * (1 + ROUNDING):
