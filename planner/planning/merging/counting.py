@@ -21,9 +21,9 @@ the optimum bounds every deployment. Counts of the least + `MORE` or above are o
 count does and counts in busy[f] with f(x) = x alone.
 
 The replicas are then packed on devices by ruin and recreate (Schrimpf et al., Journal of Computational Physics 159,
-2000): those of a few devices are taken off and put back one by one, where they add the fewest bytes; what is worse is
-taken at first, too. What is left of the gap is mostly the bound's: a class's copies are counted without asking whether
-the same devices hold the classes before and after it.
+2000): those of a few devices are taken off and put back one by one, where they add the fewest bytes; a model may be cut
+anew; what is worse is taken at first, too. What is left of the gap is partly the bound's: a class's copies are counted
+without asking whether the same devices hold the classes before and after it.
 """
 
 from collections import defaultdict
@@ -57,6 +57,7 @@ THRESHOLDS = (0.5, 0.4, 0.3, 0.2)  # e of f_e
 PACKING_SHARE = 0.4  # of the time, left for packing
 ROUNDS = 20_000
 RUINED = 5  # devices at most, a round
+CUT_ANEW = 0.3  # rounds in which a model gets other stages
 HOTTEST = 0.01  # of the memory in use, the mean loss that is taken at first
 
 
@@ -253,7 +254,7 @@ def pack(
     Parameters
     ----------
     chosen
-        The stages of all models with their replicas.
+        The stages of all models with their replicas, to begin with.
     enough_bytes
         Memory at which to stop.
     over
@@ -262,104 +263,127 @@ def pack(
     packing = _Packing(problem, chosen)
     rng = np.random.default_rng(seed)
     packing.recreate(rng)
-    current, best, found = packing.cost(), float("inf"), packing.device.copy()
+    current, best, found = packing.cost(), float("inf"), list(packing.placed)
     for turn in range(ROUNDS):
         if current < best:
-            best, found = current, packing.device.copy()
+            best, found = current, list(packing.placed)
         if best <= enough_bytes or over():
             break
-        before = packing.device.copy()
+        before = list(packing.placed)
         packing.ruin(rng)
         packing.recreate(rng)
         cost = packing.cost()
         if cost < current + HOTTEST * best * (1 - turn / ROUNDS) ** 2 * rng.exponential():
             current = cost
         else:
-            packing.device[:] = before
-    return packing.stages(found) if (found >= 0).all() else None
+            packing.placed = before
+    return _stages(found) if all(device >= 0 for _, device in found) else None
 
 
 class _Packing:
-    """Replicas on devices: ``device[i]`` of replica i, -1 where it has none."""
+    """Replicas on devices, as (stage, device) pairs; -1 is nowhere."""
 
     def __init__(self, problem: MergeProblem, chosen: Sequence[Replicated]) -> None:
-        self.problem, self.chosen = problem, list(chosen)
+        self.problem = problem
+        self.memory = np.array(problem.device_bytes, dtype=np.float64)
         shared = {member: min(members) for members in problem.sharing for member in members}
         kinds: dict[Member, int] = {}
-        self.owner = np.repeat(np.arange(len(chosen)), [one.replicas for one in chosen])
-        held = []
-        for one in chosen:
-            members = [(one.model, group) for group in range(*one.interval)]
-            held.append([kinds.setdefault(shared.get(member, member), len(kinds)) for member in members])
-        self.sizes = np.array(
-            [problem.models[model].groups[group].parameter_bytes for model, group in kinds], dtype=np.float64
-        )
-        holds = np.zeros((len(chosen), len(kinds)), dtype=np.bool_)
-        for number, numbers in enumerate(held):
-            holds[number, numbers] = True
-        self.holds = holds[self.owner]
-        models = [problem.models[one.model] for one in chosen]
-        loads = [
-            model.mean_devices * latency_share(model, one.interval) / one.replicas
-            for model, one in zip(models, chosen, strict=True)
+        self.kinds = [
+            [kinds.setdefault(shared.get((m, g), (m, g)), len(kinds)) for g in range(len(model.groups))]
+            for m, model in enumerate(problem.models)
         ]
-        self.load = np.array(loads, dtype=np.float64)[self.owner]
-        self.model = np.array([one.model for one in chosen])[self.owner]
-        self.memory = np.array(problem.device_bytes, dtype=np.float64)
-        self.family = _families(self.holds)
-        self.device = np.full(len(self.owner), -1, dtype=np.intp)
+        self.sizes = np.array([SCALE_BYTES * _bytes(problem, [member]) for member in kinds], dtype=np.float64)
+        self.family = _families(problem)
+        self.placed = [(one, -1) for one in chosen for _ in range(one.replicas)]
+        self._known: dict[Replicated, tuple[NDArray[np.bool_], float]] = {}
+
+    def takes(self, one: Replicated) -> tuple[NDArray[np.bool_], float]:
+        """Return which groups a replica of a stage holds, and its load."""
+        if one not in self._known:
+            model = self.problem.models[one.model]
+            holds = np.zeros(len(self.sizes), dtype=np.bool_)
+            holds[self.kinds[one.model][slice(*one.interval)]] = True
+            self._known[one] = holds, model.mean_devices * latency_share(model, one.interval) / one.replicas
+        return self._known[one]
 
     def ruin(self, rng: np.random.Generator) -> None:
-        """Take what could share off a few devices: the replicas of one family, or all."""
-        count = min(int(rng.integers(2, RUINED + 1)), len(self.memory))
-        family = self.family == self.family[rng.integers(len(self.family))]
-        taken = family if rng.random() < 0.7 else np.ones(len(self.family), dtype=np.bool_)
-        there = np.unique(self.device[taken & (self.device >= 0)])
-        ruined = rng.permutation(there)[:count]
-        self.device[taken & np.isin(self.device, ruined)] = -1
+        """Take the replicas of one family off a few devices, or all replicas; cut one model anew now and then."""
+        family = self.family[rng.integers(len(self.family))]
+        taken = {m for m, own in enumerate(self.family) if own == family} if rng.random() < 0.7 else None
+        there = sorted({device for one, device in self.placed if taken is None or one.model in taken} - {-1})
+        count = int(rng.integers(2, RUINED + 1))
+        ruined = set(rng.permutation(there)[:count].tolist())
+        self.placed = [
+            (one, -1 if device in ruined and (taken is None or one.model in taken) else device)
+            for one, device in self.placed
+        ]
+        if rng.random() < CUT_ANEW:
+            self.cut_anew(int(rng.choice(sorted(taken) if taken else len(self.family))), rng)
+
+    def cut_anew(self, number: int, rng: np.random.Generator) -> None:
+        """Give a model the stages of another one of its family, or other ones, and take it off all devices."""
+        model = self.problem.models[number]
+        like = [one.interval[0] for one, _ in self.placed if self.family[one.model] == self.family[number]]
+        cuts = {int(rng.choice(like)) if rng.random() < 0.7 else int(rng.integers(len(model.groups)))}
+        while len(cuts) < model.max_stages and rng.random() < 0.5:
+            cuts.add(int(rng.integers(len(model.groups))))
+        bounds = sorted(cut for cut in cuts if 0 < cut < len(model.groups))[: model.max_stages - 1]
+        self.placed = [(one, device) for one, device in self.placed if one.model != number]
+        for interval in zip((0, *bounds), (*bounds, len(model.groups)), strict=True):
+            count = min(least_replicas(model, interval) + int(rng.random() < 0.2), len(self.memory))
+            self.placed += [(Replicated(number, interval, count), -1)] * count
 
     def recreate(self, rng: np.random.Generator) -> None:
         """Put back what lies nowhere, large loads rather first, each where it adds the fewest bytes."""
-        holds = self.holding()
-        busy = np.bincount(self.device + 1, self.load, len(self.memory) + 1)[1:]
+        holds, busy = self.held()
         used = holds @ self.sizes
-        left = np.flatnonzero(self.device < 0)
-        for replica in left[np.argsort(-self.load[left] * rng.uniform(0.4, 1.6, len(left)))]:
-            added = (self.holds[replica] & ~holds) @ self.sizes
-            fits = (busy + self.load[replica] <= 1 + ROUNDING) & (used + added <= self.memory)
-            fits[self.device[(self.model == self.model[replica]) & (self.device >= 0)]] = False
+        left = [at for at, (_, device) in enumerate(self.placed) if device < 0]
+        order = {at: self.takes(self.placed[at][0])[1] * rng.uniform(0.4, 1.6) for at in left}
+        for at in sorted(left, key=lambda one: -order[one]):
+            stage = self.placed[at][0]
+            needs, load = self.takes(stage)
+            added = (needs & ~holds) @ self.sizes
+            fits = (busy + load <= 1 + ROUNDING) & (used + added <= self.memory)
+            fits[[device for one, device in self.placed if one.model == stage.model and device >= 0]] = False
             if fits.any():
-                room = 1 - busy - self.load[replica]
-                place = int(np.argmin(np.where(fits, added + (1.0 + room) * rng.uniform(0.5, 1.5), np.inf)))
-                self.device[replica] = place
-                holds[place] |= self.holds[replica]
-                busy[place] += self.load[replica]
+                tight = (2.0 - busy - load) * rng.uniform(0.5, 1.5)  # bytes at most, so that it decides ties alone
+                place = int(np.argmin(np.where(fits, added + tight, np.inf)))
+                self.placed[at] = stage, place
+                holds[place] |= needs
+                busy[place] += load
                 used[place] += added[place]
 
-    def holding(self) -> NDArray[np.bool_]:
-        """Return which groups lie on which device."""
+    def held(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Return which groups lie on which device, and how busy each is."""
         holds = np.zeros((len(self.memory), len(self.sizes)), dtype=np.bool_)
-        for replica in np.flatnonzero(self.device >= 0):
-            holds[self.device[replica]] |= self.holds[replica]
-        return holds
+        busy = np.zeros(len(self.memory))
+        for one, device in self.placed:
+            if device >= 0:
+                needs, load = self.takes(one)
+                holds[device] |= needs
+                busy[device] += load
+        return holds, busy
 
     def cost(self) -> float:
         """Return the bytes in use, and as many as all devices have for every replica that lies nowhere."""
-        nowhere = float((self.device < 0).sum() * self.memory.sum())
-        return nowhere + float((self.holding() @ self.sizes).sum())
-
-    def stages(self, device: NDArray[np.intp]) -> tuple[DeployedStage, ...]:
-        """Return the stages, by model and place."""
-        found = [
-            DeployedStage(one.model, *one.interval, tuple(sorted(map(int, device[self.owner == number]))))
-            for number, one in enumerate(self.chosen)
-        ]
-        return tuple(sorted(found, key=lambda stage: (stage.model, stage.first)))
+        nowhere = sum(device < 0 for _, device in self.placed)
+        return float(nowhere * self.memory.sum() + (self.held()[0] @ self.sizes).sum())
 
 
-def _families(holds: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return a number per row, alike where rows hold something in common, directly or by others."""
-    family = np.arange(len(holds))
-    for column in holds.T:
-        family[np.isin(family, family[column])] = family[column].min()
+def _stages(placed: Sequence[tuple[Replicated, int]]) -> tuple[DeployedStage, ...]:
+    """Return stages with their devices, by model and place."""
+    found: defaultdict[tuple[int, Interval], list[int]] = defaultdict(list)
+    for one, device in placed:
+        found[one.model, one.interval].append(device)
+    return tuple(
+        DeployedStage(model, *interval, tuple(sorted(own))) for (model, interval), own in sorted(found.items())
+    )
+
+
+def _families(problem: MergeProblem) -> list[int]:
+    """Return a number per model, alike where models share something, directly or by others."""
+    family = list(range(len(problem.models)))
+    for members in problem.sharing:
+        joined = {family[model] for model, _ in members}
+        family = [min(joined) if own in joined else own for own in family]
     return family
