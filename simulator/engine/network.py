@@ -111,7 +111,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.model import InputError
 from simulator.dispatch.system import Ints, System
 
 CENTRAL, LATEST_START, RESERVED, REACTIVE = range(4)
@@ -335,45 +334,3 @@ class Takeover:
     of: tuple[int, ...]
     network: Network
     outages: tuple[Outage, ...] = ()
-
-
-def check_network(network: Network) -> None:
-    """Raise InputError if a network names what it lacks or mixes what cannot be mixed."""
-    used: dict[int, int] = {}
-    for q, station in enumerate(network.stations):
-        where = f"network: station {q}"
-        kinds, batches = station.latency_us.shape
-        if not station.servers or not all(0 <= w < len(network.servers) for w in station.servers):
-            raise InputError(
-                f"{where}: expected servers of 0 to {len(network.servers) - 1}, got {list(station.servers)}"
-            )
-        if not 1 <= station.max_batch < batches:
-            raise InputError(
-                f"{where}: expected a largest batch of 1 to {batches - 1} (those have a latency), "
-                f"got {station.max_batch}"
-            )
-        if (worst := int(network.servers.kind[list(station.servers)].max())) >= kinds:
-            raise InputError(f"{where}: latencies are of {kinds} kinds of servers, got a server of kind {worst}")
-        for w in station.servers:
-            other = used.setdefault(w, q)
-            if other != q and (station.rule != network.stations[other].rule or station.rule == CENTRAL):
-                raise InputError(
-                    f"{where}: server {w} is station {other}'s; only stations of one rule share servers, and central "
-                    "queues do not"
-                )
-    for number, one in enumerate(network.classes):
-        if isinstance(one, Route):
-            _check_route(one, len(network.stations), f"network: class {number} ({one.name})")
-
-
-def _check_route(route: Route, stations: int, where: str) -> None:
-    """Raise InputError unless steps follow each other in increasing order and all are reached from step 0."""
-    reached = {0}
-    for n, step in enumerate(route.steps):
-        if not 0 <= step.station < stations:
-            raise InputError(f"{where}: step {n}: expected a station of 0 to {stations - 1}, got {step.station}")
-        if not all(n < m < len(route.steps) for m in step.then) or len(set(step.then)) < len(step.then):
-            raise InputError(f"{where}: step {n}: expected later steps, each once, got {list(step.then)}")
-        reached.update(step.then)
-    if missing := set(range(len(route.steps))) - reached:
-        raise InputError(f"{where}: no step leads to step {min(missing)}; expected steps that all follow from step 0")

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from numbers import Integral
+from typing import Literal, get_args
 
 from planner.model import InputError
 from simulator.dispatch.system import Ints
@@ -13,6 +14,7 @@ from simulator.engine.running import Observation, Run
 from simulator.engine.views import network_records
 from simulator.results.records import NetworkRecords
 
+NetworkEngine = Literal["events", "simpy"]
 Adapt = Callable[[Observation], Sequence[Change] | None]
 
 
@@ -24,7 +26,7 @@ def simulate_network(
     changes: Sequence[Change] = (),
     adapt: Adapt | None = None,
     every_us: int = 0,
-    engine: Literal["events", "simpy"] = "events",
+    engine: NetworkEngine = "events",
 ) -> NetworkRecords:
     """Simulate what becomes of every request that follows a route.
 
@@ -58,6 +60,8 @@ def simulate_network(
     >>> simulate_network(network, [np.array([0, 2, 3])]).done_us.tolist()
     [16, 16, 26]
     """
+    if engine not in get_args(NetworkEngine):
+        raise InputError(f"unknown engine {engine!r}; choose one of {', '.join(get_args(NetworkEngine))}")
     conditions = conditions or Conditions()
     arrivals = [checked_arrivals(one) for one in arrivals_us]
     if engine == "simpy":
@@ -70,8 +74,8 @@ def simulate_network(
     for change in changes:
         run.change(change)
     if adapt is not None:
-        if every_us <= 0:
-            raise InputError(f"adaptation: every_us: expected a time above 0 µs, got {every_us}")
+        if not isinstance(every_us, Integral) or every_us <= 0:
+            raise InputError(f"adaptation: every_us: expected a whole number of µs above 0, got {every_us}")
         last_us = max(int(one[-1]) for one in arrivals)
         for at_us in range(every_us, last_us + 1, every_us):
             run.at(at_us, partial(_ask, run, adapt))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from planner.model import InputError
 from simulator.dispatch.books import NEVER, NOTES, TAIL
 from simulator.dispatch.system import Ints
+from simulator.engine.checking import check_change
 from simulator.engine.core.calendar import END_OF_TIME_US
 from simulator.engine.core.configuration import load_servers, reconfigure
 from simulator.engine.core.loop import ASKS, CROWDED, ENDLESS, FULL, run
@@ -22,7 +23,7 @@ from simulator.engine.core.reactive_queues import work_queue
 from simulator.engine.core.reservations import answered, dispatch, let_arrive, place_answer
 from simulator.engine.core.state import BASE, DEPTH, NOW, PLACE, ROOM, VISITS, WANTED
 from simulator.engine.core.takeovers import hand_over_all
-from simulator.engine.network import CENTRAL, REACTS, Change, Conditions, Network, Outage, Takeover
+from simulator.engine.network import REACTS, Change, Conditions, Network, Outage, Takeover
 from simulator.engine.python_policy import PythonPolicy, advance_by
 from simulator.engine.start import start
 from simulator.engine.succession import with_outages, with_successors
@@ -93,16 +94,8 @@ class Run:
 
     def change(self, change: Change) -> None:
         """Give a central station another configuration."""
-        station, q = self.network.stations[change.station], change.station
-        kinds, batches = station.latency_us.shape
-        fits = len(change.replicas) <= kinds and min(change.replicas, default=0) >= 0
-        if station.rule != CENTRAL or not fits or not 1 <= change.max_batch < batches:
-            raise InputError(
-                f"run: change of station {q}: expected a central station, replicas of kinds 0 to {kinds - 1} and a "
-                f"batch of 1 to {batches - 1}, got {change}"
-            )
-        if change.ready_us < change.at_us:
-            raise InputError(f"run: change of station {q}: ready at {change.ready_us} µs before it is begun, {change}")
+        check_change(change, self.network)
+        q = change.station
         wanted = np.array(change.replicas, np.int64)
         self.at(change.at_us, lambda: load_servers(self.state, q, wanted))
         self.at(change.ready_us, lambda: reconfigure(self.state, q, wanted.copy(), change.max_batch, self.now_us))

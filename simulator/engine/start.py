@@ -14,6 +14,7 @@ from simulator.dispatch.books import CARD as CARD_OF
 from simulator.dispatch.books import FREE, NEVER, Books, forget, open_books, refresh
 from simulator.dispatch.decisions import OPEN
 from simulator.dispatch.system import Ints
+from simulator.engine.checking import check_conditions, check_network
 from simulator.engine.core.calendar import DISPATCH, HORIZON_US, SOURCES, UNIT, arm, empty_calendar
 from simulator.engine.core.state import (
     AHEAD,
@@ -67,7 +68,6 @@ from simulator.engine.network import (
     Frontend,
     Network,
     Route,
-    check_network,
 )
 
 Rows = NDArray[np.void]
@@ -83,7 +83,8 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
     arrivals_us
         Of each class, sorted.
     """
-    check_network(network)
+    check_network(network, len(arrivals_us))
+    check_conditions(conditions, len(network.servers))
     starts, arrivals = joined(arrivals_us)
     routes = [one for one in network.classes if isinstance(one, Route)]
     frontends = [one for one in network.classes if isinstance(one, Frontend)]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.dispatch.system import Ints
-from simulator.engine.network import Change, Conditions, Network, Route, Takeover, check_network
+from simulator.engine.checking import check_change, check_conditions, check_network
+from simulator.engine.network import Change, Conditions, Network, Route, Takeover
 from simulator.engine.oracle import changes as changing
 from simulator.engine.oracle import failures
 from simulator.engine.oracle.core import Clockwork
@@ -29,8 +30,12 @@ def run_oracle(
     arrivals_us
         ``[class][request]``, in order.
     """
-    check_network(network)
-    run = Clockwork(network, conditions or Conditions())
+    conditions = conditions or Conditions()
+    check_network(network, len(arrivals_us))
+    check_conditions(conditions, len(network.servers))
+    for change in changes:
+        check_change(change, network)
+    run = Clockwork(network, conditions)
     requests = Requests(run, [one for one in network.classes if isinstance(one, Route)], list(arrivals_us))
     changing.schedule(requests, changes)
     failures.schedule(run, run.conditions.outages, lambda _: None, requests.back)
@@ -45,12 +50,14 @@ def dispatch_oracle(
     takeovers: Sequence[Takeover] = (),
 ) -> list[Records]:
     """Return what happens to the DNNs of a network whose classes are all frontends; ``takeovers`` in order of time."""
-    check_network(network)
-    run = Clockwork(network, conditions or Conditions())
+    conditions = conditions or Conditions()
+    check_network(network, len(arrivals_us))
+    check_conditions(conditions, len(network.servers))
+    run = Clockwork(network, conditions)
     frontends = Frontends(run, network, arrivals_us)
     frontends.fail(run.conditions.outages)
     for takeover in takeovers:
-        check_network(takeover.network)
+        check_network(takeover.network, len(takeover.of))
         frontends.schedule(takeover)
     run.env.run()
     return frontends.records()

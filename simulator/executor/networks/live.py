@@ -146,7 +146,7 @@ class LiveRun:
         """Prepare the state."""
         reacts = any(isinstance(one, Frontend) and one.policy == REACTS for one in self.network.classes)
         # An outage after all time leaves room for requests that join a reactive queue again.
-        never = (Outage(HORIZON_US, (), 0),) if reacts else ()
+        never = (Outage(HORIZON_US, (), 1),) if reacts else ()
         conditions = Conditions(factors=np.array([ENDLESS]), corrected=True, outages=never)
         self.run = Run(self.network, [one.copy() for one in self.arrivals_us], conditions)
         self._arrivals_us = self.state.arrivals.copy()  # which `stop` moves out of reach

@@ -258,7 +258,7 @@ def test_adaptation_sees_the_run_and_changes_it() -> None:
         (Change(5, 0, (0, 1), 1, 6), "expected a central station, replicas of kinds 0 to 0 and a batch of 1 to 1, got"),
         (Change(5, 0, (-1,), 1, 6), "expected a central station"),
         (Change(5, 0, (1,), 2, 6), "a batch of 1 to 1, got"),
-        (Change(5, 0, (1,), 1, 4), "ready at 4 µs before it is begun"),
+        (Change(5, 0, (1,), 1, 4), "expected 0 <= at_us <= ready_us, got 5 and 4"),
     ],
 )
 def test_changes_that_cannot_be_are_refused(change: Change, message: str) -> None:
