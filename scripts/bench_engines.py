@@ -115,9 +115,6 @@ def works(requests: int) -> list[Work]:
         for (what, world), goal in zip(worlds.items(), goals[batch], strict=True):
             run_it = partial(simulate, system, us, engine="events", world=world)
             found.append(Work(name + what, requests, run_it, goal))
-    for batch in (1, 4):
-        system = pipelines(batch=batch)
-        us = poisson_us(0.85 * capacity_rps(system), requests)
         for what, world, goal in (("", None, 3.0), (", jitter", jitter, 2.5)):
             run_it = partial(simulate, system, us, policy="reactive", engine="events", world=world)
             found.append(Work(f"reactive, 30 slices x 2, batch {batch}{what}", requests, run_it, goal))
@@ -372,7 +369,7 @@ MEASURED = (
 
 
 def cpu_s(function: Callable[[], Any], repeats: int) -> float:
-    """Return the CPU time of the best of some calls, after one that compiles."""
+    """Return the CPU time of the best of some calls."""
     best_s = float("inf")
     for _ in range(repeats):
         start_s = time.process_time()
