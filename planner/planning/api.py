@@ -226,9 +226,13 @@ def _size_pipelines_or_np(
 ) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better or nothing else was found.
 
-    A plan to begin with is made first and kept. Where time is limited, a part of it is kept for NP.
+    A plan to begin with is made first and kept. Where time is limited, a part of it is NP's: before a programme, which
+    may take longer than it is given, else what the other method leaves.
     """
     start = first_plan(problem)
+    limit_s = clock.remaining().time_limit_s
+    if limit_s is not None and not (method in ("auto", "decomposition") and decomposition.admits(problem)):
+        start = _better_by_np(problem, start, backend, clock.at_most(min(NP_SHARE * limit_s, NP_SECONDS)))
     sizing, bound, used = start, None, "start"
     try:
         found, used = _size_pipelines(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS), start, progress)
@@ -239,7 +243,8 @@ def _size_pipelines_or_np(
     except TooLate as late:
         log.info("no pipelines in the time given; NP's plan is taken")
         bound = late.bound
-    if bound is not None and sizing is not None and _closed(problem, sizing, bound, clock.remaining().gap):
+    gap = clock.remaining().gap
+    if bound is not None and sizing and isclose(bound, sizing.value(problem), rel_tol=gap, abs_tol=1e-12):
         return replace(sizing, bound=bound), used
     try:
         whole, _ = _size_np(problem, "auto", backend, clock.at_most(BEGIN_NP_SECONDS), start, None)
@@ -250,8 +255,12 @@ def _size_pipelines_or_np(
     return replace(sizing, bound=block_bound(problem) if bound is None else bound), used
 
 
-def _closed(problem: Problem, sizing: Sizing, bound: float, gap: float) -> bool:
-    return isclose(bound, sizing.value(problem), rel_tol=gap, abs_tol=1e-12)
+def _better_by_np(problem: Problem, start: Sizing | None, backend: str, clock: Clock) -> Sizing | None:
+    """Return NP's plan where it is better than the one to begin with, or there is none yet."""
+    try:
+        return better_of(problem, start, _size_np(problem, "auto", backend, clock, start, None)[0])
+    except InputError:  # NP cannot serve all of them, or not in that time
+        return start
 
 
 def _size_pipelines(
