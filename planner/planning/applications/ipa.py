@@ -12,54 +12,42 @@ Parameters
     h_{s,v,k}        what one replica sustains at batch k (requests/s)
     rate, sla_s      requests/s of the application, end-to-end SLA (s)
 
-Variables
-    x_{s,v,k} binary     the choice of task s                                              ``choose[s/v,k]``
-    P_s, z_{s,v}         product of the accuracies up to task s, and its part by variant   ``product[s]``, ``part[s/v]``
+Choices
+    x_{s,v,k} binary     the choice of task s
 
 Replicas are no variables: cost only grows with them, so that n_{s,v,k} = max(1, ceil(rate / h_{s,v,k})) is optimal; a
 choice that needs more than the limit is left out. With RIM's fixed replicas n is given, and choices that cannot keep up
 with so many are left out.
 
     maximise   alpha · ACC - beta · sum R · n · x - gamma · sum k · x
-    one[s]       sum over v, k of x_{s,v,k} = 1
-    latency      sum over s, v, k of (l + (k - 1) / rate) · x <= sla_s                 batch building; 0 at rate 0
+    one        sum over v, k of x_{s,v,k} = 1 for every task s
+    latency    sum over s, v, k of (l + (k - 1) / rate) · x <= sla_s                   batch building; 0 at rate 0
 
-ACC is linear for *sum* and *average*. For *multiply* it is P of the last task, exactly and linearly (a >= 0):
+where ACC is a sum, an average, or for *multiply* a product: a multiple-choice knapsack, which
+`planner.planning.applications.multiple_choice` solves to the optimum. Accuracies of sums are costs below 0. A product
+with a factor of 0 is worth nothing, and so no more than the cheapest choice of all: that one, and the best one of
+factors above 0, are compared. All optima follow one by one: without the choice found, what is left splits by the first
+task that differs (Lawler, Management Science 1972), and each part has an optimum of its own.
 
-    part_sum[s]    sum over v of z_{s,v} = P_{s-1},   P_{-1} = 1
-    part[s/v]      z_{s,v} <= sum over k of x_{s,v,k}
-    product[s]     P_s = sum over v of a_{s,v} · z_{s,v}
-
-with every P_s divided by the largest that it can be, so that long chains keep their digits. The relaxation of these
-rows is weak over many tasks, where fractions of good variants multiply to more than any choice does. So chains of
-`LONG` tasks and more have rows that every choice keeps: P is exp(L), L the sum of logarithms of accuracies, and a
-convex function lies below its chords. With points t_0 < .. < t_n over the range of L, binaries d_i for the piece that
-it lies in and weights u_i, w_i of the piece's ends:
-
-    log          sum of log a_{s,v} · x = L = sum over i of t_i · u_i + t_{i+1} · w_i
-    piece[i]     u_i + w_i = d_i,   sum of d_i = 1
-    chord        P <= sum over i of exp(t_i) · u_i + exp(t_{i+1}) · w_i
-
-Deviation: the reference multiplies pairs of binaries, triples by enumeration and four tasks not at all. Its code also
+Deviation: the reference is a quadratic programme, with triples by enumeration and four tasks not at all. Its code also
 counts batch building wrong (it sums the binaries, so that the SLA is looser by the same for every choice);
 `as_coded` solves that programme, for comparison.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from math import ceil, exp, log, prod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from math import ceil
 
 import numpy as np
 
 from planner.model import InputError
 from planner.model.applications import ACCURACY_RULES, AccuracyRule, combined_accuracy
-from planner.planning.programme.backends import Limits, solve
-from planner.planning.programme.linear import LinearModel, Solution
+from planner.planning.applications.multiple_choice import best_choice
+from planner.planning.arrays import Floats
 
 MOST_REPLICAS = 100
-LONG = 4  # tasks from which on products have chords
-PIECES = 24
 ROUNDING = 1e-9
 SAME = 1e-9  # relative difference of objectives that counts as a tie
 
@@ -129,18 +117,16 @@ class Ipa:
         cores = (self.needed(task, option) or 0) * option.cores
         return self.weights.cores * cores + self.weights.batch * option.batch
 
-    def useful(self, task: int) -> list[Option]:
-        """Return the options of a task that keep up and can be in an optimum.
-
-        Left out are those than which another one costs less and is no less accurate and no slower.
-        """
+    def able(self, task: int) -> list[Option]:
+        """Return the options of a task that keep up with the rate; raises InputError where there are none."""
         able = [option for option in self.options[task] if self.needed(task, option) is not None]
-        known = [(self.cost(task, o), -o.accuracy, o.latency_s + self.building_s(o)) for o in able]
-        return [
-            option
-            for option, (cost, error, latency_s) in zip(able, known, strict=True)
-            if not any(c < cost and e <= error and latency <= latency_s for c, e, latency in known)
-        ]
+        if not able:
+            limit = self.most_replicas if self.replicas is None else self.replicas[task]
+            raise InputError(
+                f"task {task}: no variant serves {self.rate_rps:g} requests/s with {limit} replicas; "
+                "allow more replicas, larger batches, or other variants"
+            )
+        return able
 
     @property
     def looser_s(self) -> float:
@@ -187,134 +173,6 @@ class Configuration:
         return sum((a.option.variant, a.option.batch) != (b.option.variant, b.option.batch) for a, b in pairs)
 
 
-@dataclass
-class Formulation:
-    """The model with its columns: ``chosen`` maps (task, option) to a binary."""
-
-    ipa: Ipa
-    model: LinearModel = field(default_factory=lambda: LinearModel(maximise=True))
-    chosen: dict[tuple[int, Option], int] = field(default_factory=dict)
-    accuracy: list[tuple[int, float]] = field(default_factory=list)
-
-    def of(self, task: int) -> list[tuple[Option, int]]:
-        """Return the options of a task with their columns."""
-        return [(option, column) for (number, option), column in self.chosen.items() if number == task]
-
-
-def build(ipa: Ipa, keep: Collection[tuple[int, Option]] = ()) -> Formulation:
-    """Return the programme; raises InputError where a task has no option that keeps up with the rate.
-
-    ``keep`` are options (with their task) that stay in it although others are better, if they keep up.
-    """
-    formulation = Formulation(ipa)
-    _add_choices(formulation, keep)
-    _add_latency_row(formulation)
-    if ipa.rule == "multiply":
-        _add_product(formulation)
-    else:
-        _add_sum(formulation)
-    _set_objective(formulation)
-    return formulation
-
-
-def _add_choices(formulation: Formulation, keep: Collection[tuple[int, Option]]) -> None:
-    ipa, model = formulation.ipa, formulation.model
-    for task, options in enumerate(ipa.options):
-        useful = set(ipa.useful(task))
-        for option in options:
-            if option not in useful and ((task, option) not in keep or ipa.needed(task, option) is None):
-                continue
-            name = f"choose[{task}/{option.variant},{option.batch}]"
-            formulation.chosen[task, option] = model.add_column(name, upper=1, integer=True)
-        columns = [column for _, column in formulation.of(task)]
-        if not columns:
-            limit = ipa.most_replicas if ipa.replicas is None else ipa.replicas[task]
-            raise InputError(
-                f"task {task}: no variant serves {ipa.rate_rps:g} requests/s with {limit} replicas; "
-                "allow more replicas, larger batches, or other variants"
-            )
-        model.add_row(f"one[{task}]", [(column, 1.0) for column in columns], lower=1, upper=1)
-
-
-def _add_latency_row(formulation: Formulation) -> None:
-    ipa = formulation.ipa
-    terms = [(column, option.latency_s + ipa.building_s(option)) for (_, option), column in formulation.chosen.items()]
-    formulation.model.add_row("latency", terms, upper=ipa.sla_s + ipa.looser_s)
-
-
-def _add_sum(formulation: Formulation) -> None:
-    tasks = len(formulation.ipa.options) if formulation.ipa.rule == "average" else 1
-    formulation.accuracy = [(column, option.accuracy / tasks) for (_, option), column in formulation.chosen.items()]
-
-
-def _add_product(formulation: Formulation) -> None:
-    model = formulation.model
-    before: int | None = None
-    largest = []
-    for task in range(len(formulation.ipa.options)):
-        options = formulation.of(task)
-        accuracies = {option.variant: option.accuracy for option, _ in options}
-        largest.append(max(accuracies.values()) or 1.0)
-        product = model.add_column(f"product[{task}]", upper=1)
-        parts = {variant: model.add_column(f"part[{task}/{variant}]", upper=1) for variant in accuracies}
-        for variant, part in parts.items():
-            chosen = [(column, -1.0) for option, column in options if option.variant == variant]
-            model.add_row(f"part[{task}/{variant}]", [(part, 1.0), *chosen], upper=0)
-        sums = [(part, 1.0) for part in parts.values()]
-        if before is None:
-            model.add_row(f"part_sum[{task}]", sums, lower=1, upper=1)
-        else:
-            model.add_row(f"part_sum[{task}]", [*sums, (before, -1.0)], lower=0, upper=0)
-        terms = [(part, -accuracies[variant] / largest[-1]) for variant, part in parts.items()]
-        model.add_row(f"product[{task}]", [(product, 1.0), *terms], lower=0, upper=0)
-        before = product
-    if before is not None:
-        formulation.accuracy = [(before, prod(largest))]
-        if len(largest) >= LONG:
-            _add_chords(formulation, before, largest)
-
-
-def _add_chords(formulation: Formulation, product: int, largest: Sequence[float]) -> None:
-    """Bound the product of many tasks by chords of exp over the sum of logarithms; a product with a 0 is below any."""
-    model = formulation.model
-    terms, least = [], 0.0
-    for task, most in enumerate(largest):
-        options = formulation.of(task)
-        smallest = min((option.accuracy for option, _ in options if option.accuracy > 0), default=most)
-        logs = [(column, log(max(option.accuracy, smallest) / most)) for option, column in options]
-        least += min(value for _, value in logs)
-        terms += logs
-    points = [2 * log(at) for at in np.linspace(exp(least / 2), 1.0, PIECES + 1)]
-    chord, pieces = [(product, -1.0)], []
-    for number, (low, high) in enumerate(pairwise(points)):
-        piece = model.add_column(f"piece[{number}]", upper=1, integer=True)
-        ends = [model.add_column(f"{end}[{number}]", upper=1) for end in ("low", "high")]
-        model.add_row(f"piece[{number}]", [(piece, -1.0), *((end, 1.0) for end in ends)], lower=0, upper=0)
-        terms += [(ends[0], -low), (ends[1], -high)]
-        chord += [(ends[0], exp(low)), (ends[1], exp(high))]
-        pieces.append((piece, 1.0))
-    model.add_row("pieces", pieces, lower=1, upper=1)
-    model.add_row("log", terms, lower=0, upper=0)
-    model.add_row("chord", chord, lower=0)
-
-
-def _set_objective(formulation: Formulation) -> None:
-    ipa = formulation.ipa
-    terms = {column: ipa.weights.accuracy * accuracy for column, accuracy in formulation.accuracy}
-    for (task, option), column in formulation.chosen.items():
-        terms[column] = terms.get(column, 0.0) - ipa.cost(task, option)
-    formulation.model.set_objective(terms.items(), maximise=True)
-
-
-def extract(formulation: Formulation, solution: Solution) -> Configuration:
-    """Return the configuration in a solution, with everything that it is worth computed from its choices."""
-    ipa = formulation.ipa
-    options = [
-        max(formulation.of(task), key=lambda entry: solution.values[entry[1]])[0] for task in range(len(ipa.options))
-    ]
-    return evaluate(ipa, options)
-
-
 def evaluate(ipa: Ipa, options: Sequence[Option]) -> Configuration:
     """Return what one option per task amounts to; each must keep up with the rate."""
     choices = tuple(Choice(option, ipa.needed(task, option) or 0) for task, option in enumerate(options))
@@ -326,7 +184,7 @@ def evaluate(ipa: Ipa, options: Sequence[Option]) -> Configuration:
     )
 
 
-def optimise(ipa: Ipa, backend: str = "highs", limits: Limits | None = None) -> Configuration:
+def optimise(ipa: Ipa) -> Configuration:
     """Return the best configuration, proven.
 
     Raises
@@ -343,31 +201,34 @@ def optimise(ipa: Ipa, backend: str = "highs", limits: Limits | None = None) -> 
     >>> best.choices[0].option.variant, best.cores, round(best.objective, 6)
     ('large', 4, 4.999999)
     """
-    return next(optima(ipa, backend, limits))
+    return next(optima(ipa))
 
 
-def optima(ipa: Ipa, backend: str = "highs", limits: Limits | None = None) -> Iterator[Configuration]:
+def optima(ipa: Ipa) -> Iterator[Configuration]:
     """Yield all configurations of the largest objective, one by one; raises as `optimise` does."""
-    formulation = build(ipa)
-    limits = limits or Limits(gap=0.0)
-    best: float | None = None
-    while True:
-        solution, _ = solve(formulation.model, backend, limits)
-        if not solution.found:
-            if best is None:
-                raise _unreachable(formulation)
-            return
-        found = extract(formulation, solution)
-        if best is not None and found.objective < best - SAME * max(1.0, abs(best)):
-            return
-        best = found.objective if best is None else best
+    every = [ipa.able(task) for task in range(len(ipa.options))]
+    first = _best(ipa, every)
+    if first is None:
+        raise _unreachable(ipa)
+    least = first.objective - SAME * max(1.0, abs(first.objective))
+    number = count()
+    parts = [(-first.objective, next(number), first, every)]
+    while parts:
+        _, _, found, options = heappop(parts)
         yield found
-        columns = [formulation.chosen[task, choice.option] for task, choice in enumerate(found.choices)]
-        formulation.model.add_row("other", [(column, 1.0) for column in columns], upper=len(columns) - 1)
+        chosen = [choice.option for choice in found.choices]
+        for task, own in enumerate(options):
+            others = [option for option in own if option != chosen[task]]
+            part = [*([option] for option in chosen[:task]), others, *options[task + 1 :]]
+            best = _best(ipa, part) if others else None
+            if best is not None and best.objective >= least:
+                heappush(parts, (-best.objective, next(number), best, part))
 
 
-def least_change(ipa: Ipa, current: Configuration, backend: str = "highs") -> Configuration:
+def least_change(ipa: Ipa, current: Configuration) -> Configuration:
     """Return, among the best configurations, one that changes the fewest variants and batch sizes of the one in use.
+
+    A change costs so little that all together they outweigh nothing but ties.
 
     Examples
     --------
@@ -376,16 +237,11 @@ def least_change(ipa: Ipa, current: Configuration, backend: str = "highs") -> Co
     >>> least_change(ipa, evaluate(ipa, [other])).choices[0].option.variant
     'other'
     """
-    best = optimise(ipa, backend)
-    formulation = build(ipa)
-    slack = SAME * max(1.0, abs(best.objective))
-    formulation.model.add_row("objective", formulation.model.objective_terms, lower=best.objective - slack)
-    formulation.model.set_objective([(column, 1.0) for column in _unchanged(formulation, current)], maximise=True)
-    solution, _ = solve(formulation.model, backend, Limits(gap=0.0))
-    return extract(formulation, solution) if solution.found else best
+    best = optimise(ipa)
+    return optimise_from(ipa, current, SAME * max(1.0, abs(best.objective)) / len(ipa.options))
 
 
-def optimise_from(ipa: Ipa, current: Configuration, switching: float, backend: str = "highs") -> Configuration:
+def optimise_from(ipa: Ipa, current: Configuration, switching: float) -> Configuration:
     """Return the configuration of the largest objective less ``switching`` per task that changes variant or batch size.
 
     The objective in what is returned is without that cost.
@@ -399,42 +255,65 @@ def optimise_from(ipa: Ipa, current: Configuration, switching: float, backend: s
     >>> [optimise_from(ipa, evaluate(ipa, [small]), cost).choices[0].option.variant for cost in (2.0, 4.0)]
     ['large', 'small']
     """
-    used = [(choice.option.variant, choice.option.batch) for choice in current.choices]
-    keep = {
-        (task, option)
-        for task, options in enumerate(ipa.options)
-        for option in options
-        if task < len(used) and (option.variant, option.batch) == used[task]
-    }
-    formulation = build(ipa, keep)
-    terms = dict(formulation.model.objective_terms)
-    for column in _unchanged(formulation, current):
-        terms[column] = terms.get(column, 0.0) + switching
-    formulation.model.set_objective(terms.items(), maximise=True)
-    solution, _ = solve(formulation.model, backend, Limits(gap=0.0))
-    if not solution.found:
-        raise _unreachable(formulation)
-    return extract(formulation, solution)
+    found = _best(ipa, [ipa.able(task) for task in range(len(ipa.options))], current, switching)
+    if found is None:
+        raise _unreachable(ipa)
+    return found
 
 
-def _unchanged(formulation: Formulation, current: Configuration) -> list[int]:
-    """Return the columns of the variants and batch sizes in use."""
-    used = [(choice.option.variant, choice.option.batch) for choice in current.choices]
-    return [
-        column
-        for (task, option), column in formulation.chosen.items()
-        if task < len(used) and (option.variant, option.batch) == used[task]
+def _best(
+    ipa: Ipa, options: Sequence[Sequence[Option]], current: Configuration | None = None, switching: float = 0.0
+) -> Configuration | None:
+    """Return the best configuration of some options per task that keep up, None where none meets the SLA."""
+    used = [] if current is None else [(choice.option.variant, choice.option.batch) for choice in current.choices]
+    changed = [
+        [switching * (task < len(used) and (one.variant, one.batch) != used[task]) for one in own]
+        for task, own in enumerate(options)
     ]
 
+    def value(chosen: Sequence[int]) -> float:
+        configuration = evaluate(ipa, [own[number] for own, number in zip(options, chosen, strict=True)])
+        return configuration.objective - sum(own[number] for own, number in zip(changed, chosen, strict=True))
 
-def _unreachable(formulation: Formulation) -> InputError:
-    """Return the error that tells the least latency."""
-    ipa = formulation.ipa
-    least = [
-        min(
-            (option.latency_s + ipa.building_s(option), option.variant, option.batch)
-            for option, _ in formulation.of(task)
+    costs = [
+        np.array([ipa.cost(task, one) + more for one, more in zip(own, extra, strict=True)])
+        for task, (own, extra) in enumerate(zip(options, changed, strict=True))
+    ]
+    times = [np.array([one.latency_s + ipa.building_s(one) for one in own]) for own in options]
+    accuracies = [np.array([one.accuracy for one in own]) for own in options]
+    alpha, limit_s = ipa.weights.accuracy, ipa.sla_s + ipa.looser_s
+    if ipa.rule == "multiply":
+        found = _best_products(accuracies, costs, times, alpha, limit_s)
+    else:
+        part = alpha / len(options) if ipa.rule == "average" else alpha
+        costs = [cost - part * accuracy for cost, accuracy in zip(costs, accuracies, strict=True)]
+        found = [best_choice(accuracies, costs, times, 0.0, limit_s)]
+    best = max((chosen for chosen in found if chosen is not None), key=value, default=None)
+    return None if best is None else evaluate(ipa, [own[n] for own, n in zip(options, best, strict=True)])
+
+
+def _best_products(
+    accuracies: Sequence[Floats], costs: Sequence[Floats], times: Sequence[Floats], alpha: float, limit_s: float
+) -> list[list[int] | None]:
+    """Return the best choice of accuracies above 0 and, where some are 0, the cheapest choice of all."""
+    there = [np.flatnonzero(accuracy > 0) for accuracy in accuracies]
+    found: list[list[int] | None] = []
+    if any(len(numbers) < len(accuracy) for numbers, accuracy in zip(there, accuracies, strict=True)):
+        found.append(best_choice(accuracies, costs, times, 0.0, limit_s))
+    if all(len(numbers) for numbers in there):
+        positive, own_costs, own_times = (
+            [array[numbers] for array, numbers in zip(arrays, there, strict=True)]
+            for arrays in (accuracies, costs, times)
         )
+        best = best_choice([np.log(accuracy) for accuracy in positive], own_costs, own_times, alpha, limit_s)
+        found.append(best and [int(numbers[n]) for numbers, n in zip(there, best, strict=True)])
+    return found
+
+
+def _unreachable(ipa: Ipa) -> InputError:
+    """Return the error that tells the least latency."""
+    least = [
+        min((option.latency_s + ipa.building_s(option), option.variant, option.batch) for option in ipa.able(task))
         for task in range(len(ipa.options))
     ]
     total_s = sum(latency_s for latency_s, _, _ in least)
