@@ -3,10 +3,12 @@
 from planner.planning.answers.changes import slices_started
 from planner.planning.answers.explain import Explanation, explain, servable
 from planner.planning.api import make_plan
+from planner.planning.both_ways import BothWays, plan_both_ways
 from planner.planning.fronts import Point, accuracy_front, cost_front, energy_front, latency_front
 from planner.planning.pipelines.reach import LeastSlo
 
 __all__ = [
+    "BothWays",
     "Explanation",
     "LeastSlo",
     "Point",
@@ -16,6 +18,7 @@ __all__ = [
     "explain",
     "latency_front",
     "make_plan",
+    "plan_both_ways",
     "servable",
     "slices_started",
 ]

@@ -37,7 +37,8 @@ rate_s. Flows over choices make products of accuracies exact and linear, and say
 
 End to end (`planner.planning.make_plan`) a batch stays together. A plan of one configuration per task, in one batch
 size, on whole devices, is an end-to-end plan as well where a pipeline may have as many stages as there are tasks and
-building a batch takes no longer: there end to end is never worse. It may be where tasks gain from unlike batch sizes.
+building a batch takes no longer: there end to end is never worse. It may be where tasks gain from unlike batch sizes or
+from one queue in front of several configurations; `planner.planning.both_ways` takes the better plan.
 """
 
 from collections import defaultdict
@@ -57,6 +58,7 @@ from planner.planning.applications.task_plans import Service, TaskPlan, check, p
 from planner.planning.arrays import Floats
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
+from planner.planning.programme.milp import TOO_LATE, TooLate
 
 LatencyRule = Literal["worst", "mean"]
 LATENCY_RULES: tuple[LatencyRule, ...] = get_args(LatencyRule)
@@ -412,7 +414,7 @@ def _none(
     problem = formulation.problem
     options = problem.options
     if solution.status == "no solution":
-        return InputError("no plan was found in the time given; raise the time limit")
+        return TooLate(TOO_LATE)
     free = replace(problem, options=replace(options, budget_per_hour=None, min_accuracy=None))
     names = ", ".join(application.name for application in formulation.applications)
     if not options.limited or free.options == options:
