@@ -16,8 +16,7 @@ from planner.model.objective import MAXIMISED
 from planner.planning.api import make_plan
 from planner.planning.applications.per_task import plan_per_task
 from planner.planning.applications.task_plans import TaskPlan
-from planner.planning.programme.backends import Limits
-from planner.planning.programme.milp import TooLate
+from planner.planning.programme.backends import Limits, TooLate
 
 Way = Literal["end to end", "task by task"]
 

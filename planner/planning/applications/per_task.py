@@ -56,9 +56,8 @@ from planner.planning.applications.configurations import Configuration, configur
 from planner.planning.applications.task_graph import applications_of, known_accuracy, task_rates, ways
 from planner.planning.applications.task_plans import Service, TaskPlan, check, plan_of
 from planner.planning.arrays import Floats
-from planner.planning.programme.backends import Limits, solve
+from planner.planning.programme.backends import Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Solution
-from planner.planning.programme.milp import TOO_LATE, TooLate
 
 LatencyRule = Literal["worst", "mean"]
 LATENCY_RULES: tuple[LatencyRule, ...] = get_args(LatencyRule)
@@ -414,7 +413,7 @@ def _none(
     problem = formulation.problem
     options = problem.options
     if solution.status == "no solution":
-        return TooLate(TOO_LATE)
+        return TooLate()
     free = replace(problem, options=replace(options, budget_per_hour=None, min_accuracy=None))
     names = ", ".join(application.name for application in formulation.applications)
     if not options.limited or free.options == options:

@@ -23,7 +23,7 @@ from planner.model.problem import Objective
 from planner.planning import both_ways, make_plan, plan_both_ways
 from planner.planning.applications import task_plans
 from planner.planning.applications.per_task import plan_per_task
-from planner.planning.programme.milp import TOO_LATE, TooLate
+from planner.planning.programme.backends import TooLate
 
 MEASURED = Provenance("measured", "by hand")
 
@@ -120,7 +120,7 @@ def test_trees_are_planned_task_by_task_and_shared_devices_end_to_end() -> None:
 
 def test_what_was_not_through_in_time_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*_: object, **__: object) -> None:
-        raise TooLate(TOO_LATE)
+        raise TooLate()
 
     monkeypatch.setattr(both_ways, "make_plan", late)
     found = plan_both_ways(pair(1))
