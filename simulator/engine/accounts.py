@@ -4,7 +4,8 @@ Conservation: every request that arrived is finished, dropped for a cause, lost 
 was in a batch, which was not sent before the request came; and a batch has as many requests as it says.
 
 Little's law, L · T = n · W: the time that the requests served spent in the system, counted request by request, is
-what the queues held (counted by request) and what slices and network cards held (counted by batch).
+what the queues held (counted by request) and what slices and network cards held (counted by batch). Both sides are sums
+over the records, so this holds where conservation does; it fails where a request's table and a batch's table disagree.
 """
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What slices are promised, and the books that say until when each is taken."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from simulator.dispatch.books import (
@@ -18,6 +20,21 @@ from simulator.dispatch.system import System
 from simulator.engine.oracle.core import Batch, Clockwork, Server
 
 Places = dict[int, list[tuple["Promises", int, int]]]  # server -> row and column in the books of all that list it
+
+
+@dataclass(eq=False)
+class Sent:
+    """What a dispatcher knows of a batch that it sent: first request, pipeline, slices, and visits so far."""
+
+    first: int
+    size: int
+    pipeline: int
+    first_pipeline: int  # of its plan, in the records
+    slices: list[int]
+    stage: int = 0
+    retried: bool = False
+    lost: bool = False
+    visits: list[tuple[int, int, int]] = field(default_factory=list)  # [stage] reached, started, ended
 
 
 class Promises:
@@ -93,3 +110,18 @@ class Promises:
         """Return which links a stage has: the first one receives nothing, the last one sends nothing."""
         p, s = divmod(row, self.system.max_stages)
         return [DOWNLINK] * (s > 0) + [UPLINK] * (s + 1 < int(self.system.stages[p]))
+
+    # Planned times.
+
+    def passage_us(self, sent: Sent, stage: int) -> int:
+        """Return the planned way of a batch to a stage."""
+        return int(sent.size * self.system.transfer_us[sent.pipeline, stage] + self.system.hop_us[sent.pipeline, stage])
+
+    def latency_us(self, sent: Sent, stage: int) -> int:
+        """Return the planned inference of a batch in a stage."""
+        return int(self.system.latency_us[sent.pipeline, stage, sent.size])
+
+    def following_us(self, sent: Sent) -> int:
+        """Return the planned transfers and inferences after the stage where a batch is."""
+        later = range(sent.stage + 1, len(sent.slices))
+        return sum(self.passage_us(sent, stage) + self.latency_us(sent, stage) for stage in later)

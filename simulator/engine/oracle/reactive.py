@@ -8,31 +8,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.books import (
-    CARD,
-    FREE,
-    HEAD,
-    MAX_STAGES,
-    NEVER,
-    NOTES,
-    TAIL,
-    WAKE,
-    Books,
-    forget,
-    open_books,
-    refresh,
-)
+from simulator.dispatch.books import FREE, HEAD, NEVER, NOTES, TAIL, WAKE
 from simulator.dispatch.decisions import FINISHED, LOST, OPEN
 from simulator.dispatch.reactive import join, react
 from simulator.dispatch.system import Ints, System
-from simulator.engine.oracle.core import DISPATCH, REACTIVE_TIMER, REACTIVE_WORK, Batch, Clockwork, Server, Token
+from simulator.engine.oracle.core import DISPATCH, REACTIVE_TIMER, REACTIVE_WORK, Batch, Clockwork, Token
+from simulator.engine.oracle.occupancy import Occupancy, Sharing
 from simulator.engine.oracle.records import Cut, Served, reactive_records
 from simulator.results.records import Records
 
-Sharing = dict[Server, list["Reacting"]]  # whose pools a slice is in
 
-
-class Reacting:
+class Reacting(Occupancy):
     """The queues of a DNN: of the frontend, in row 0 of the books, and of every later stage, in its row."""
 
     def __init__(
@@ -45,9 +31,8 @@ class Reacting:
         sharing: Sharing,
         before: "Reacting | None" = None,
     ) -> None:
-        self.run, self.number, self.system, self.stations = run, number, system, stations
-        self.arrivals_us, self.before = arrivals_us, before
-        self.books: Books = open_books(self.system)
+        super().__init__(run, system, stations, sharing)
+        self.number, self.arrivals_us, self.before = number, arrivals_us, before
         self.dnn: int = before.dnn if before else number
         self.systems: list[System] = [*(before.systems if before else ()), system]
         self.first_pipeline = sum(len(one.stages) for one in self.systems[:-1])
@@ -56,28 +41,12 @@ class Reacting:
         self.cuts: list[Cut] = before.cuts if before else []
         self.successor: Reacting | None = None
         self.queues = {row: np.empty(len(arrivals_us), np.int32) for row in self.rows()}
-        self.slices = {
-            run.servers[server]: (row, w)
-            for row in self.rows()
-            for w, server in enumerate(run.stations[self.station(row)].servers)
-        }
-        self.sharing = sharing
-        for server in self.slices:
-            sharing.setdefault(server, []).append(self)
         self.under_way: set[int] = set()
         self.cut_before: set[Token] = set()
         self.arrived = 0
         self.wake_number = 0
         self.working_us = dict.fromkeys(self.queues, -1)
         self.promise_ended: Callable[[], None] = lambda: None
-
-    def rows(self) -> list[int]:
-        """Return the rows of all stages."""
-        return [p * self.system.max_stages + s for p, row in enumerate(self.stations) for s in range(len(row))]
-
-    def station(self, row: int) -> int:
-        """Return the station of a row."""
-        return self.stations[row // self.system.max_stages][row % self.system.max_stages]
 
     def place(self, row: int) -> tuple[int, int]:
         """Return pipeline and stage of a row, pipelines of plans before counted."""
@@ -202,43 +171,12 @@ class Reacting:
         """Return whose queue requests join again: that of the first stages may have been taken over."""
         return self.successor.in_charge_of(queue) if queue == 0 and self.successor else self
 
-    # What is known of slices.
+    # What is known of it.
 
     def is_at_work_on(self, device: int) -> bool:
         """Whether there is a slice on a device, and requests are under way, wherever."""
         self.under_way = {request for request in self.under_way if self.outcome[request] == OPEN}
         return bool(self.under_way) and any(server.device == device for server in self.slices)
-
-    def taken_us(self, server: Server) -> int:
-        """Return until when the books say that a slice is taken."""
-        return int(self.books[(FREE, *self.slices[server])])
-
-    def expect(self, until_us: dict[Server, int]) -> None:
-        """Enter until when slices are taken at the start."""
-        for server, at_us in until_us.items():
-            self.enter(*self.slices[server], at_us)
-
-    def enter_everywhere(self, server: Server, until_us: int) -> None:
-        """Enter until when a slice is taken, in the books of all DNNs whose pool it is in."""
-        for one in self.sharing[server]:
-            one.enter(*one.slices[server], until_us)
-
-    def enter(self, row: int, w: int, until_us: int) -> None:
-        """Enter until when a slice is taken."""
-        self.books[FREE, row, w] = until_us
-        refresh(self.books, row, self.books[CARD, row, w])
-        forget(self.books, row // self.books[NOTES, 0, MAX_STAGES])
-
-    def corrected(self, server: Server) -> None:
-        """Enter when a slice will have done all that it serves and has in front of it, as planned."""
-        if not self.run.conditions.corrected:
-            return
-        row, _ = self.slices[server]
-        latency_us = self.run.stations[self.station(row)].latency_us[server.kind]
-        until_us = max(self.run.now, server.until_us) if server.serving or server.down else server.until_us
-        for batch in server.waiting:
-            until_us = max(until_us, batch.reach_us) + int(latency_us[len(batch.tokens)])
-        self.enter_everywhere(server, until_us)
 
     def records(self) -> Records:
         """Return what happened to the DNN."""

@@ -13,7 +13,7 @@ from simulator.engine.world import combined
 from simulator.results.records import Records, Visits, outcomes
 
 if TYPE_CHECKING:
-    from simulator.engine.oracle.reservations import Sent
+    from simulator.engine.oracle.promises import Sent
 
 Interrupted = tuple[int, int, int, tuple[int, int, int]]  # pipeline, stage, slice; reached, started, stopped
 Served = tuple[int, int, int, Batch]  # pipeline, stage, slice

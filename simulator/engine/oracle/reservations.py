@@ -4,7 +4,6 @@ What a policy decides is not written again here: it is the code of `simulator.di
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +13,9 @@ from simulator.dispatch.frontend import advance
 from simulator.dispatch.system import Ints, System
 from simulator.engine.network import Frontend
 from simulator.engine.oracle.core import DISPATCH, Batch, Clockwork, Server
-from simulator.engine.oracle.promises import Places, Promises
+from simulator.engine.oracle.promises import Places, Promises, Sent
 from simulator.engine.oracle.records import Interrupted, reserved_records
 from simulator.results.records import Records
-
-
-@dataclass(eq=False)
-class Sent:
-    """What a dispatcher knows of a batch that it sent: first request, pipeline, slices, and visits so far."""
-
-    first: int
-    size: int
-    pipeline: int
-    first_pipeline: int  # of its plan, in the records
-    slices: list[int]
-    stage: int = 0
-    retried: bool = False
-    lost: bool = False
-    visits: list[tuple[int, int, int]] = field(default_factory=list)  # [stage] reached, started, ended
 
 
 class Dispatcher(Promises):
@@ -183,20 +167,7 @@ class Dispatcher(Promises):
             self.withdraw(batch, self.server(sent, stage))
         self.promise_ended()
 
-    # Times.
-
-    def passage_us(self, sent: Sent, stage: int) -> int:
-        """Return the planned way of a batch to a stage."""
-        return int(sent.size * self.system.transfer_us[sent.pipeline, stage] + self.system.hop_us[sent.pipeline, stage])
-
-    def latency_us(self, sent: Sent, stage: int) -> int:
-        """Return the planned inference of a batch in a stage."""
-        return int(self.system.latency_us[sent.pipeline, stage, sent.size])
-
-    def following_us(self, sent: Sent) -> int:
-        """Return the planned transfers and inferences after the stage where a batch is."""
-        later = range(sent.stage + 1, len(sent.slices))
-        return sum(self.passage_us(sent, stage) + self.latency_us(sent, stage) for stage in later)
+    # What is known of it.
 
     def deadline_us(self, sent: Sent) -> int:
         """Return the deadline of a batch's first request."""

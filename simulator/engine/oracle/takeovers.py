@@ -6,8 +6,9 @@ from simulator.dispatch.system import Ints
 from simulator.engine.network import REACTS, Frontend, Network, Outage, Takeover
 from simulator.engine.oracle import failures
 from simulator.engine.oracle.core import CHANGE, Clockwork, Server
+from simulator.engine.oracle.occupancy import Sharing
 from simulator.engine.oracle.promises import Places
-from simulator.engine.oracle.reactive import Reacting, Sharing
+from simulator.engine.oracle.reactive import Reacting
 from simulator.engine.oracle.reservations import Dispatcher
 from simulator.results.records import Records
 

@@ -85,7 +85,7 @@ PLANS = [
     ("reservations", "int(self.arrivals_us[sent.first]) + self.system.slo_us", "10**12"),
     ("reservations", "[NOTES, 0, WAKE] > self.run.now", "[NOTES, 0, WAKE] >= self.run.now"),  # the timer goes first
     ("reactive", "if not cut or token not in self.cut_before", "if not cut"),  # the second time
-    ("reactive", "+ int(latency_us[len(batch.tokens)])", "+ 0"),
+    ("occupancy", "+ int(latency_us[len(batch.tokens)])", "+ 0"),
     ("reactive", "if queue == 0 and self.successor", "if False"),  # the queue in charge
     ("reactive", "self.arrived = self.before.arrived", "self.arrived = 0"),
     ("takeovers", "return max([self.run.now, *taken_us]) + self", "return max([self.run.now, 0]) + self"),
@@ -190,5 +190,5 @@ def test_every_rule_file_has_a_wrong_rule() -> None:
     files = {name for name, *_ in (*ROUTES, *PLANS)}
     assert files == {
         *("core", "central", "latest_start", "routes", "failures", "changes"),
-        *("promises", "reservations", "reactive", "takeovers"),
+        *("promises", "reservations", "occupancy", "reactive", "takeovers"),
     }
