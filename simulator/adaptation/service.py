@@ -50,8 +50,8 @@ class Variant:
     def takes_s(self, batch: int) -> float:
         """Return the time for a batch (s): linear between known sizes, the ends beyond them.
 
-        >>> Variant("m", 50.0, 1, {1: 0.1, 4: 0.4}).takes_s(3)
-        0.3
+        >>> Variant("m", 50.0, 1, {1: 0.125, 5: 0.625}).takes_s(3)
+        0.375
         """
         known = sorted(self.batch_s)
         return float(np.interp(batch, known, [self.batch_s[size] for size in known]))

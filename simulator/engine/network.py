@@ -78,8 +78,9 @@ request arrives, at its timer (which goes first and is cancelled by an arrival b
 takes over. It calls the policy, whose books hold until when each slice is taken; the batch takes the slices that the
 books chose, in all stages, and each later slice is *promised* to it. Where nothing goes differently from the plan
 (`Conditions.corrected` is false) the books are what was reserved. Where it is true, a slice's entry is
-corrected whenever a batch reaches or leaves it, fails, is promised or withdrawn: from max(now, until) on, each batch
-promised to it and not in service takes its planned latency, not before it is expected, in the order of the promises.
+corrected whenever a batch reaches or leaves it, fails, is promised or withdrawn, and when the slice is back and has
+begun what stands in front of it: from max(now, until) on, each batch promised to it and not in service takes its
+planned latency, not before it is expected, in the order of the promises.
 A batch is expected in a later stage when the books said, and, once it has left the stage before, at that time plus
 ``size · wire_us + hop_us``. A batch whose slice fails, or that reaches one that is down and could not serve it by its
 deadline (the slice's entry plus what follows at planned times), is *retried* once: on the slice that is up and would be

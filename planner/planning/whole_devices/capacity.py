@@ -190,7 +190,7 @@ class SharedDevices:
         >>> on(1, 2, 4).takes
         {(0, 1): (0, 4), (0, 2): (0, 2), (0, 4): (0, 1)}
         >>> on(2, 3, 5).takes, len(on(2, 3, 5).capacity.groups[0].layouts)
-        ({(0, 2): (0, 1), (0, 3): (1, 1), (0, 5): (2, 1)}, 6)
+        ({(0, 2): (0, 1), (0, 3): (1, 1), (0, 5): (2, 1)}, 7)
         """
         groups: list[Group] = []
         takes: dict[tuple[int, Kind], tuple[int, int]] = {}

@@ -149,15 +149,10 @@ def repair(S: State, w: int, now: int) -> None:
     server = S.server[w]
     server.down = 0
     station = S.station[server.station]
-    if station.rule == RESERVED:
+    begin(S, w, now)
+    if station.rule == RESERVED or station.rule == REACTIVE:
         correct(S, w, now)
-        begin(S, w, now)
-    elif station.rule == REACTIVE:
-        begin(S, w, now)
-        correct(S, w, now)
-    else:
-        begin(S, w, now)
-        if station.rule == CENTRAL:
-            if station.placement == IDLE_FIRST and is_free(S, w):
-                station.idle += 1
-            work_apart(S, server.station, now)
+    elif station.rule == CENTRAL:
+        if station.placement == IDLE_FIRST and is_free(S, w):
+            station.idle += 1
+        work_apart(S, server.station, now)
