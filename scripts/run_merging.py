@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Three small classifiers that share what they can: retrained, merged, planned, simulated, executed, in three minutes.
+"""Three small classifiers that share what they can: retrained, merged, planned, simulated, executed, in minutes.
 
 The models are trained on scikit-learn's digits (Alpaydin and Kaynak, UCI, 1998): which digit it is, whether it is odd,
 whether it is five or more. A search asks which layer groups may be one copy, an oracle that retrains answers; then a
