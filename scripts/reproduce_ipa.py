@@ -8,8 +8,7 @@ DIR holds the published accuracies' profiles and workloads (profiles_synthetic.j
 workloads.json, twitter_counts_per_second.txt.gz, figure_series.json). What is done stands in OUT and is not done again.
 
     study      predictors.csv: SMAPE (%) of every predictor on every workload; runs.csv: five applications × four
-    workloads
-               × systems, adapted every ten seconds; ablation.csv: the same for each predictor on video;
+               workloads × systems, adapted every ten seconds; ablation.csv: the same for each predictor on video;
                APPLICATION.png: cores and accuracy over time beside the published series, and latencies
     policies   policies.csv: what goes beyond the published system, each beside that system at margins and weights
     plans      weights.csv: cores and accuracies as alpha / beta grows; solving.csv: CPU seconds of the programme over

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from same_records import assert_same
 
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.engine import POLICIES, System, simulate
 from simulator.engine.replay import replay
 from simulator.results.metrics import latencies_us, latency_parts_us
-from simulator.results.records import Records
 
 
 def make_system(pipelines: list[list[dict]], slo_us: int, batches: list[int]) -> System:
@@ -71,15 +71,6 @@ def systems(draw) -> System:
 
 
 arrivals = st.lists(st.integers(0, 200), min_size=1, max_size=120).map(lambda gaps: np.cumsum(np.array(gaps) // 2 * 2))
-
-
-def assert_same(left: Records, right: Records) -> None:
-    np.testing.assert_array_equal(left.outcome, right.outcome)
-    for mine, theirs in zip(left.visit, right.visit, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    for mine, theirs in zip(left.visits, right.visits, strict=True):
-        for column in ("pipeline", "size", "slice", "arrive_us", "start_us", "end_us"):
-            np.testing.assert_array_equal(getattr(mine, column), getattr(theirs, column), column)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

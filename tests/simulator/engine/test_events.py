@@ -1,11 +1,10 @@
 """The compiled engine against the oracle: every time of every visit, on random networks and systems."""
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 from random_networks import Case, random_case
 from random_systems import random_arrivals, random_sharing, random_switching, random_system, random_world
+from same_records import assert_same, assert_same_network
 
 from planner.model import InputError
 from simulator.dispatch.decisions import FINISHED, OPEN
@@ -29,27 +28,10 @@ from simulator.engine.run import EngineName
 from simulator.engine.running import Run
 from simulator.engine.views import network_records
 from simulator.engine.world import Switch, World
-from simulator.results.records import NetworkRecords, Records
+from simulator.results.records import NetworkRecords
 
 QUICK, ALL = 10, 80  # chunks of 50 cases
 ENGINES: tuple[EngineName, ...] = ("events", "simpy")
-
-
-def assert_same_network(mine: NetworkRecords, theirs: NetworkRecords, what: object) -> None:
-    for field in fields(NetworkRecords):
-        if field.name != "engine":
-            np.testing.assert_array_equal(
-                getattr(mine, field.name), getattr(theirs, field.name), f"{what} {field.name}"
-            )
-
-
-def assert_same(mine: Records, theirs: Records, what: object) -> None:
-    np.testing.assert_array_equal(mine.outcome, theirs.outcome, str(what))
-    for s in range(len(mine.visits)):
-        np.testing.assert_array_equal(mine.visit[s], theirs.visit[s], str(what))
-        for column in ("pipeline", "size", "slice", "arrive_us", "start_us", "end_us"):
-            left, right = (getattr(one.visits[s], column) for one in (mine, theirs))
-            np.testing.assert_array_equal(left, right, f"{what} {s} {column}")
 
 
 def of_case(case: Case, engine: str) -> NetworkRecords:

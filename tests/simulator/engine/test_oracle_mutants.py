@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from random_networks import random_case
 from random_systems import random_arrivals, random_sharing, random_switching
-from test_events import assert_same, assert_same_network
+from same_records import assert_same, assert_same_network
 
 from simulator.engine import simulate
 from simulator.engine.networks import simulate_network

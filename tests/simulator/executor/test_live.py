@@ -4,12 +4,13 @@ Nothing is slept: the workers' clock jumps to what happens next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_networks import random_case
 from random_systems import random_arrivals, random_sharing, random_system
+from same_records import assert_same, assert_same_network
 
 from simulator.dispatch.decisions import FINISHED, LOST
 from simulator.dispatch.frontend import POLICIES
@@ -33,7 +34,7 @@ from simulator.engine.plans import network_of
 from simulator.engine.running import Observation, Run
 from simulator.engine.views import network_records, reactive_records, reserved_records
 from simulator.executor.networks.live import Ended, Event, Gone, LiveRun, Ready, Service
-from simulator.results.records import NetworkRecords, Records
+from simulator.results.records import Records
 
 Duration = Callable[[int, int, int], int]  # server, when, planned time -> time (µs)
 
@@ -93,23 +94,6 @@ def serve(network: Network, arrivals_us: Sequence[np.ndarray], staff: Virtual, *
     staff.live = LiveRun(network, arrivals_us, staff, **more)  # type: ignore[arg-type]
     staff.live.serve()
     return staff.live
-
-
-def assert_same_network(mine: NetworkRecords, theirs: NetworkRecords, what: object) -> None:
-    for field in fields(NetworkRecords):
-        if field.name != "engine":
-            np.testing.assert_array_equal(
-                getattr(mine, field.name), getattr(theirs, field.name), f"{what} {field.name}"
-            )
-
-
-def assert_same(mine: Records, theirs: Records, what: object) -> None:
-    np.testing.assert_array_equal(mine.outcome, theirs.outcome, str(what))
-    for s in range(len(mine.visits)):
-        np.testing.assert_array_equal(mine.visit[s], theirs.visit[s], str(what))
-        for column in ("pipeline", "size", "slice", "arrive_us", "start_us", "end_us"):
-            left, right = (getattr(one.visits[s], column) for one in (mine, theirs))
-            np.testing.assert_array_equal(left, right, f"{what} {s} {column}")
 
 
 def recorded(starts: Mapping[tuple[int, int], int]) -> Duration:
