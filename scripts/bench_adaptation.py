@@ -33,6 +33,7 @@ from simulator.adaptation.ipa import planner_of
 from simulator.adaptation.loop import SECOND_US, Decision
 from simulator.adaptation.outcomes import Outcomes
 from simulator.adaptation.predictors import Predictor
+from simulator.adaptation.service import loading
 from simulator.engine.network import Change, Conditions
 from simulator.engine.running import Observation
 from simulator.executor import Emulation, Settings
@@ -146,7 +147,7 @@ def _rehearse(models: dict[str, ir.Model], settings: Settings) -> Rehearsed:
     def adapt(seen: Observation) -> Sequence[Change] | None:
         nonlocal looks
         looks += 1
-        return unknown.changes(small, large, seen.now_us, seen.now_us) if looks == REHEARSAL_S // 3 else None
+        return unknown.changes(small, large, seen.now_us, [seen.now_us] * 2) if looks == REHEARSAL_S // 3 else None
 
     arrivals_us = poisson(REHEARSAL_RPS, REHEARSAL_S, np.random.default_rng(settings.seed + 1))
     done = execute_service(unknown, small, models, arrivals_us, settings, adapt=adapt, every_us=SECOND_US)
@@ -194,15 +195,19 @@ def _since_last(interval_s: int) -> Predictor:
 
 
 def _as_it_came(decisions: Sequence[Decision], done: NetworkExecution) -> list[Decision]:
-    """Return decisions with the times at which their replicas had really loaded."""
-    found = []
-    for one in decisions:
+    """Return decisions with the times at which each task's setting was really in force."""
+    came_s = {
+        (round(cold.asked_us / SECOND_US), cold.station): cold.ready_us / SECOND_US
+        for cold in done.cold_starts
+        if cold.ready_us is not None
+    }
+    found = [decisions[0]]
+    for one in decisions[1:]:
         ready_s = [
-            cold.ready_us / 1e6
-            for cold in done.cold_starts
-            if cold.ready_us is not None and abs(cold.asked_us / 1e6 - one.at_s) < 0.5 and one.at_s
+            max(before_s, came_s.get((round(one.at_s), task), one.at_s))
+            for task, before_s in enumerate(found[-1].ready_s)
         ]
-        found.append(replace(one, ready_s=max(ready_s, default=one.at_s)))
+        found.append(replace(one, ready_s=tuple(ready_s)))
     return found
 
 
@@ -219,18 +224,24 @@ def _rows(
         "cores held, mean": lambda one: float(one.held_cores.mean()),
     }
     rows = [(name, float(np.mean([of(one) for one in predicted])), float(of(measured))) for name, of in figures.items()]
-    rows.append(("changes", _changes(foreseen), _changes(really)))
-    rows.append(("until a change is in force, mean (s)", _waited_s(foreseen), _waited_s(really)))
+    rows.append(("changes of a task", len(_changed(foreseen)), len(_changed(really))))
+    rows.append(("until what has to load serves, mean (s)", _waited_s(foreseen), _waited_s(really)))
     table = pd.DataFrame(rows, columns=["quantity", "predicted", "measured"])
     return table.assign(difference_percent=100 * (table.measured / table.predicted - 1))
 
 
-def _changes(decisions: Sequence[Decision]) -> int:
-    return sum(one.ready_s > one.at_s for one in decisions)
+def _changed(decisions: Sequence[Decision]) -> list[tuple[bool, float]]:
+    """Return, of every task's every change, whether something had to load, and the time until it was in force (s)."""
+    return [
+        (any(loading(old, new)), ready_s - after.at_s)
+        for before, after in pairwise(decisions)
+        for old, new, ready_s in zip(before.configuration, after.configuration, after.ready_s, strict=True)
+        if old != new
+    ]
 
 
 def _waited_s(decisions: Sequence[Decision]) -> float:
-    return float(np.mean([one.ready_s - one.at_s for one in decisions if one.ready_s > one.at_s] or [np.nan]))
+    return float(np.mean([waited_s for loads, waited_s in _changed(decisions) if loads] or [np.nan]))
 
 
 def _picture(
@@ -257,7 +268,7 @@ def _picture(
         for kind, name in enumerate(LAYERS):
             for decisions, style, who in ((foreseen, "--", "predicted"), (really, "-", "measured")):
                 own = [(*one.configuration[task].replicas, 0, 0)[kind] for one in decisions]
-                times_s = [*(one.ready_s for one in decisions), end_s]
+                times_s = [*(one.ready_s[task] for one in decisions), end_s]
                 ax.step(times_s, [*own, own[-1]], style, where="post", color=COLOURS[kind], label=f"{name}, {who}")
         finish(ax, y="replicas", title=f"Replicas that serve: {service.tasks[task].name}")
         ax.set_ylim(-0.2, MOST_REPLICAS + 0.4)

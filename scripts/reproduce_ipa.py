@@ -20,12 +20,8 @@ points; video, translation and summaries have synthetic profiles; question answe
 other cores by the law of the synthetic profiles (time falls with cores^0.7), and the other encoders count as large
 (BERT, RoBERTa: 12 layers each) or half as large (DistilBERT: 6). So orders and ratios are compared, not figures.
 Published costs of video are (sum of replicas) · (sum of cores), about twice ours. What a replica takes for a batch in
-the simulation is batch / throughput, without the margins that plans keep.
-
-**Beyond what is published.** *robust*: IPA's programme at a rate that a forecast says is not exceeded with probability
-0.9. *steady*: the same with a cost of a tenth of alpha per change of a task's variant or batch size. *ahead*: the rate
-that arrives while the plan will be in use, not exceeded with that probability, and what is left over from before. *by
-slack*: least accurate variants beside those planned, and every batch goes to the most accurate one that ends in time.
+the simulation is batch / throughput, without the margins that plans keep. What goes beyond the published system is told
+in `simulator.adaptation.policies`.
 """
 
 import csv
@@ -33,9 +29,8 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from time import process_time
 from typing import Annotated, Any
@@ -43,40 +38,20 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from matplotlib.figure import Figure
 
-from planner.cli.app import console, new_app, progress, run
+from planner.cli.app import about, console, new_app, progress, run
 from planner.files import load_problem, write_text
 from planner.model import InputError, Options, Problem
 from planner.planning import make_plan, plan_both_ways
 from planner.planning.applications.ipa import Configuration, Ipa, Option, Weights, optimise
-from planner.planning.applications.ipa_profiles import Point, TaskProfile, programme_of
-from planner.planning.applications.ipa_published import (
-    LEVELS,
-    PUBLISHED,
-    Points,
-    PublishedSystem,
-    on_servers,
-    options_of,
-)
+from planner.planning.applications.ipa_profiles import programme_of, task_profiles
+from planner.planning.applications.ipa_published import LEVELS, PUBLISHED, Points, on_servers, options_of
 from planner.planning.applications.per_task import plan_per_task
-from simulator.adaptation import (
-    PREDICTORS,
-    Controller,
-    Span,
-    blend,
-    fit_forecast,
-    oracle,
-    outcomes_of,
-    running,
-    smape_percent,
-    trained_lstm,
-)
-from simulator.adaptation.ipa import hedged, planner_of, service_of
-from simulator.adaptation.loop import Planner
+from simulator.adaptation import smape_percent
+from simulator.adaptation.policies import OWN_POLICIES, PUBLISHED_POLICIES, Policy, Runs
 from simulator.adaptation.predictors import AHEAD_S, STEP_S, WINDOW_S, Counts, Predictor
-from simulator.results.adaptation_plots import adaptation_figure
-from simulator.results.style import COLOURS, DASHES, finish, save_figure
+from simulator.results.adaptation_plots import adaptation_figure, fronts_figure
+from simulator.results.style import save_figure
 
 app = new_app("Reproduce IPA's published results.")
 
@@ -88,40 +63,6 @@ TRAINING_S = 14 * 86_400
 DAMPING = 8  # published workloads are an eighth of the counts
 SPEEDUP = 0.7  # of the synthetic profiles: time falls with cores^0.7
 PLANNING_S = 20.0  # both ways of planning together
-PLAN_LIFE = Span(8, 18, "mean")  # a plan begins 8 s after its decision, the next one 10 s later
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a run is adapted: what may be chosen, what is foreseen, and what goes beyond the published system.
-
-    ``predictor`` is the name of one, or *bound L* or *life L*, bounds at level L. ``switching`` is in alpha, ``share``
-    what accurate variants are planned for where requests go by slack. None of ``margin`` and ``weights`` are the
-    published ones.
-    """
-
-    name: str
-    system: PublishedSystem = "IPA"
-    predictor: str = "lstm"
-    margin: float | None = None
-    weights: float | None = None  # times alpha
-    switching: float = 0.0
-    share: float | None = None
-
-    @property
-    def label(self) -> str:
-        """The policy and all that it is run with, as a name of a file."""
-        parts = [self.name, self.predictor, self.margin, self.weights, self.switching or None, self.share]
-        return "_".join(str(part).replace(" ", "") for part in parts if part is not None)
-
-
-PUBLISHED_POLICIES = tuple(Policy(system, system) for system in ("IPA", "FA2-low", "FA2-high", "RIM"))
-OWN = (
-    Policy("robust", predictor="bound 0.9", margin=0.0),
-    Policy("steady", predictor="bound 0.9", margin=0.0, switching=0.1),
-    Policy("ahead", predictor="life 0.9", margin=0.0),
-    Policy("by slack", predictor="life 0.99", margin=0.0, share=0.8),
-)
 
 COLUMNS = (
     "name", "objective", "objective_as_coded", "reference_objective", "enumeration_as_paper", "enumeration_as_coded",
@@ -144,13 +85,18 @@ def study(
     """Run five applications under four workloads and every system; write tables and pictures."""
     if only is not None and only not in PUBLISHED:
         raise InputError(f"--only: expected one of {list(PUBLISHED)}, got {only!r}")
-    runs = Runs(data, out)
+    made = Study(data, out)
     names = [only] if only else list(PUBLISHED)
-    known = runs.predictors
-    table(out / "predictors.csv", [smape_row(name, load, known) for name, load in runs.workloads.items()])
-    jobs = [(name, load, policy) for name in names for load in runs.workloads for policy in PUBLISHED_POLICIES + OWN]
-    ablated = [("video", load, Policy("IPA", predictor=name)) for load in runs.workloads for name in (*known, "oracle")]
-    rows = runs.rows([*jobs, *(ablated if "video" in names else [])])
+    known = made.runs.predictors
+    table(out / "predictors.csv", [smape_row(name, load, known) for name, load in made.workloads.items()])
+    jobs = [
+        (name, load, policy)
+        for name in names
+        for load in made.workloads
+        for policy in PUBLISHED_POLICIES + OWN_POLICIES
+    ]
+    ablated = [("video", load, Policy("IPA", predictor=name)) for load in made.workloads for name in (*known, "oracle")]
+    rows = made.rows([*jobs, *(ablated if "video" in names else [])])
     published = _json(data / "figure_series.json")["series"]
     table(out / "runs.csv", [beside(row, published) for row in rows[: len(jobs)]])
     table(out / "ablation.csv", rows[len(jobs) :])
@@ -169,22 +115,22 @@ def policies(data: Data, out: OutFolder) -> None:
     less accurate and are in time at least as often, ``best_published`` is how often the best of those as cheap and as
     accurate is in time.
     """
-    runs = Runs(data, out)
+    made = Study(data, out)
     margins, weights = (-0.2, 0.0, 0.2, 0.4, 0.7), (0.5, 1.0, 2.0)
     reference = [Policy("IPA", margin=margin, weights=weight) for margin in margins for weight in weights]
     levels = (0.5, 0.8, 0.95)
     own = [
         replace(policy, predictor=f"{policy.predictor.split()[0]} {level:g}", weights=weight)
-        for policy in OWN
+        for policy in OWN_POLICIES
         for level in levels
         for weight in (1.0, 2.0)
     ]
     rows = []
     for load in ("bursty", "fluctuating"):
-        published = runs.rows([("video", load, policy) for policy in reference])
+        published = made.rows([("video", load, policy) for policy in reference])
         rows += [
             {**row, **against(row, published)}
-            for row in [*published, *runs.rows([("video", load, policy) for policy in own])]
+            for row in [*published, *made.rows([("video", load, policy) for policy in own])]
         ]
     table(out / "policies.csv", rows)
 
@@ -200,7 +146,7 @@ def plans(data: Data, out: OutFolder) -> None:
     table(out / "zoo.csv", resumed(out, "zoo_plans", lambda: {"rows": zoo_rows()})["rows"])
     fronts = {name: resumed(out, f"{name}_front", partial(front_rows, name, points)) for name in PUBLISHED}
     table(out / "fronts.csv", [row for one in fronts.values() for row in one["rows"]])
-    draw_fronts({name: one["rows"] for name, one in fronts.items()}, out / "fronts.png")
+    save_figure(fronts_figure({name: one["rows"] for name, one in fronts.items()}), out / "fronts.png")
 
 
 @app.command()
@@ -210,26 +156,24 @@ def solve(
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
 ) -> None:
     """Solve every case by the paper's formula, and by the code's for comparison; seconds are CPU time of the former."""
-    profiles = read_profiles(data / "profiles_synthetic.json")
+    read = _json(data / "profiles_synthetic.json")
+    profiles = {name: task_profiles(points) for name, points in read.items()}
     rows = []
     with progress() as bar:
         for case in bar.track(json.loads(cases.read_text(encoding="utf-8")), description="cases"):
             begin_s = process_time()
-            programme = programme_of(case["inputs"], profiles)
-            found = optimise(programme)
+            with about(Path(case["name"])):
+                programme = programme_of(case["inputs"], profiles)
+            found = optimum(programme)
             seconds = process_time() - begin_s
-            coded = optimise(replace(programme, as_coded=True))
-            rows.append(row_of(case, found, coded, seconds))
+            rows.append(row_of(case, found, optimum(replace(programme, as_coded=True)), seconds))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(out, text.getvalue())
-    equal = sum(
-        abs(row["objective"] - row["enumeration_as_paper"]) <= 1e-6
-        and abs(row["objective_as_coded"] - row["enumeration_as_coded"]) <= 1e-6
-        for row in rows
-    )
+    pairs = (("objective", "enumeration_as_paper"), ("objective_as_coded", "enumeration_as_coded"))
+    equal = sum(all(same(row[ours], row[theirs]) for ours, theirs in pairs) for row in rows)
     slowest = max(row["seconds"] for row in rows)
     console.print(
         f"{equal} of {len(rows)} cases equal the enumeration by both formulas to 1e-6; "
@@ -237,41 +181,15 @@ def solve(
     )
 
 
-class Runs:
-    """Runs of the loop, each done once and kept in a folder, with what all of them need."""
+class Study:
+    """Runs of applications under the published workloads, each done once and kept in a folder."""
 
     def __init__(self, data: Path, out: Path) -> None:
         self.out = out
-        self.points = read_points(data)
         self.workloads = {name: np.array(one["rps"], float) for name, one in _json(data / "workloads.json").items()}
         with gzip.open(data / "twitter_counts_per_second.txt.gz", "rt") as file:
             counts = np.loadtxt(file, dtype=np.float64, max_rows=TRAINING_S)
-        self.history = np.floor(counts / DAMPING)
-        self.bounds: dict[str, Predictor] = {}
-        self.planners: dict[tuple[object, ...], Planner] = {}  # they remember their answers
-
-    @property
-    def predictors(self) -> dict[str, Predictor]:
-        """Every predictor of the largest rate ahead that knows no future."""
-        rules = dict(PREDICTORS)
-        learned = {"lstm": trained_lstm(), "linear": self.fitted("linear")}
-        bounds = {name: self.fitted(name) for name in ("bound 0.5", "bound 0.9")}
-        return rules | learned | bounds | {"blend": blend([*rules.values(), *learned.values()])}
-
-    def predictor(self, name: str, load: Counts) -> Predictor:
-        """Return a predictor by name."""
-        rules = PREDICTORS | {"lstm": trained_lstm(), "oracle": oracle(load)}
-        if name in rules:
-            return rules[name]
-        return self.predictors["blend"] if name == "blend" else self.fitted(name)
-
-    def fitted(self, name: str) -> Predictor:
-        """Return a forecast of the history, by name."""
-        if name not in self.bounds:
-            kind, *level = name.split()
-            spans = {"life": {"span": PLAN_LIFE}}
-            self.bounds[name] = fit_forecast(self.history, *map(float, level), **spans.get(kind, {}))
-        return self.bounds[name]
+        self.runs = Runs(read_points(data), np.floor(counts / DAMPING))
 
     def rows(self, jobs: Sequence[tuple[str, str, Policy]]) -> list[dict[str, Any]]:
         """Return a row per run, from its file where it was done before."""
@@ -284,25 +202,8 @@ class Runs:
     def row(self, name: str, workload: str, policy: Policy) -> dict[str, Any]:
         """Return the figures of one run."""
         begin_s = process_time()
-        one, load = PUBLISHED[name], self.workloads[workload]
-        fixed = one.rim_replicas if policy.system == "RIM" else None
-        weights = replace(one.weights, accuracy=one.weights.accuracy * (policy.weights or 1.0))
-        programme = Ipa(options_of(one, self.points, policy.system), 1.0, one.sla_s, "sum", weights, fixed)
-        service = service_of(one, self.points)
-        key = name, policy.system, policy.weights, policy.switching
-        plan = self.planners.setdefault(key, planner_of(service, programme, policy.switching * one.weights.accuracy))
-        if policy.share is not None:
-            service = replace(service, placement="by slack", answer_by_s=one.sla_s)
-            plan = hedged(service, plan, policy.share)
-        margin = one.rate_margin if policy.margin is None else policy.margin
-        cheapest = tuple(running(0, 1, count) for count in fixed or (1,) * len(one.tasks))
-        first = plan(float(load[0]) * (1 + margin), cheapest) or cheapest
-        predictor, clears = self.predictor(policy.predictor, load), policy.predictor.startswith("life")
-        controller = Controller(service, predictor, plan, first, margin=margin, clears=clears)
-        records = controller.run(arrivals_of(load))
-        found = outcomes_of(service, controller.decisions, records, one.sla_s, len(load))
-        settings = [[(s.variant, s.batch) for s in one.configuration] for one in controller.decisions]
-        changes = sum(a != b for old, new in pairwise(settings) for a, b in zip(old, new, strict=True))
+        one = self.runs.run(name, self.workloads[workload], policy)
+        found = one.outcomes
         p50, p95, p99 = np.quantile(found.latencies_s, [0.5, 0.95, 0.99]).round(3).tolist()
         return {
             "application": name, "workload": workload, **asdict(policy), "system": policy.name,
@@ -311,7 +212,7 @@ class Runs:
             "served_accuracy": round(found.accuracy, 3),
             "requests": found.requests, "dropped": found.dropped, "late": found.late,
             "attainment": round(found.attainment, 5), "p50_s": p50, "p95_s": p95, "p99_s": p99,
-            "changes": changes, "infeasible": found.infeasible, "cpu_s": round(process_time() - begin_s, 2),
+            "changes": one.changes, "infeasible": found.infeasible, "cpu_s": round(process_time() - begin_s, 2),
             "series_latency": np.quantile(found.latencies_s, np.linspace(0, 1, 201)).round(4).tolist(),
             "series_cores": found.cores[::STEP_S].tolist(),
             "series_accuracy": found.planned_accuracy[::STEP_S].tolist(),
@@ -384,13 +285,6 @@ def read_points(data: Path) -> Points:
     return found
 
 
-def arrivals_of(load: Counts) -> np.ndarray:
-    """Return arrivals (µs): the counts of every second at uniform times in it, a Poisson process given its counts."""
-    seconds = np.repeat(np.arange(len(load)), load.astype(int))
-    times_us = seconds * 1e6 + np.random.default_rng(1).uniform(0, 1e6, len(seconds))
-    return np.sort(times_us.astype(np.int64))
-
-
 def beside(row: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with the published means of the same run, where there are some."""
     series = published[f"metaseries-18-{row['application']}"][row["workload"]].get(row["system"])
@@ -428,7 +322,7 @@ def compare_plans(name: str, points: Points) -> dict[str, Any]:
     for rate_rps in (20.0, 200.0):
         best = plan_per_task(on_servers(one, points, rate_rps, Options("most_accurate", slack_fraction=0)))
         for part in (0.5, 0.8, 1.0):
-            least = part * best.objective
+            least = part * best.value
             options = Options(
                 "least_cost", len(one.tasks), slack_fraction=0, batch_building_factor=1, min_accuracy=least * (1 - 1e-9)
             )
@@ -443,7 +337,7 @@ def both_ways(problem: Problem) -> dict[str, Any]:
     """Return what both ways reach, which one is better, and what no plan of either is better than."""
     found = plan_both_ways(problem, time_limit_s=PLANNING_S)
     return {
-        "per_task": found.per_task and round(found.per_task.objective, 3),
+        "per_task": found.per_task and round(found.per_task.value, 3),
         "end_to_end": found.end_to_end and round(found.end_to_end.value, 3),
         "best": round(found.value, 3), "way": found.way, "bound": round(found.bound, 3),
     }  # fmt: skip
@@ -476,18 +370,6 @@ def front_rows(name: str, points: Points, rate_rps: float = 50.0, servers: int =
                 row[way] = None
         rows.append(row)
     return {"rows": rows}
-
-
-def draw_fronts(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw accuracy over cores, an application each, both ways of planning."""
-    figure = Figure(figsize=(13, 3), layout="constrained")
-    for ax, (name, own) in zip(figure.subplots(1, len(rows)), rows.items(), strict=True):
-        for number, (way, label) in enumerate((("end_to_end", "end to end"), ("per_task", "task by task"))):
-            known = [(row["cores"], row[way]) for row in own if row[way] is not None]
-            ax.plot(*zip(*known, strict=True), color=COLOURS[number], ls=DASHES[number], label=label)
-        finish(ax, x="cores of whole servers", y="accuracy (%)" if name == next(iter(rows)) else "", title=name)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    save_figure(figure, path)
 
 
 def solving_times() -> list[dict[str, Any]]:
@@ -527,34 +409,38 @@ def random_programme(tasks: int, variants: int, seed: int) -> Ipa:
     return Ipa(tuple(options), 20.0, fastest_s * float(rng.uniform(2, 8)), "multiply", weights)
 
 
-def read_profiles(path: Path) -> dict[str, list[TaskProfile]]:
-    """Read a file of profile points per application: task, variant, accuracy, cpu, batch, latency_s, throughput_rps."""
-    applications = {}
-    for name, rows in json.loads(path.read_text(encoding="utf-8")).items():
-        tasks: dict[str, list[Point]] = {}
-        for row in rows:
-            point = Point(
-                row["variant"], row["accuracy"], row["cpu"], row["batch"], row["latency_s"], row["throughput_rps"]
-            )
-            tasks.setdefault(row["task"], []).append(point)
-        applications[name] = [TaskProfile(task, tuple(points)) for task, points in tasks.items()]
-    return applications
+def optimum(programme: Ipa) -> Configuration | None:
+    """Return the best configuration, None where there is none."""
+    try:
+        return optimise(programme)
+    except InputError:
+        return None
 
 
-def row_of(case: Mapping[str, Any], found: Configuration, coded: Configuration, seconds: float) -> dict[str, Any]:
-    """Return a case's row: what was found beside what the reference and the enumerations found."""
-    choices = found.choices
+def same(ours: float | None, theirs: float | None) -> bool:
+    """Return whether two objectives are equal to 1e-6, or neither is there."""
+    if ours is None or theirs is None:
+        return ours is theirs
+    return abs(ours - theirs) <= 1e-6
+
+
+def row_of(
+    case: Mapping[str, Any], found: Configuration | None, coded: Configuration | None, seconds: float
+) -> dict[str, Any]:
+    """Return a case's row: what was found beside what the reference and the enumerations found, empty for nothing."""
+    choices = found.choices if found else ()
+    reference = case.get("gurobi") or [{}]
     return {
         "name": case["name"],
-        "objective": round(found.objective, 9),
-        "objective_as_coded": round(coded.objective, 9),
-        "reference_objective": case["gurobi"][0]["objective"] if case["gurobi"] else None,
-        "enumeration_as_paper": (case["enumeration_as_paper"] or {}).get("objective"),
-        "enumeration_as_coded": (case["enumeration_as_coded"] or {}).get("objective"),
+        "objective": found and round(found.objective, 9),
+        "objective_as_coded": coded and round(coded.objective, 9),
+        "reference_objective": reference[0].get("objective"),
+        "enumeration_as_paper": (case.get("enumeration_as_paper") or {}).get("objective"),
+        "enumeration_as_coded": (case.get("enumeration_as_coded") or {}).get("objective"),
         "variants": "+".join(choice.option.variant for choice in choices),
         "batches": "+".join(str(choice.option.batch) for choice in choices),
         "replicas": "+".join(str(choice.replicas) for choice in choices),
-        "cores": found.cores,
+        "cores": found and found.cores,
         "seconds": round(seconds, 4),
     }
 

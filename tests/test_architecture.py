@@ -73,6 +73,11 @@ MAY_IMPORT = {
     "simulator.results.records": {"planner.model", "planner.files.atomic", "planner.files.names", "simulator.dispatch"},
     "simulator.adaptation": {"planner.model", "simulator.dispatch", "simulator.engine", "simulator.results.records"},
     "simulator.adaptation.ipa": {"planner.model", "planner.planning.applications", "simulator.adaptation"},
+    "simulator.adaptation.policies": {
+        "planner.planning.applications",
+        "simulator.dispatch",
+        "simulator.adaptation",
+    },
     "simulator.executor": {
         "planner.model",
         "simulator.ray_cluster",

@@ -10,6 +10,7 @@ from planner.model.problem import Dnn, LatencyBound, Options, Problem
 from planner.model.profile import Block, LatencyTable, Profile, Provenance
 from planner.model.segments import Segment
 from planner.model.settings import Constant, ModelSettings
+from planner.model.task_plan import TaskFlow, TaskPlan, TaskService
 
 __all__ = [
     "Application",
@@ -36,5 +37,8 @@ __all__ = [
     "Segment",
     "Stage",
     "Task",
+    "TaskFlow",
+    "TaskPlan",
+    "TaskService",
     "digest",
 ]

@@ -162,9 +162,7 @@ class Plan:
         >>> round(plan.gap, 4)
         0.01
         """
-        if isclose(self.bound, self.value, rel_tol=1e-12, abs_tol=1e-12):
-            return 0.0
-        return abs(self.bound - self.value) / abs(self.value) if self.value else float("inf")
+        return relative_gap(self.value, self.bound)
 
     @property
     def homes(self) -> dict[tuple[int, int], tuple[int, int]]:
@@ -178,6 +176,13 @@ class Plan:
     def throughput_rps(self, dnn: str) -> float:
         """Return the planned throughput of one DNN (requests/s)."""
         return sum(pipeline.throughput_rps for pipeline in self.of(dnn))
+
+
+def relative_gap(value: float, bound: float) -> float:
+    """Return |bound - value| / |value|; 0 where both are 0."""
+    if isclose(bound, value, rel_tol=1e-12, abs_tol=1e-12):
+        return 0.0
+    return abs(bound - value) / abs(value) if value else float("inf")
 
 
 def homes(pipelines: Sequence[Pipeline]) -> dict[tuple[int, int], tuple[int, int]]:

@@ -182,17 +182,31 @@ class Problem:
         of merged blocks the largest of their members'.
         Raises InputError where a bound is missing or an application cannot be planned end to end.
         """
+        relied_on = self.relied_on
+        if not self.applications and not self.merged:
+            return relied_on
+        dnns = with_largest_latencies(relied_on.dnns, self.copies)
+        virtual = tuple(_virtual(application) for application in relied_on.applications)
+        return replace(relied_on, dnns=(*dnns, *virtual), applications=())
+
+    @cached_property
+    def relied_on(self) -> "Problem":
+        """The problem whose profiles' tables hold the latencies that plans rely on; itself where that is so.
+
+        Raises InputError where a bound is missing.
+        """
         level = self.options.bound
-        if level is None and not self.applications and not self.merged:
+        if level is None:
             return self
-        dnns, applications = self.dnns, self.applications
-        if level is not None:
-            dnns = tuple(_bounded(dnn, level) for dnn in dnns)
-            applications = tuple(
-                replace(one, tasks=tuple(_bounded(task, level) for task in one.tasks)) for one in applications
-            )
-        dnns = (*with_largest_latencies(dnns, self.copies), *(_virtual(application) for application in applications))
-        return replace(self, dnns=dnns, options=replace(self.options, latency="nominal"), applications=())
+        applications = tuple(
+            replace(one, tasks=tuple(_bounded(task, level) for task in one.tasks)) for one in self.applications
+        )
+        return replace(
+            self,
+            dnns=tuple(_bounded(dnn, level) for dnn in self.dnns),
+            options=replace(self.options, latency="nominal"),
+            applications=applications,
+        )
 
     def slack_us(self, dnn: Dnn) -> int:
         """Return the part of the SLO (µs) that is kept free: round(fraction · SLO)."""

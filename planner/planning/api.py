@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version as installed_version
 from math import isclose
 from time import perf_counter
 
@@ -27,8 +26,7 @@ from planner.planning.merging import shared_pools
 from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing, build_plan, plan_of
-from planner.planning.programme.backends import BACKENDS, Clock, Limits, TooLate
-from planner.planning.programme.backends import version as backend_version
+from planner.planning.programme.backends import BACKENDS, Clock, Limits, TooLate, versions
 from planner.planning.programme.block_bound import block_bound
 from planner.planning.whole_devices import chains, columns, decomposition, dynamic, narrowed
 from planner.planning.whole_devices.plan_search import Report
@@ -155,7 +153,7 @@ def make_plan(
         gap=gap,
         seconds=perf_counter() - begin_s,
         problem_sha256=digest(asked),
-        versions=_versions(sizing.backend),
+        versions=versions(sizing.backend),
     )
     return _checked(known, plan, asked)
 
@@ -175,7 +173,7 @@ def _plan_merged(problem: Problem, problem_sha256: str, backend: str, gap: float
         gap=gap,
         seconds=perf_counter() - begin_s,
         problem_sha256=problem_sha256,
-        versions=_versions(found.backend),
+        versions=versions(found.backend),
     )
 
 
@@ -185,11 +183,6 @@ def _checked(known: Problem, plan: Plan, asked: Problem) -> Plan:
     if violations:
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
     return plan
-
-
-def _versions(backend: str) -> dict[str, str]:
-    versions = {"poolpipe": installed_version("poolpipe")}
-    return versions if backend not in BACKENDS else versions | {backend: backend_version(backend)}
 
 
 def _check_options(scheduler: str, method: str, backend: str, gap: float, time_limit_s: float | None) -> None:

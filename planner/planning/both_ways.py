@@ -11,11 +11,10 @@ from math import inf
 from time import perf_counter
 from typing import Literal
 
-from planner.model import InputError, Plan, Problem
+from planner.model import InputError, Plan, Problem, TaskPlan
 from planner.model.objective import MAXIMISED
 from planner.planning.api import make_plan
 from planner.planning.applications.per_task import plan_per_task
-from planner.planning.applications.task_plans import TaskPlan
 from planner.planning.programme.backends import Limits, TooLate
 
 Way = Literal["end to end", "task by task"]
@@ -73,7 +72,7 @@ def plan_both_ways(
     >>> cluster = Cluster((DeviceType("L4", 4),), Network(10))
     >>> options = Options("fewest_devices", batch_building_factor=0)
     >>> both = plan_both_ways(Problem(cluster, (), options, (application,)))
-    >>> both.way, both.value, both.bound, both.per_task.objective
+    >>> both.way, both.value, both.bound, both.per_task.value
     ('end to end', 1.0, 1.0, 2.0)
     """
     begin_s = perf_counter()
@@ -98,7 +97,7 @@ def plan_both_ways(
     if end_to_end is not None:
         found.append(("end to end", end_to_end, end_to_end.value))
     if per_task is not None:
-        found.append(("task by task", per_task, per_task.objective))
+        found.append(("task by task", per_task, per_task.value))
     if not found:
         late = [error for error in errors if isinstance(error, TooLate)]
         chains = all(application.is_chain for application in problem.applications)

@@ -47,6 +47,7 @@ class Span:
 
 
 PUBLISHED = Span(0, AHEAD_S, "largest")
+PLAN_LIFE = Span(8, 18, "mean")  # a plan begins 8 s after its decision, the next one 10 s later
 
 
 @dataclass(frozen=True)

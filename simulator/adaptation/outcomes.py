@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model.applications import combined_accuracy
-from simulator.adaptation.loop import Decision
+from simulator.adaptation.loop import Decision, in_force
 from simulator.adaptation.service import Service
 from simulator.dispatch.decisions import FINISHED
 from simulator.results.records import NetworkRecords
@@ -57,13 +57,14 @@ def outcomes_of(
 ) -> Outcomes:
     """Return the figures of a run of so many seconds."""
     seconds = np.arange(duration_s, dtype=np.float64)
-    since = np.searchsorted([decision.ready_s for decision in decisions], seconds, side="right") - 1
-    cores = np.array([service.cores(decision.configuration) for decision in decisions], np.float64)
-    held = cores[since]
+    configurations, which = in_force(decisions, seconds)
+    cores = np.array([service.cores(one) for one in configurations], np.float64)[which]
+    accuracy = np.array([service.accuracy(one) for one in configurations])[which]
+    held = cores.copy()
     for before, after in pairwise(decisions):
-        loading = slice(ceil(after.at_s), ceil(after.ready_s))
-        held[loading] = service.cores_while_loading(before.configuration, after.configuration)
-    accuracy = np.array([service.accuracy(decision.configuration) for decision in decisions])
+        for task, ready_s in enumerate(after.ready_s):
+            until_ready = slice(ceil(after.at_s), ceil(ready_s))
+            held[until_ready] += service.loading_cores(task, before.configuration[task], after.configuration[task])
     finished = records.outcome == FINISHED
     latencies_s = np.sort((records.done_us - records.arrival_us)[finished] / 1e6)
     kinds = records.kind[records.visit[finished]]
@@ -71,9 +72,9 @@ def outcomes_of(
     each = [_accuracy(service, row) for row in chosen.tolist()]
     return Outcomes(
         seconds,
-        cores[since],
+        cores,
         held,
-        accuracy[since],
+        accuracy,
         latencies_s,
         len(finished),
         int((~finished).sum()),

@@ -1,6 +1,6 @@
 """What is adapted: tasks with variants, a central queue each, as a network of stations (IPA, JSys 2024, section 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal, get_args
@@ -92,6 +92,16 @@ def running(variant: int, batch: int, replicas: int) -> Setting:
     return Setting((0,) * variant + (replicas,), batch)
 
 
+def loading(before: Setting, after: Setting) -> tuple[int, ...]:
+    """Return how many replicas of each variant have to load for another setting; those there already go on.
+
+    >>> loading(Setting((2, 1), 4), Setting((1, 3), 1))
+    (0, 2)
+    """
+    pairs = zip_longest(before.replicas, after.replicas, fillvalue=0)
+    return tuple(max(0, wanted - there) for there, wanted in pairs)
+
+
 Configuration = tuple[Setting, ...]  # a setting per task
 
 
@@ -160,13 +170,10 @@ class Service:
             for variant, count in zip(task.variants, setting.replicas, strict=False)
         )
 
-    def cores_while_loading(self, old: Configuration, new: Configuration) -> int:
-        """Return the cores taken while what is new in a configuration loads and what was there still serves."""
-        both = [
-            Setting(tuple(map(max, zip_longest(a.replicas, b.replicas, fillvalue=0))), b.batch)
-            for a, b in zip(old, new, strict=True)
-        ]
-        return self.cores(tuple(both))
+    def loading_cores(self, task: int, before: Setting, after: Setting) -> int:
+        """Return the cores of a task's replicas that load while what was there still serves."""
+        pairs = zip(loading(before, after), self.tasks[task].variants, strict=False)
+        return sum(count * variant.cores for count, variant in pairs)
 
     def capacity_rps(self, configuration: Configuration) -> float:
         """Return the requests/s that the slowest task of a configuration sustains."""
@@ -219,11 +226,11 @@ class Service:
         ]
         return round(self.answer_by_s * sum(takes_s[: number + 1]) / sum(takes_s) * 1e6)
 
-    def changes(self, old: Configuration, new: Configuration, at_us: int, ready_us: int) -> list[Change]:
-        """Return what the engine is to do to get from one configuration to another."""
+    def changes(self, old: Configuration, new: Configuration, at_us: int, ready_us: Sequence[int]) -> list[Change]:
+        """Return what the engine is to do to get from one configuration to another, each task at its ``ready_us``."""
         self.check(new)
         return [
-            Change(at_us, number, setting.replicas, setting.batch, ready_us)
+            Change(at_us, number, setting.replicas, setting.batch, ready_us[number])
             for number, (before, setting) in enumerate(zip(old, new, strict=True))
             if before != setting
         ]

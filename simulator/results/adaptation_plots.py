@@ -1,4 +1,4 @@
-"""Pictures of adapted runs: cores, accuracy and latencies of several systems, a column per workload."""
+"""Pictures of applications: adapted runs of several systems, and what accuracy costs by two ways of planning."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from simulator.results.style import COLOURS, finish
+from simulator.results.style import COLOURS, DASHES, finish
 
 
 def adaptation_figure(
@@ -47,4 +47,16 @@ def adaptation_figure(
     handles, labels = axes[0, 0].get_legend_handles_labels()
     title = "dotted: as published; dashed: not in what was published" if published else None
     figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)), frameon=False, title=title)
+    return figure
+
+
+def fronts_figure(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draw accuracy (percent) over cores, an application each, of rows with ``cores``, ``end_to_end``, ``per_task``."""
+    figure = Figure(figsize=(13, 3), layout="constrained")
+    for ax, (name, own) in zip(figure.subplots(1, len(rows)), rows.items(), strict=True):
+        for number, (way, label) in enumerate((("end_to_end", "end to end"), ("per_task", "task by task"))):
+            known = [(row["cores"], row[way]) for row in own if row[way] is not None]
+            ax.plot(*zip(*known, strict=True), color=COLOURS[number], ls=DASHES[number], label=label)
+        finish(ax, x="cores of whole servers", y="accuracy (%)" if name == next(iter(rows)) else "", title=name)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -4,7 +4,7 @@ A profile is a set of points: a variant on so many cores runs a batch in a laten
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,12 @@ from planner.planning.applications.accuracy import ranked
 from planner.planning.applications.ipa import Ipa, Option, Weights
 
 Cores = int
+
+INPUTS = (
+    "profile_set", "only_measured_profiles", "sla_factor", "threshold_rps", "normalize_accuracy", "baseline_mode",
+    "batching_cap", "arrival_rate_rps", "accuracy_method", "alpha", "beta", "gamma", "scaling_cap", "active_variant",
+    "initial_replicas",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,18 @@ class TaskProfile:
         """Return the points of a variant on so many cores, by batch."""
         found = (point for point in self.points if point.variant == variant and point.cores == cores)
         return sorted(found, key=lambda point: point.batch)
+
+
+def task_profiles(points: Iterable[Mapping[str, Any]]) -> list[TaskProfile]:
+    """Return the profiles of an application's tasks, in order of appearance, from points as the reference keeps them.
+
+    A point has ``task``, ``variant``, ``accuracy``, ``cpu``, ``batch``, ``latency_s`` and ``throughput_rps``.
+    """
+    tasks: defaultdict[str, list[Point]] = defaultdict(list)
+    for row in points:
+        names = "variant", "accuracy", "cpu", "batch", "latency_s", "throughput_rps"
+        tasks[row["task"]].append(Point(*(row[name] for name in names)))
+    return [TaskProfile(task, tuple(own)) for task, own in tasks.items()]
 
 
 def task_sla_s(profile: TaskProfile, sla_factor: float) -> float:
@@ -173,10 +191,16 @@ def scaled(accuracies: Mapping[str, float]) -> dict[str, float]:
 def programme_of(inputs: Mapping[str, Any], profiles: Mapping[str, Sequence[TaskProfile]]) -> Ipa:
     """Return the programme of a case by the reference's rules for SLAs, base cores and baselines.
 
-    ``inputs`` are named as the reference's: profile_set, only_measured_profiles, sla_factor, threshold_rps,
-    normalize_accuracy, baseline_mode (*scale* fixes active_variant, *switch* initial_replicas), batching_cap,
-    arrival_rate_rps, accuracy_method, alpha, beta, gamma, scaling_cap. ``profiles[profile_set]`` are measured points.
+    ``inputs`` are named as the reference's (`INPUTS`); baseline_mode *scale* fixes active_variant, *switch*
+    initial_replicas. ``profiles[profile_set]`` are measured points.
+
+    Raises
+    ------
+    InputError
+        An input is missing or names what is not there, or a variant has no base cores.
     """
+    if missing := [name for name in INPUTS if name not in inputs]:
+        raise InputError(f"inputs: {', '.join(missing)} missing; add them, as the reference names them")
     if inputs["profile_set"] not in profiles:
         raise InputError(f"no profiles of {inputs['profile_set']!r}; there are {sorted(profiles)}")
     measured = profiles[inputs["profile_set"]]
@@ -190,14 +214,18 @@ def programme_of(inputs: Mapping[str, Any], profiles: Mapping[str, Sequence[Task
         percent = profile.accuracies
         accuracies = ranked(percent) if inputs["normalize_accuracy"] else scaled(percent)
         variants = [inputs["active_variant"][number]] if inputs["baseline_mode"] == "scale" else list(percent)
-        options.append(
-            tuple(
-                Option(variant, accuracies[variant], cores[variant], point.batch, point.latency_s, point.throughput_rps)
-                for variant in variants
-                for point in profile.of(variant, cores[variant])
-                if point.batch <= inputs["batching_cap"]
-            )
+        if variants[0] not in percent:
+            raise InputError(f"active_variant of {profile.name}: expected one of {list(percent)}, got {variants[0]!r}")
+        own = tuple(
+            Option(variant, accuracies[variant], cores[variant], point.batch, point.latency_s, point.throughput_rps)
+            for variant in variants
+            for point in profile.of(variant, cores[variant])
+            if point.batch <= inputs["batching_cap"]
         )
+        if not own:
+            least = min(point.batch for point in profile.points)
+            raise InputError(f"batching_cap: expected at least {least}, got {inputs['batching_cap']}")
+        options.append(own)
     return Ipa(
         tuple(options),
         inputs["arrival_rate_rps"],

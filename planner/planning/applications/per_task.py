@@ -46,20 +46,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from time import perf_counter
-from typing import Literal, get_args
+from typing import get_args
 
-from planner.model import Application, InputError, Problem, Profile
+from planner.model import Application, InputError, Problem, Profile, TaskFlow, TaskPlan, TaskService
+from planner.model.check_tasks import check_tasks
 from planner.model.objective import MAXIMISED, needed_rate_rps, price_per_hour
 from planner.model.problem import Objective
+from planner.model.task_graph import applications_of, known_accuracy, task_rates, ways
+from planner.model.task_plan import LatencyRule
+from planner.model.task_worth import Configuration
 from planner.planning.applications.choices import Choice, best_choice, first_choices
-from planner.planning.applications.configurations import Configuration, configurations
-from planner.planning.applications.task_graph import applications_of, known_accuracy, task_rates, ways
-from planner.planning.applications.task_plans import Service, TaskPlan, check, plan_of
+from planner.planning.applications.configurations import configurations
+from planner.planning.applications.task_plans import plan_of
 from planner.planning.arrays import Floats
 from planner.planning.programme.backends import Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
-LatencyRule = Literal["worst", "mean"]
 LATENCY_RULES: tuple[LatencyRule, ...] = get_args(LatencyRule)
 OBJECTIVES: tuple[Objective, ...] = ("most_accurate", "least_cost", "fewest_devices")
 WHOLE = 100.0  # percent
@@ -130,13 +132,15 @@ def plan_per_task(
     if latency not in LATENCY_RULES:
         raise InputError(f"latency: expected one of {list(LATENCY_RULES)}, got {latency!r}")
     _check_options(problem)
-    formulation, bound = _with_choices(build(problem, latency), latency, backend, limits)
-    solution, _ = solve(formulation.model, backend, limits)
+    formulation, bound = _with_choices(build(problem.relied_on, latency), latency, backend, limits)
+    solution, used = solve(formulation.model, backend, limits)
     if not solution.found:
         raise _none(formulation, latency, solution, backend, limits)
-    plan = extract(formulation, replace(solution, bound=solution.bound if bound is None else bound), latency)
+    services, flows = extract(formulation, solution)
+    bound = solution.bound if bound is None else bound
+    plan = plan_of(problem, services, flows, latency, bound, used, limits.gap)
     plan = replace(plan, seconds=perf_counter() - begin_s)
-    if violations := check(problem, plan):
+    if violations := check_tasks(problem, plan):
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
     return plan
 
@@ -367,37 +371,36 @@ def _improving(formulation: Formulation, a: int, duals: Floats) -> Choice | None
     return choice if improves and (a, choice) not in formulation.flow else None
 
 
-def extract(formulation: Formulation, solution: Solution, latency: LatencyRule) -> TaskPlan:
-    """Return the plan in a solution, with no more slices than its rates need."""
+def extract(formulation: Formulation, solution: Solution) -> tuple[tuple[TaskService, ...], tuple[TaskFlow, ...]]:
+    """Return the services in a solution, with no more slices than their rates need, and the choices that are taken."""
     services = []
     for number, (a, one) in enumerate(formulation.configurations):
         application = formulation.applications[a]
         rate_rps = float(solution.values[formulation.rate[number]])
         if rate_rps <= ROUNDING * task_rates(application)[one.task]:
             continue
+        slices = _slices(rate_rps, one, solution.values[formulation.slices[number]])
         services.append(
-            Service(
+            TaskService(
                 application.name,
                 application.tasks[one.task].name,
                 one.variant,
                 one.device,
                 one.share,
                 one.batch,
-                _slices(rate_rps, one, solution.values[formulation.slices[number]]),
+                slices,
                 rate_rps,
                 one.slice_rps,
                 one.latency_us,
             )
         )
-    flows = {
-        application.name: tuple(
-            (tuple(variant.name for variant in choice), float(solution.values[column]))
-            for (b, choice), column in formulation.flow.items()
-            if b == a and solution.values[column] > ROUNDING * (application.rate_rps or 0.0)
-        )
-        for a, application in enumerate(formulation.applications)
-    }
-    return plan_of(formulation.problem, tuple(services), flows, latency, solution.bound)
+    flows = tuple(
+        TaskFlow(application.name, tuple(variant.name for variant in choice), float(solution.values[column]))
+        for (a, choice), column in formulation.flow.items()
+        for application in [formulation.applications[a]]
+        if solution.values[column] > ROUNDING * (application.rate_rps or 0.0)
+    )
+    return tuple(services), flows
 
 
 def _slices(rate_rps: float, one: Configuration, found: float) -> int:
@@ -430,7 +433,7 @@ def _none(
                 f"min_accuracy: {options.min_accuracy:g} % is out of reach; with the whole cluster it is {least:.2f} %"
             )
     cheapest = replace(problem, options=replace(options, budget_per_hour=None, objective="least_cost"))
-    cost = plan_per_task(cheapest, latency, backend=backend, limits=limits).objective
+    cost = plan_per_task(cheapest, latency, backend=backend, limits=limits).value
     return InputError(
         f"budget_per_hour: {options.budget_per_hour:g} is below what the cheapest plan costs, {cost:g}; raise it"
     )

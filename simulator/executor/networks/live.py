@@ -402,14 +402,16 @@ class LiveRun:
         self._come_into_force()
 
     def _come_into_force(self) -> None:
-        """Let changes come into force whose replicas have all loaded, in the order in which they were asked for."""
-        while self._changes:
-            change, cold = self._changes[0]
-            if self._loading & set(self.network.stations[change.station].servers):
-                return
-            self._changes.pop(0)
+        """Let changes come into force whose replicas have all loaded, those of a station as they were asked for."""
+        waiting: list[tuple[Change, ColdStart]] = []
+        for change, cold in self._changes:
+            before = {other.station for other, _ in waiting}
+            if change.station in before or self._loading & set(self.network.stations[change.station].servers):
+                waiting.append((change, cold))
+                continue
             self.cold_starts.append(cold)
             self.run.at(self._now_us(), partial(self._reconfigure, change, cold))
+        self._changes = waiting
 
     def _reconfigure(self, change: Change, cold: ColdStart) -> None:
         cold.ready_us = self.run.now_us

@@ -57,11 +57,11 @@ def test_a_function_of_ones_own_decides_which_variants_go_together() -> None:
     cluster = Cluster((DeviceType("L4", 4, price_per_hour=1.0),), Network(10))
     options = Options("most_accurate", batch_building_factor=0, budget_per_hour=4.0)
     problem = Problem(cluster, (), options, (application,))
-    assert plan_per_task(problem).objective == pytest.approx(70.0)
+    assert plan_per_task(problem).value == pytest.approx(70.0)
     assert make_plan(problem).value == pytest.approx(70.0)
     first = replace(FIRST, variants=FIRST.variants[:1], accuracy={"small": 60})
     only_small = rated(replace(plain, tasks=(first, LAST)), lambda names: worth[names])
-    assert plan_per_task(replace(problem, applications=(only_small,))).objective == pytest.approx(40.0)
+    assert plan_per_task(replace(problem, applications=(only_small,))).value == pytest.approx(40.0)
 
 
 def test_accuracies_that_are_none_are_one_line() -> None:

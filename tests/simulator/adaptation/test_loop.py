@@ -43,7 +43,7 @@ def test_a_change_by_hand() -> None:
     took_us = (records.done_us - records.arrival_us).tolist()
     assert took_us == [100_000] * 14 + [300_000] * 6
     decided = [(one.at_s, one.ready_s, one.rate_rps) for one in controller.decisions]
-    assert decided == [(0, 0, 0), (10, 14, 1)]
+    assert decided == [(0, (0,), 0), (10, (14,), 1)]
     found = outcomes_of(ONE, controller.decisions, records, slo_s=0.2, duration_s=20)
     assert found.cores.tolist() == [1] * 14 + [2] * 6
     assert found.held_cores.tolist() == [1] * 10 + [3] * 4 + [2] * 6
@@ -51,6 +51,32 @@ def test_a_change_by_hand() -> None:
     assert (found.requests, found.dropped, found.late, found.infeasible) == (20, 0, 6, 0)
     assert found.accuracy == pytest.approx((14 * 60 + 6 * 80) / 20)
     assert found.attainment == pytest.approx(0.7)
+
+
+def test_only_what_loads_waits_by_hand() -> None:
+    """Two tasks of 0.1 s, a request a second, whose first batch size and second replicas change at 10 s.
+
+    A request that waits alone for a batch of 4 leaves after 0.2 s: from 10 s on the first task takes 0.3 s. The second
+    one has two replicas from 14 s on, and holds their cores from 10 s on.
+    """
+    before, after = (running(0, 1, 1), running(0, 1, 1)), (running(0, 4, 1), running(0, 1, 2))
+    controller = Controller(TWO, reactive, always(after), before, interval_s=10, start_up_s=4.0)
+    records = controller.run(np.arange(500_000, 20_500_000, 1_000_000))
+    took_us = (records.done_us - records.arrival_us).tolist()
+    assert took_us == [200_000] * 10 + [400_000] * 10
+    assert [one.ready_s for one in controller.decisions] == [(0, 0), (10, 14)]
+    found = outcomes_of(TWO, controller.decisions, records, slo_s=1.0, duration_s=20)
+    assert found.cores.tolist() == [2] * 14 + [3] * 6
+    assert found.held_cores.tolist() == [2] * 10 + [3] * 10
+
+
+def test_fewer_replicas_are_in_force_at_once_by_hand() -> None:
+    """Three replicas until 10 s, one from then on: of two requests at once the second one then waits."""
+    controller = Controller(ONE, reactive, always((running(0, 1, 1),)), (running(0, 1, 3),), 10, 4.0)
+    records = controller.run(np.array([9_000_000, 9_000_000, 10_500_000, 10_500_000]))
+    assert (records.done_us - records.arrival_us).tolist() == [100_000, 100_000, 100_000, 200_000]
+    found = outcomes_of(ONE, controller.decisions, records, slo_s=1.0, duration_s=12)
+    assert found.cores.tolist() == found.held_cores.tolist() == [3] * 10 + [1] * 2
 
 
 def test_no_answer_keeps_the_configuration_and_is_said() -> None:
@@ -84,7 +110,10 @@ def test_no_request_is_lost_while_variants_change_and_both_engines_agree(seed: i
         change
         for before, after in pairwise(known)
         for change in service.changes(
-            before.configuration, after.configuration, round(after.at_s * 1e6), round(after.ready_s * 1e6)
+            before.configuration,
+            after.configuration,
+            round(after.at_s * 1e6),
+            [round(ready_s * 1e6) for ready_s in after.ready_s],
         )
     ]
     oracle = simulate_network(service.network(first), [arrivals_us], changes=changes, engine="simpy")

@@ -174,6 +174,22 @@ def chain(replicas: int = 2, spare: int = 2) -> tuple[Network, np.ndarray]:
     return Network(servers([0] * 2 * each, on=on), stations, (route,)), np.arange(400) * 3_000
 
 
+def test_a_task_that_loads_nothing_does_not_wait_for_one_that_does() -> None:
+    """At 250 ms the first task's variant and the second one's batch size change: only the former has to load."""
+    network, arrivals_us = chain()
+    changes = [Change(250_000, 0, (0, 2), 2, 250_000), Change(250_000, 1, (2,), 1, 250_000)]
+    looks: list[Observation] = []
+
+    def adapt(seen: Observation) -> list[Change] | None:
+        looks.append(seen)
+        return changes if len(looks) == 1 else None
+
+    live = serve(network, [arrivals_us], Virtual(as_planned, load_us=70_000), adapt=adapt, every_us=250_000)
+    assert [(one.station, one.ready_us) for one in live.cold_starts] == [(1, 250_000), (0, 320_000)]
+    known = [replace(change, ready_us=ready) for change, ready in zip(changes, (320_000, 250_000), strict=True)]
+    assert_same_network(network_records(live.state), simulate_network(network, [arrivals_us], changes=known), "task")
+
+
 def test_variants_are_switched_while_requests_flow() -> None:
     """The configuration comes into force when its replicas have loaded, as a simulation that knew when."""
     network, arrivals_us = chain()

@@ -156,7 +156,7 @@ def test_variants_change_while_requests_flow_and_every_answer_is_that_of_its_own
         asked.append(seen)
         if seen.busy[1] > 0 and asked[-2].busy[1] > 0:  # the new replica has come into use: it is enough
             os.kill(os.getpid(), signal.SIGINT)
-        return service.changes(first, second, seen.now_us, seen.now_us) if len(asked) == 2 else None
+        return service.changes(first, second, seen.now_us, [seen.now_us] * 2) if len(asked) == 2 else None
 
     arrivals_us = np.arange(50_000) * 6_000  # longer than a replica takes to load
     run = execute_service(service, first, models, arrivals_us, Settings(verify=True), adapt=adapt, every_us=300_000)

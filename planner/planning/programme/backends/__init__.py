@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version as installed_version
 from time import monotonic
 
 from planner.model import InputError
@@ -24,6 +25,7 @@ __all__ = [
     "Unavailable",
     "solve",
     "version",
+    "versions",
 ]
 
 log = logging.getLogger(__name__)
@@ -164,6 +166,12 @@ def solve(
 def version(backend: str) -> str:
     """Return the version of an installed solver."""
     return str(_module(backend).version())
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Return the versions of poolpipe and of a solver, where one was used."""
+    found = {"poolpipe": installed_version("poolpipe")}
+    return found if backend not in BACKENDS else found | {backend: version(backend)}
 
 
 def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -> Solution:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from planner.model import Application, Dnn, InputError, Problem, Profile, Task
-from planner.model.applications import choice_accuracy
+from planner.model.applications import Application, Task, choice_accuracy
+from planner.model.errors import InputError
+from planner.model.problem import Dnn, Problem
+from planner.model.profile import Profile
 
 
 def applications_of(problem: Problem) -> tuple[Application, ...]:

@@ -1,0 +1,99 @@
+"""Task plans: what serves every task of every application, task by task, and how good that provably is."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le, MinLen
+
+from planner.model.cluster import MOST_DEVICES, Count, Positive
+from planner.model.plan import Status, Time, relative_gap
+from planner.model.profile import Batch
+from planner.model.record import record
+from planner.model.segments import MOST_SHARES
+
+LatencyRule = Literal["worst", "mean"]
+
+
+@record
+class TaskService:
+    """Slices that serve a task: a variant on shares 1/``share`` of a device type, in batches of up to ``batch``.
+
+    ``rate_rps`` of the task's requests come here, a slice sustains ``slice_rps``, and a request takes ``latency_us``
+    (transfer, batch building and inference).
+    """
+
+    application: str
+    task: str
+    variant: str
+    device: str
+    share: Positive
+    batch: Batch
+    slices: Annotated[int, Ge(1), Le(MOST_DEVICES * MOST_SHARES)]
+    rate_rps: Time
+    slice_rps: Time
+    latency_us: Time
+
+    @property
+    def pool_text(self) -> str:
+        """The slices in words: ``8 × L4``, ``8 × 1/2 L4``."""
+        return f"{self.slices} × {self.device}" if self.share == 1 else f"{self.slices} × 1/{self.share} {self.device}"
+
+
+@record
+class TaskFlow:
+    """Requests/s of an application that take a choice of variants, one per task."""
+
+    application: str
+    variants: Annotated[tuple[str, ...], MinLen(1)]
+    rate_rps: Time
+
+
+@record
+class TaskPlan:
+    """A queue and slices for every task.
+
+    Attributes
+    ----------
+    objective, value, bound, status
+        As of a `planner.model.plan.Plan`.
+    latency_rule, latency_us
+        *worst* or *mean*, and the end-to-end latency of every application by it, on its longest way.
+    accuracy
+        Of every application whose variants have one (percent).
+    devices, cost_per_hour
+        Whole devices in use per type, and what they cost; None where a price is unknown.
+    profile_sha256
+        ``"application/task/variant"`` to the digest of the profile that the plan was computed from.
+    """
+
+    objective: str
+    status: Status
+    value: float
+    bound: float
+    latency_rule: LatencyRule
+    services: tuple[TaskService, ...]
+    flows: tuple[TaskFlow, ...]
+    latency_us: Mapping[str, Time]
+    accuracy: Mapping[str, float]
+    devices: Mapping[str, Count]
+    cost_per_hour: Time | None
+    backend: str
+    seconds: Time
+    gap_asked: Time
+    problem_sha256: str
+    profile_sha256: Mapping[str, str]
+    versions: Mapping[str, str]
+    scheduler: Literal["per-task"] = "per-task"
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the bound: |bound - value| / |value|; 0 where both are 0."""
+        return relative_gap(self.value, self.bound)
+
+    def of(self, application: str, task: str) -> list[TaskService]:
+        """Return what serves a task."""
+        return [one for one in self.services if (one.application, one.task) == (application, task)]
+
+    def flows_of(self, application: str) -> list[TaskFlow]:
+        """Return the choices that an application's requests take."""
+        return [one for one in self.flows if one.application == application]
