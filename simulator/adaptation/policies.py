@@ -14,6 +14,7 @@ import numpy as np
 from planner.planning.applications.ipa import Ipa
 from planner.planning.applications.ipa_published import PUBLISHED, Points, PublishedSystem, options_of
 from simulator.adaptation.forecasts import PLAN_LIFE, blend, fit_forecast
+from simulator.adaptation.forecasts import PUBLISHED as PUBLISHED_SPAN
 from simulator.adaptation.ipa import hedged, planner_of, service_of
 from simulator.adaptation.loop import SECOND_US, Controller, Decision, Planner
 from simulator.adaptation.lstm import trained_lstm
@@ -97,7 +98,7 @@ class Runs:
 
     def predictor(self, name: str, load: Counts) -> Predictor:
         """Return a predictor by name; the oracle's future is the load."""
-        rules = PREDICTORS | {"lstm": trained_lstm(), "oracle": oracle(load)}
+        rules = {**PREDICTORS, "lstm": trained_lstm(), "oracle": oracle(load)}
         if name in rules:
             return rules[name]
         return self.predictors["blend"] if name == "blend" else self.fitted(name)
@@ -105,9 +106,9 @@ class Runs:
     def fitted(self, name: str) -> Predictor:
         """Return a forecast of the history: *linear*, *bound L* of the largest rate, *life L* of a plan's life."""
         if name not in self._fitted:
-            kind, *level = name.split()
-            spans = {"life": {"span": PLAN_LIFE}}
-            self._fitted[name] = fit_forecast(self.history, *map(float, level), **spans.get(kind, {}))
+            kind, _, level = name.partition(" ")
+            span = PLAN_LIFE if kind == "life" else PUBLISHED_SPAN
+            self._fitted[name] = fit_forecast(self.history, float(level) if level else None, span)
         return self._fitted[name]
 
     def run(self, name: str, load: Counts, policy: Policy) -> PolicyRun:
