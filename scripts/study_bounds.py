@@ -48,6 +48,7 @@ GPUS = ("L4", "T4", "V100", "P4")
 LEVELS = (0.8, 0.9, 0.95, 0.99)
 MARGINS = (1.1, 1.2, 1.3, 1.5)
 LOAD = 0.9  # of the planned throughput, at which attainment is told
+STEPS = 20  # of the planned throughput, in which the rate that is held is told
 SELECTED_LEVEL = 0.95
 TRACES = "poisson_a,bursty_a"
 ROUNDS = 12  # of planning and measuring what was chosen, at most
@@ -57,6 +58,7 @@ COLUMNS = (
 )  # fmt: skip
 HELD = 0.99
 Times = Mapping[str, np.ndarray]  # arrivals, s, by trace
+Row = dict[str, object]
 
 app = new_app("Study plans from incomplete profiles.")
 
@@ -70,6 +72,15 @@ class Case:
     problem: Problem
 
 
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What is true: the published profiles, the problems, and arrivals by trace."""
+
+    profiles: Sequence[Profile]
+    cases: Sequence[Case]
+    times_s: Times
+
+
 @app.command()
 def study(
     data: Annotated[Path, typer.Option(help="Folder of PPipe's published data (models/, plans/, simulator/).")],
@@ -80,31 +91,35 @@ def study(
     every: Annotated[int, typer.Option(min=1, help="Take every so many of the 24 problems.")] = 1,
 ) -> None:
     """Plan and simulate; draw throughput against attainment."""
-    truth = [ppipe.read_profile(data, name, GPUS) for name in ppipe.list_dnns(data)]
-    cases = read_cases(data)[::every]
-    times_s = {name: read_maf21(data / "simulator" / f"{name}.csv.gz").times_s for name in traces.split(",")}
+    ground = Ground(
+        [ppipe.read_profile(data, name, GPUS) for name in ppipe.list_dnns(data)],
+        read_cases(data)[::every],
+        {name: read_maf21(data / "simulator" / f"{name}.csv.gz").times_s for name in traces.split(",")},
+    )
     rows_file = out / "rows.csv"
     rows = read_rows(rows_file)
-    shares = [float(text) for text in fractions.split(",")]
+    done = {row["fraction"] for row in rows if row["seed"] == seed}
+    left = [share for share in _fractions(fractions) if share not in done]
+    best = list(judged("truth", ground.cases, ground.profiles, ground)) if left else []
     with progress() as bar:
-        task = bar.add_task("fractions", total=len(shares))
-        for fraction in shares:
-            if not any(row["fraction"] == fraction and row["seed"] == seed for row in rows):
-                rows += list(study_fraction(truth, cases, times_s, fraction, seed))
-                write_rows(rows_file, rows)
-            bar.advance(task)
+        for fraction in bar.track(left, description="fractions"):
+            rows += study_fraction(ground, best, fraction, seed)
+            write_rows(rows_file, rows)
     show(pd.DataFrame(rows), out)
 
 
-def study_fraction(
-    truth: Sequence[Profile], cases: Sequence[Case], times_s: Times, fraction: float, seed: int
-) -> Iterator[dict[str, object]]:
-    """Yield a row per method, problem and DNN."""
+def study_fraction(ground: Ground, best: Sequence[Row], fraction: float, seed: int) -> list[Row]:
+    """Return a row per method, problem and DNN; ``best`` are those of plans from the truth."""
     begin_s = process_time()
-    predictions = completed(truth, fraction, seed)
+    predictions = completed(ground.profiles, fraction, seed)
     nominal = predictions.profiles()
-    completed_s = process_time() - begin_s
-    profiles: dict[str, Sequence[Profile]] = {"truth": truth, "nominal": nominal}
+    told = {"fraction": fraction, "seed": seed, "cpu_seconds": round(process_time() - begin_s, 1)}
+    return [row | told for row in (*best, *of_methods(ground, predictions, nominal))]
+
+
+def of_methods(ground: Ground, predictions: Predictions, nominal: Sequence[Profile]) -> Iterator[Row]:
+    """Yield a row per method but the truth, problem and DNN."""
+    profiles: dict[str, Sequence[Profile]] = {"nominal": nominal}
     profiles |= {f"margin {factor:g}": [scaled(profile, factor) for profile in nominal] for factor in MARGINS}
     kinds: tuple[Kind, ...] = ("block", "path")
     for kind in kinds:
@@ -113,25 +128,19 @@ def study_fraction(
                 profiles[f"{kind} {level:g}"] = predictions.bounded(level, kind)
             except InputError:  # too few runs calibrate so high a level
                 continue
-    plans: dict[str, dict[str, Plan | None]] = {}
     for method, known in profiles.items():
-        plans[method] = {case.name: planned(case, known) for case in cases}
-        yield from judged(method, cases, plans[method], known, truth, times_s, fraction, seed, completed_s)
-    if f"path {SELECTED_LEVEL:g}" in plans:
-        starts = {f"checked {SELECTED_LEVEL:g}": profiles[f"path {SELECTED_LEVEL:g}"], "checked nominal": nominal}
-        for method, known in starts.items():
-            for case in cases:
-                last, plan, count = checked(case, known, truth)
-                made = {case.name: plan}
-                yield from judged(method, [case], made, last, truth, times_s, fraction, seed, completed_s, count)
-        method = f"selected {SELECTED_LEVEL:g}"
-        margins = selected_margins(cases, plans[f"path {SELECTED_LEVEL:g}"], predictions, truth)
-        for case in cases:
-            if not isfinite(margins[case.group]):  # too few plans calibrate it
-                continue
+        yield from judged(method, ground.cases, known, ground)
+    if (bounds := profiles.get(f"path {SELECTED_LEVEL:g}")) is None:
+        return
+    for method, start in ((f"checked {SELECTED_LEVEL:g}", bounds), ("checked nominal", nominal)):
+        for case in ground.cases:
+            known, count = checked(case, start, ground.profiles)
+            yield from judged(method, [case], known, ground, count)
+    margins = selected_margins(ground, bounds, predictions)
+    for case in ground.cases:
+        if isfinite(margins[case.group]):  # else too few plans calibrate it
             known = predictions.bounded(SELECTED_LEVEL, "path", margins[case.group])
-            made = {case.name: planned(case, known)}
-            yield from judged(method, [case], made, known, truth, times_s, fraction, seed, completed_s)
+            yield from judged(f"selected {SELECTED_LEVEL:g}", [case], known, ground)
 
 
 def completed(truth: Sequence[Profile], fraction: float, seed: int) -> Predictions:
@@ -144,19 +153,17 @@ def completed(truth: Sequence[Profile], fraction: float, seed: int) -> Predictio
     return predict_profiles(Observed(blank, tuple(runs[at] for at in chosen)), GPUS, described, batches)
 
 
-def selected_margins(
-    cases: Sequence[Case], plans: Mapping[str, Plan | None], predictions: Predictions, truth: Sequence[Profile]
-) -> dict[str, float]:
+def selected_margins(ground: Ground, bounds: Sequence[Profile], predictions: Predictions) -> dict[str, float]:
     """Return, for each group of DNNs, the margin calibrated on the plans of all other groups, a score per DNN."""
-    runs: dict[Place, Run] = {run.place[:4]: run for profile in truth for run in runs_of_profile(profile)}
+    runs: dict[Place, Run] = {run.place[:4]: run for profile in ground.profiles for run in runs_of_profile(profile)}
     known = {
         place: replace(found, measured_us=np.array(runs[place].latency_us))
         for place, found in predictions.predicted.items()
         if place in runs
     }
-    scores: dict[str, list[float]] = {case.group: [] for case in cases}
-    for case in cases:
-        plan = plans[case.name]
+    scores: dict[str, list[float]] = {case.group: [] for case in ground.cases}
+    for case in ground.cases:
+        plan = planned(case, bounds)
         for dnn in case.problem.dnns if plan else ():
             stages = [
                 (pipeline.variant, stage.device, stage.share, stage.batch, stage.first_block, stage.last_block)
@@ -170,10 +177,8 @@ def selected_margins(
     }
 
 
-def checked(
-    case: Case, bounds: Sequence[Profile], truth: Sequence[Profile]
-) -> tuple[Sequence[Profile], Plan | None, int]:
-    """Plan with bounds, measure what was chosen, and again; return profiles, plan, and how many runs it took."""
+def checked(case: Case, bounds: Sequence[Profile], truth: Sequence[Profile]) -> tuple[Sequence[Profile], int]:
+    """Plan with bounds, measure what was chosen, and again; return the last profiles, and how many runs it took."""
     blank = Observed(tuple(replace(profile, tables=()) for profile in truth))
     measured: set[Place] = set()
     known = bounds
@@ -181,10 +186,10 @@ def checked(
         plan = planned(case, known)
         chosen = {one.place for one in relied_on(plan, blank)} if plan else set()
         if chosen <= measured:
-            return known, plan, len(measured)
+            break
         measured |= chosen
         known = [with_measured(profile, real, measured) for profile, real in zip(bounds, truth, strict=True)]
-    return known, planned(case, known), len(measured)
+    return known, len(measured)
 
 
 def with_measured(profile: Profile, real: Profile, places: Set[Place]) -> Profile:
@@ -217,43 +222,42 @@ def with_profiles(problem: Problem, profiles: Sequence[Profile]) -> Problem:
 
 
 def judged(
-    method: str,
-    cases: Sequence[Case],
-    plans: Mapping[str, Plan | None],
-    known: Sequence[Profile],
-    truth: Sequence[Profile],
-    times_s: Times,
-    fraction: float,
-    seed: int,
-    cpu_seconds: float,
-    runs: int = 0,
-) -> Iterator[dict[str, object]]:
-    """Simulate plans at all loads, with the true latencies."""
+    method: str, cases: Sequence[Case], known: Sequence[Profile], ground: Ground, runs: int = 0
+) -> Iterator[Row]:
+    """Plan with what is known, and simulate with the true latencies."""
     for case in cases:
-        plan = plans[case.name]
+        plan = planned(case, known)
         for dnn in case.problem.dnns:
-            row: dict[str, object] = {
-                "fraction": fraction, "seed": seed, "method": method, "problem": case.name, "dnn": dnn.name,
-                "devices": 0.0, "planned_rps": 0.0, "held_rps": 0.0, "cpu_seconds": round(cpu_seconds, 1),
-                "attainment": 0.0, "runs": runs,
+            row: Row = {
+                "method": method, "problem": case.name, "dnn": dnn.name, "devices": 0.0, "planned_rps": 0.0,
+                "held_rps": 0.0, "attainment": 0.0, "runs": runs,
             }  # fmt: skip
             if plan is None:
-                yield from (row | {"trace": trace} for trace in times_s)
+                yield from (row | {"trace": trace} for trace in ground.times_s)
                 continue
             believed = build_system(with_profiles(case.problem, known), plan, dnn.name)
-            real = build_system(*true_plan(case.problem, truth, plan), dnn.name)
+            real = build_system(*true_plan(case.problem, ground.profiles, plan), dnn.name)
             full_rps = plan.throughput_rps(dnn.name)
             row["devices"], row["planned_rps"] = round(sum(believed.devices), 3), round(full_rps, 3)
-            for trace, arrivals_s in times_s.items():
+            for trace, arrivals_s in ground.times_s.items():
                 row["attainment"] = round(attained(believed, real, arrivals_s, LOAD * full_rps), 5)
                 row["held_rps"] = round(held_rps(believed, real, arrivals_s, full_rps), 3)
                 yield row | {"trace": trace}
 
 
 def held_rps(believed: System, real: System, times_s: np.ndarray, full_rps: float) -> float:
-    """Return the largest rate, in steps of a twentieth of the planned one, at which 99 % are in time; 0 if none."""
-    rates = (load / 20 * full_rps for load in range(20, 0, -1))
-    return next((rate for rate in rates if attained(believed, real, times_s, rate) >= HELD), 0.0)
+    """Return the largest rate, in steps of a twentieth of the planned one, at which 99 % are in time; 0 if none.
+
+    By bisection, which takes it for granted that fewer are in time at larger rates.
+    """
+    held, missed = 0, STEPS + 1
+    while missed - held > 1:
+        step = (held + missed) // 2
+        if attained(believed, real, times_s, step / STEPS * full_rps) >= HELD:
+            held = step
+        else:
+            missed = step
+    return held / STEPS * full_rps
 
 
 def attained(believed: System, real: System, times_s: np.ndarray, rate_rps: float) -> float:
@@ -298,7 +302,17 @@ def read_cases(data: Path) -> list[Case]:
     return [Case(name, "+".join(dnn.name for dnn in problem.dnns), problem) for name, problem in problems]
 
 
-def read_rows(path: Path) -> list[dict[str, object]]:
+def _fractions(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < fraction < 1 for fraction in found):
+        raise InputError(f"--fractions: expected numbers between 0 and 1 such as 0.1,0.5, got {text!r}")
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
     """Return the rows that are there already."""
     if not path.exists():
         return []

@@ -139,13 +139,13 @@ def complete(
     """
     from planner.completion.slowdowns import predict_beside
 
-    levels, others = _levels(bound), names_in(beside)
+    levels, others, asked = _levels(bound), names_in(beside), names_in(devices)
     chosen = calibrate_on is CalibrateOn.CHOSEN
     if others and chosen:
         raise InputError("--calibrate-on chosen: plans choose among runs made alone; leave out one of it and --beside")
     observed = load_observed(observations)
     with errors.status("completing"):
-        alone = _predictions(observed, names_in(devices), features)
+        alone = _predictions(observed, asked, features)
         if others:
             slowdowns = predict_beside(alone, observed, others)
             profiles, bounds = slowdowns.profiles(), [slowdowns.profiles(level) for level in levels]
@@ -157,8 +157,10 @@ def complete(
             rows = f"{len(alone.calibrating(chosen=chosen))} runs{' that plans chose' if chosen else ''}"
     paths = [out / f"{file_name(profile.name)}.json" for profile in profiles]
     for number, (profile, path) in enumerate(zip(profiles, paths, strict=True)):
-        tables = tuple(table for of_level in bounds for table in of_level[number].tables)
-        save(replace(profile, bounds=tables), path)
+        tables, limits = profile.tables, tuple(table for of_level in bounds for table in of_level[number].tables)
+        if asked:
+            tables, limits = (tuple(each for each in part if each.device in asked) for part in (tables, limits))
+        save(replace(profile, tables=tables, bounds=limits), path)
     with output(as_json) as printed:
         printed.value("profiles", [str(path) for path in paths])
         printed.value("margins", {f"{level:g}": margin for level, margin in margins.items()})
@@ -214,4 +216,4 @@ def _levels(text: str) -> list[float]:
         found = [0.0]
     if not all(0 < level < 1 for level in found):
         raise InputError(f"--bound: expected numbers between 0 and 1 such as 0.95, got {text!r}")
-    return found
+    return list(dict.fromkeys(found))

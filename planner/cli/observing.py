@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 def observe(
     models: Annotated[
         list[str],
-        typer.Argument(help="What to time here: .onnx files or names (see `models`); or profiles, to take over."),
+        typer.Argument(
+            help="What to time here: .onnx files or names (see `models`); or profiles, or CSV files, to take over."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Observations to write; if they exist, runs are added.")],
     device: Annotated[str, typer.Option(help="Name for this machine; not for profiles.")] = "",
@@ -46,6 +48,9 @@ def observe(
     data: Annotated[
         Path | None, typer.Option(help="Folder of PPipe's published data: the models named are taken from there.")
     ] = None,
+    cuts: Annotated[
+        Path | None, typer.Option(help="For a CSV file with a new model: bytes between its blocks, block,cut_bytes.")
+    ] = None,
     blocks: Annotated[int, typer.Option(min=1, help="Blocks to cut a model into.")] = 10,
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: processor time, for one core of a machine that others use as well.")
@@ -54,7 +59,10 @@ def observe(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds on new sessions.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights of a model given by name.")] = 0,
 ) -> None:
-    """Time models block by block on this machine, alone or beside another; or take over what profiles measured.
+    """Time models block by block on this machine, alone or beside another; or take over what others measured.
+
+    A CSV file has the columns model,device,share,batch,block,latency_us, blocks counted from 0, and perhaps spread and
+    beside; blocks that were not timed are left out. Its models are known from a profile, or by --cuts.
 
     All runs go into one file, each with how it came about. What stands there already is timed again and kept beside:
     timings of one place that disagree are refused where they are used. With --for the plan says which shares and
@@ -65,7 +73,12 @@ def observe(
     if data is not None:
         for name in models:
             found = _added(found, _published(data, name), wanted)
+    if cuts is not None and not any(_is_csv(text) for text in models):
+        raise InputError("--cuts: tells the blocks of a model that a CSV file has timings of; name the CSV file, too")
     for text in [] if data is not None else models:
+        if _is_csv(text):
+            found = _with_timings(found, Path(text), cuts, wanted)
+            continue
         if Path(text).suffix == ".json":
             found = _added(found, load_profile(Path(text)), wanted)
             continue
@@ -77,7 +90,7 @@ def observe(
             profile, runs = timing.timed(text, found, sizes, beside)
         else:
             profile, runs = timing.timed_for(text, found, wanted)
-        found = _with_runs(found, profile, runs)
+        found = _with_runs(found, [profile], runs)
         save(found, out)
     if found is None:
         raise InputError("nothing to observe; name models or profiles")
@@ -189,24 +202,52 @@ def _added(found: Observed | None, profile: Profile, wanted: Sequence["Relied"] 
     """
     runs = runs_of_profile(profile)
     if runs and wanted is not None:
-        from planner.completion.plans import among
-
-        runs = tuple(replace(run, chosen=True) for run in among(runs, wanted))
-        return _with_runs(found, replace(profile, tables=(), bounds=()), runs)
+        return _with_runs(found, [replace(profile, tables=(), bounds=())], _chosen(runs, wanted))
     if not runs:
         raise InputError(f"profile {profile.name}: nothing in it was measured; there is nothing to observe")
     estimated = tuple(table for table in profile.tables if table.provenance.kind == "estimated")
-    return _with_runs(found, replace(profile, tables=estimated, bounds=()), runs)
+    return _with_runs(found, [replace(profile, tables=estimated, bounds=())], runs)
 
 
-def _with_runs(found: Observed | None, profile: Profile, runs: tuple[Run, ...]) -> Observed:
+def _is_csv(text: str) -> bool:
+    return Path(text).suffix.lower() == ".csv"
+
+
+def _with_timings(found: Observed | None, path: Path, cuts: Path | None, wanted: Sequence["Relied"] | None) -> Observed:
+    """Return observations with the timings of a CSV file as runs; ``cuts`` tell the blocks of a model that is new."""
+    from planner.files.timings import blank_model, load_timings, models_in
+
+    known = {} if found is None else {model.name: model for model in found.models}
+    if cuts is not None:
+        new = [name for name in models_in(path) if name not in known]
+        if len(new) != 1:
+            raise InputError(
+                f"--cuts {cuts}: expected one new model in {path}, got {new or 'none'}; give one CSV file per model"
+            )
+        known[new[0]] = blank_model(new[0], cuts)
+    runs = load_timings(path, known)
+    return _with_runs(found, list(known.values()), runs if wanted is None else _chosen(runs, wanted))
+
+
+def _chosen(runs: Sequence[Run], wanted: Sequence["Relied"]) -> tuple[Run, ...]:
+    """Return those runs that a plan rests on, marked as such."""
+    from planner.completion.plans import among
+
+    return tuple(replace(run, chosen=True) for run in among(runs, wanted))
+
+
+def _with_runs(found: Observed | None, models: Sequence[Profile], runs: tuple[Run, ...]) -> Observed:
+    """Return observations with runs that they do not have yet, and the models of these."""
     if found is None:
-        return Observed((profile,), runs)
+        return Observed(tuple(models), runs)
     known = {model.name: model for model in found.models}
-    if profile.name in known and known[profile.name].blocks != profile.blocks:
-        raise InputError(
-            f"{profile.name}: its blocks are not those that the observations have; observe it into another file"
-        )
-    models = found.models if profile.name in known else (*found.models, profile)
+    for model in models:
+        if model.name in known and known[model.name].blocks != model.blocks:
+            raise InputError(
+                f"{model.name}: its blocks are not those that the observations have; observe it into another file"
+            )
     have = set(found.runs)
-    return Observed(models, (*found.runs, *(run for run in runs if run not in have)))
+    return Observed(
+        (*found.models, *(model for model in models if model.name not in known)),
+        (*found.runs, *(run for run in runs if run not in have)),
+    )

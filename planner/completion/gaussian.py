@@ -16,7 +16,7 @@ Towers (`planner.completion.network`) learn what platforms have in common, which
 devices this model says more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,7 @@ from planner.completion.observations import Floats, Ints
 MM_PASSES = 40
 START_VARIANCE, LEAST_VARIANCE = 0.05, 1e-7
 LEAST_NOISE = 1e-4  # (1 %)² of the latency: no measurement repeats better
+CELLS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +57,22 @@ class Effects:
     def covariance(self, rows: Ints, others: Ints) -> Floats:
         """Return the covariance, without noise, of cells with cells."""
         found = np.zeros((len(rows), len(others)))
+        for component in self._by_key:
+            found += component.covariance(rows, others)
+        return found
+
+    @cached_property
+    def _by_key(self) -> tuple[Component, ...]:
+        """Components, those of one key as one whose features carry their standard deviations."""
+        scaled: dict[int, list[tuple[Component, Floats]]] = {}
         for component, variance in zip(self.components, self.variance, strict=True):
             if variance > LEAST_VARIANCE:
-                found += variance * component.covariance(rows, others)
-        return found
+                features = np.sqrt(variance) * component.features
+                scaled.setdefault(id(component.key), []).append((component, features))
+        return tuple(
+            Component(own[0][0].name, own[0][0].key, np.hstack([features for _, features in own]))
+            for own in scaled.values()
+        )
 
 
 def fit_effects(components: Sequence[Component], rows: Ints, log_time: Floats, passes: int = MM_PASSES) -> Effects:
@@ -111,6 +124,19 @@ class Posterior:
         known = self.effects.covariance(cells, self.rows)
         found: Floats = self.effects.covariance(cells, cells) - known @ self._inverse @ known.T
         return found
+
+    def of_groups(self, groups: Sequence[Ints]) -> Iterator[tuple[Floats, Floats]]:
+        """Yield `mean` and `covariance` of one group of cells after the other; many groups take less time together."""
+        sizes = np.cumsum([len(group) for group in groups])
+        parts = np.split(np.arange(len(groups)), np.flatnonzero(np.diff(sizes // CELLS_AT_ONCE)) + 1)
+        for part in parts:
+            together = [groups[number] for number in part]
+            known = self.effects.covariance(np.concatenate(together), self.rows)
+            mean, explained = self.effects.mean + known @ self._alpha, known @ self._inverse
+            end = 0
+            for cells in together:
+                at = slice(end, end := end + len(cells))
+                yield mean[at], self.effects.covariance(cells, cells) - explained[at] @ known[at].T
 
     def without(self, measured: Ints) -> tuple[Floats, Floats]:
         """Return mean and covariance (noise included) of some measurements as if they had not been made.

@@ -50,11 +50,14 @@ class Predictions:
         """Every run, measured or not, as predicted from all measurements."""
         measured = {run.place[:4]: run for run in self.runs}
         found = {}
-        for place, cells in self.cells.places().items():
-            mean = self.posterior.mean(cells) + self.cells.base[cells]
-            covariance = self.posterior.covariance(cells) + self.posterior.effects.noise * np.eye(len(cells))
+        places, noise = self.cells.places(), self.posterior.effects.noise
+        moments = self.posterior.of_groups(list(places.values()))
+        for (place, cells), (mean, covariance) in zip(places.items(), moments, strict=True):
             run = measured.get(place) or Run(*place, (None,) * len(cells), Provenance("estimated", "none"))
-            found[place] = _predicted(run, np.exp(mean), covariance, np.ones(len(cells), bool))
+            latency_us = np.exp(mean + self.cells.base[cells])
+            found[place] = _predicted(
+                run, latency_us, covariance + noise * np.eye(len(cells)), np.ones(len(cells), bool)
+            )
         return found
 
     def profiles(self) -> tuple[Profile, ...]:
@@ -148,14 +151,15 @@ class Predictions:
             batches = tuple(sorted(runs))
             rows = np.stack([latencies(runs[batch]) for batch in batches])
             measured = np.stack([runs[batch].measured_us for batch in batches])
-            known = int(np.isfinite(measured).sum())
+            known = np.isfinite(measured)
             rows = monotone(rows, measured)
             whole = np.ceil(rows) if kind == "bound" else np.rint(rows)
             text = f"completed by a Gaussian model of {len(self.runs)} runs{', ' + how if how else ''}; "
-            text += f"{known} of {rows.size} measured"
+            text += f"{int(known.sum())} of {rows.size} measured"
             provenance = Provenance(kind, text, level=level)
             values = tuple(tuple(max(1, int(value)) for value in row) for row in whole.tolist())
-            tables[model].append(LatencyTable(device, share, batches, values, provenance))
+            which = tuple(tuple(row) for row in known.tolist())
+            tables[model].append(LatencyTable(device, share, batches, values, provenance, measured=which))
         return tuple(replace(model, tables=tuple(tables[model.name])) for model in observed.models)
 
 

@@ -100,7 +100,9 @@ class Slowdowns:
             model, device, share, _ = places[0]
             values = tuple(tuple(max(1, int(value)) for value in row) for row in whole.tolist())
             batches = tuple(place[3] for place in places)
-            tables[model].append(LatencyTable(device, share, batches, values, provenance, beside=self.beside))
+            which = tuple(tuple(row) for row in np.isfinite(measured).tolist())
+            table = LatencyTable(device, share, batches, values, provenance, beside=self.beside, measured=which)
+            tables[model].append(table)
         return tuple(
             replace(model, tables=tuple(tables[model.name]), bounds=()) for model in self.alone.cells.observed.models
         )

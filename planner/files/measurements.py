@@ -1,17 +1,18 @@
 """A user's own measurements: two CSV files in, a profile out.
 
-The first has the header ``device,share,batch,block,latency_us`` and a row per measurement, blocks counted from 0;
+The first has the columns ``device,share,batch,block,latency_us`` and a row per measurement, blocks counted from 0;
 a share is k, for 1/k of a device, or names a segment (``3g.40gb``, ``2 cores/2``);
-it must be complete: every block at every batch of a device's share. The second has the header ``block,cut_bytes``
-and the bytes per request between block and block + 1, for all blocks but the last.
+it must be complete: every block at every batch of a device's share. The second has the columns ``block,cut_bytes``
+and the bytes per request between block and block + 1, for all blocks but the last. Measurements that are not complete
+are observations (`planner.files.timings`).
 """
 
-import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from planner.files.csv_rows import batch_in, csv_rows, integer_in, number_in, share_in, text_in
 from planner.model import Block, InputError, LatencyTable, Profile, Provenance
+from planner.model.cluster import MOST
 from planner.model.segments import Share, share_text
 
 LATENCY_COLUMNS = ("device", "share", "batch", "block", "latency_us")
@@ -43,13 +44,13 @@ def load_measurements(
         A file cannot be read, a header differs, or a value is missing, no number, negative or given twice.
     """
     tables: dict[Key, Cells] = {}
-    for where, row in _rows(latencies, LATENCY_COLUMNS):
-        cells = tables.setdefault((_text(row, "device", where), _share(row, where)), {})
-        cell = (_integer(row, "batch", where, 1), _integer(row, "block", where, 0))
+    for where, row in csv_rows(latencies, LATENCY_COLUMNS):
+        cells = tables.setdefault((text_in(row, "device", where), share_in(row, where)), {})
+        cell = (batch_in(row, where), integer_in(row, "block", where, 0))
         if cell in cells:
             raise InputError(f"{where}: batch {cell[0]}, block {cell[1]} is given twice; remove one")
-        cells[cell] = round(_number(row, "latency_us", where))
-    cut_bytes = _cut_bytes(cuts)
+        cells[cell] = round(number_in(row, "latency_us", where))
+    cut_bytes = load_cuts(cuts)
     blocks = len(cut_bytes) + 1
     provenance = Provenance("measured", f"imported from {latencies.name}", date=date)
     return Profile(
@@ -88,71 +89,14 @@ def _table(
     return LatencyTable(device, share, batches, rows, provenance)
 
 
-def _cut_bytes(path: Path) -> tuple[int, ...]:
+def load_cuts(path: Path) -> tuple[int, ...]:
+    """Read the bytes per request between blocks; raises InputError."""
     found: dict[int, int] = {}
-    for where, row in _rows(path, CUT_COLUMNS, may_be_empty=True):
-        block = _integer(row, "block", where, 0)
+    for where, row in csv_rows(path, CUT_COLUMNS, may_be_empty=True):
+        block = integer_in(row, "block", where, 0)
         if block in found:
             raise InputError(f"{where}: block {block} is given twice; remove one")
-        found[block] = _integer(row, "cut_bytes", where, 0)
+        found[block] = integer_in(row, "cut_bytes", where, 0, MOST)
     if sorted(found) != list(range(len(found))):
         raise InputError(f"{path}: block: expected 0 to {len(found) - 1} without a gap, got {sorted(found)}")
     return tuple(found[block] for block in sorted(found))
-
-
-def _rows(
-    path: Path, columns: tuple[str, ...], *, may_be_empty: bool = False
-) -> list[tuple[str, dict[str, str | None]]]:
-    """Return the rows of a CSV file, each with its place for messages."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"{path}: cannot read it ({reason}); expected a CSV file") from None
-    reader = csv.DictReader(text.splitlines())
-    header = tuple(reader.fieldnames or ())
-    if header != columns:
-        raise InputError(f"{path}:1: expected the header {','.join(columns)}, got {','.join(header) or 'nothing'}")
-    rows = []
-    for row in reader:
-        where = f"{path}:{reader.line_num}"
-        if surplus := row.pop(None, None):
-            raise InputError(
-                f"{where}: expected {len(columns)} columns, got {len(columns) + len(surplus)}; is there a comma in a "
-                "number or a name? put it in quotes, or take it out"
-            )
-        rows.append((where, row))
-    if not rows and not may_be_empty:
-        raise InputError(f"{path}: holds no measurement; expected a row per device, share, batch and block")
-    return rows
-
-
-def _text(row: dict[str, str | None], column: str, where: str) -> str:
-    value = (row[column] or "").strip()
-    if not value:
-        raise InputError(f"{where}: {column}: missing; add it")
-    return value
-
-
-def _number(row: dict[str, str | None], column: str, where: str) -> float:
-    text = _text(row, column, where)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise InputError(f"{where}: {column}: expected a number >= 0, got {text!r}; correct or measure it")
-    return value
-
-
-def _share(row: dict[str, str | None], where: str) -> Share:
-    """Read 2 as half a device, and what is no number as the name of a segment."""
-    text = _text(row, "share", where)
-    return text if any(character.isalpha() for character in text) else _integer(row, "share", where, 1)
-
-
-def _integer(row: dict[str, str | None], column: str, where: str, least: int) -> int:
-    text = _text(row, column, where)
-    if not text.isdecimal() or int(text) < least:
-        raise InputError(f"{where}: {column}: expected an integer >= {least}, got {text!r}; correct it")
-    return int(text)

@@ -266,4 +266,8 @@ def _joined(profiles: tuple[Profile, ...], device: str, share: Share) -> Latency
     kind = next(kind for kind in ("estimated", "bound", "measured") if kind in kinds)  # as good as the worst part
     levels = [table.provenance.level for table in parts if table.provenance.level is not None]
     method = "tasks one after the other: " + "; ".join(dict.fromkeys(table.provenance.method for table in parts))
-    return LatencyTable(device, share, batches, rows, Provenance(kind, method, level=min(levels, default=None)))
+    measured = tuple(tuple(known for table in parts for known in table.measured_blocks(batch)) for batch in batches)
+    return LatencyTable(
+        device, share, batches, rows, Provenance(kind, method, level=min(levels, default=None)),
+        measured=None if kind == "measured" else measured,
+    )  # fmt: skip

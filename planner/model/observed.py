@@ -1,20 +1,20 @@
 """Observations: runs of models whose blocks were timed, on whatever devices were at hand, most never."""
 
+from itertools import combinations
 from math import exp, log, sqrt
 from typing import Annotated
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
-from planner.model.cluster import Positive
 from planner.model.errors import InputError
-from planner.model.profile import Profile, Provenance
+from planner.model.profile import MOST_US, Batch, Profile, Provenance
 from planner.model.record import record
 from planner.model.segments import Share, share_text
 
 AGREE_SPREADS, AGREE_LEAST = 4.0, 0.05
 UNKNOWN_SPREAD = 0.03  # of the logarithm, where a run does not say how its timings spread
 
-Time = Annotated[float, Gt(0)]
+Time = Annotated[float, Gt(0), Le(MOST_US)]
 Spread = Annotated[float, Ge(0)]
 
 
@@ -30,7 +30,7 @@ class Run:
     model: Annotated[str, MinLen(1)]
     device: Annotated[str, MinLen(1)]
     share: Share
-    batch: Positive
+    batch: Batch
     latency_us: Annotated[tuple[Time | None, ...], MinLen(1)]
     provenance: Provenance
     spread: tuple[Spread | None, ...] | None = None
@@ -100,16 +100,15 @@ def _merged(runs: list[Run]) -> Run:
     spread: list[float | None] = []
     for block in range(len(first.latency_us)):
         timed = [
-            (value, UNKNOWN_SPREAD if run.spread is None else run.spread[block] or 0.0)
+            (value, UNKNOWN_SPREAD if run.spread is None or (own := run.spread[block]) is None else own)
             for run in runs
             if (value := run.latency_us[block]) is not None
         ]
-        for value, own in timed[1:]:
-            apart = abs(log(value / timed[0][0]))
-            allowed = AGREE_LEAST + AGREE_SPREADS * sqrt(own**2 + timed[0][1] ** 2)
-            if apart > allowed:
+        for (value, own), (other, its) in combinations(timed, 2):
+            allowed = AGREE_LEAST + AGREE_SPREADS * sqrt(own**2 + its**2)
+            if abs(log(other / value)) > allowed:
                 raise InputError(
-                    f"{first}: block {block}: two timings disagree, {timed[0][0]:g} and {value:g} µs; their spreads "
+                    f"{first}: block {block}: two timings disagree, {value:g} and {other:g} µs; their spreads "
                     f"allow {exp(allowed) - 1:.0%}: measure it again and keep the right one"
                 )
         latency_us.append(exp(sum(log(value) for value, _ in timed) / len(timed)) if timed else None)

@@ -59,6 +59,8 @@ class LatencyTable:
     ``peak_memory_bytes[batch]`` is by how much a process that runs the whole model grew at most, where measured:
     weights, what the runtime makes of them, and activations. ``beside`` names the models that ran on the rest of the
     device meanwhile; where it is empty, neighbours were idle, or equal to this model on a share 1/k.
+    ``measured[batch][block]`` tells which numbers of a table that was completed (`planner.completion`) were measured;
+    None where all are of the provenance's kind.
     """
 
     device: Annotated[str, MinLen(1)]
@@ -69,18 +71,19 @@ class LatencyTable:
     spread: tuple[tuple[Annotated[float, Ge(0)], ...], ...] | None = None
     peak_memory_bytes: tuple[Count, ...] | None = None
     beside: tuple[str, ...] = field(default=(), metadata=LATER)
+    measured: tuple[tuple[bool, ...], ...] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Refuse unordered batches and ragged tables."""
         where = f"latency table of {self.device}, share {share_text(self.share)}"
         if list(self.batches) != sorted(set(self.batches)):
             raise InputError(f"{where}: batches: expected increasing numbers, got {list(self.batches)}")
-        for name, rows in (("latency_us", self.latency_us), ("spread", self.spread)):
+        for name, rows in (("latency_us", self.latency_us), ("spread", self.spread), ("measured", self.measured)):
             if rows is None:
                 continue
             if len(rows) != len(self.batches):
                 raise InputError(f"{where}: {name}: expected {len(self.batches)} rows, one per batch, got {len(rows)}")
-            if len({len(row) for row in rows}) > 1:
+            if {len(row) for row in rows} != {len(self.latency_us[0])}:
                 raise InputError(f"{where}: {name}: expected rows of equal length, got {[len(r) for r in rows]}")
         if self.peak_memory_bytes is not None and len(self.peak_memory_bytes) != len(self.batches):
             raise InputError(
@@ -99,20 +102,35 @@ class LatencyTable:
         InputError
             The batch is larger than every profiled one.
         """
+        below, at = self._rows(batch)
+        above = self.latency_us[at]
+        if below == at:
+            return tuple(max(1, value) for value in above)
+        low, high = self.batches[below], self.batches[at]
+        return tuple(
+            max(1, -((lower * (high - batch) + upper * (batch - low)) // -(high - low)))
+            for lower, upper in zip(self.latency_us[below], above, strict=True)
+        )
+
+    def measured_blocks(self, batch: int) -> tuple[bool, ...]:
+        """Tell of each block's latency at ``batch`` requests whether it rests on measurements alone.
+
+        Raises InputError as `block_latency_us` does.
+        """
+        rows = self._rows(batch)
+        if self.measured is None:
+            return (self.provenance.kind == "measured",) * len(self.latency_us[0])
+        return tuple(self.measured[rows[0]][block] and known for block, known in enumerate(self.measured[rows[1]]))
+
+    def _rows(self, batch: int) -> tuple[int, int]:
+        """Return the rows between which a batch size lies, twice the same where it is profiled or the smallest."""
         at = bisect_left(self.batches, batch)
         if batch < 1 or at == len(self.batches):
             raise InputError(
                 f"no latency for ({self.device}, share {share_text(self.share)}, batch {batch}); "
                 f"profiled batches are {list(self.batches)}: profile it or estimate it"
             )
-        above = self.latency_us[at]
-        if self.batches[at] == batch or at == 0:
-            return tuple(max(1, value) for value in above)
-        low, high = self.batches[at - 1], self.batches[at]
-        return tuple(
-            max(1, -((lower * (high - batch) + upper * (batch - low)) // -(high - low)))
-            for lower, upper in zip(self.latency_us[at - 1], above, strict=True)
-        )
+        return (at, at) if self.batches[at] == batch or at == 0 else (at - 1, at)
 
 
 @record

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from planner.model import Profile
     from simulator.cli.inputs import LoadedPlan, Offered
     from simulator.executor import Execution, Settings
+    from simulator.executor.bounds import Bounds
     from simulator.executor.compare import Comparison
     from simulator.executor.hand_over import HandOver
     from simulator.executor.measure import Measurement
@@ -176,6 +177,7 @@ def _run_apart(
 ) -> None:
     """Run DNNs one after the other, write and show what came of each."""
     from simulator.cli.folders import write_what
+    from simulator.executor.bounds import bounds_of
     from simulator.results.tables import write_table
 
     rows: list[dict[str, Any]] = []
@@ -188,7 +190,7 @@ def _run_apart(
         write_table(rows, out / "summary.csv")
         _require_answers(run, out)
         printed.value("runs", rows)
-        _measure(run, out, with_comparison, loaded.problem.options.bound, printed)
+        _measure(run, out, with_comparison, bounds_of(loaded.problem, loaded.plan, name), printed)
     printed.line(f"records and measurements written to {out}")
 
 
@@ -292,7 +294,7 @@ def _write_run(run: Execution, folder: Path) -> dict[str, Any]:
     return said | summary(run.records, round(1e6 * run.settings.warmup_s))
 
 
-def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float | None, printed: Output) -> None:
+def _measure(run: Execution, folder: Path, with_comparison: bool, bounds: Bounds | None, printed: Output) -> None:
     """Write and show what a run measured; raises InputError if its figures or its answers cannot be right."""
     from simulator.executor.compare import compare
     from simulator.executor.hand_over import hand_over
@@ -310,9 +312,11 @@ def _measure(run: Execution, folder: Path, with_comparison: bool, bound: float |
     if with_comparison:
         costs = hand_over(run)
         _tell_costs(run, costs, printed)
-        comparison = compare(run, costs, bound, service_factors(run))
+        comparison = compare(run, costs, bounds, service_factors(run))
         write_comparison(comparison, folder)
         _show_comparison(run, comparison, printed)
+        if bounds is not None and not bounds.is_bound.any():
+            printed.line(f"{name} relies on no bound: every latency that its plan adds up was measured")
     if run.verdict is not None and run.verdict.wrong:
         raise InputError(f"{name}: {run.verdict}")
 

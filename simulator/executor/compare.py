@@ -18,6 +18,7 @@ import pandas as pd
 
 from simulator.dispatch.system import System
 from simulator.engine import World, simulate
+from simulator.executor.bounds import Bounds
 from simulator.executor.dispatcher import with_guard
 from simulator.executor.execution import Execution
 from simulator.executor.hand_over import HandOver, ends_us, with_hand_over
@@ -71,13 +72,12 @@ class Comparison:
 
 
 def compare(
-    execution: Execution, costs: HandOver | None = None, level: float | None = None, factors: Sequence[float] = ()
+    execution: Execution, costs: HandOver | None = None, bounds: Bounds | None = None, factors: Sequence[float] = ()
 ) -> Comparison:
     """Simulate what was run, and put both side by side.
 
     ``costs`` are those of handing batches over; ``factors`` are service times over planned ones, as they vary;
-    ``level`` is that of the bounds that the plan relies on, if it does: each stage then tells how many of its batches
-    kept theirs.
+    Where the plan relies on ``bounds``, each stage that has some tells how many of its batches kept theirs.
     """
     records = execution.records
     predicted = [predict(execution, costs, factors, seed) for seed in range(DRAWS if factors else 1)]
@@ -98,11 +98,10 @@ def compare(
         for stage in range(int(system.stages[pipeline])):
             busy = partial(_utilisation, window_us, pipeline, stage)
             rows.append(row(f"utilisation of pipeline {pipeline} stage {stage}", "share", "points", busy))
-            if level is not None:
-                kept = _kept_bounds(records, pipeline, stage, window_us)
-                rows.append(
-                    Compared(f"bounds kept by pipeline {pipeline} stage {stage}", "share", level, kept, "points")
-                )
+            if bounds is not None and bounds.is_bound[pipeline, stage].any():
+                quantity = f"bounds kept by pipeline {pipeline} stage {stage}"
+                kept = bounds.kept(records, pipeline, stage, window_us)
+                rows.append(Compared(quantity, "share", bounds.level, kept, "points"))
     return Comparison(predicted[0], records, tuple(rows))
 
 
@@ -172,15 +171,6 @@ def _rate_rps(records: Records, window_us: tuple[int, int]) -> float:
 
 def _quantile_ms(warm_up_us: int, percent: int, records: Records) -> float:
     return quantile(latencies_us(records, warm_up_us), percent / 100) / 1000
-
-
-def _kept_bounds(records: Records, pipeline: int, stage: int, window_us: tuple[int, int]) -> float:
-    """Return the share of a stage's batches that took no longer than planned; NaN without batches."""
-    visits = records.visits[stage]
-    own = (visits.pipeline == pipeline) & (visits.start_us >= window_us[0]) & (visits.end_us < window_us[1])
-    planned_us = records.system.latency_us[pipeline, stage, visits.size[own]]
-    taken_us = visits.end_us[own] - visits.start_us[own]
-    return float(np.mean(taken_us <= planned_us)) if own.any() else float("nan")
 
 
 def _utilisation(window_us: tuple[int, int], pipeline: int, stage: int, records: Records) -> float:

@@ -87,6 +87,36 @@ def test_what_was_not_measured_is_completed_bounded_and_planned_with(command, ob
     assert bounded < nominal
 
 
+def test_timings_of_a_csv_file_are_added_and_completed(command, observed, tmp_path):
+    """Three timings of a new model and two of a known one, as a spreadsheet writes them."""
+    (tmp_path / "cuts.csv").write_text("block,cut_bytes\n0,8\n1,8\n")
+    (tmp_path / "new.csv").write_text(
+        "\ufeffmodel;device;share;batch;block;latency_us\r\nfresh;A;1;1;0;1000\r\nfresh;A;1;1;1;500\r\n"
+        "fresh;A;1;1;2;1200\r\nnet3;B;1;1;0;2220\r\nnet3;B;1;1;2;2060\r\n",
+        encoding="utf-8",
+    )
+    added = command("planner", "observe", tmp_path / "new.csv", "--cuts", tmp_path / "cuts.csv", "--out", observed)
+    assert added.status == 0, added.err
+    assert "21 runs of 5 models" in added.out
+    again = command("planner", "observe", tmp_path / "new.csv", "--out", observed)
+    assert "21 runs of 5 models" in again.out
+    finished = command("planner", "complete", observed, "--bound", "none", "--out", tmp_path / "whole")
+    assert finished.status == 0, finished.err
+    fresh = load_profile(tmp_path / "whole" / "fresh.json")
+    assert fresh.table("A", 1).block_latency_us(1) == (1000, 500, 1200)
+    assert fresh.table("B", 1).block_latency_us(4) == pytest.approx((6964, 3482, 8357), rel=0.15)
+    assert load_profile(tmp_path / "whole" / "net3.json").table("B", 1).measured[0] == (True, False, True)
+
+
+def test_only_devices_asked_for_are_written(command, observed, tmp_path):
+    both, one = (tmp_path / name for name in ("both", "one"))
+    assert command("planner", "complete", observed, "--bound", "0.9", "--out", both).status == 0
+    assert command("planner", "complete", observed, "--bound", "0.9", "--devices", "B", "--out", one).status == 0
+    whole, part = (load_profile(folder / "net3.json") for folder in (both, one))
+    assert part.tables == tuple(table for table in whole.tables if table.device == "B")
+    assert {table.device for table in part.bounds} == {"B"}
+
+
 def test_suggestions_name_runs_and_what_they_buy(command, observed):
     finished = command("planner", "suggest", observed, "--device", "B", "--budget", 3)
     assert finished.status == 0, finished.err
@@ -157,10 +187,25 @@ def test_what_a_plan_chose_is_measured_until_it_rests_on_measurements(command, o
             "--clock: expected wall or cpu",
         ),
         (("observe", "{folder}/other.json", "--out", "{seen}"), "net0: its blocks are not those"),
+        (("observe", "{folder}/t.csv", "--out", "{seen}"), "t.csv:3: latency_us: expected a number above 0, got '0'"),
+        (("observe", "{folder}/u.csv", "--out", "{seen}"), "u.csv:2: unknown model 'new'"),
+        (
+            ("observe", "{folder}/u.csv", "--out", "{folder}/no.json"),
+            "u.csv:2: unknown model 'new'; expected one of []",
+        ),
+        (("observe", "{folder}/t.csv", "--cuts", "{folder}/cuts.csv", "--out", "{seen}"), "expected one new model in"),
+        (
+            ("observe", "{folder}/other.json", "--cuts", "{folder}/cuts.csv", "--out", "{seen}"),
+            "name the CSV file, too",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(command, observed, tmp_path, arguments, text):
     save(profile("net0", (1, 2)), tmp_path / "other.json")
+    header = "model,device,share,batch,block,latency_us"
+    (tmp_path / "t.csv").write_text(f"{header}\nnet0,A,1,1,0,900\nnet0,A,1,1,1,0\n")
+    (tmp_path / "u.csv").write_text(f"{header}\nnew,A,1,1,0,900\n")
+    (tmp_path / "cuts.csv").write_text("block,cut_bytes\n")
     before = observed.read_bytes()
     names = {"seen": observed, "folder": tmp_path if arguments[0] == "observe" else tmp_path / "none"}
     finished = command("planner", *(argument.format(**names) for argument in arguments))
@@ -169,6 +214,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command, observed, tmp_path, a
     assert finished.err.count("\n") == 1
     assert observed.read_bytes() == before
     assert not (tmp_path / "none").exists()
+    assert not (tmp_path / "no.json").exists()
 
 
 @pytest.mark.parametrize(

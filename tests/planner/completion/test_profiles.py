@@ -115,6 +115,8 @@ def test_measured_numbers_stay_and_bounds_are_not_below_them():
         assert bound.provenance.kind == "bound"
         assert bound.provenance.level == 0.9
         at = own.batches.index(run.batch)
+        assert own.measured is not None
+        assert own.measured[at] == bound.measured[at] == (True,) * len(run.latency_us)
         assert (np.array(own.latency_us[at]) >= np.array(run.latency_us)).all()
         assert (np.array(bound.latency_us[at]) >= np.array(run.latency_us)).all()
 
@@ -226,6 +228,39 @@ def test_bad_input_is_one_clear_line(make, text):
     with pytest.raises(InputError, match=text) as refused:
         make()
     assert "\n" not in str(refused.value)
+
+
+def test_which_numbers_were_measured_is_kept_between_batch_sizes_too():
+    observed = Observed(BLANK, (run_of(SIX, batch=2), run_of(SIX, batch=4), run_of((*SIX[1:], None), batch=8)))
+    table = predict_profiles(observed).profiles()[0].table("A", 1)
+    assert table.batches == (2, 4, 8)
+    for batch in (1, 2, 3, 4):
+        assert table.measured_blocks(batch) == (True,) * 6
+    for batch in (5, 8):
+        assert table.measured_blocks(batch) == (True,) * 5 + (False,)
+    other = replace(table, measured=None)
+    assert not any(other.measured_blocks(2))
+    assert all(replace(other, provenance=MEASURED).measured_blocks(2))
+    with pytest.raises(InputError, match="measured: expected rows of equal length"):
+        replace(table, measured=((True,),) * 3)
+
+
+def test_groups_of_cells_are_told_as_one_by_one():
+    effects, rng = toy_effects(), np.random.default_rng(2)
+    posterior = Posterior(effects, np.arange(12), rng.normal(1, 1, 12))
+    groups = [np.array([13]), np.array([3, 14, 15]), np.arange(16, 20)]
+    for group, (mean, covariance) in zip(groups, posterior.of_groups(groups), strict=True):
+        assert mean == pytest.approx(posterior.mean(group))
+        assert covariance == pytest.approx(posterior.covariance(group))
+
+
+def test_three_timings_must_agree_two_by_two():
+    """9 and 12 µs are within what 10.4 µs allows, but not of each other."""
+    runs = tuple(run_of((value, *SIX[1:])) for value in (10.4, 9.0, 12.0))
+    Observed(BLANK, runs[:2]).merged()
+    Observed(BLANK, (runs[0], runs[2])).merged()
+    with pytest.raises(InputError, match="block 0: two timings disagree, 9 and 12 µs"):
+        Observed(BLANK, runs).merged()
 
 
 def test_timings_that_agree_are_merged():

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.model import InputError
+from planner.model import InputError, LatencyBound, Provenance
 from simulator.engine import build_system, simulate
+from simulator.executor.bounds import Bounds, bounds_of
 from simulator.executor.compare import Compared, compare, comparison_csv, latency_shares
 from simulator.executor.devices import Emulation
 from simulator.executor.dispatcher import with_guard
@@ -179,12 +180,28 @@ def test_a_slower_stage_shows(make_case) -> None:
     assert latencies.loc[latencies["share"] == 0.5].to_numpy().tolist() == [pytest.approx([0.5, 8.0, 10.0, 60.0])]
 
 
-def test_stages_tell_how_many_batches_kept_their_bounds(make_case) -> None:
+def test_stages_tell_how_many_batches_kept_their_bounds_and_medians_are_none(make_case) -> None:
+    """The first stage's two blocks were measured, the last one's are bounded: only that one is held to its level."""
     case = make_case(batch=1, latency_us=8_000, slo_us=60_000)
+    dnn = case.problem.dnns[0]
+    (table,) = dnn.variants[0].tables
+
+    def bounds(*measured: bool) -> Bounds | None:
+        bound = replace(table, provenance=Provenance("bound", "by hand", level=0.95), measured=(measured,))
+        variants = (replace(dnn.variants[0], bounds=(bound,)),)
+        options = replace(case.problem.options, latency=LatencyBound(0.95))
+        problem = replace(case.problem, dnns=(replace(dnn, variants=variants),), options=options)
+        return bounds_of(problem, case.plan, case.dnn)
+
     arrivals_us = np.arange(400, dtype=np.int64) * 10_000
     for stretch, kept in ((1.0, 1.0), (1.5, 0.0)):  # the rehearsal stretches the last stage
-        row = compare(rehearse(case, arrivals_us, stretch=stretch), level=0.95).row("bounds kept by pipeline 0 stage 1")
-        assert (row.predicted, row.measured) == (0.95, kept)
+        run = rehearse(case, arrivals_us, stretch=stretch)
+        told = [row for row in compare(run, bounds=bounds(True, True, False, True)).rows if "bounds" in row.quantity]
+        assert [(row.quantity, row.predicted, row.measured) for row in told] == [
+            ("bounds kept by pipeline 0 stage 1", 0.95, kept)
+        ]
+        assert not any("bounds" in row.quantity for row in compare(run, bounds=bounds(True, True, True, True)).rows)
+    assert bounds_of(case.problem, case.plan, case.dnn) is None
 
 
 def test_differences_have_units() -> None:
