@@ -11,8 +11,9 @@ from planner.cli.app import about, console
 from planner.cli.model_files import BatchAxisOption, ConstantOption, FixOption, StateOption
 from planner.files import load_any, load_problem, ppipe, schema_of, write_text
 from planner.files.documents import KINDS
-from planner.model import Cluster, InputError, Plan, Problem, Profile
+from planner.model import Cluster, InputError, Plan, Problem, Profile, TaskPlan
 from planner.model.check import check
+from planner.model.check_tasks import check_tasks
 from planner.model.observed import Observed
 from planner.model.variants import Variants
 
@@ -73,15 +74,18 @@ def _describe(path: Path, problem: Problem | None) -> str:
     if isinstance(record, Variants):
         return f"valid profiles of {len(record.profiles)} variants: {', '.join(each.name for each in record.profiles)}"
     if isinstance(record, Problem):
-        return f"valid problem, {len(record.dnns)} DNNs"
+        applications = f", {len(record.applications)} applications" if record.applications else ""
+        return f"valid problem, {len(record.dnns)} DNNs{applications}"
     return _describe_plan(path, record, problem)
 
 
-def _describe_plan(path: Path, plan: Plan, problem: Problem | None) -> str:
-    text = f"valid plan, {len(plan.pipelines)} pipelines, objective {plan.value:.3f}, gap {plan.gap:.2%}"
+def _describe_plan(path: Path, plan: Plan | TaskPlan, problem: Problem | None) -> str:
+    by_task = isinstance(plan, TaskPlan)
+    what = f"plan task by task, {len(plan.services)} services" if by_task else f"plan, {len(plan.pipelines)} pipelines"
+    text = f"valid {what}, objective {plan.value:.3f}, gap {plan.gap:.2%}"
     if problem is None:
         return text + " (give --problem to check its constraints)"
-    violations = check(problem, plan)
+    violations = check_tasks(problem, plan) if isinstance(plan, TaskPlan) else check(problem, plan)
     if violations:
         count = f"{len(violations)} constraint{'s' * (len(violations) > 1)}"
         raise InputError(f"{path}: breaks {count}, first: {violations[0]}; plan again")

@@ -26,6 +26,8 @@ class Scheduler(StrEnum):
     PIPELINES = "pipelines"
     NP = "np"
     DART_R = "dart-r"
+    PER_TASK = "per-task"
+    BETTER = "better"
 
 
 class Against(StrEnum):
@@ -52,7 +54,13 @@ PRICES = {
 SHOWN_DEVICES = 40  # so many devices are listed with what lies on them; a plan's file has them all
 
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
-SchedulerOption = Annotated[Scheduler, typer.Option(help="pipelines, or a baseline: np, dart-r.")]
+SchedulerOption = Annotated[
+    Scheduler,
+    typer.Option(
+        help="pipelines, or a baseline: np, dart-r; for given rates also per-task (a queue and slices for every task "
+        "of an application) and better, which plans both ways and takes the better plan."
+    ),
+]
 MethodOption = Annotated[
     str,
     typer.Option(
@@ -101,6 +109,15 @@ def plan(
     """Make the best plan for a problem, check it, and show it with its proven gap."""
     from planner.planning import make_plan, slices_started  # solvers take a moment to import
 
+    if scheduler in (Scheduler.PER_TASK, Scheduler.BETTER):
+        given = {"--current": current, "--max-started": max_started, "--pipelines": pipelines}
+        given |= {"--best-effort": best_effort or None, "--method": None if method == "auto" else method}
+        if named := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"{named[0]}: is not for --scheduler {scheduler}; leave it out, or plan pipelines")
+        from planner.cli.applications import plan_applications
+
+        plan_applications(problem, scheduler is Scheduler.BETTER, backend, gap, time_limit, out, as_json)
+        return
     served = asked = load_problem(problem)
     in_use = load_plan(current) if current else None
     if best_effort and in_use:

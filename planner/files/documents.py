@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from planner.files.atomic import write_text
-from planner.model import Cluster, InputError, Plan, Problem, Profile
+from planner.model import Cluster, InputError, Plan, Problem, Profile, TaskPlan
 from planner.model.observed import Observed
 from planner.model.variants import Variants
 
-T = TypeVar("T", Cluster, Profile, Variants, Problem, Plan, Observed)
-Document = Cluster | Profile | Variants | Problem | Plan | Observed
+T = TypeVar("T", Cluster, Profile, Variants, Problem, Plan, TaskPlan, Observed)
+Document = Cluster | Profile | Variants | Problem | Plan | TaskPlan | Observed
 R = TypeVar("R")
 
 KINDS: dict[str, type[Any]] = {
@@ -33,6 +33,7 @@ KINDS: dict[str, type[Any]] = {
     "variants": Variants,
     "problem": Problem,
     "plan": Plan,
+    "task-plan": TaskPlan,
     "observations": Observed,
 }
 VERSION = 1
@@ -106,6 +107,11 @@ def load_problem(path: Path) -> Problem:
 def load_plan(path: Path) -> Plan:
     """Read a plan file; raises InputError."""
     return _load(path, Plan)
+
+
+def load_task_plan(path: Path) -> TaskPlan:
+    """Read a file of a plan task by task; raises InputError."""
+    return _load(path, TaskPlan)
 
 
 def load_observed(path: Path) -> Observed:
@@ -182,6 +188,8 @@ def _validate(path: Path, document: dict[str, Any], kind: str, cls: type[R]) -> 
     if schema != f"{kind}/{VERSION}":
         several = kind == "profile" and schema == f"variants/{VERSION}"
         hint = "; it holds several profiles, which a problem can name together" if several else ""
+        if kind == "plan" and schema == f"task-plan/{VERSION}":
+            hint = "; it is a plan task by task, which `planner validate` and `simulator run` take"
         raise InputError(f'{path}: schema: expected "{kind}/{VERSION}", got {json.dumps(schema)}{hint}')
     if kind == "problem":
         _resolve(path, body)

@@ -3,6 +3,7 @@
 from planner.planning.answers.changes import slices_started
 from planner.planning.answers.explain import Explanation, explain, servable
 from planner.planning.api import make_plan
+from planner.planning.applications.per_task import plan_per_task
 from planner.planning.both_ways import BothWays, plan_both_ways
 from planner.planning.fronts import Point, accuracy_front, cost_front, energy_front, latency_front
 from planner.planning.pipelines.reach import LeastSlo
@@ -19,6 +20,7 @@ __all__ = [
     "latency_front",
     "make_plan",
     "plan_both_ways",
+    "plan_per_task",
     "servable",
     "slices_started",
 ]

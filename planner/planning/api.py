@@ -13,6 +13,7 @@ from planner.model.problem import GIVEN_RATES
 from planner.planning.answers.canonical import canonical
 from planner.planning.answers.changes import size_from
 from planner.planning.baselines import (
+    better_by_whole_tasks,
     better_of,
     devices_of,
     first_plan,
@@ -139,7 +140,8 @@ def make_plan(
     elif pipelines is not None:
         sizing, method = _size_chains(known, scheduler, method, pipelines, clock), "chains"
     elif scheduler == "pipelines":
-        sizing, method = _size_pipelines_or_np(known, method, backend, clock, progress)
+        start = better_by_whole_tasks(known, asked.applications, first_plan(known), backend, clock)
+        sizing, method = _size_pipelines_or_np(known, method, backend, clock, start, progress)
     elif scheduler == "np":
         sizing, method = _size_np(known, method, backend, clock, first_plan(known), progress)
     else:
@@ -215,14 +217,13 @@ def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
 
 
 def _size_pipelines_or_np(
-    problem: Problem, method: str, backend: str, clock: Clock, progress: Report | None
+    problem: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
 ) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better or nothing else was found.
 
-    A plan to begin with is made first and kept. Where time is limited, a part of it is NP's: before a programme, which
+    A plan to begin with is kept. Where time is limited, a part of it is NP's: before a programme, which
     may take longer than it is given, else what the other method leaves.
     """
-    start = first_plan(problem)
     limit_s = clock.remaining().time_limit_s
     if limit_s is not None and not (method in ("auto", "decomposition") and decomposition.admits(problem)):
         start = _better_by_np(problem, start, backend, clock.at_most(min(NP_SHARE * limit_s, NP_SECONDS)))

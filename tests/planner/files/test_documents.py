@@ -37,6 +37,9 @@ from planner.model import (
     Profile,
     Provenance,
     Stage,
+    TaskFlow,
+    TaskPlan,
+    TaskService,
 )
 from planner.model.observed import Observed, Run
 from planner.model.variants import Variants
@@ -63,10 +66,16 @@ OBSERVED = Observed(
 )
 
 
+TASK_PLAN = TaskPlan(
+    "most_accurate", "feasible", 70.5, 71.0, "worst", (TaskService("a", "t", "net", "L4", 2, 4, 3, 10.0, 4.5, 1000.5),),
+    (TaskFlow("a", ("net",), 10.0),), {"a": 1000.5}, {"a": 70.5}, {"L4": 2}, None, "highs", 0.1, 1e-6, "ab",
+    {"a/t/net": "cd"}, {"highspy": "1"},
+)  # fmt: skip
+
 VARIANTS = Variants((PROFILE, replace(PROFILE, name="net@seq=8")))
 
 
-@pytest.mark.parametrize("record", [CLUSTER, PROFILE, VARIANTS, PROBLEM, PLAN, OBSERVED], ids=list(KINDS))
+@pytest.mark.parametrize("record", [CLUSTER, PROFILE, VARIANTS, PROBLEM, PLAN, TASK_PLAN, OBSERVED], ids=list(KINDS))
 def test_round_trips_are_the_identity(record: Any, tmp_path: Path) -> None:
     save(record, tmp_path / "file.json")
     assert load_any(tmp_path / "file.json") == record

@@ -23,11 +23,16 @@ from planner.model import (
     Profile,
     Provenance,
     Task,
+    digest,
 )
 from planner.model.accuracy import plan_accuracy
 from planner.model.applications import combined_accuracy
 from planner.model.check import check
-from planner.planning import accuracy_front, make_plan
+from planner.planning import accuracy_front, api, make_plan
+from planner.planning.baselines import with_x0
+from planner.planning.baselines.whole_tasks import size_whole_tasks
+from planner.planning.pipelines.sizing import build_plan
+from planner.planning.programme.backends import Limits, TooLate
 
 MEASURED = Provenance("measured", "by hand")
 
@@ -283,3 +288,48 @@ def test_budgets_and_accuracies_out_of_reach_say_what_is_in_reach() -> None:
     strict = replace(problem.options, objective="least_cost", budget_per_hour=None, min_accuracy=99.0)
     with pytest.raises(InputError, match=r"min_accuracy: 99 % is out of reach"):
         make_plan(replace(problem, options=strict))
+
+
+def in_two_blocks(problem: Problem) -> Problem:
+    """The same latencies by two blocks a model: a third and two thirds."""
+    (application,) = problem.applications
+    tasks = []
+    for task in application.tasks:
+        variants = tuple(
+            profile(
+                one.name, {t.device: [t.latency_us[0][0] // 3, t.latency_us[0][0] * 2 // 3 + 1] for t in one.tables}
+            )
+            for one in task.variants
+        )
+        tasks.append(replace(task, variants=variants))
+    return replace(problem, applications=(replace(application, tasks=tuple(tasks)),))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("seed", range(6))
+def test_plans_of_whole_tasks_keep_every_constraint_and_are_the_best_where_nothing_else_is_cut(
+    seed: int, blocks: int
+) -> None:
+    problem = random_problem(seed) if blocks == 1 else in_two_blocks(random_problem(seed))
+    known = with_x0(problem.planned)
+    found, best = size_whole_tasks(known, problem.applications, "highs", Limits()), make_plan(problem)
+    assert found.value(known) <= best.value * (1 + 1e-6)
+    if blocks == 1:
+        assert found.value(known) == pytest.approx(best.value, rel=1e-6)
+    said = {"scheduler": "pipelines", "method": "milp", "gap": 1e-6, "versions": {}}
+    plan = build_plan(known, found, seconds=0.0, problem_sha256=digest(known), **said)  # type: ignore[arg-type]
+    assert check(known, plan) == ()
+
+
+def test_a_plan_of_whole_tasks_is_kept_where_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programme over all pipelines finds nothing in time: what begins is the answer, not NP's plan."""
+    problem = random_problem(2)
+
+    def late(*_: object, **__: object) -> None:
+        raise TooLate()
+
+    monkeypatch.setitem(api.METHODS, "milp", late)
+    whole = size_whole_tasks(with_x0(problem.planned), problem.applications, "highs", Limits())
+    plan = make_plan(problem, time_limit_s=60.0)
+    assert plan.method == "start"
+    assert plan.value == pytest.approx(whole.value(with_x0(problem.planned)), rel=1e-6)
