@@ -39,7 +39,7 @@ def plan_applications(
     with errors.status("planning task by task" + (" and end to end" if better else "")):
         if better:
             both = plan_both_ways(problem, backend=backend, gap=gap, time_limit_s=time_limit_s)
-            made, reasons = both.plan, dict(both.reasons)
+            made, reasons = both.plan, {way: reason for way, reason in both.reasons.items()}
             plans = {"end to end": both.end_to_end, "task by task": both.per_task}
             values = {way: plan.value for way, plan in plans.items() if plan is not None}
         else:

@@ -80,8 +80,10 @@ def _describe(path: Path, problem: Problem | None) -> str:
 
 
 def _describe_plan(path: Path, plan: Plan | TaskPlan, problem: Problem | None) -> str:
-    by_task = isinstance(plan, TaskPlan)
-    what = f"plan task by task, {len(plan.services)} services" if by_task else f"plan, {len(plan.pipelines)} pipelines"
+    if isinstance(plan, TaskPlan):
+        what = f"plan task by task, {len(plan.services)} services"
+    else:
+        what = f"plan, {len(plan.pipelines)} pipelines"
     text = f"valid {what}, objective {plan.value:.3f}, gap {plan.gap:.2%}"
     if problem is None:
         return text + " (give --problem to check its constraints)"

@@ -110,7 +110,7 @@ def plan(
     from planner.planning import make_plan, slices_started  # solvers take a moment to import
 
     if scheduler in (Scheduler.PER_TASK, Scheduler.BETTER):
-        given = {"--current": current, "--max-started": max_started, "--pipelines": pipelines}
+        given: dict[str, object] = {"--current": current, "--max-started": max_started, "--pipelines": pipelines}
         given |= {"--best-effort": best_effort or None, "--method": None if method == "auto" else method}
         if named := [name for name, value in given.items() if value is not None]:
             raise InputError(f"{named[0]}: is not for --scheduler {scheduler}; leave it out, or plan pipelines")
@@ -118,6 +118,7 @@ def plan(
 
         plan_applications(problem, scheduler is Scheduler.BETTER, backend, gap, time_limit, out, as_json)
         return
+    by: SchedulerName = scheduler.value  # type: ignore[assignment]  # the other two are told above
     served = asked = load_problem(problem)
     in_use = load_plan(current) if current else None
     if best_effort and in_use:
@@ -126,11 +127,9 @@ def plan(
     reasons: dict[str, str] = {}
     with errors.status(f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"):
         if best_effort:
-            served, made, reasons = serve_what_can_be(asked, scheduler.value, options)
+            served, made, reasons = serve_what_can_be(asked, by, options)
         else:
-            made = make_plan(
-                asked, scheduler.value, **options, current=in_use, max_started=max_started, pipelines=pipelines
-            )
+            made = make_plan(asked, name, **options, current=in_use, max_started=max_started, pipelines=pipelines)
     beside = out.with_name(f"{out.stem}.problem.json") if out and best_effort else None
     if out:
         save(made, out)
