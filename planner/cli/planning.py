@@ -129,7 +129,7 @@ def plan(
         if best_effort:
             served, made, reasons = serve_what_can_be(asked, by, options)
         else:
-            made = make_plan(asked, name, **options, current=in_use, max_started=max_started, pipelines=pipelines)
+            made = make_plan(asked, by, **options, current=in_use, max_started=max_started, pipelines=pipelines)
     beside = out.with_name(f"{out.stem}.problem.json") if out and best_effort else None
     if out:
         save(made, out)
