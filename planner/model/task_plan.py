@@ -90,6 +90,10 @@ class TaskPlan:
         """Relative distance of the bound: |bound - value| / |value|; 0 where both are 0."""
         return relative_gap(self.value, self.bound)
 
+    def throughput_rps(self, application: str) -> float:
+        """Return the planned throughput of an application (requests/s)."""
+        return sum(flow.rate_rps for flow in self.flows_of(application))
+
     def of(self, application: str, task: str) -> list[TaskService]:
         """Return what serves a task."""
         return [one for one in self.services if (one.application, one.task) == (application, task)]

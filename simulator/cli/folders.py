@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from planner.files import save, write_text
-from planner.model import InputError, Plan, Problem
+from planner.model import InputError, Plan, Problem, TaskPlan
 
 RUN = "run.json"
 # What `run` and `execute` write; of a run in PPipe's layout also a folder per DNN with master.csv.
-WRITTEN = (RUN, "summary.csv", "plan.json", "problem.json", "*.records.*", "takeover-*/*.json")
+WRITTEN = (
+    RUN, "summary.csv", "plan.json", "problem.json", "*.records.*", "takeover-*/*.json", "requests.parquet",
+    "visits.parquet",
+)  # fmt: skip
 MEASURED = tuple(
     f"*.{kind}"
     for kind in ("comparison.csv", "comparison.png", "latencies.csv", "slices.csv", "hops.csv", "incidents.csv",
@@ -63,7 +66,7 @@ def write_what(
     folder: Path,
     what: Mapping[str, Any],
     problem: Problem,
-    plan: Plan,
+    plan: Plan | TaskPlan,
     takeovers: Sequence[tuple[Problem, Plan]] = (),
 ) -> None:
     """Write what is run: its settings, problem and plan, and in folders of their own the plans that take over."""

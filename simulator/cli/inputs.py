@@ -9,7 +9,7 @@ import numpy as np
 
 from planner.cli.app import about, progress
 from planner.files import load_plan, load_problem, ppipe
-from planner.model import InputError, Plan, Problem, digest
+from planner.model import InputError, Plan, Problem, TaskPlan, digest
 from planner.model.check import check
 from simulator.sweep import LARGEST_LOAD
 from simulator.workload import Trace, assign, offer, read_trace
@@ -112,7 +112,7 @@ class Offered:
 
 def offer_all(
     times_s: Mapping[str, TimesS],
-    plan: Plan,
+    plan: Plan | TaskPlan,
     how: How,
     *,
     rate: float | None,
@@ -206,11 +206,17 @@ def times_per_dnn(trace: Trace, dnns: Sequence[str], round_robin: bool) -> dict[
     return offered
 
 
-def _load(path: Path, problem: Path | None) -> LoadedPlan:
+def problem_beside(path: Path, problem: Path | None) -> Path:
+    """Return the file of a plan's problem: the one given, else problem.json or problem.toml beside the plan."""
     choices = [problem] if problem else [path.with_name("problem.json"), path.with_name("problem.toml")]
     found = next((choice for choice in choices if choice.exists()), None)
     if found is None:
         raise InputError(f"{choices[0]}: no such file; give the plan's problem with --problem")
+    return found
+
+
+def _load(path: Path, problem: Path | None) -> LoadedPlan:
+    found = problem_beside(path, problem)
     asked, plan = load_problem(found), load_plan(path)
     if plan.problem_sha256 and plan.problem_sha256 != digest(asked):
         raise InputError(

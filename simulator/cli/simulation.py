@@ -82,10 +82,38 @@ def run_plan(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate one plan: every request's record, and what the records say."""
+    """Simulate one plan: every request's record, and what the records say.
+
+    Of plans task by task (planner plan --scheduler per-task) each task has a central queue; the options of policies,
+    worlds, and layouts are not for them.
+    """
+    from simulator.cli.inputs import Layout
+    from simulator.cli.task_runs import is_task_plan, run_task_plan
+
+    if is_task_plan(plan):
+        other = {"--policy": policy != "reservation", "--world": world, "--data": data, "--dnn": dnn, "--apart": apart}
+        if named := [option for option, given in (other | {"--layout": layout != "native"}).items() if given]:
+            raise InputError(f"{named[0]}: is not for plans task by task, which {plan} is; leave it out")
+        run_task_plan(
+            plan,
+            problem,
+            trace,
+            Layout(schema, time_column, unit, sort),
+            rate=rate,
+            load=load,
+            replay=replay,
+            duration_s=duration,
+            engine=engine,
+            seed=seed,
+            round_robin=round_robin,
+            unchecked=unchecked,
+            out=out,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     from simulator.cli.folders import owned, write_what
     from simulator.cli.inputs import (
-        Layout,
         checked,
         load_plans,
         load_trace,

@@ -1,10 +1,11 @@
 """Applications in problem files: profiles by path, bad documents as one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from planner.files import load_problem
+from planner.files import load_problem, load_profile
 from planner.model import InputError
 from planner.profiling.zoo import top1_percents
 
@@ -38,3 +39,14 @@ def test_bad_applications_are_one_line(tmp_path: Path, old: str, new: str, messa
     with pytest.raises(InputError, match=message) as caught:
         load_problem(path)
     assert "\n" not in str(caught.value)
+
+
+def test_shipped_profiles_know_what_they_hand_on() -> None:
+    """So that the check of seams speaks for them: the zoo's classifiers all answer with a thousand numbers."""
+    profiles = [load_profile(path) for path in sorted((PLANS.parent / "profiles/zoo").glob("*.json"))]
+    assert {profile.outputs for profile in profiles} == {("FLOAT[1,1000]",)}
+    (application,) = load_problem(SHIPPED).applications
+    look = application.tasks[0]
+    other = replace(look.variants[1], outputs=("FLOAT[1,21841]",))
+    with pytest.raises(InputError, match=r"task look: variants hand unlike outputs on .*mobilenet_v2 FLOAT\[1,21841\]"):
+        replace(application, tasks=(replace(look, variants=(look.variants[0], other)), application.tasks[1]))

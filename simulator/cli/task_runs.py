@@ -1,0 +1,148 @@
+"""``simulator run`` for plans task by task: central queues and slices per task, requests from task to task."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planner.cli.app import about
+from planner.cli.output import Column, output
+from planner.files import load_problem, load_task_plan
+from planner.model import InputError, Problem, TaskPlan, digest
+from planner.model.check_tasks import check_tasks
+from planner.model.task_graph import applications_of
+from simulator.cli.folders import owned, write_what
+from simulator.cli.inputs import Layout, load_trace, offer_all, problem_beside, times_per_dnn, trace_sha256
+from simulator.dispatch.decisions import FINISHED, LATE
+from simulator.engine.networks import NetworkEngine, simulate_network
+from simulator.engine.task_plans import TaskClass, network_of_tasks
+from simulator.results.metrics import WARM_UP_US, require_counted
+from simulator.results.network_tables import write_network_records
+from simulator.results.records import NetworkRecords
+from simulator.results.tables import write_table
+from simulator.workload.offering import How
+
+COLUMNS = {
+    "application": Column("application"),
+    "rate_rps": Column("rate (req/s)", "{:.4g}".format),
+    "offered_rps": Column("offered (req/s)", "{:.4g}".format),
+    "requests": Column("requests", "{:,}".format),
+    "attainment": Column("within SLO", "{:.2%}".format),
+    "dropped": Column("dropped", "{:,}".format),
+    "late": Column("late", "{:,}".format),
+    "latency_p50_us": Column("p50 (ms)", lambda us: f"{us / 1000:.1f}"),
+    "latency_p99_us": Column("p99 (ms)", lambda us: f"{us / 1000:.1f}"),
+    "accuracy": Column("accuracy (%)", "{:.2f}".format),
+}
+
+
+def is_task_plan(path: Path) -> bool:
+    """Return whether a file says that it is a plan task by task."""
+    if not path.is_file():  # a pipe can be read once only
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return '"task-plan/' in file.read(200)
+
+
+def run_task_plan(
+    path: Path,
+    problem: Path | None,
+    trace: Path,
+    layout: Layout,
+    *,
+    rate: float | None,
+    load: float | None,
+    replay: How,
+    duration_s: float,
+    engine: str,
+    seed: int,
+    round_robin: bool,
+    unchecked: bool,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Simulate a plan task by task at one load, write its records, and say what they say."""
+    engines: dict[str, NetworkEngine] = {"auto": "events", "events": "events", "simpy": "simpy"}
+    if engine not in engines:
+        raise InputError(f"--engine: plans task by task run on {', '.join(engines)}, got {engine}")
+    require_counted(duration_s)
+    asked, plan = load_problem(problem_beside(path, problem)), load_task_plan(path)
+    violations = check_tasks(asked, plan)
+    if violations and not unchecked:
+        raise InputError(
+            f"{path}: breaks {len(violations)} constraint{'s' * (len(violations) > 1)} of its problem, first: "
+            f"{violations[0]}; plan again, or let it pass with --unchecked"
+        )
+    names = [one.name for one in applications_of(asked)]
+    recorded = load_trace(trace, layout, seed)
+    offered = times_per_dnn(recorded, names, round_robin)
+    arrivals = offer_all(offered, plan, replay, rate=rate, load=load, default=0.9, duration_s=duration_s, seed=seed)
+    with about(path):
+        made = network_of_tasks(asked, plan, {name: one.arrivals_us for name, one in arrivals.items()})
+    what = {
+        "schema": "run/1",
+        "plan": path.name,
+        "trace": trace.name,
+        "trace_sha256": trace_sha256(recorded),
+        "rate_rps": {name: one.rate_rps for name, one in arrivals.items()},
+        "replay": replay,
+        "duration_s": duration_s,
+        "policy": "per-task",
+        "engine": engine,
+        "seed": seed,
+        "round_robin": round_robin,
+        "constraints_broken": list(violations),
+        "plan_sha256": digest(plan),
+        "problem_sha256": digest(asked),
+        "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
+    }
+    with owned(out, what, overwrite=overwrite, again=True):
+        write_what(out, what, asked, plan, ())
+        records = simulate_network(made.network, made.arrivals_us, engine=engines[engine])
+        write_network_records(records, out, [_label(plan, one) for one in made.classes])
+        rows = [
+            {"application": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps}
+            | _summary(asked, name, made.classes, records)
+            for name, one in arrivals.items()
+        ]
+        write_table(rows, out / "summary.csv")
+    with output(as_json) as printed:
+        printed.table("runs", COLUMNS, rows)
+        printed.value("constraints_broken", violations)
+        if violations:
+            printed.line(f"note: the plan breaks {len(violations)} constraints, first: {violations[0]}")
+        printed.line(f"records, summary, plan and problem written to {out}")
+
+
+def _label(plan: TaskPlan, one: TaskClass) -> str:
+    """Return what the requests of a class take: ``photos: look A × T4 batch 2, ...``."""
+    services = (plan.services[number] for number in one.services)
+    return f"{one.application}: " + ", ".join(
+        f"{each.task} {each.variant} on {each.pool_text} in {each.batch}" for each in services
+    )
+
+
+def _summary(problem: Problem, name: str, classes: Sequence[TaskClass], records: NetworkRecords) -> dict[str, Any]:
+    """Return the figures of an application's requests that came after the warm-up."""
+    (application,) = (one for one in applications_of(problem) if one.name == name)
+    of_class = np.array([one.application == name for one in classes])
+    counted = of_class[records.request_class] & (records.arrival_us >= WARM_UP_US)
+    finished = counted & (records.outcome == FINISHED)
+    took_us = (records.done_us - records.arrival_us)[finished]
+    late = int((took_us > application.slo_us).sum())
+    requests, served = int(counted.sum()), int(finished.sum())
+    row: dict[str, Any] = {
+        "requests": requests,
+        "dropped": int((records.outcome[counted] == LATE).sum()),
+        "late": late,
+        "attainment": (served - late) / requests if requests else None,
+    }
+    for share in (50, 95, 99):
+        row[f"latency_p{share}_us"] = float(np.percentile(took_us, share)) if served else None
+    percents = np.array([np.nan if one.accuracy is None else one.accuracy for one in classes])
+    accuracy = percents[records.request_class[finished]]
+    row["accuracy"] = float(accuracy.mean()) if served and not np.isnan(accuracy).any() else None
+    return row
