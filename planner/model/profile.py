@@ -140,9 +140,9 @@ class Profile:
     ``cut_bytes[j]`` is the size per request of all tensors alive between block j and block j + 1.
     ``model_sha256`` is the hash of the ONNX file, None where there is none (published or imported numbers).
     ``input_bytes`` is the size of what a request brings, None where unknown. ``outputs`` are the element type and shape
-    of what it gets, per request, as in ``FLOAT[1,1000]``; None where unknown. ``settings`` are those with which the file
-    was read, None for the usual ones. ``bounds`` are tables of upper bounds beside those of ``tables``, any number of
-    levels (`planner.completion`).
+    of what it gets, for one request, as in ``FLOAT[1,1000]``; None where unknown. ``settings`` are those with which the
+    file was read, None for the usual ones. ``bounds`` are tables of upper bounds beside those of ``tables``, any number
+    of levels (`planner.completion`).
     """
 
     name: Annotated[str, MinLen(1)]
