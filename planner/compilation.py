@@ -2,19 +2,14 @@
 
 # mypy: disable-error-code="no-untyped-call"
 
-import logging
-import os
-import tempfile
 from collections.abc import Callable
-from functools import cache
-from multiprocessing import current_process
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
 from numba.core import caching
 
-log = logging.getLogger(__name__)
+from planner.kept_code import own_folder, reason, say, say_nowhere, say_temporary
 
 # numba 0.61 names these with an underscore.
 _NAMES = ("UserWideCacheLocator", "_UserWideCacheLocator")
@@ -23,7 +18,7 @@ UserWideCacheLocator: Any = next(getattr(caching, name) for name in _NAMES if ha
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def compiled(function: Function, *, stamp: str | None = None, **options: Any) -> Function:
+def compiled(function: Function, **options: Any) -> Function:
     """Compile a function on its first call in nopython mode, and keep the machine code for the next process.
 
     numba keeps it beside the module, else in the user's cache folder. Where neither can be written (a read-only
@@ -32,8 +27,6 @@ def compiled(function: Function, *, stamp: str | None = None, **options: Any) ->
 
     Parameters
     ----------
-    stamp
-        What the machine code depends on besides the function's own file, as a hash; without it, that file alone.
     **options
         Options of ``numba.njit``.
 
@@ -47,12 +40,9 @@ def compiled(function: Function, *, stamp: str | None = None, **options: Any) ->
     """
     dispatcher = njit(function, **options)
     try:
-        kept = _Cache(function)
+        dispatcher._cache = _Cache(function)
     except RuntimeError:  # there is no folder that can be written; also for functions without a file
         return cast(Function, dispatcher)
-    if stamp is not None:
-        kept._cache_file._source_stamp = stamp
-    dispatcher._cache = kept
     return cast(Function, dispatcher)
 
 
@@ -61,21 +51,20 @@ class _TemporaryFolder(UserWideCacheLocator):  # type: ignore[misc]  # found at 
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
         super().__init__(function, file)
-        self._cache_path = str(_own_folder() / self.get_suitable_cache_subpath(file))
+        self._cache_path = str(own_folder() / self.get_suitable_cache_subpath(file))
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> "_TemporaryFolder | None":
         """Return the place, or None where there is none either; say which, once."""
-        hint = "set NUMBA_CACHE_DIR to a folder that can be written"
         if not Path(file).exists():
             return None
         try:
             place = cls(function, file)
             place.ensure_cache_path()
         except OSError as error:
-            _say(f"compiled code cannot be kept ({_reason(error)}), so that every start compiles anew; {hint}")
+            say_nowhere(error)
             return None
-        _say(f"compiled code is kept in {_own_folder()}, as neither installation nor home can be written; {hint}")
+        say_temporary()
         return place
 
 
@@ -93,7 +82,7 @@ class _Cache(caching.FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception as error:  # a file that was cut off raises whatever unpickling it comes upon
-            _say(f"compiled code in {self.cache_path} cannot be read ({_reason(error)}) and is made anew")
+            say(f"compiled code in {self.cache_path} cannot be read ({reason(error)}) and is made anew")
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -101,25 +90,4 @@ class _Cache(caching.FunctionCache):
         try:
             super().save_overload(sig, data)
         except Exception as error:  # OSError, or the unpickling of a broken index
-            _say(f"compiled code cannot be kept in {self.cache_path} ({_reason(error)})")
-
-
-@cache
-def _own_folder() -> Path:
-    folder = Path(tempfile.gettempdir(), f"poolpipe-numba-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{folder} is open to others")  # whose files would be run as code
-    return folder
-
-
-@cache
-def _say(text: str) -> None:
-    """Log a line once; worker processes need not say it again."""
-    if current_process().name == "MainProcess":  # parent_process() is set only after modules were imported
-        log.warning("note: %s", text)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+            say(f"compiled code cannot be kept in {self.cache_path} ({reason(error)})")

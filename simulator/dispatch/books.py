@@ -26,8 +26,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.compiled import compiled
-from simulator.dispatch.system import System
+from simulator.compilation import compiled
+from simulator.dispatch.system import Ints, System
 
 Books = NDArray[np.int64]
 
@@ -125,14 +125,21 @@ def pass_on(books: Books, row: int, batch: int, ready: int) -> int:
     passage = books[PASSAGE, row, batch]
     latency = books[LATENCY, row, batch]
     soonest = ready + passage + latency
-    best = (NEVER << SLICE_BITS) | SLICE_MASK
     if batch == books[FACTS, row, PLANNED]:
-        for w in range(books[FACTS, row, PADDED]):
-            best = min(best, (max(books[READY, row, w], soonest) << SLICE_BITS) | w)
-    else:
-        for w in range(books[FACTS, row, PADDED]):
-            end = max(books[FREE, row, w], books[DOWNLINK, row, w] + passage) + latency
-            best = min(best, (max(max(end, books[UPLINK, row, w]), soonest) << SLICE_BITS) | w)
+        return earliest(books[READY, row], books[FACTS, row, PADDED], soonest)
+    best = (NEVER << SLICE_BITS) | SLICE_MASK
+    for w in range(books[FACTS, row, PADDED]):
+        end = max(books[FREE, row, w], books[DOWNLINK, row, w] + passage) + latency
+        best = min(best, (max(max(end, books[UPLINK, row, w]), soonest) << SLICE_BITS) | w)
+    return best
+
+
+@compiled
+def earliest(ready: Ints, padded: int, soonest: int) -> int:
+    """Return the earliest time, but not before ``soonest``, with its slice (the lowest on ties) in the low bits."""
+    best = (NEVER << SLICE_BITS) | SLICE_MASK
+    for w in range(padded):
+        best = min(best, (max(ready[w], soonest) << SLICE_BITS) | w)
     return best
 
 
@@ -203,15 +210,6 @@ def reserve(books: Books, pipeline: int, batch: int, now: int) -> None:
         _occupy(books, row, w, received, ended, sent)
         received = sent
     forget(books, pipeline)
-
-
-@compiled
-def take_slice(books: Books, w: int, end: int) -> None:
-    """Enter a batch on a slice where there is one pool only: what `reserve` does, without a network."""
-    books[CHOSEN, 0, 0] = w
-    books[FREE, 0, w] = end
-    books[READY, 0, w] = end + books[LATENCY, 0, books[FACTS, 0, PLANNED]]
-    forget(books, 0)
 
 
 @compiled

@@ -8,6 +8,7 @@ due at the instant of an arrival goes first.
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import (
     AWAITED,
     FACTS,
@@ -17,27 +18,20 @@ from simulator.dispatch.books import (
     MONOTONE,
     NEVER,
     NOTES,
-    PASSAGE,
     PIPELINES,
     SENT,
     SINGLES,
-    SLICE_BITS,
-    SLICE_MASK,
     SLO,
-    STAGES,
     TAIL,
     WAKE,
     WORK,
     Books,
     completion,
     forget,
-    pass_on,
     refresh,
     reserve,
-    take_slice,
     walk,
 )
-from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, HOPELESS, SEND, Decision
 from simulator.dispatch.orderly import orderly
 from simulator.dispatch.planned_batches import earliest_deadline, least_queued, round_robin
@@ -184,23 +178,16 @@ def next_single(books: Books, arrivals: Ints, fate: NDArray[np.int32]) -> tuple[
     """
     slo = books[NOTES, 0, SLO]
     alone = books[NOTES, 0, PIPELINES] == 1
-    pool = alone and books[FACTS, 0, STAGES] == 1 and books[PASSAGE, 0, 1] == 0
     for request in range(books[NOTES, 0, TAIL], len(arrivals)):
         now = arrivals[request]
-        pipeline = passed = 0
-        if pool:
-            passed = pass_on(books, 0, 1, now)
-            end = passed >> SLICE_BITS
-        elif alone:  # nothing to compare with, so that nothing is to be remembered
+        pipeline = 0
+        if alone:  # nothing to compare with, so that nothing is to be remembered
             end = walk(books, 0, 1, now)
         else:
             pipeline = least_delayed(books, now, now + slo)
             end = completion(books, pipeline, 1, now)
         if end <= now + slo:
-            if pool:
-                take_slice(books, passed & SLICE_MASK, end)
-            else:
-                reserve(books, pipeline, 1, now)
+            reserve(books, pipeline, 1, now)
             fate[request] = books[NOTES, 0, SENT]
             books[NOTES, 0, SENT] += 1
             books[NOTES, 0, TAIL] = request + 1

@@ -12,6 +12,7 @@ It differs from reservation dispatch in two places, and sees no more of the futu
   least queueing delay even if that one is too slow for this head, and then drops it.
 """
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import (
     FACTS,
     FIRST_TO_END,
@@ -27,7 +28,6 @@ from simulator.dispatch.books import (
     Books,
     completion,
 )
-from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, HOPELESS, LATE, SEND, WAIT, Decision
 from simulator.dispatch.reservation import largest_in_time
 

@@ -4,6 +4,7 @@ What they know grows from one to the next: *round robin* only whose turn it is, 
 stages have been given, *earliest deadline* (the head has the earliest) when a batch would complete.
 """
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import (
     FACTS,
     FREE,
@@ -18,7 +19,6 @@ from simulator.dispatch.books import (
     Books,
     completion,
 )
-from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, LATE, SEND, WAIT, Decision
 from simulator.dispatch.reservation import largest_in_time
 

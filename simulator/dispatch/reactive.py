@@ -12,6 +12,7 @@ reaches a later stage is split into its requests, which join together; so do bat
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import (
     FACTS,
     FREE,
@@ -34,7 +35,6 @@ from simulator.dispatch.books import (
     WAKE,
     Books,
 )
-from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import HOPELESS, LATE
 from simulator.dispatch.system import Ints
 

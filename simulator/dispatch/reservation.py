@@ -5,6 +5,7 @@ within its deadline, because a small batch for its sake would waste capacity. An
 for its batch to fill as long as the largest batch that it could still be part of meets its deadline.
 """
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import (
     FACTS,
     MAX_STAGES,
@@ -19,7 +20,6 @@ from simulator.dispatch.books import (
     Books,
     completion,
 )
-from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import DROP, HOPELESS, LATE, SEND, WAIT, Decision
 
 

@@ -11,7 +11,7 @@ over the records, so this holds where conservation does; it fails where a reques
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.compiled import compiled
+from simulator.compilation import compiled
 from simulator.dispatch.decisions import FINISHED, OPEN, OUTCOMES
 from simulator.dispatch.system import Ints
 from simulator.results.records import NetworkRecords, Records
@@ -45,14 +45,14 @@ def check_network_accounts(records: NetworkRecords) -> None:
     decided = records.done_us >= 0
     assert ((records.outcome == OPEN) != decided).all(), "network: a request has an outcome, but no time of it"
     missing = records.size.astype(np.int32)
-    spent_us, held_us = np.zeros((2, int(records.station.max(initial=0)) + 1), np.int64)
+    unequal_us = np.zeros(int(records.station.max(initial=0)) + 1, np.int64)
     times_us = records.reach_us, records.start_us, records.end_us
-    wrong = count_tokens(records.visit, records.joined_us, records.station, *times_us, missing, spent_us, held_us)
+    wrong = count_tokens(records.visit, records.joined_us, records.station, *times_us, missing, unequal_us)
     assert wrong < 0, f"network: request {wrong} was in a batch that began before it joined"
     short = np.flatnonzero(missing)
     assert not len(short), f"network: visit {short[0]} has {missing[short[0]]} requests fewer than it says"
-    count_visits(records.station, records.size, records.reach_us, records.end_us, held_us)
-    unequal = np.flatnonzero(spent_us != held_us)
+    count_visits(records.station, records.size, records.reach_us, records.end_us, unequal_us)
+    unequal = np.flatnonzero(unequal_us)
     assert not len(unequal), f"network: times of station {unequal[0]} do not balance"
 
 
@@ -65,10 +65,9 @@ def count_tokens(
     start_us: Ints,
     end_us: Ints,
     missing: NDArray[np.int32],
-    spent_us: Ints,
-    held_us: Ints,
+    unequal_us: Ints,
 ) -> int:
-    """Take requests from what is missing in their visits, and add up what they spent and what queues held of them.
+    """Take requests from what is missing in their visits, and add up what they spent but did not wait in queues.
 
     Returns a request that joined too late, or -1.
     """
@@ -78,8 +77,7 @@ def count_tokens(
             v = visit[request, step]
             if v >= 0:
                 missing[v] -= 1
-                spent_us[station[v]] += end_us[v] - joined_us[request, step]
-                held_us[station[v]] += reach_us[v] - joined_us[request, step]
+                unequal_us[station[v]] += end_us[v] - reach_us[v]
                 if start_us[v] < joined_us[request, step]:
                     wrong = request
     return wrong
@@ -87,11 +85,11 @@ def count_tokens(
 
 @compiled
 def count_visits(
-    station: NDArray[np.int16], size: NDArray[np.int16], reach_us: Ints, end_us: Ints, held_us: Ints
+    station: NDArray[np.int16], size: NDArray[np.int16], reach_us: Ints, end_us: Ints, unequal_us: Ints
 ) -> None:
-    """Add up what servers held, and had in front of them."""
+    """Take away what servers held, and had in front of them."""
     for v in range(len(station)):
-        held_us[station[v]] += size[v] * (end_us[v] - reach_us[v])
+        unequal_us[station[v]] -= size[v] * (end_us[v] - reach_us[v])
 
 
 @compiled

@@ -11,7 +11,7 @@ batches in the order in which they come. Each pipeline is played stage by stage.
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.compiled import compiled
+from simulator.compilation import compiled
 from simulator.dispatch.system import Ints, System
 
 Shorts = NDArray[np.int16]

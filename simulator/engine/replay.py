@@ -1,18 +1,38 @@
 """The replay engine: where latencies are deterministic and nothing fails, decide everything, then play it.
 
 The dispatcher's books are never corrected by what happens, so its decisions depend on the arrivals alone:
-one pass over the arrivals decides, a second pass over the batches plays what was decided.
+one pass over the arrivals decides, a second pass over the batches plays what was decided. Where there is one pool that
+serves one request at a time, what was booked is what happens, and one pass is enough.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.books import CHOSEN, FACTS, MAX_STAGES, NOTES, STAGES, Books, open_books
-from simulator.dispatch.compiled import compiled
-from simulator.dispatch.frontend import next_batch
+from simulator.compilation import compiled
+from simulator.dispatch.books import (
+    CHOSEN,
+    FACTS,
+    LATENCY,
+    MAX_STAGES,
+    NOTES,
+    PADDED,
+    READY,
+    SLICE_BITS,
+    SLICE_MASK,
+    SLO,
+    STAGES,
+    Books,
+    earliest,
+    open_books,
+)
+from simulator.dispatch.decisions import HOPELESS
+from simulator.dispatch.frontend import RESERVATION, next_batch
 from simulator.dispatch.system import Ints, System
 from simulator.engine.play import play
 from simulator.results.records import Records, Visits, outcomes
+
+Shorts = NDArray[np.int16]
+Numbers = NDArray[np.int32]
 
 
 def replay(system: System, arrivals_us: Ints, policy: int, truth: System | None = None) -> Records:
@@ -24,13 +44,51 @@ def replay(system: System, arrivals_us: Ints, policy: int, truth: System | None 
     requests, stages = len(arrivals_us), system.max_stages
     fate = np.full(requests, -1, np.int32)
     times_us = np.empty((3, stages, requests), np.int64)
-    pipeline, size = np.empty(requests, np.int16), np.empty(requests, np.int16)
     slices = np.full((stages, requests), -1, np.int16)
-    sent = decide_all(policy, open_books(system), arrivals_us, fate, times_us[0, 0], pipeline, size, slices)
-    pipeline, size, slices, times_us = pipeline[:sent], size[:sent], slices[:, :sent], times_us[:, :, :sent]
-    play(truth or system, pipeline, size, slices, times_us)
+    if policy == RESERVATION and truth is None and is_single_pool(system):
+        sent = serve_singly(open_books(system), arrivals_us, fate, times_us[:, 0], slices[0])
+        pipeline, size = np.zeros(sent, np.int16), np.ones(sent, np.int16)
+        slices, times_us = slices[:, :sent], times_us[:, :, :sent]
+    else:
+        pipeline, size = np.empty(requests, np.int16), np.empty(requests, np.int16)
+        sent = decide_all(policy, open_books(system), arrivals_us, fate, times_us[0, 0], pipeline, size, slices)
+        pipeline, size, slices, times_us = pipeline[:sent], size[:sent], slices[:, :sent], times_us[:, :, :sent]
+        play(truth or system, pipeline, size, slices, times_us)
     visits = tuple(Visits(pipeline, size, slices[s], *times_us[:, s]) for s in range(stages))
     return Records(system, "replay", arrivals_us, outcomes(fate), (fate,) * stages, visits)
+
+
+def is_single_pool(system: System) -> bool:
+    """Return whether a system is one pool that serves one request at a time, which are there when they arrive."""
+    travel_us = system.transfer_us[0, 0] + system.hop_us[0, 0]
+    return bool(len(system.stages) == 1 and system.max_stages == 1 and system.batch[0] == 1 and travel_us == 0)
+
+
+@compiled
+def serve_singly(books: Books, arrivals: Ints, fate: Numbers, times_us: Ints, slices: Shorts) -> int:
+    """Run reservation dispatch for a single pool, fill the columns per batch, and return the number of batches.
+
+    A request takes the slice that is free first, the lowest on ties, when it comes, or leaves as hopeless. That is
+    what `next_batch` decides, without the work of a queue.
+    """
+    ready = books[READY, 0]
+    latency, slo, padded = books[LATENCY, 0, 1], books[NOTES, 0, SLO], books[FACTS, 0, PADDED]
+    sent = 0
+    for request in range(len(arrivals)):
+        now = arrivals[request]
+        best = earliest(ready, padded, now + latency)
+        end = best >> SLICE_BITS
+        if end > now + slo:
+            fate[request] = -HOPELESS
+            continue
+        ready[best & SLICE_MASK] = end + latency
+        fate[request] = sent
+        slices[sent] = best & SLICE_MASK
+        times_us[0, sent] = now
+        times_us[1, sent] = end - latency
+        times_us[2, sent] = end
+        sent += 1
+    return sent
 
 
 @compiled
@@ -38,11 +96,11 @@ def decide_all(
     policy: int,
     books: Books,
     arrivals: Ints,
-    fate: NDArray[np.int32],
+    fate: Numbers,
     sent_us: Ints,
-    pipeline_of: NDArray[np.int16],
-    size_of: NDArray[np.int16],
-    slices: NDArray[np.int16],
+    pipeline_of: Shorts,
+    size_of: Shorts,
+    slices: Shorts,
 ) -> int:
     """Run the dispatcher over all arrivals, fill the columns per batch, and return the number of batches."""
     sent = 0

@@ -61,6 +61,7 @@ from simulator.engine.core.state import (
 from simulator.engine.network import (
     IDLE_FIRST,
     LATEST_START,
+    NO_LIMIT_US,
     REACTIVE,
     REACTS,
     RESERVED,
@@ -212,6 +213,7 @@ def stations_of(network: Network, frontends: Sequence[Frontend], lists: list[int
             ("timeout", one.timeout_us),
             ("epsilon", one.epsilon_us),
             ("drop_age", one.drop_age_us),
+            ("voids", one.drop_age_us < NO_LIMIT_US),
             ("end_by", one.end_by_us),
             ("discard", one.discard),
             ("wire", one.wire_us),
@@ -221,6 +223,8 @@ def stations_of(network: Network, frontends: Sequence[Frontend], lists: list[int
             station[name][q] = value
         if one.placement == IDLE_FIRST:
             station["idle"][q] = int(network.servers.on[list(one.servers)].sum())
+    if any(len(step.then) > 1 for one in network.classes if isinstance(one, Route) for step in one.steps):
+        station["voids"] = 1
     each = [open_books(f.system) for f in frontends]
     at = len(network.stations)
     alike: dict[tuple[int, ...], list[int]] = {}

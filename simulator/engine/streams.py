@@ -13,7 +13,7 @@ from math import log, sqrt
 
 import numpy as np
 
-from simulator.dispatch.compiled import compiled, compiled_apart
+from simulator.compilation import compiled, compiled_apart
 
 SERVICE = 1  # stream of service times; entities are servers, counts the services that they have begun
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import MAX_STAGES, NOTES, PIPELINES, SENT
-from simulator.dispatch.compiled import compiled
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.dispatch.system import Ints, System
 from simulator.engine.core.state import (

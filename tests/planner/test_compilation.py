@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from planner import compilation
+from planner import compilation, kept_code
 
 
 @pytest.fixture(autouse=True)
 def _said_nothing_yet() -> None:
-    compilation._say.cache_clear()
-    compilation._own_folder.cache_clear()
+    kept_code.say.cache_clear()
+    kept_code.own_folder.cache_clear()
 
 
 def run(**environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """What happens, entered in the books of the frontends: reservations of shared pools, and corrections."""
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import (
     CARD,
     DOWNLINK,
@@ -13,7 +14,6 @@ from simulator.dispatch.books import (
     refresh,
     refresh_slice,
 )
-from simulator.dispatch.compiled import compiled
 from simulator.engine.core.state import RECEIVES, SENDS, SHARED, State
 from simulator.engine.network import REACTIVE
 

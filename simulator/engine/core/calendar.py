@@ -13,7 +13,7 @@ orders.
 
 import numpy as np
 
-from simulator.dispatch.compiled import compiled, compiled_apart
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.system import Ints
 
 TIME_BITS, KIND_BITS = 20, 16

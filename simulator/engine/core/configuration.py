@@ -1,6 +1,6 @@
 """Central stations get another configuration while they work: kinds of servers (variants), how many, batch size."""
 
-from simulator.dispatch.compiled import compiled_apart
+from simulator.compilation import compiled_apart
 from simulator.dispatch.system import Ints
 from simulator.engine.core.routes import is_free, work
 from simulator.engine.core.state import LOADING, OFF, ON, State

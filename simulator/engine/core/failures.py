@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NOTES, TAIL
-from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.engine.core.books import correct
 from simulator.engine.core.calendar import END_OF_TIME_US, UNIT, arm, disarm

@@ -14,8 +14,8 @@ and a batch that takes ``more`` and is put in front of it makes it and all behin
 it joins are the places behind moved, and the slacks before tightened.
 """
 
+from simulator.compilation import compiled
 from simulator.dispatch.books import NEVER
-from simulator.dispatch.compiled import compiled
 from simulator.engine.core.calendar import FILL, arm
 from simulator.engine.core.state import NONE, ON, WANTED, State, new_batch, number_batch
 

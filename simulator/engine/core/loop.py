@@ -1,7 +1,7 @@
 """The loop: take the next event, let it happen, until nothing is left, a time is reached, or Python is asked."""
 
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NEVER
-from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.engine.core.books import say_free
 from simulator.engine.core.calendar import (
     AWAKE,

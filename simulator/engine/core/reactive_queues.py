@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import FREE, HEAD, MAX_STAGES, NEVER, NOTES, WAKE
-from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import FINISHED, LOST
 from simulator.dispatch.reactive import join, react
 from simulator.engine.core.books import enter_free_everywhere, say_free

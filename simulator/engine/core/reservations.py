@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import CHOSEN, FACTS, FREE, HEAD, MAX_STAGES, NEVER, NOTES, SENT, SLO, TAIL, WAKE, Books
 from simulator.dispatch.books import STAGES as STAGES_OF
-from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import LOST
 from simulator.dispatch.frontend import advance, next_batch
 from simulator.dispatch.system import Ints

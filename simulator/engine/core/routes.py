@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NEVER
-from simulator.dispatch.compiled import compiled, compiled_apart
 from simulator.dispatch.decisions import FINISHED, HOPELESS, LATE, OPEN
 from simulator.engine.core.calendar import TIMER, arm, disarm
 from simulator.engine.core.latest_start import insert
@@ -32,6 +32,7 @@ def arrive(S: State, r: int, now: int) -> None:
         S.token[token].request = r
         S.token[token].joined = NONE
         S.token[token].visit = NONE
+        S.token[token].follow = NONE
         S.token[token].came = 0
         S.token[token].cut = 0
     reach_step(S, cls, r, 0, now)
@@ -41,8 +42,11 @@ def arrive(S: State, r: int, now: int) -> None:
 def reach_step(S: State, cls: int, r: int, n: int, now: int) -> None:
     """Reach a step of a route, which waits for all that lead to it."""
     token = r * S.c[WIDTH] + n
-    S.token[token].came += 1
-    if S.token[token].came >= S.step[cls, n].before and S.outcome[r] == OPEN:
+    if S.step[cls, n].before > 1:
+        S.token[token].came += 1
+        if S.token[token].came < S.step[cls, n].before:
+            return
+    if S.outcome[r] == OPEN:
         join(S, S.step[cls, n].station, token, now)
 
 
@@ -143,6 +147,8 @@ def take_head(S: State, q: int) -> int:
 @compiled
 def is_void(S: State, q: int, token: int, now: int) -> bool:
     """Return whether a request is not to be served any more; one that is too old has its outcome now."""
+    if not S.station[q].voids:
+        return False
     r = int(np.int64(S.token[token].request))
     if S.outcome[r] != OPEN:
         return True
@@ -278,19 +284,14 @@ def go_on(S: State, b: int, now: int) -> None:
     """Let the requests of a batch go on to what follows, or home."""
     batch = S.batch[b]
     width = S.c[WIDTH]
-    drop_age = S.station[batch.station].drop_age
-    visit = batch.visit
-    token = batch.head
+    q, visit, token = batch.station, batch.visit, batch.head
     release(S, b)
     while token >= 0:
         follow = S.token[token].follow
         S.token[token].visit = visit
-        r = int(np.int64(S.token[token].request))
-        if S.outcome[r] == OPEN:
-            if now - S.arrivals[r] >= drop_age:
-                decide(S, r, LATE, now)
-            else:
-                go_on_alone(S, r, token - r * width, now)
+        if not is_void(S, q, token, now):
+            r = int(np.int64(S.token[token].request))
+            go_on_alone(S, r, token - r * width, now)
         token = follow
 
 

@@ -2,7 +2,7 @@
 
 from math import exp, floor
 
-from simulator.dispatch.compiled import compiled
+from simulator.compilation import compiled
 from simulator.engine.core.calendar import END, REACH, arm, disarm
 from simulator.engine.core.latest_start import begins, leave_front
 from simulator.engine.core.state import CARDS, EXACT, FACTORS, LOG_NORMAL, NOISE, NONE, SEED, SLOWDOWNS, State

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.dispatch.compiled import compiled
+from simulator.compilation import compiled
 
 Array = NDArray[Any]
 
@@ -76,6 +76,7 @@ STATION = np.dtype(
         ("alike", np.int64),  # the next station with the same servers, in a ring
         ("links", np.int64),  # RECEIVES and SENDS
         ("discard", np.int64),
+        ("voids", np.int64),  # requests in its queue may be void: they are in others as well, or dropped at an age
         ("look", np.int64),  # when its timer is to go off, NEVER if it need not
         ("armed", np.int64),  # a timer is in the calendar, which goes off no later
     ],
@@ -135,8 +136,8 @@ TOKEN = np.dtype(
         ("visit", np.int32),
         ("follow", np.int32),
         ("request", np.int32),  # kept, because a division by the width costs as much as all else in a step
-        ("came", np.int16),  # how many of the steps before have served it
-        ("cut", np.int8),  # a failure has cut its service in this step before
+        ("came", np.int16),  # how many of the steps before have served it, where there are several
+        ("cut", np.int16),  # a failure has cut its service in this step before
     ],
     align=True,
 )

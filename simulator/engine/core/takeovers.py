@@ -1,7 +1,7 @@
 """Plans that take over: slices of the new ones are held until those of earlier plans on their device have drained."""
 
+from simulator.compilation import compiled_apart
 from simulator.dispatch.books import NEVER
-from simulator.dispatch.compiled import compiled_apart
 from simulator.engine.core.books import correct
 from simulator.engine.core.servers import begin
 from simulator.engine.core.state import HELD, LOAD, State

@@ -1,0 +1,158 @@
+"""From a function to machine code that needs neither numba nor the interpreter.
+
+numba compiles the function; around it comes an entry that reads its arguments out of Python's objects where CPython
+and NumPy have always had them (`PyArrayObject`: after the object's head its data, its number of dimensions, the
+addresses of shape and strides; a tuple: its items after its head).
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.np.arrayobj import make_array, populate_array
+from numba.np.numpy_support import from_dtype
+
+from simulator.compilation.kinds import BOOL, FLOAT, INT, ArrayKind, Kind, TupleKind
+from simulator.compilation.loading import ENTRY, MachineCode
+
+HEAD = object.__basicsize__
+DATA, SHAPE, STRIDES = HEAD, HEAD + 16, HEAD + 24
+ITEMS = tuple.__basicsize__
+
+SCALARS = {INT: types.int64, BOOL: types.boolean, FLOAT: types.float64}
+ADDRESS, WORD, DOUBLE, STATUS = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType(), ir.IntType(32)
+
+
+def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[str, Any]) -> MachineCode:
+    """Compile a function for arguments of these kinds, with all that it calls."""
+    flags: Any = compiler.Flags()
+    cpu_target.options.parse_as_flags(flags, options)
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.no_compile = True  # until the entry is there
+    with global_compiler_lock:
+        result = compiler.compile_extra(
+            cpu_target.typing_context,
+            cpu_target.target_context,
+            function,
+            args=tuple(_type(kind) for kind in kinds),
+            return_type=None,
+            flags=flags,
+            locals={},
+        )
+        context, library = result.target_context, result.library
+        returned = types.unliteral(result.signature.return_type)
+        single = not isinstance(returned, types.BaseTuple)
+        parts = () if returned == types.none else (returned,) if single else tuple(returned)
+        with context.push_code_library(library):
+            library.add_ir_module(_entry(context, result.fndesc, parts, single))
+        library.finalize()
+        object_file, _ = library.serialize_using_object_code()[2]
+    _require_no_more_than_c(library)
+    return MachineCode("=" + "".join(_format(part) for part in parts), single, object_file)
+
+
+def _type(kind: Kind) -> Any:
+    """Return what numba calls a kind."""
+    if isinstance(kind, ArrayKind):
+        return types.Array(from_dtype(kind.dtype), kind.dimensions, "C" if kind.contiguous else "A")
+    if isinstance(kind, TupleKind):
+        return types.NamedTuple([_type(array) for array in kind.arrays], kind.of)
+    return SCALARS[kind]
+
+
+def _format(part: Any) -> str:
+    """Return the format of a result (`struct`)."""
+    if isinstance(part, types.Boolean):
+        return "?7x"
+    if isinstance(part, types.Float):
+        return "d"
+    assert isinstance(part, types.Integer), f"a result of type {part}; expected numbers"
+    return "q"
+
+
+def _entry(context: Any, fndesc: Any, parts: Sequence[Any], single: bool) -> Any:
+    """Return a module with the entry."""
+    module = context.create_module("entry")
+    callee = ir.Function(
+        module, context.call_conv.get_function_type(fndesc.restype, fndesc.argtypes), fndesc.llvm_func_name
+    )
+    passed = [_passed_as(type_) for type_ in fndesc.argtypes]
+    entry = ir.Function(module, ir.FunctionType(STATUS, [WORD.as_pointer(), *passed]), ENTRY)
+    builder = ir.IRBuilder(entry.append_basic_block("entry"))
+    results, *arguments = entry.args
+    values = [_value(context, builder, *pair) for pair in zip(fndesc.argtypes, arguments, strict=True)]
+    status, returned = context.call_conv.call_function(builder, callee, fndesc.restype, fndesc.argtypes, values)
+    with builder.if_then(status.is_error, likely=False):
+        builder.ret(STATUS(1))
+    for k, part in enumerate(parts):
+        value = returned if single else builder.extract_value(returned, k)
+        builder.store(_word(context, builder, part, value), builder.gep(results, [WORD(k)]))
+    builder.ret(STATUS(0))
+    return module
+
+
+def _passed_as(type_: Any) -> Any:
+    if type_ == types.float64:
+        return DOUBLE
+    return WORD if type_ in SCALARS.values() else ADDRESS
+
+
+def _value(context: Any, builder: Any, type_: Any, argument: Any) -> Any:
+    """Return an argument as compiled code has it."""
+    if isinstance(type_, types.Array):
+        return _array(context, builder, type_, argument)
+    if isinstance(type_, types.BaseTuple):
+        items = [_load(builder, argument, ITEMS + struct.calcsize("P") * k, ADDRESS) for k in range(len(type_))]
+        types_of: Any = type_
+        arrays = [_array(context, builder, *pair) for pair in zip(types_of, items, strict=True)]
+        return context.make_tuple(builder, type_, arrays)
+    return builder.icmp_unsigned("!=", argument, WORD(0)) if type_ == types.boolean else argument
+
+
+def _array(context: Any, builder: Any, type_: Any, address: Any) -> Any:
+    """Return an array of NumPy as compiled code has it."""
+    array = make_array(type_)(context, builder)
+    shape, strides = (
+        [
+            builder.load(builder.gep(_load(builder, address, where, WORD.as_pointer()), [WORD(k)]))
+            for k in range(type_.ndim)
+        ]
+        for where in (SHAPE, STRIDES)
+    )
+    populate_array(
+        array,
+        data=builder.bitcast(_load(builder, address, DATA, ADDRESS), array.data.type),
+        shape=shape,
+        strides=strides,
+        itemsize=context.get_abi_sizeof(context.get_data_type(type_.dtype)),
+        meminfo=None,
+    )
+    return array._getvalue()
+
+
+def _load(builder: Any, address: Any, offset: int, type_: Any) -> Any:
+    """Return what lies behind an address."""
+    return builder.load(builder.bitcast(builder.gep(address, [WORD(offset)]), type_.as_pointer()))
+
+
+def _word(context: Any, builder: Any, type_: Any, value: Any) -> Any:
+    """Return a result as 64 bits."""
+    if isinstance(type_, types.Float):
+        return builder.bitcast(context.cast(builder, value, type_, types.float64), WORD)
+    return context.cast(builder, value, type_, types.int64)
+
+
+def _require_no_more_than_c(library: Any) -> None:
+    """Raise AssertionError if the code calls what only numba has: loading it would end the process."""
+    of_process = ctypes.CDLL(None)
+    for function in library._final_module.functions:
+        known = not function.is_declaration or function.name.startswith("llvm.") or hasattr(of_process, function.name)
+        assert known, f"compiled code calls {function.name}; expected functions of C's library only"
