@@ -203,13 +203,14 @@ def virtual_models(application: Application) -> tuple[tuple[Profile, ...], dict[
     """
     if not application.is_chain:
         raise InputError(
-            f"application {application.name}: fan-out and trees cannot be planned end to end; plan it task by task"
+            f"application {application.name}: fan-out and trees cannot be planned end to end; plan it task by task "
+            "(--scheduler per-task)"
         )
     count = prod(len(task.variants) for task in application.tasks)
     if count > MOST_CHOICES:
         raise InputError(
             f"application {application.name}: {count} choices of variants; expected at most {MOST_CHOICES}: "
-            "leave some variants out, or plan it task by task"
+            "leave some variants out, or plan it task by task (--scheduler per-task)"
         )
     models, accuracy = [], {}
     for chosen in application.choices():

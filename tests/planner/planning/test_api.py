@@ -101,7 +101,7 @@ BAD = {
             options=replace(problem_of(1000).options, objective="least_cost"),
         ),
         {},
-        "price_per_hour of L4: missing; the objective least_cost needs it",
+        "price_per_hour of L4: missing; least_cost, budgets and fronts against cost need it",
     ),
     "rates beyond the cluster": (
         replace(
