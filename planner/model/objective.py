@@ -62,8 +62,8 @@ def price_per_hour(problem: Problem, device: str) -> float:
     price = problem.cluster.device(device).price_per_hour
     if price is None:
         raise InputError(
-            f"price_per_hour of {device}: missing; least_cost, budgets and fronts against cost need it for every device "
-            "type"
+            f"price_per_hour of {device}: missing; least_cost, budgets and fronts against cost need it for "
+            "every device type"
         )
     return price
 
