@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import ceil
 
 from planner.model import InputError
-from planner.planning.applications.ipa import Choice, Ipa, evaluate, optimise, optimise_from
+from planner.planning.applications.ipa import Choice, Ipa, evaluate, least_change, optimise, optimise_from
 from planner.planning.applications.ipa import Configuration as Chosen
 from planner.planning.applications.ipa_published import Points, Published
 from simulator.adaptation.loop import Planner
@@ -29,20 +29,21 @@ def service_of(one: Published, points: Points) -> Service:
 def planner_of(service: Service, programme: Ipa, switching: float = 0.0) -> Planner:
     """Return the planner that answers with the programme's optimum at a rate, None where there is none.
 
+    Of equal optima it is one that changes the fewest variants and batch sizes of what is in use.
+
     Parameters
     ----------
     programme
         At any rate; its options are variants of the service, task by task.
     switching
-        What a change of a task's variant or batch size costs, in the objective's unit; with it an optimum depends on
-        what is in use.
+        What a change of a task's variant or batch size costs, in the objective's unit.
     """
     names = [[variant.name for variant in task.variants] for task in service.tasks]
     answers: dict[tuple[object, ...], Configuration | None] = {}
 
     def plan(rate_rps: float, in_use: Configuration) -> Configuration | None:
         rate_rps = GRAIN_RPS * ceil(rate_rps / GRAIN_RPS - 1e-9)
-        used = tuple((one.variant, one.batch) for one in in_use) if switching else ()
+        used = tuple((one.variant, one.batch) for one in in_use)
         if (rate_rps, used) not in answers:
             asked = replace(programme, rate_rps=rate_rps)
             try:
@@ -58,13 +59,12 @@ def planner_of(service: Service, programme: Ipa, switching: float = 0.0) -> Plan
 
 
 def _best(asked: Ipa, names: Sequence[Sequence[str]], used: Sequence[tuple[int, int]], switching: float) -> Chosen:
-    if not used:
+    pairs = zip(asked.options, names, used, strict=False)
+    options = [one for own, known, entry in pairs for one in own if (known.index(one.variant), one.batch) == entry]
+    if len(options) < len(asked.options):  # nothing is in use, or what the programme does not offer
         return optimise(asked)
-    options = [
-        next(one for one in own if (known.index(one.variant), one.batch) == entry)
-        for own, known, entry in zip(asked.options, names, used, strict=True)
-    ]
-    return optimise_from(asked, evaluate(asked, options), switching)
+    current = evaluate(asked, options)
+    return optimise_from(asked, current, switching) if switching else least_change(asked, current)
 
 
 def _setting(known: Sequence[str], choice: Choice) -> Setting:

@@ -85,6 +85,14 @@ def test_the_programme_plans_for_the_loop() -> None:
     assert plan(90.0, ()) is None
 
 
+def test_of_equal_optima_the_one_that_changes_least() -> None:
+    """Both are worth as much at 10 requests/s: 60 - 1 and 62 - 3 cores; what is in use stays in use."""
+    options = ((Option("small", 0.60, 1, 1, 0.1, 10.0), Option("large", 0.62, 3, 1, 0.3, 10.0)),)
+    plan = planner_of(ONE, replace(IPA, options=options))
+    for variant in (0, 1):
+        assert plan(10.0, (running(variant, 1, 4),)) == (running(variant, 1, 1),)
+
+
 def test_a_cost_of_changing_keeps_what_is_in_use() -> None:
     """At 20 requests/s the large variant is worth 80 - 14 and the small one 60 - 2: 8 more, less than a change."""
     in_use = (running(0, 1, 3),)
