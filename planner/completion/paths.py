@@ -72,14 +72,13 @@ def sigmas(latency_us: Floats, covariance: Floats) -> tuple[float, Floats]:
 
 
 def path_scores(runs: Sequence[Predicted]) -> Floats:
-    """Return the scores of pipelines of measured runs: each run whole, and any two of a model with any cut between.
+    """Return the scores of pipelines: each run whole, and any two of a model with any cut between, all blocks measured.
 
     With predicted sums S, S' of the two stages and a true sum T of both, a pipeline's score is the q that solves
     exp(q σ) S + exp(q σ') S' = T: the least with which its latency keeps its bound.
     """
-    complete = [run for run in runs if np.isfinite(run.measured_us).all()]
     by_model: dict[str, list[Predicted]] = {}
-    for run in complete:
+    for run in runs:
         by_model.setdefault(run.model, []).append(run)
     rows = []
     for own in by_model.values():

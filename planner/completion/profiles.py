@@ -65,8 +65,9 @@ class Predictions:
         return self._tables(lambda run: run.latency_us, "estimated", None, "")
 
     def calibrating(self, *, chosen: bool = False) -> list[Predicted]:
-        """Return the runs that calibrate bounds, left out one by one; see `margin`."""
-        return [self.left_out[run.place[:4]] for run in self.runs if run.chosen or not chosen]
+        """Return the runs that calibrate bounds, every block of which was timed, left out one by one; see `margin`."""
+        runs = [run for run in self.runs if (run.chosen or not chosen) and None not in run.latency_us]
+        return [self.left_out[run.place[:4]] for run in runs]
 
     def margin(self, level: float, kind: Kind = "path", *, chosen: bool = False) -> float:
         """Return q of bounds at a level, calibrated on measured runs that were left out one by one.
@@ -84,6 +85,8 @@ class Predictions:
         """
         runs = self.calibrating(chosen=chosen)
         what = "observed runs that plans chose" if chosen else "observed runs"
+        if any(None in run.latency_us for run in self.runs):
+            what += ", every block timed"
         require_rows(len(runs), level, what)  # scores of one run are no independent rows
         scores = path_scores(runs) if kind == "path" else block_scores(runs)
         return max(0.0, finite_margin(scores, level, "complete runs"))

@@ -222,6 +222,12 @@ SIX = (10.0,) * 6
         ),
         (lambda: predict_profiles(some(0.2)).suggest("Z", 3), "device 'Z': nothing observed"),
         (lambda: predict_profiles(some(0.1)).bounded(0.95), "level 0.95 of observed runs: needs 19 .* got 9"),
+        (  # runs of which a block was not timed calibrate no sums
+            lambda: predict_profiles(
+                Observed(BLANK, (*some(0.3).runs[:5], *(run_of((*SIX[1:], None), batch=b) for b in range(11, 40))))
+            ).bounded(0.9),
+            "level 0.9 of observed runs, every block timed: needs 9 to calibrate on, got 5; measure 4 more",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(make, text):
