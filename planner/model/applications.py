@@ -270,5 +270,5 @@ def _joined(profiles: tuple[Profile, ...], device: str, share: Share) -> Latency
     measured = tuple(tuple(known for table in parts for known in table.measured_blocks(batch)) for batch in batches)
     return LatencyTable(
         device, share, batches, rows, Provenance(kind, method, level=min(levels, default=None)),
-        measured=None if kind == "measured" else measured,
+        measured=measured if kind != "measured" and any(map(any, measured)) else None,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from planner.model import (
     Problem,
     Provenance,
 )
-from planner.model.applications import Application, Task
+from planner.model.applications import Application, Task, chained
 from planner.model.observed import Observed, Run, runs_of_profile
 
 TRUTH = profiles()
@@ -249,6 +249,20 @@ def test_which_numbers_were_measured_is_kept_between_batch_sizes_too():
     assert all(replace(other, provenance=MEASURED).measured_blocks(2))
     with pytest.raises(InputError, match="measured: expected rows of equal length"):
         replace(table, measured=((True,),) * 3)
+
+
+def test_chains_tell_which_numbers_were_measured():
+    known, unknown = ((True, False),), None
+    tables = [
+        LatencyTable("A", 1, (1,), ((5, 6),), Provenance("estimated", "by hand"), measured=each)
+        for each in (known, unknown)
+    ]
+    first, second = (
+        replace(BLANK[0], blocks=BLANK[0].blocks[:2], cut_bytes=(8,), tables=(table,), input_bytes=8)
+        for table in tables
+    )
+    assert chained("both", (first, second), "chain").tables[0].measured == ((True, False, False, False),)
+    assert chained("both", (second, second), "chain").tables[0].measured is None  # digests stay what they were
 
 
 def test_groups_of_cells_are_told_as_one_by_one():
