@@ -1,22 +1,27 @@
 """ONNX files: the one gate through which models are read; written whole, hashed with their external data.
 
 What a file names is checked before it is opened (`external_data`). Weights in external files stay there until they are
-used; those of attributes, which are small as a rule, are read at once.
+used; small ones and those of attributes are read at once. Weights that are stored as the places of those that are not
+zero become ordinary ones, as in onnxruntime.
 """
 
 import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import numpy_helper
 
 from planner.files.atomic import replacing
 from planner.files.external_data import ExternalData, external_tensors, find_data, load_data, point_at
 from planner.model import InputError
 
+READ_AT_ONCE_BYTES = 4096
 EXTERNAL_ABOVE_BYTES = 2**31 - 2**24  # a protocol buffer holds 2 GB; the graph itself needs some room
 
 
@@ -38,8 +43,11 @@ def load_model(path: Path) -> ir.Model:
             )
     initializers = {id(tensor) for graph in _graphs(proto) for tensor in graph.initializer}
     for tensor, data in places:
-        if id(tensor) not in initializers:
+        if id(tensor) not in initializers or data.length <= READ_AT_ONCE_BYTES:
             load_data(tensor, data)
+    for graph in _graphs(proto):
+        graph.initializer.extend(_dense(sparse, path) for sparse in graph.sparse_initializer)
+        del graph.sparse_initializer[:]
     try:
         with _quiet():
             model = ir.from_proto(proto)
@@ -154,6 +162,21 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[tuple[onnx.TensorProto, Ext
         return proto, [(tensor, find_data(tensor, path.parent)) for tensor in external_tensors(proto)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _dense(sparse: onnx.SparseTensorProto, path: Path) -> onnx.TensorProto:
+    """Return a weight of which the file has what is not zero, and the places of that: flat, or an axis a column."""
+    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    name, shape = sparse.values.name, tuple(sparse.dims)
+    if min(shape, default=0) < 0 or prod(shape) * values.itemsize > EXTERNAL_ABOVE_BYTES:
+        raise InputError(f"{path}: sparse tensor {name!r}: expected sizes >= 0 and at most 2 GB, got {list(shape)}")
+    dense = np.zeros(shape, values.dtype)
+    try:
+        flat = np.ravel_multi_index(tuple(places.T), shape) if places.ndim > 1 else places
+        dense[np.unravel_index(flat, shape)] = values
+    except ValueError as error:
+        raise InputError(f"{path}: sparse tensor {name!r}: its places are none of {list(shape)} ({error})") from None
+    return numpy_helper.from_array(dense, name)
 
 
 def _is_map(kind: onnx.TypeProto) -> bool:

@@ -17,7 +17,7 @@ _PASSED_ON = {
     "Cast", "Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split",
     "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
-_GROWING = {"Ceil", "Clip", "Exp", "Floor", "Relu", "Round", "Sigmoid", "Sqrt", "Tanh"}
+_GROWING = {"Abs", "Ceil", "Clip", "Exp", "Floor", "Relu", "Round", "Sigmoid", "Sqrt", "Tanh"}
 _WORDS = ("a", "b", "the", "cat")
 _VOCABULARIES = ("keys_strings", "cats_strings", "pool_strings")
 
@@ -26,7 +26,7 @@ _VOCABULARIES = ("keys_strings", "cats_strings", "pool_strings")
 class Domain:
     """What an input may hold: integers from ``low`` to ``high`` (both included), or some texts.
 
-    ``ordered``: numbers grow along the last axis, as those of a box do (left, top, right, bottom).
+    ``ordered``: numbers are positive and grow along the last axis, as those of a box do (left, top, right, bottom).
     """
 
     low: float = -inf
@@ -90,7 +90,7 @@ def draw(dtype: ir.DataType, shape: tuple[int, ...], domain: Domain, rng: np.ran
         return rng.integers(int(low), max(int(low), int(high)) + 1, shape).astype(dtype.numpy())
     if dtype.is_floating_point():
         numbers = rng.standard_normal(shape, np.float32)
-        return (np.sort(numbers, axis=-1) if domain.ordered and shape else numbers).astype(dtype.numpy())
+        return (np.sort(np.abs(numbers), axis=-1) if domain.ordered and shape else numbers).astype(dtype.numpy())
     if dtype in (ir.DataType.INT8, ir.DataType.UINT8):
         limits = np.iinfo(dtype.numpy())
         return rng.integers(limits.min, limits.max, shape, dtype.numpy(), endpoint=True)

@@ -12,9 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from planner.profiling.decisions import sized_values
 from planner.profiling.graphs import result_name, varying_values
 from planner.profiling.runtime import open_session, random_feeds
-from planner.profiling.tracing import sized_values
 
 _BATCHES = (1, 2, 3, 5)
 _LARGEST = 2**22  # elements of a constant that is worth keeping

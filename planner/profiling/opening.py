@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
+from planner.profiling.decisions import sized_values
 from planner.profiling.graphs import varying_values, where
 from planner.profiling.rewriting import Change, changes
 from planner.profiling.tracing import (
@@ -24,7 +25,6 @@ from planner.profiling.tracing import (
     find_fold,
     last_reads,
     put_together,
-    sized_values,
 )
 
 _TRACES = 12  # at most

@@ -1,11 +1,12 @@
 """Shapes that running reveals: the model is run at some batch sizes, with the shape of every tensor as an output.
 
 That knows every operator that onnxruntime knows, and sees sizes that are computed on the way. It is run on
-different inputs, and once more with operators that find something (NonZero, NonMaxSuppression) finding one more: a size
-that differs depends on the data.
+different inputs, and again with operators that find something (NonZero, NonMaxSuppression) finding one more, and at
+most one: a size that differs depends on the data.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.graphs import one_line
+from planner.profiling.decisions import FINDERS, sizing_nodes
+from planner.profiling.graphs import one_line, varying_values
 from planner.profiling.runtime import open_session, random_feeds
 
 _SUFFIX = "//shape"  # of the outputs' names; a tensor of a model is hardly called so
-_FINDERS = {"NonZero": 1, "NonMaxSuppression": 0, "Unique": 0, "Compress": 0}  # operator -> axis of what it finds
 _TYPES = {
     "float": ir.DataType.FLOAT, "double": ir.DataType.DOUBLE, "float16": ir.DataType.FLOAT16,
     "bfloat16": ir.DataType.BFLOAT16, "bool": ir.DataType.BOOL, "string": ir.DataType.STRING,
@@ -43,21 +44,31 @@ def probe_shapes(
     types = _value_types(model)
     tensors = {name: dtype for name, dtype in types.items() if isinstance(dtype, ir.DataType)}
     opaque = {name: str(kind) for name, kind in types.items() if not isinstance(kind, ir.DataType)}
+    sizing = sizing_nodes(model.graph, varying_values(model.graph))
+    decided = {str(value.name) for node in sizing for value in node.outputs}
     probed = _with_shapes(model, list(tensors))
     session = open_session(probed, optimise=False)
     probes: list[Probe] = []
-    finding = None
+    finding: list[Any] = []
     for batch in batches:
         feeds, shapes = _run(session, model, tensors, batch, seed=1)
         found = {name: (dtype, shape) for (name, dtype), shape in zip(tensors.items(), shapes, strict=True)}
-        if finding is None:
-            finding = open_session(_finding_more(probed, found), optimise=False)
-        others = _run(session, model, tensors, batch, seed=2)[1]
-        more = _run(finding, model, tensors, batch, seed=1)[1]
+        if not finding:
+            finders = {str(node.outputs[0].name) for node in sizing if node.op_type in FINDERS}
+            finding = [
+                open_session(_finding(probed, found, finders, more=more), optimise=False) for more in (True, False)
+            ]
+        met = [
+            shapes,
+            _run(session, model, tensors, batch, seed=2)[1],
+            _run(finding[0], model, tensors, batch, seed=1)[1],
+        ]
+        with suppress(InputError):  # one may be too few
+            met.append(_run(finding[1], model, tensors, batch, seed=1)[1])
         moving = {
             name: "has a size that depends on the data"
-            for name, *met in zip(tensors, shapes, others, more, strict=True)
-            if len(set(met)) > 1
+            for name, *each in zip(tensors, *met, strict=True)
+            if name in decided or len(set(each)) > 1
         }
         given = {name: (_type_of(feed), feed.shape) for name, feed in feeds.items()}
         probes.append(Probe(batch, {**constants, **given, **found}, opaque | moving))
@@ -76,25 +87,31 @@ def _run(
     return feeds, [tuple(int(size) for size in shape) for shape in made]
 
 
-def _finding_more(probed: ir.Model, shapes: Mapping[str, tuple[ir.DataType, tuple[int, ...]]]) -> ir.Model:
-    """Return the model with one more result, of zeros, from each operator that finds as many as there are."""
+def _finding(
+    probed: ir.Model, shapes: Mapping[str, tuple[ir.DataType, tuple[int, ...]]], finders: set[str], *, more: bool
+) -> ir.Model:
+    """Return the model with one ``more`` result, of zeros, from nodes that find some in the data, or at most one."""
     model = probed.clone()
     for node in list(model.graph):
-        axis = _FINDERS.get(node.op_type)
-        if axis is None or node.domain not in ("", "ai.onnx") or not node.outputs[0].name:
-            continue
         output = node.outputs[0]
+        if not output.name or output.name not in finders:
+            continue
+        axis = FINDERS[node.op_type]
         dtype, sizes = shapes[str(output.name)]
         zeros = np.zeros([1 if at == axis else size for at, size in enumerate(sizes)], dtype.numpy())
-        one = ir.Value(
-            name=f"{output.name}//one", const_value=ir.tensor(zeros, dtype=dtype), shape=ir.Shape(zeros.shape)
-        )
-        one.dtype = dtype
-        more = ir.Value(name=f"{output.name}//more", type=output.type)
-        output.replace_all_uses_with(more, replace_graph_outputs=True)
-        model.graph.register_initializer(one)
-        join = ir.Node("", "Concat", [output, one], [ir.AttrInt64("axis", axis)], outputs=[more])
-        model.graph.insert_after(node, [join])
+        numbers = {"one": zeros} if more else {key: np.array([n]) for key, n in (("from", 0), ("to", 1), ("at", axis))}
+        operands = []
+        for key, array in numbers.items():
+            name = f"{output.name}//{key}"
+            value = ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape))
+            value.dtype = dtype if more else ir.DataType.INT64
+            model.graph.register_initializer(value)
+            operands.append(value)
+        given = ir.Value(name=f"{output.name}//given", type=output.type)
+        output.replace_all_uses_with(given, replace_graph_outputs=True)
+        attributes = [ir.AttrInt64("axis", axis)] if more else []
+        operator = "Concat" if more else "Slice"
+        model.graph.insert_after(node, [ir.Node("", operator, [output, *operands], attributes, outputs=[given])])
     return model
 
 

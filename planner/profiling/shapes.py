@@ -14,7 +14,17 @@ import onnx
 import onnx_ir as ir
 
 from planner.model import InputError
-from planner.profiling.graphs import TRAVELLING, axis_label, batch_dimension, input_shape, one_line, where
+from planner.profiling.decisions import find_fork, sized_values
+from planner.profiling.graphs import (
+    TRAVELLING,
+    axis_label,
+    batch_dimension,
+    input_shape,
+    one_line,
+    read_values,
+    varying_values,
+    where,
+)
 from planner.profiling.probing import Probe, probe_shapes
 
 _INFERRED = (2, 3)
@@ -162,10 +172,29 @@ def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
                 f"{where(node)} pins the batch: it makes shape {list(made[0].shape)} whatever the batch is; "
                 "export the model with a symbolic batch dimension"
             )
+    _check_decisions(graph, tensors)
     for value in graph.outputs:
         tensor = tensors[str(value.name)]
         if tensor.obstacle:
             raise InputError(f"output {value.name!r} is nothing that requests could share: {tensor.obstacle}")
+
+
+def _check_decisions(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
+    """Refuse what all requests of a run decide together, be it that drawn ones never decide otherwise."""
+    varying = varying_values(graph)
+    fork = find_fork(graph, varying)
+    if fork is not None:
+        raise InputError(
+            f"{where(fork)} mixes requests that share a run: what they hold decides on one course for all of them"
+        )
+    data = varying - sized_values(graph, varying)
+    for node in graph:
+        read = [tensors[str(value.name)] for value in read_values(node) if value in data and value.name in tensors]
+        common = next((tensor.name for tensor in read if not tensor.batched and not tensor.obstacle), None)
+        if common is not None and any(tensor.batched for tensor in read):
+            raise InputError(
+                f"{where(node)} mixes requests that share a run: all of them decide {common!r}, which it reads"
+            )
 
 
 def concrete_shapes(model: ir.Model, batch: int) -> dict[str, tuple[ir.DataType, tuple[int, ...]]]:

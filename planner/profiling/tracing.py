@@ -176,13 +176,3 @@ def last_reads(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[str]]:
                 last[name] = index
                 freed[index].append(name)
     return freed
-
-
-def sized_values(graph: ir.Graph, varying: set[ir.Value]) -> set[ir.Value]:
-    """Return the values that depend on sizes alone: what Shape and Size make, and what is made of that."""
-    sized: set[ir.Value] = set()
-    for node in graph:
-        read = [value for value in read_values(node) if value in varying]
-        if read and (node.op_type in ("Shape", "Size") or all(value in sized for value in read)):
-            sized.update(value for value in node.outputs if value.name)
-    return sized

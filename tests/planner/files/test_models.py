@@ -2,6 +2,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 from planner.files import models
 from planner.files.models import load_model, model_sha256, save_model
@@ -118,3 +119,35 @@ def test_maps_are_refused_by_name(kind, tmp_path):
     with pytest.raises(InputError, match="map.onnx: 'named' is a map, .*zipmap") as found:
         load_model(tmp_path / "map.onnx")
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_weights_are_ordinary_ones(flat, tmp_path, model):
+    """Stored as what is not zero, and where: places counted through the tensor, or a row and a column each."""
+    weights = model.graph.initializers["w"].const_value.numpy() * (np.arange(64) % 3 == 0)
+    proto = ir.to_proto(model)
+    del proto.graph.initializer[:]
+    places = np.flatnonzero(weights) if flat else np.argwhere(weights)
+    values = numpy_helper.from_array(weights[weights != 0], "w")
+    sparse = onnx.helper.make_sparse_tensor(values, numpy_helper.from_array(places, "places"), [64, 64])
+    proto.graph.sparse_initializer.append(sparse)
+    onnx.save(proto, tmp_path / "sparse.onnx")
+    feeds = {"x": np.eye(64, dtype=np.float32)}
+    expected = np.maximum(weights, 0)
+    np.testing.assert_array_equal(run_model(open_session(load_model(tmp_path / "sparse.onnx")), feeds)[0], expected)
+    proto.graph.sparse_initializer[0].dims[:] = [64, 32]
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(InputError, match="sparse tensor 'w': its places are none of \\[64, 32\\]"):
+        load_model(tmp_path / "wrong.onnx")
+
+
+def test_small_external_weights_can_be_saved_again_while_in_use(tmp_path):
+    made = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 8] x) => (float[n, 8] y)'
+        " <float[8] b = {1, 2, 3, 4, 5, 6, 7, 8}> { y = Add(x, b) }"
+    )
+    onnx.save(ir.to_proto(made), tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0, location="m.data")
+    loaded = load_model(tmp_path / "m.onnx")
+    used = loaded.graph.initializers["b"].const_value.numpy()
+    ir.save(loaded, tmp_path / "again.onnx", external_data="again.data")
+    np.testing.assert_array_equal(used, np.arange(1, 9))
