@@ -52,7 +52,7 @@ from planner.model.placing import Pool, pool_of
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Interrupted, Limits, Start, TooLarge, TooLate, solve
+from planner.planning.programme.backends import Clock, Interrupted, Limits, Report, Start, TooLarge, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.programme.objectives import PlanColumns, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
@@ -247,6 +247,7 @@ def size(
     limits: Limits,
     restrict: Callable[[Formulation], object] | None = None,
     begin: Sizing | None = None,
+    report: Report | None = None,
 ) -> Sizing:
     """Return the best sizes of the candidates, to a gap, until the time is up, or until Ctrl-C.
 
@@ -260,6 +261,8 @@ def size(
         May add columns and rows that allow fewer plans.
     begin
         A plan known already, in place of the first, rough one. The candidates may then lack what only worse plans need.
+    report
+        Is told the value of the first plan, and the relaxation's bound.
 
     Raises
     ------
@@ -280,6 +283,8 @@ def size(
             order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
             shortlist = [candidates[number] for number in order[:SHORTLIST]]
             first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
+        if first is not None and report is not None:
+            report(first.value(problem), relaxation.bound)
         if first is not None and begin is None:
             kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates, clock)
         if status != INTERRUPTED:

@@ -15,8 +15,8 @@ rounds. A round whose middle finds nothing is repeated at the relaxation's own p
 find nothing either.
 
 *Whole devices.* More columns come from pricing at perturbed prices, and all one-stage pipelines are columns. Then
-`planner.planning.whole_devices.covers` looks for the largest value that whole devices can serve, and where the columns
-are few the mixed-integer programme over them has the last word.
+`planner.planning.whole_devices.rounding` looks for the largest value that whole devices can serve, and where the
+columns are few the mixed-integer programme over them has the last word.
 """
 
 import logging
@@ -34,11 +34,10 @@ from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sizing
 from planner.planning.pipelines.terrain import planned_batches
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits
+from planner.planning.programme.backends import Clock, Limits, Report
 from planner.planning.programme.relaxation import relax
-from planner.planning.whole_devices import covers
+from planner.planning.whole_devices import rounding
 from planner.planning.whole_devices.fractions import by_fractions
-from planner.planning.whole_devices.plan_search import Report
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
     generated = generate(problem, priced, clock)
     log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
     columns = _enriched(problem, priced, generated, clock)
-    best = covers.size(problem, columns, generated.device_price, generated.bound, clock, report or (lambda *_: None))
+    best = rounding.size(problem, columns, generated.device_price, generated.bound, clock, report or (lambda *_: None))
     if len(columns) <= POLISH_COLUMNS and best.value(problem) < generated.bound * (1 - limits.gap):
         best = _polished(problem, columns, best, backend, clock)
     return replace(best, bound=max(generated.bound, best.value(problem)))

@@ -29,19 +29,19 @@ def in_parts(value: Floats, target: float, parts: int) -> Integers:
     return units
 
 
-def least_cost(value: Floats, cost: Floats, target: float) -> Floats:
-    """Return ``least[q]`` for q of `PARTS` parts of the target, infinite where there are no items.
+def least_cost(value: Floats, cost: Floats, target: float, parts: int = PARTS) -> Floats:
+    """Return ``least[q]`` for q of so many parts of the target, infinite where there are no items.
 
     >>> float(least_cost(np.array([1.0, 3.0]), np.array([2.0, 5.0]), 4.0)[-1])
     7.0
     """
-    units = in_parts(value, target, PARTS)
+    units = in_parts(value, target, parts)
     kept = undominated(units, cost)
-    least = np.zeros(PARTS + 1)
+    least = np.zeros(parts + 1)
     if len(kept) == 0:
         least[1:] = np.inf
     else:
-        fill_cover(units[kept], cost[kept], least, np.zeros(PARTS + 1, dtype=np.int64))
+        fill_cover(units[kept], cost[kept], least, np.zeros(parts + 1, dtype=np.int64))
     return least
 
 

@@ -24,14 +24,13 @@ from planner.planning.pipelines.candidates import Pipelines, enumerate_pipelines
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Limits, TooLate
+from planner.planning.programme.backends import Clock, Limits, Report, TooLate
 from planner.planning.programme.milp import WHOLE_DEVICES
 from planner.planning.programme.relaxation import too_much
 from planner.planning.whole_devices.capacity import Capacity, SharedDevices
 from planner.planning.whole_devices.dantzig_wolfe import Decomposition
 from planner.planning.whole_devices.fractions import by_fractions
 from planner.planning.whole_devices.given_rates import GivenRates
-from planner.planning.whole_devices.plan_search import Report
 from planner.planning.whole_devices.prices import relaxed
 from planner.planning.whole_devices.supply import Supply
 

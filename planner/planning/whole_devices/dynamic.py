@@ -30,7 +30,7 @@ from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizes import TIE
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Limits
+from planner.planning.programme.backends import Limits, Report
 from planner.planning.whole_devices import labels, tables
 from planner.planning.whole_devices.splits import Cell, best_split, fewest_devices
 from planner.planning.whole_devices.tables import EPSILON, TYPES, Tables, admits
@@ -86,8 +86,14 @@ class _Bounds(Tables):
         return [self.restricted.table.sized(row, value) for row, value in zip(rows, values, strict=True)]
 
 
-def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
-    """Return the best sizes of the candidates, to a gap or until the time is up.
+def size(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    backend: str,
+    limits: Limits,
+    report: Report | None = None,
+) -> Sizing:
+    """Return the best sizes of the candidates, to a gap, until the time is up, or until Ctrl-C.
 
     Parameters
     ----------
@@ -99,6 +105,8 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
         Solves what is left where a search ended at its limit of labels.
     limits
         When to stop closing the gap.
+    report
+        Is told every better value or bound.
 
     Raises
     ------
@@ -114,29 +122,44 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
         return Sizing((), 0.0, "none")
     deadline = inf if limits.time_limit_s is None else monotonic() + limits.time_limit_s
     bounds = [_Bounds(**vars(known)) for known in tables.build(problem, candidates)]
-    bound, cells = _close(bounds, limits.gap, deadline)
+    interrupted, bound, cells = _close(bounds, limits.gap, deadline, report or (lambda value, bound: None))
     value = min(float(known.lower[cell]) for known, cell in zip(bounds, cells, strict=True)) / TIE
-    cells = _spare(bounds, cells, value, deadline)
+    if interrupted:
+        log.info("interrupted; the best plan so far is taken")
+    else:
+        cells = _spare(bounds, cells, value, deadline)
     pipelines = [sized for known, cell in zip(bounds, cells, strict=True) for sized in known.simplest(cell, value)]
     found = Sizing(tuple(pipelines), bound, "none").merged()
     found = replace(found, bound=max(bound, found.value(problem)))  # sums of floats in another order
-    if found.bound <= found.value(problem) * (1 + limits.gap):
+    if interrupted or found.bound <= found.value(problem) * (1 + limits.gap):
         return found
     left_s = None if deadline == inf else deadline - monotonic()
     return _finish(problem, bounds, found, backend, Limits(limits.gap, left_s))
 
 
-def _close(bounds: Sequence[_Bounds], gap: float, deadline: float) -> tuple[float, list[Cell]]:
-    """Bring the tables together until they agree on the best split; return the bound and the split's cells."""
-    while True:
-        incumbent, cells = best_split([known.lower for known in bounds])
-        floor = incumbent * (1 + EPSILON)
-        bound, promising = best_split([known.upper for known in bounds])
-        log.debug("%.9g to %.9g on %s", incumbent, bound, promising)
-        if bound <= max(floor, incumbent * (1 + gap)) or monotonic() > deadline:
-            return max(bound, incumbent), cells
-        if not any([known.close(cell, floor, bound) for known, cell in zip(bounds, promising, strict=True)]):
-            return bound, cells
+def _close(bounds: Sequence[_Bounds], gap: float, deadline: float, report: Report) -> tuple[bool, float, list[Cell]]:
+    """Bring the tables together until they agree on the best split.
+
+    Return whether Ctrl-C stopped it, the bound, and the cells of the best split.
+    """
+    known: tuple[float, list[Cell]] | None = None
+    try:
+        while True:
+            incumbent, cells = best_split([one.lower for one in bounds])
+            bound, promising = best_split([one.upper for one in bounds])
+            bound = max(bound, incumbent)
+            known = bound, cells
+            report(incumbent, bound)
+            log.debug("%.9g to %.9g on %s", incumbent, bound, promising)
+            floor = incumbent * (1 + EPSILON)
+            if bound <= max(floor, incumbent * (1 + gap)) or monotonic() > deadline:
+                return False, *known
+            if not any([one.close(cell, floor, bound) for one, cell in zip(bounds, promising, strict=True)]):
+                return False, *known
+    except KeyboardInterrupt:
+        if known is None:
+            raise
+        return True, *known
 
 
 def _spare(bounds: Sequence[_Bounds], cells: list[Cell], value: float, deadline: float) -> list[Cell]:

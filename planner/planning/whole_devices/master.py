@@ -33,10 +33,11 @@ FITS = 1e-9
 
 @dataclass(frozen=True)
 class Mixture:
-    """The relaxed choice: least overload s, and the prices of resources."""
+    """The relaxed choice: least overload s, the prices of resources, and each plan's part in it, per DNN."""
 
     overload: float
     price: Floats
+    parts: list[Floats]
 
 
 def mix(uses: Sequence[Integers] | Sequence[Floats], capacity: Capacity) -> Mixture:
@@ -47,10 +48,11 @@ def mix(uses: Sequence[Integers] | Sequence[Floats], capacity: Capacity) -> Mixt
     """
     model = LinearModel()
     overload = model.add_column("overload", lower=-1.0, objective=1.0)
-    _, used = _add_plans(model, uses, integer=False)
+    columns, used = _add_plans(model, uses, integer=False)
     rows = capacity.add_rows(model, used, more=[[(overload, float(count))] for count in capacity.counts])
     solution, _ = solve(model, "highs")
-    return Mixture(solution.objective, capacity.normed(abs(solution.row_duals[rows])))
+    parts = [solution.values[own] for own in columns]
+    return Mixture(solution.objective, capacity.normed(abs(solution.row_duals[rows])), parts)
 
 
 @dataclass(frozen=True)

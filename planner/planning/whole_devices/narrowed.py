@@ -10,14 +10,16 @@ from planner.model import Problem
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits
+from planner.planning.programme.backends import Clock, Limits, Report
 from planner.planning.whole_devices import tables
 
 
-def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
-    """Return the best sizes of the candidates, to a gap or until the time is up; raises as `milp.size` does."""
+def size(
+    problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits, report: Report | None = None
+) -> Sizing:
+    """Return the best sizes of the candidates, to a gap or until the time is up; reports and raises as `milp.size`."""
     if problem.options.limited or len(candidates) <= milp.SHORTLIST or not tables.admits(problem, candidates):
-        return milp.size(problem, candidates, backend, limits)
+        return milp.size(problem, candidates, backend, limits, report=report)
     clock = Clock(limits)
     first, kept = tables.narrowed(problem, candidates)
-    return milp.size(problem, kept, backend, clock.remaining(), begin=first)
+    return milp.size(problem, kept, backend, clock.remaining(), begin=first, report=report)

@@ -12,12 +12,13 @@ from planner.planning.arrays import Floats, Integers
 class Offer:
     """Items of one DNN by rising loss at given prices, and what bounds the plans made of them.
 
-    ``item`` numbers the item in its stock; ``use[item, pool]`` is in 1/``unit[pool]`` devices of ``kind[pool]``, which
-    cost ``price[pool]`` each. ``least`` and ``least_from`` are tables of `cover_bounds`, the second one empty where
-    it is not used.
+    ``item`` numbers the item in its stock, ``pool`` the pool there; ``use[item, pool]`` in 1/``unit[pool]`` devices
+    of ``kind[pool]``, which cost ``price[pool]`` each. ``least`` and ``least_from`` are tables of `cover_bounds`, the
+    second one empty where it is not used.
     """
 
     item: Integers
+    pool: Integers
     use: NDArray[np.int32]
     value: Floats
     loss: Floats

@@ -10,14 +10,14 @@ can be listed. Column generation swings; it asks at prices between those of the 
 1997).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.programme.backends import Clock
+from planner.planning.programme.backends import Clock, Report
 from planner.planning.whole_devices.capacity import Capacity
 from planner.planning.whole_devices.master import least_vectors
 from planner.planning.whole_devices.supply import Priced, Supply
@@ -30,8 +30,6 @@ LABELS, CERTIFYING_LABELS, PERTURBED_LABELS = 40_000, 300_000, 8_000
 LISTED = 400_000, 6_000, 300_000_000  # labels, plans, and comparisons of all DNNs together
 SPREADS = 0.05, 0.3
 SEED = 0
-
-Report = Callable[[float, float], None]
 
 
 @dataclass

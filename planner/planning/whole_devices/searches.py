@@ -18,26 +18,27 @@ larger than another. Labels also remember the whole devices behind their residue
 value on no fewer devices of any type leads nowhere else.
 """
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
+from planner.planning.whole_devices.heaps import pop, push, searched
 from planner.planning.whole_devices.offers import Cheapest, Offer, Within
 
-searched = partial(compiled, error_model="numpy")
 REACHED = 1e-12  # relative: a value so close to the target reaches it
 COMPARISONS = 250  # of labels of equal residues, per label of the limit
 CAUTION = 1e-6  # of a part: sums of values in parts are off by less
 
 
-def cheapest(offer: Offer, *, below: float, tolerance: float, label_limit: int) -> Cheapest:
+def cheapest(
+    offer: Offer, *, below: float, tolerance: float, label_limit: int, begun: Integers | None = None
+) -> Cheapest:
     """Return the plan of least loss, if it is less than ``below``.
 
     Parameters
     ----------
+    begun
+        Residues of the pools at the beginning, none by default: what is there already of them.
     below
         A loss that is known to be reached, or at which nothing cheaper matters.
     tolerance
@@ -48,6 +49,7 @@ def cheapest(offer: Offer, *, below: float, tolerance: float, label_limit: int) 
     if len(offer.item) == 0:
         return Cheapest(below, below, np.zeros(0, dtype=np.int64), 0)
     loss, bound, labels, items = _cheapest(
+        (np.zeros_like(offer.unit) if begun is None else begun).astype(np.int16),
         offer.use,
         offer.value,
         offer.loss,
@@ -97,40 +99,6 @@ def all_within(offer: Offer, counts: Integers, *, budget: float, most: tuple[int
 
 
 @searched
-def _push(heap: Integers, key: Floats, size: int, label: int) -> int:
-    heap[size] = label
-    at = size
-    while at > 0:
-        above = (at - 1) >> 1
-        if key[heap[above]] <= key[heap[at]]:
-            break
-        heap[above], heap[at] = heap[at], heap[above]
-        at = above
-    return size + 1
-
-
-@searched
-def _pop(heap: Integers, key: Floats, size: int) -> int:
-    """Move the least to the end of the heap, behind ``size - 1`` others."""
-    top = heap[0]
-    size -= 1
-    heap[0] = heap[size]
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and key[heap[child + 1]] < key[heap[child]]:
-            child += 1
-        if key[heap[at]] <= key[heap[child]]:
-            break
-        heap[at], heap[child] = heap[child], heap[at]
-        at = child
-    heap[size] = top
-    return size
-
-
-@searched
 def _slot(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int16]) -> int:
     """Return the place of a residue in an open hash table of labels: that of the residue itself, or a free one."""
     mask = len(table) - 1
@@ -174,6 +142,7 @@ def _hash_table(labels: int) -> Integers:
 
 @searched
 def _cheapest(
+    begun: NDArray[np.int16],
     use: NDArray[np.int32],
     value: Floats,
     loss: Floats,
@@ -190,7 +159,7 @@ def _cheapest(
     items, pools = use.shape
     with_pools = least_from.shape[1] > 1
     parts_per_value, reach = (len(least) - 1) / target, target * REACHED
-    begun = use % unit
+    more = use % unit
     residue = np.zeros((label_limit, pools), np.int16)
     worth, lost, key = np.zeros(label_limit), np.zeros(label_limit), np.zeros(label_limit)
     parent, last = np.full(label_limit, -1), np.full(label_limit, -1)
@@ -198,13 +167,14 @@ def _cheapest(
     dead = np.zeros(label_limit, np.bool_)
     table = _hash_table(label_limit)
     heap = np.empty(label_limit, np.int64)
-    wanted = np.zeros(pools, np.int16)
+    wanted = begun.copy()
+    residue[0] = begun
     key[0] = max(0.0, least[-2] - value_price * target)
     table[_slot(table, residue, wanted)] = 0
-    size, labels = _push(heap, key, 0, 0), 1
+    size, labels = push(heap, key, 0, 0), 1
     best, best_label, bound, full, work = below, -1, below, False, 0
     while size > 0:
-        size = _pop(heap, key, size)
+        size = pop(heap, key, size)
         label = heap[size]
         if key[label] >= best - tolerance:
             bound = min(bound, key[label])
@@ -227,7 +197,7 @@ def _cheapest(
                 continue
             rounding = 0.0
             for pool in range(pools):
-                filled = residue[label, pool] + begun[item, pool]
+                filled = residue[label, pool] + more[item, pool]
                 if filled >= unit[pool]:
                     filled -= unit[pool]
                 wanted[pool] = filled
@@ -236,8 +206,8 @@ def _cheapest(
             if reached:
                 child_key += rounding
             elif with_pools:
-                more = _rest_of_pools(least_from, wanted, unit, left, target, value_price)
-                child_key = max(child_key, child_lost + more)
+                left_to_lose = _rest_of_pools(least_from, wanted, unit, left, target, value_price)
+                child_key = max(child_key, child_lost + left_to_lose)
             if child_key >= best:
                 continue
             if labels == label_limit or work > COMPARISONS * label_limit:
@@ -275,7 +245,7 @@ def _cheapest(
                 residue[new] = wanted
                 alike[new] = table[slot]
                 table[slot] = new
-                size = _push(heap, key, size, new)
+                size = push(heap, key, size, new)
         if full:
             bound = min(bound, key[label])
             break
@@ -328,9 +298,9 @@ def _all_within(
     plan_label, plan_item = np.empty(plan_limit, np.int64), np.empty(plan_limit, np.int64)
     wanted, taken = np.zeros(pools, np.int16), np.zeros(types, np.int64)
     table[_slot(table, residue, wanted)] = 0
-    size, labels, plans, work, complete = _push(heap, key, 0, 0), 1, 0, 0, True
+    size, labels, plans, work, complete = push(heap, key, 0, 0), 1, 0, 0, True
     while size > 0 and complete:
-        size = _pop(heap, key, size)
+        size = pop(heap, key, size)
         label = heap[size]
         if dead[label]:
             continue
@@ -427,7 +397,7 @@ def _all_within(
             parent[labels], last[labels], depth[labels] = label, item, depth[label] + 1
             alike[labels] = table[slot]
             table[slot] = labels
-            size = _push(heap, key, size, labels)
+            size = push(heap, key, size, labels)
             labels += 1
         complete &= work <= work_limit
     start = np.zeros(plans + 1, np.int64)

@@ -19,6 +19,7 @@ from planner.planning.whole_devices.offers import Cheapest, Offer
 
 REACHED = 1 - searches.REACHED
 QUICK_LABELS = 8_000  # of a search without tables of pools, which cost more than that many labels
+REST_PARTS = 4_000  # of what completes a plan, which is little
 Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candidates, or pipelines
 
 
@@ -80,11 +81,15 @@ class Supply:
         listed = listed.take(order[np.sort(first)])
         listed = listed.take(_undominated(listed.use, listed.value))
         grown = not np.isin(_keys(listed), _keys(self.items)).all()
-        self.items = listed
-        self._filled = listed.totals / self.units
-        residues = listed.use % np.resize(self.units, listed.use.shape[1])
-        self._class = np.unique(residues, axis=0, return_inverse=True)[1].ravel()
+        self.keep_items(listed)
         return grown
+
+    def keep_items(self, items: Items) -> None:
+        """Take these items in place of those that are listed."""
+        self.items = items
+        self._filled = items.totals / self.units
+        residues = items.use % np.resize(self.units, items.use.shape[1])
+        self._class = np.unique(residues, axis=0, return_inverse=True)[1].ravel()
 
     def price(
         self, price: Floats, target: float, *, label_limit: int, below: float = inf, tolerance: float = 0.0
@@ -114,12 +119,12 @@ class Supply:
         found = searches.cheapest(offer, **limits, label_limit=min(QUICK_LABELS, label_limit))
         if found.bound < found.loss - tolerance and label_limit > QUICK_LABELS:
             if len(found.items):
-                self._keep(found.items)
+                self._keep(self.items.take(found.items))
             limits["below"] = min(below, found.loss)
             again = searches.cheapest(self.with_pools(offer), **limits, label_limit=label_limit)
             found = again if len(again.items) else Cheapest(again.loss, again.bound, found.items, again.labels)
         if len(found.items):
-            self._keep(found.items)
+            self._keep(self.items.take(found.items))
         return Priced(base + found.loss, base + found.bound, found.labels)
 
     def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> bool:
@@ -132,7 +137,7 @@ class Supply:
         offer = self.with_pools(self.offer(price, target, left, cheapest_only=False))
         found = searches.all_within(offer, self.limit, budget=left, most=most)
         for items in found.items:
-            self._keep(items)
+            self._keep(self.items.take(items))
         return found.complete
 
     def usable(self, target: float) -> Integers:
@@ -162,7 +167,9 @@ class Supply:
             self.table.sized(row, value) for row, value in zip(rows.tolist(), np.asarray(rest[0]).tolist(), strict=True)
         ]
 
-    def offer(self, price: Floats, target: float, budget: float, *, cheapest_only: bool) -> Offer:
+    def offer(
+        self, price: Floats, target: float, budget: float, *, cheapest_only: bool, parts: int = cover_bounds.PARTS
+    ) -> Offer:
         """Return the items within a budget at these prices, for a search.
 
         With ``cheapest_only`` an item is left out where another of equal residues has no less value and costs no more.
@@ -181,6 +188,7 @@ class Supply:
         kind = pools % len(self.limit)
         return Offer(
             chosen,
+            pools,
             np.ascontiguousarray(use[:, pools].astype(np.int32)),
             value[chosen],
             loss[chosen],
@@ -189,7 +197,7 @@ class Supply:
             kind,
             value_price,
             target,
-            cover_bounds.least_cost(value[chosen], cost[chosen], target),
+            cover_bounds.least_cost(value[chosen], cost[chosen], target, parts),
             np.zeros((1, 1, 1)),
         )
 
@@ -203,6 +211,26 @@ class Supply:
         )
         return Offer(**{**vars(offer), "least_from": table})
 
+    def complete(self, begun: Items, price: Floats, target: float, *, budget: float, label_limit: int) -> bool:
+        """Find the cheapest plan worth a target that holds some items already, and keep it; tell whether there is one.
+
+        Parameters
+        ----------
+        budget
+            What the items that are added may lose, with the rounding of all pools.
+        """
+        left = target - float(begun.value.sum())
+        if left <= target * (1 - REACHED):
+            return self._keep(begun)
+        offer = self.offer(price, left, budget, cheapest_only=True, parts=REST_PARTS)
+        if len(offer.item) == 0:
+            return False
+        residues = begun.use.sum(axis=0) % np.resize(self.units, begun.use.shape[1])
+        found = searches.cheapest(
+            offer, below=budget, tolerance=0.01 * budget, label_limit=label_limit, begun=residues[offer.pool]
+        )
+        return len(found.items) > 0 and self._keep(begun.and_those_of(self.items.take(found.items)))
+
     def _cover(self, price: Floats, target: float) -> float:
         """Keep a plan found by rounding every item up to whole devices, and return its price; infinite if none."""
         if len(self.items.row) == 0:
@@ -212,16 +240,16 @@ class Supply:
         items = np.array(cover_bounds.good_cover(self.items.value, cost, target))
         if len(items) == 0:
             return inf
-        self._keep(items)
-        return float(self._whole(items) @ price)
-
-    def _keep(self, items: Integers) -> bool:
         chosen = self.items.take(items)
-        return self.add(self._whole(items), float(chosen.value.sum()), (chosen.row, chosen.value))
+        self._keep(chosen)
+        return float(self._whole(chosen) @ price)
 
-    def _whole(self, items: Integers) -> Integers:
+    def _keep(self, items: Items) -> bool:
+        return self.add(self._whole(items), float(items.value.sum()), (items.row, items.value))
+
+    def _whole(self, items: Items) -> Integers:
         """Return what items use of each resource: whole devices, positions apart, where they have their own."""
-        filled = self.items.use[items].sum(axis=0)
+        filled = items.use.sum(axis=0)
         whole = -(-filled // np.resize(self.units, len(filled)))
         by_type: Integers = whole.reshape(-1, len(self.limit)).sum(axis=0)
         return by_type

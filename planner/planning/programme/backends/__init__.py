@@ -4,14 +4,14 @@ To add a solver, write its module and name it in `BACKENDS`.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from time import monotonic
 
 from planner.model import InputError
-from planner.planning.programme.linear import LinearModel, Solution
+from planner.planning.programme.linear import LinearModel, Solution, without_values
 from planner.planning.programme.scaling import far_apart, scaled
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Clock",
     "Interrupted",
     "Limits",
+    "Report",
     "Start",
     "TooLarge",
     "TooLate",
@@ -35,6 +36,7 @@ AUTO_ORDER = ("gurobi", "highs")
 SECOND_OPINIONS = ("cbc", "highs")
 
 Start = Mapping[int, float]  # column -> value
+Report = Callable[[float, float], None]  # is told a better value, and the bound
 
 
 @dataclass(frozen=True)
@@ -178,23 +180,28 @@ def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -
     if not far_apart(model.arrays()):
         solution: Solution = _module(name).solve(model, limits, start)
         return solution
-    scale = scaled(model)
+    clock, scale = Clock(limits), scaled(model)
     try:
         solution = _module(name).solve(scale.model, limits, start)
     except Interrupted as stopped:
         raise Interrupted(scale.undo(stopped.solution, model)) from None
     if solution.status == "infeasible":
-        solution = _confirmed(scale.model, solution, name, limits)
+        solution = _confirmed(scale.model, solution, name, clock)
     return scale.undo(solution, model)
 
 
-def _confirmed(model: LinearModel, refused: Solution, name: str, limits: Limits) -> Solution:
-    """Ask another solver about a model that one calls infeasible, and believe the one that finds a solution."""
+def _confirmed(model: LinearModel, refused: Solution, name: str, clock: Clock) -> Solution:
+    """Ask another solver about a model that one calls infeasible, and believe the one that finds a solution.
+
+    Where no time is left to ask, nothing is known.
+    """
     for other in SECOND_OPINIONS:
         if other == name:
             continue
+        if clock.over:
+            return without_values("no solution", maximise=model.maximise)
         try:
-            solution: Solution = _module(other).solve(model, limits, None)
+            solution: Solution = _module(other).solve(model, clock.remaining(), None)
         except Unavailable:
             continue
         if solution.found:

@@ -1,6 +1,8 @@
 """CBC through PuLP: version 3 brings the solver with it, version 4 takes it from cbcbox or the path."""
 
+import contextlib
 import re
+import signal
 import tempfile
 import warnings
 from math import inf, isinf
@@ -8,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pulp
 
-from planner.planning.programme.backends import Limits, Start, Unavailable
+from planner.planning.programme.backends import Interrupted, Limits, Start, Unavailable
+from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 INTEGER_TOLERANCE = 1e-9  # as for HiGHS
@@ -44,8 +48,19 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
             )
         for column, value in (start or {}).items():
             columns[column].setInitialValue(value)
-        solved = problem.solve(solver)
-        return _read(problem, _outcome(problem, solved), columns, model, log.read_text())
+        solved, interrupted = interruptible(lambda: problem.solve(solver), _end_children)
+        solution = _read(problem, _outcome(problem, solved), columns, model, log.read_text())
+        if interrupted:
+            raise Interrupted(solution)
+        return solution
+
+
+def _end_children() -> None:
+    """Ask CBC, which runs in a process of its own, to end; at a terminal Ctrl-C has reached it already."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "cbc" in child.name():
+                child.send_signal(signal.SIGINT)
 
 
 def _load(model: LinearModel) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:

@@ -4,12 +4,12 @@ import ctypes
 import os
 import sys
 from functools import cache
-from threading import Event, Thread
 
 import highspy
 import numpy as np
 
 from planner.planning.programme.backends import Interrupted, Limits, Start
+from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 # Integers may be off by this much. HiGHS's own 1e-6, times slices of hundreds of requests/s, would show in the
@@ -43,11 +43,12 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
         highs.setSolution(
             len(start), np.array(list(start), dtype=np.int32), np.array(list(start.values()), dtype=float)
         )
-    try:
-        _run(highs)
-    except KeyboardInterrupt:
-        raise Interrupted(_read(highs, model)) from None
-    return _read(highs, model)
+    highs.HandleUserInterrupt = True
+    _, interrupted = interruptible(highs.solve, highs.cancelSolve)
+    solution = _read(highs, model)
+    if interrupted:
+        raise Interrupted(solution)
+    return solution
 
 
 def _new() -> highspy.Highs:
@@ -72,26 +73,6 @@ def _spend_banner() -> None:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-
-
-def _run(highs: highspy.Highs) -> None:
-    """Run HiGHS in a thread of its own, so that Ctrl-C reaches Python and stops it."""
-    highs.HandleUserInterrupt = True
-    finished = Event()  # not Thread.join: interrupted once, it no longer waits (Python 3.11)
-
-    def work() -> None:
-        try:
-            highs.solve()
-        finally:
-            finished.set()
-
-    Thread(target=work).start()
-    try:
-        finished.wait()
-    except KeyboardInterrupt:
-        highs.cancelSolve()  # type: ignore[no-untyped-call]
-        finished.wait()
-        raise
 
 
 def _load(highs: highspy.Highs, model: LinearModel) -> None:

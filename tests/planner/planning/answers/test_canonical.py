@@ -5,7 +5,7 @@ from oracles import MEASURED, best_by_use, random_problem
 
 from planner.model import Block, Cluster, DeviceType, Dnn, LatencyTable, Network, Options, Problem, Profile
 from planner.planning.answers.canonical import canonical
-from planner.planning.api import all_candidates
+from planner.planning.methods import all_candidates
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Limits

@@ -7,7 +7,7 @@ from oracles import every_pipeline, random_problem
 
 from planner.model import InputError, Problem
 from planner.planning import explain, make_plan
-from planner.planning.api import all_candidates
+from planner.planning.methods import all_candidates
 from planner.planning.programme.relaxation import relax
 
 

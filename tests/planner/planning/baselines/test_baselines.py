@@ -119,7 +119,7 @@ def test_large_np_plans_come_from_columns(monkeypatch: pytest.MonkeyPatch) -> No
     for plan in (decomposed, by_columns):
         assert all(len(pipeline.stages) == 1 for pipeline in plan.pipelines)
         assert plan.bound >= exact.value * (1 - 1e-9)
-    monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 20)
+    monkeypatch.setattr("planner.planning.methods.MANY_PER_DNN", 20)
     assert make_plan(problem, "np").method == "columns"
 
 

@@ -1,6 +1,9 @@
 """Every solver answers alike: optima, duals, bounds, limits, and what it says when it cannot."""
 
 import logging
+import os
+import signal
+import threading
 from itertools import product
 from math import inf
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.programme.backends import BACKENDS, Clock, Limits, Unavailable, cbc, solve, version
+from planner.planning.programme.backends import BACKENDS, Clock, Interrupted, Limits, Unavailable, cbc, solve, version
 from planner.planning.programme.linear import LinearModel, Status
 
 
@@ -108,6 +111,16 @@ def test_a_time_limit_leaves_a_solution_and_a_bound(backend: str) -> None:
     solution, _ = solve(market_split(5, 40), backend, Limits(gap=0.0, time_limit_s=0.5))
     assert solution.status == "feasible"
     assert 0 <= solution.bound < solution.objective < inf
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_interrupt_leaves_a_solution(backend: str) -> None:
+    ring = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))  # what Ctrl-C sends
+    ring.start()
+    with pytest.raises(Interrupted) as stopped:
+        solve(market_split(5, 40), backend, Limits(gap=0.0, time_limit_s=20.0))
+    assert stopped.value.solution.status == "feasible"
+    assert stopped.value.solution.bound < stopped.value.solution.objective < inf
 
 
 def large_model() -> LinearModel:

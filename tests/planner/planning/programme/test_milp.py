@@ -10,7 +10,8 @@ from oracles import MEASURED, brute_force, random_problem, with_detours
 
 from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTable, Network, Problem, Profile
 from planner.model.problem import Objective
-from planner.planning.api import all_candidates, make_plan
+from planner.planning.api import make_plan
+from planner.planning.methods import all_candidates
 from planner.planning.programme import milp
 from planner.planning.programme.backends import BACKENDS, Limits, highs
 from planner.planning.programme.relaxation import relax
@@ -151,22 +152,13 @@ def test_the_order_of_dnns_does_not_matter(seed: int) -> None:
 
 def test_an_interrupted_programme_keeps_the_best_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(5, dnns=2, counts=(2, 2))
-    run = highs._run
-
-    def interrupted(solver: object) -> None:
-        run(solver)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
     candidates = all_candidates(problem)
     expected = milp.size(problem, candidates, "highs", Limits())
     relaxed = relax(problem, candidates)
     monkeypatch.setattr(milp, "relax", lambda *_: relaxed)
-    monkeypatch.setattr(highs, "_run", interrupted)
+    monkeypatch.setattr(highs, "interruptible", lambda work, cancel: (work(), True))
     assert milp.size(problem, candidates, "highs", Limits()).value(problem) == pytest.approx(expected.value(problem))
 
-    def at_once(solver: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(highs, "_run", at_once)
+    monkeypatch.setattr(highs, "interruptible", lambda work, cancel: (None, True))  # at once
     with pytest.raises(KeyboardInterrupt):
         milp.size(problem, candidates, "highs", Limits())

@@ -112,7 +112,9 @@ def test_a_time_limit_leaves_a_plan() -> None:
 
 
 def test_progress_is_told_and_an_interrupted_search_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.planning.api.BEGIN_NP_SECONDS", 1.0)  # for NP's plan, which is looked for afterwards
+    monkeypatch.setattr(
+        "planner.planning.methods.BEGIN_NP_SECONDS", 1.0
+    )  # for NP's plan, which is looked for afterwards
     problem = random_problem(4, dnns=3, stages=2, counts=(60, 80, 70), shares=(1, 2))
     seen: list[float] = []
 
@@ -133,10 +135,10 @@ def test_auto_takes_columns_where_there_is_too_much_to_list_or_devices_are_many(
 ) -> None:
     problem = random_problem(4, dnns=2, stages=2, counts=(3, 3, 3))
     assert make_plan(problem).method == "decomposition"
-    monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 4)
+    monkeypatch.setattr("planner.planning.methods.MANY_PER_DNN", 4)
     assert make_plan(problem).method == "columns"
-    monkeypatch.setattr("planner.planning.api.MANY_PER_DNN", 5)
-    monkeypatch.setattr("planner.planning.api.ENUMERABLE", 0)
+    monkeypatch.setattr("planner.planning.methods.MANY_PER_DNN", 5)
+    monkeypatch.setattr("planner.planning.methods.ENUMERABLE", 0)
     assert make_plan(problem).method == "columns"
 
 

@@ -212,7 +212,7 @@ def test_one_more_device_never_hurts() -> None:
 def test_searches_without_items_are_empty() -> None:
     none = np.zeros(0, dtype=np.int64)
     offer = Offer(
-        none, np.zeros((0, 0), np.int32), none * 1.0, none * 1.0, none, none * 1.0, none, 1.0, 1.0, np.zeros(1),
+        none, none, np.zeros((0, 0), np.int32), none * 1.0, none * 1.0, none, none * 1.0, none, 1.0, 1.0, np.zeros(1),
         np.zeros((1, 1, 1)),
     )  # fmt: skip
     assert searches.cheapest(offer, below=2.0, tolerance=0.0, label_limit=9).bound == 2.0
