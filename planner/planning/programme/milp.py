@@ -56,7 +56,7 @@ from planner.planning.programme.backends import Clock, Interrupted, Limits, Repo
 from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.programme.objectives import PlanColumns, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
-from planner.planning.programme.relaxation import affordable, most_slices, overloaded, relax, unit_losses
+from planner.planning.programme.relaxation import Relaxation, affordable, most_slices, overloaded, relax, unit_losses
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ ROUNDING = 1e-9
 AT_ONCE = 320  # up to so many candidates are solved at once, more in two steps
 SHORTLIST = 80  # candidates in the first, quick step
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
+PER_SECOND = 1_000  # candidates that a solver gets per second left: what prepares larger models looks at no clock
 
 INTERRUPTED: Literal["interrupted"] = "interrupted"
 Outcome = Status | Literal["interrupted"]
@@ -253,7 +254,8 @@ def size(
 
     A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
     Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest is
-    solved from the first plan.
+    solved from the first plan. Where that is more than a solver can take in the time left, those that lose least are
+    solved, and the bound is the relaxation's.
 
     Parameters
     ----------
@@ -277,7 +279,7 @@ def size(
         raise overloaded(problem, candidates)
     first, kept = begin, candidates
     status: Outcome = "no solution"
-    last = None
+    last, complete = None, True
     try:
         if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
             order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
@@ -288,21 +290,36 @@ def size(
         if first is not None and begin is None:
             kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates, clock)
         if status != INTERRUPTED:
-            last, status = _solve(problem, kept, backend, clock.remaining(), first, restrict)
+            taken = _in_time(problem, kept, relaxation, clock)
+            complete = len(taken) == len(kept)
+            last, status = _solve(problem, taken, backend, clock.remaining(), first, restrict)
     except TooLate:
         log.info("no time to build the programme over %d candidates", len(kept))
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
         if status == INTERRUPTED:
             raise KeyboardInterrupt
-        if status == "infeasible":
+        if status == "infeasible" and complete:
             raise InputError(TROUBLE if MAXIMISED[problem.options.objective] else WHOLE_DEVICES)
         late = clock.over or limits.time_limit_s is not None
         raise TooLate(bound=relaxation.bound) if late else InputError(TROUBLE)
     maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
-    bounds = [relaxation.bound] if last is None else [relaxation.bound, last.bound]
+    bounds = [relaxation.bound] if last is None or not complete else [relaxation.bound, last.bound]
     return replace(best, bound=min(bounds) if maximised else max(bounds))
+
+
+def _in_time(
+    problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation, clock: Clock
+) -> Sequence[Candidate]:
+    """Return what a solver can be given in the time left: the candidates that lose least, and the best of every DNN."""
+    left_s = clock.remaining().time_limit_s
+    most = len(candidates) if left_s is None else max(AT_ONCE, int(PER_SECOND * left_s))
+    if len(candidates) <= most:
+        return candidates
+    order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
+    _, best = np.unique([candidates[number].dnn for number in order], return_index=True)
+    return [candidates[number] for number in np.union1d(order[:most], order[best])]
 
 
 def _solve(

@@ -115,13 +115,13 @@ class Supply:
         offer = self.offer(price, target, below, cheapest_only=True)
         if len(offer.item) == 0 or offer.least[-1] - base >= below:
             return Priced(base + below, base + below, 0)
-        limits = {"below": below, "tolerance": tolerance}
-        found = searches.cheapest(offer, **limits, label_limit=min(QUICK_LABELS, label_limit))
+        quick = min(QUICK_LABELS, label_limit)
+        found = searches.cheapest(offer, below=below, tolerance=tolerance, label_limit=quick)
         if found.bound < found.loss - tolerance and label_limit > QUICK_LABELS:
             if len(found.items):
                 self._keep(self.items.take(found.items))
-            limits["below"] = min(below, found.loss)
-            again = searches.cheapest(self.with_pools(offer), **limits, label_limit=label_limit)
+            below, offer = min(below, found.loss), self.with_pools(offer)
+            again = searches.cheapest(offer, below=below, tolerance=tolerance, label_limit=label_limit)
             found = again if len(again.items) else Cheapest(again.loss, again.bound, found.items, again.labels)
         if len(found.items):
             self._keep(self.items.take(found.items))

@@ -108,6 +108,21 @@ def test_leaving_candidates_out_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     assert best(problem) == pytest.approx(whole, rel=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_too_large_for_the_time_left_is_cut_and_proves_nothing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = random_problem(seed, dnns=2, counts=(3, 2, 2))
+    candidates = all_candidates(problem)
+    exact = milp.size(problem, candidates, "highs", Limits())
+    monkeypatch.setattr(milp, "AT_ONCE", 2)
+    monkeypatch.setattr(milp, "PER_SECOND", 0)
+    found = milp.size(problem, candidates, "highs", Limits(time_limit_s=20.0))
+    assert len(set(found.candidates)) < len(candidates)
+    assert 0 < found.value(problem) <= exact.value(problem) * (1 + 1e-9)
+    assert found.bound == pytest.approx(relax(problem, candidates).bound)
+
+
 def test_what_is_too_large_for_gurobi_is_left_to_highs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
