@@ -8,6 +8,7 @@ published curves.
 
 import csv
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -166,17 +167,20 @@ def draw_tightness(rows: pd.DataFrame, level: str) -> tuple[Figure, pd.DataFrame
 
 
 def draw_ablations(rows: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Draw the errors of every method at the fraction nearest to one half, both levels."""
+    """Draw the errors of every method at the fraction nearest to one half, both levels; hollow as published at half."""
     fraction = min(rows.fraction.unique(), key=lambda value: abs(value - 0.5))
     found = rows[rows.fraction == fraction].groupby("method", sort=False)[[f"mape_{level}" for level in LEVELS]].mean()
     ax = new_axes(7.0, 0.5 + 0.4 * max(4, len(found)))
     for at, level in enumerate(LEVELS):
-        ax.barh(np.arange(len(found)) + 0.38 * at, found[f"mape_{level}"], 0.36, color=COLOURS[at], label=NAMES[level])
-    ax.set_yticks(np.arange(len(found)) + 0.19, list(found.index))
+        style = {"linestyle": "", "color": COLOURS[at], "marker": MARKERS[at]}
+        ax.plot(found[f"mape_{level}"], np.arange(len(found)), label=NAMES[level], **style)
+        printed = {row: PUBLISHED_MAPE[name][at][1] for row, name in enumerate(found.index) if name in PUBLISHED_MAPE}
+        ax.plot(list(printed.values()), list(printed), markerfacecolor="none", **style)
+    ax.set_yticks(np.arange(len(found)), list(found.index))
     ax.invert_yaxis()
     ax.set_xscale("log")
     plain_ticks(ax.xaxis)
-    finish(ax, x="MAPE, %", title=f"{fraction:g} of the runtimes known")
+    finish(ax, x="MAPE, %", title=f"{fraction:g} of the runtimes known; hollow: published")
     legend(ax)
     return figure_of(ax), found.reset_index()
 
@@ -205,7 +209,7 @@ def draw_embeddings(observations: Observations, seed: int) -> tuple[Figure, pd.D
     assert isinstance(network, Network)
     centred = network.embeddings()[0] - network.embeddings()[0].mean(axis=0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    suites = [name.split("/")[0] for name in observations.workloads.names]
+    suites = [re.split("[/:]", name)[0] for name in observations.workloads.names]
     found = pd.DataFrame({"workload": observations.workloads.names, "suite": suites})
     found[["first", "second"]] = left[:, :2] * values[:2]
     ax = new_axes()
