@@ -81,8 +81,8 @@ def main(
     _say(f"new replicas load for {rehearsed.start_up_s:.1f} s; times vary by {rehearsed.factors.std():.0%}")
 
     interval_s = max(interval_s, ceil(rehearsed.start_up_s))
-    full_rps = min(LARGEST_BATCH / task.variants[-1].takes_s(LARGEST_BATCH) for task in service.tasks)
-    arrivals_us = _bursts(full_rps, seconds, np.random.default_rng(seed))
+    one_rps = min(1 / task.variants[-1].takes_s(1) for task in service.tasks)
+    arrivals_us = _bursts(one_rps, seconds, np.random.default_rng(seed))
     slo_s = SLO_IN_SERVICES * sum(task.variants[-1].takes_s(1) for task in service.tasks)
     first = (running(1, LARGEST_BATCH, 1),) * 2
     controller = Controller(
@@ -166,12 +166,12 @@ def _rehearse(models: dict[str, ir.Model], settings: Settings) -> Rehearsed:
     return Rehearsed(_service(times), quantiles, float(np.mean(loads_s)))
 
 
-def _bursts(full_rps: float, seconds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return arrivals at half of what a replica of the large variants serves in full batches, in bursts at twice it."""
+def _bursts(one_rps: float, seconds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return arrivals at half of what a replica of the large variants serves one by one, in bursts at four times that."""
     parts, at_s, burst = [], 0, False
     while at_s < seconds:
         length_s = min(15, seconds - at_s)
-        rate_rps = full_rps * (2.0 if burst else 0.5)
+        rate_rps = one_rps * (2.0 if burst else 0.5)
         parts.append(poisson(rate_rps, length_s, rng) + at_s * SECOND_US)
         at_s, burst = at_s + length_s, not burst
     return np.concatenate(parts)
