@@ -167,7 +167,7 @@ def _rehearse(models: dict[str, ir.Model], settings: Settings) -> Rehearsed:
 
 
 def _bursts(one_rps: float, seconds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return arrivals at half of what a replica of the large variants serves one by one, in bursts at four times that."""
+    """Return arrivals at half of what a replica of the large variants serves alone, and four times that in bursts."""
     parts, at_s, burst = [], 0, False
     while at_s < seconds:
         length_s = min(15, seconds - at_s)
