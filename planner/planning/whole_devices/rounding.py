@@ -43,6 +43,7 @@ BEGUN, DIVIDED = 6, 5  # beginnings of a DNN with one column; per further column
 MOST_BEGUN = 24
 SPREADS = 0.0, 0.1, 0.2  # of the logarithm of the prices at which rests are completed
 LABELS = 4_000
+LOST = 0.25  # devices that a DNN's plan loses about, from where targets begin
 PRECISION = 1e-5  # of the target, relative
 CHOICE_LIMIT_S = 2.0
 FITS = 1e-9
@@ -110,7 +111,8 @@ class Rounding:
     def run(self, clock: Clock, report: Callable[[float, float], None]) -> None:
         """Raise the value until targets just above it fail, or the time is over."""
         report(self.value, self.bound)
-        failed, target, step = self.bound, self.bound, PRECISION
+        expected = min(LOST * len(self.supplies) / float(self.counts.sum()), 0.5)
+        failed, target, step = self.bound, max(self.bound * (1 - expected), self.value), PRECISION
         while failed - self.value > PRECISION * self.bound and not clock.over:
             self._make_plans(target, clock)
             overload, chosen = self._choose(target, clock)
@@ -123,7 +125,7 @@ class Rounding:
                 self.best = chosen
                 self.value = max(target, _least(self.best, self.tables))
                 report(self.value, self.bound)
-                target = self.value + (failed - self.value) / 2
+                target = min(self.value * (1 + max(-overload, PRECISION)), (self.value + failed) / 2)
             if target <= self.value:
                 target = (self.value + failed) / 2
 
