@@ -13,15 +13,45 @@ from planner.model import InputError, Plan, Problem, TaskPlan
 
 RUN = "run.json"
 # What `run` and `execute` write; of a run in PPipe's layout also a folder per DNN with master.csv.
+GIVEN = ("plan.json", "problem.json")
 WRITTEN = (
-    RUN, "summary.csv", "plan.json", "problem.json", "*.records.*", "takeover-*/*.json", "requests.parquet",
-    "visits.parquet",
+    RUN, "summary.csv", *GIVEN, "*.records.*", "takeover-*/*.json", "requests.parquet", "visits.parquet",
 )  # fmt: skip
 MEASURED = tuple(
     f"*.{kind}"
     for kind in ("comparison.csv", "comparison.png", "latencies.csv", "slices.csv", "hops.csv", "incidents.csv",
                  "execution.json")
 )  # fmt: skip
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if it is missing, while a command writes its results into it; an empty one is left for none.
+
+    Raises
+    ------
+    InputError
+        Another command writes into it now, or nothing can be written there.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another output folder") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another command is writing its results there; wait, or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):  # one that holds something stays
+            for path in made:
+                path.rmdir()
 
 
 @contextmanager
@@ -40,26 +70,9 @@ def owned(folder: Path, what: Mapping[str, Any], *, overwrite: bool, again: bool
     InputError
         Another command writes into the folder now, or it holds the results of another run or a sweep.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another output folder") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another command is writing its results there; wait, or choose another --out"
-            ) from None
+    with held(folder):
         _require_free(folder, what, overwrite, again)
         yield
-    finally:
-        os.close(handle)
-        with suppress(OSError):  # one that holds something stays
-            for path in made:
-                path.rmdir()
 
 
 def write_what(
@@ -83,15 +96,30 @@ def takeover_folder(number: int) -> str:
     return f"takeover-{number}"
 
 
+def require_no_run(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds the results of a run, or remove them to ``overwrite`` them."""
+    if (folder / RUN).exists():
+        _remove(folder, _results_of_runs(folder), overwrite)
+
+
 def _require_free(folder: Path, what: Mapping[str, Any], overwrite: bool, again: bool) -> None:
     """Refuse a folder that holds the results of something else, or remove them."""
     if (folder / "sweep.json").exists():
         raise InputError(f"{folder}: holds the results of a sweep; choose another --out")
+    if not (again and _said(folder / RUN) == json.loads(json.dumps(what))):
+        _remove(folder, _results_of_runs(folder), overwrite)
+
+
+def _results_of_runs(folder: Path) -> list[Path]:
     held = [path for pattern in (*WRITTEN, *MEASURED) for path in sorted(folder.glob(pattern))]
-    held += [path for path in sorted(folder.glob("*/*.csv")) if (path.parent / "master.csv").exists()]
-    if not held or (again and _said(folder / RUN) == json.loads(json.dumps(what))):
-        return
-    if not overwrite:
+    return held + [path for path in sorted(folder.glob("*/*.csv")) if (path.parent / "master.csv").exists()]
+
+
+def _remove(folder: Path, held: Sequence[Path], overwrite: bool) -> None:
+    given = [path for path in held if path.name in GIVEN and path.parent == folder]
+    if given and not (folder / RUN).exists():
+        raise InputError(f"{given[0]}: is not the result of a run, which would replace it; choose another --out")
+    if held and not overwrite:
         raise InputError(
             f"{folder}: holds the results of another run ({held[0].relative_to(folder)}); choose another --out, or "
             "replace them with --overwrite"

@@ -141,6 +141,8 @@ def run_plan(
     if pools and (apart or dnn):
         raise InputError(f"{plan}: its DNNs share pools; simulate them together, without --apart and --dnn")
     different = load_world(world, problem, data) if world else None
+    if different and different.shares_pools() and (apart or dnn):
+        raise InputError(f"{world}: switches: DNNs share pools; simulate them together, without --apart and --dnn")
     served = served_dnns(loaded, None)
     worlds = [different.of(systems[name], seed, served) for name in names] if different else None
     for each in worlds or ():

@@ -89,10 +89,14 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Folder for the results; finished runs in it are not run again.")] = Path(
         "out/sweep"
     ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of another sweep or run in the output folder.")
+    ] = False,
     unchecked: UncheckedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds × worlds; a row per run, and each largest load that holds."""
+    from simulator.cli.folders import held, require_no_run
     from simulator.cli.inputs import Layout, checked, load_plans, load_trace, references
     from simulator.cli.worlds import load_worlds
     from simulator.engine.run import require_runnable
@@ -114,6 +118,11 @@ def sweep(
             )
     refer = references(loaded, reference)
     worlds = load_worlds(world or [], problem, data)
+    for different in worlds.values():
+        if different.shares_pools():
+            raise InputError(
+                f"{different.path}: switches: DNNs share pools, a sweep simulates each apart; use run, load by load"
+            )
     traces: dict[str, TimesS] = {}
     series: list[Series] = []
     for path in trace:
@@ -125,32 +134,36 @@ def sweep(
                 names = _offer(traces, name, recorded, one, round_robin)
                 series += _series(one, names, refer[one.name], policy, one_seed, worlds)
     loaded = [checked(one, unchecked) for one in loaded]
-    with progress() as bar:
-        task = bar.add_task("simulating, series", total=len(series))
-        result = run_sweep(
-            series,
-            traces,
-            options,
-            folder=out,
-            processes=jobs or os.cpu_count() or 1,
-            hosts=engine_hosts,
-            progress=lambda done, _: bar.update(task, completed=done),
-        )
-    for row in (*result.rows, *result.largest):
-        if broken := next(len(one.violations) for one in loaded if one.name == row["plan"]):
-            row["constraints_broken"] = broken
+    with held(out):
+        require_no_run(out, overwrite)
+        with progress() as bar:
+            task = bar.add_task("simulating, series", total=len(series))
+            result = run_sweep(
+                series,
+                traces,
+                options,
+                folder=out,
+                overwrite=overwrite,
+                processes=jobs or os.cpu_count() or 1,
+                hosts=engine_hosts,
+                progress=lambda done, _: bar.update(task, completed=done),
+            )
+        for row in (*result.rows, *result.largest):
+            if broken := next(len(one.violations) for one in loaded if one.name == row["plan"]):
+                row["constraints_broken"] = broken
+        if result.rows:
+            path = out / f"runs.{table}"
+            write_table(result.rows, path)
+            path.with_suffix({".csv": ".parquet", ".parquet": ".csv"}[path.suffix]).unlink(missing_ok=True)
+            write_table(result.largest, out / "largest.csv")
+            (out / "logs.csv").unlink(missing_ok=True)
+            if layout == "ppipe":
+                plans_run = {one.name: (one.problem, one.plan) for one in loaded}
+                full_rps = {
+                    plan: {dnn: to.plan.throughput_rps(dnn) for dnn, to in of.items()} for plan, of in refer.items()
+                }
+                write_table(ppipe_layout.log_rows(result.rows, plans_run, full_rps), out / "logs.csv")
     if result.rows:
-        path = out / f"runs.{table}"
-        write_table(result.rows, path)
-        path.with_suffix({".csv": ".parquet", ".parquet": ".csv"}[path.suffix]).unlink(missing_ok=True)
-        write_table(result.largest, out / "largest.csv")
-        (out / "logs.csv").unlink(missing_ok=True)
-        if layout == "ppipe":
-            plans_run = {one.name: (one.problem, one.plan) for one in loaded}
-            full_rps = {
-                plan: {dnn: to.plan.throughput_rps(dnn) for dnn, to in of.items()} for plan, of in refer.items()
-            }
-            write_table(ppipe_layout.log_rows(result.rows, plans_run, full_rps), out / "logs.csv")
         with output(as_json) as printed:
             printed.value("runs", result.rows)
             _show_largest(printed, result.largest)

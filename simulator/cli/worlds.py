@@ -30,7 +30,7 @@ from planner.model.record import record
 from simulator.cli.inputs import LoadedPlan, load_plans
 from simulator.engine import System, World, build_system
 from simulator.engine.plans import pools_of
-from simulator.engine.world import Degradation, Failure, FailureRate, Switch, TimeUs
+from simulator.engine.world import Degradation, Failure, FailureRate, Switch, TimeUs, require_same_service
 
 LEAST_BETWEEN_US = 1000.0  # more failures than that no run would live to tell
 
@@ -71,6 +71,10 @@ class LoadedWorld:
     document: WorldDocument
     plans: tuple[LoadedPlan, ...]
 
+    def shares_pools(self) -> bool:
+        """Return whether DNNs share pools in a plan that takes over."""
+        return any(stage.pool for one in self.plans for pipeline in one.plan.pipelines for stage in pipeline.stages)
+
     @property
     def record(self) -> dict[str, Any]:
         """What the record of a run says about it."""
@@ -87,7 +91,9 @@ class LoadedWorld:
                 f"{self.path}: failure_rate.between_us: expected at least {LEAST_BETWEEN_US:g} (a millisecond between "
                 f"failures), got {document.failure_rate.between_us:g}"
             )
-        switched = [build_system(one.problem, one.plan, system.dnn) for one in self.plans]
+        switches = tuple(
+            _switch(one, to, system, dnns, self.path) for one, to in zip(document.switches, self.plans, strict=True)
+        )
         with about(self.path):
             world = World(
                 seed=seed,
@@ -96,11 +102,28 @@ class LoadedWorld:
                 failures=tuple(_of_dnn(document.failures, system.dnn, dnns)),
                 failure_rate=document.failure_rate,
                 load_us=document.load_us,
-                switches=tuple(Switch(one.at_us, to) for one, to in zip(document.switches, switched, strict=True)),
+                switches=switches,
                 degradations=document.degradations,
             )
             world.check(system)
         return world
+
+
+def _switch(one: PlanSwitch, to: LoadedPlan, system: System, dnns: Sequence[str], path: Path) -> Switch:
+    """Return that a plan takes over, for one of the DNNs that are served; raises InputError where it serves others."""
+    planned = sorted({pipeline.dnn for pipeline in to.plan.pipelines})
+    if planned != sorted(dnns):
+        raise InputError(
+            f"{path}: switches: {one.plan}: serves {', '.join(planned) or 'no DNN'}; expected "
+            f"{', '.join(sorted(dnns))}, which the plan before it serves"
+        )
+    pools = pools_of(to.plan, dnns)
+    with about(path), about(to.path):
+        switch = Switch(
+            one.at_us, build_system(to.problem, to.plan, system.dnn), pools[dnns.index(system.dnn)] if pools else {}
+        )
+        require_same_service(system, switch.system)
+    return switch
 
 
 def load_world(path: Path, problem: Path | None = None, data: Path | None = None) -> LoadedWorld:
@@ -109,9 +132,6 @@ def load_world(path: Path, problem: Path | None = None, data: Path | None = None
     names = list(dict.fromkeys(one.plan for one in document.switches))
     with about(path):
         plans = dict(zip(names, load_plans([path.parent / name for name in names], problem, data), strict=True))
-        for name, one in plans.items():
-            if pools_of(one.plan, [pipeline.dnn for pipeline in one.plan.pipelines]):
-                raise InputError(f"switches: {name}: its DNNs share pools, which only the first plan's of a run may")
     return LoadedWorld(path, document, tuple(plans[one.plan] for one in document.switches))
 
 

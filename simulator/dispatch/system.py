@@ -1,5 +1,6 @@
 """What a dispatcher serves one DNN with: pipelines of stages, in integer µs."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Pools = Mapping[tuple[int, int], Hashable]  # (pipeline, stage) of a DNN -> a pool that all share who name it
 
 
 @dataclass(frozen=True, eq=False)

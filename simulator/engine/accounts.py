@@ -3,10 +3,17 @@
 Conservation: every request that arrived is finished, dropped for a cause, lost or still open; one that is finished
 was in a batch, which was not sent before the request came; and a batch has as many requests as it says.
 
-Little's law, L · T = n · W: the time that the requests served spent in the system, counted request by request, is
+Little's law in service (the utilisation law): what a server held over time, the µs that it was busy, is how many
+services it gave times how long they took. The left side is the engine's own count, kept as services begin and are cut
+short; the right side are the visits in the records. So a service that is recorded twice, not at all, with another
+length or on another server is noticed. (`replay` decides before it serves, and the oracle keeps no such count.)
+
+Little's law in the system, L · T = n · W: the time that the requests served spent there, counted request by request, is
 what the queues held (counted by request) and what slices and network cards held (counted by batch). Both sides are sums
 over the records, so this holds where conservation does; it fails where a request's table and a batch's table disagree.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +21,7 @@ from numpy.typing import NDArray
 from simulator.compilation import compiled
 from simulator.dispatch.decisions import FINISHED, OPEN, OUTCOMES
 from simulator.dispatch.system import Ints
+from simulator.engine.core.state import State
 from simulator.results.records import NetworkRecords, Records
 
 
@@ -36,11 +44,46 @@ def check_accounts(records: Records) -> None:
         assert spent_us == waited_us + held_us, f"{run}: stage {s}: {spent_us} µs spent, {waited_us} + {held_us} held"
 
 
-def check_network_accounts(records: NetworkRecords) -> None:
+def check_busy_times(state: State, found: Sequence[tuple[Sequence[int], Records]]) -> None:
+    """Raise AssertionError unless every slice was busy for as long as the records say, to the µs.
+
+    Parameters
+    ----------
+    found
+        Per DNN the numbers of the frontends that were in charge of it, in order, and its records.
+    """
+    served_us = np.zeros(len(state.server), np.int64)
+    for frontends, records in found:
+        for s, visits in enumerate(records.visits):
+            first = first_slices(state, frontends, s)
+            add_services(visits.pipeline, visits.slice, visits.start_us, visits.end_us, first, state.lists, served_us)
+    require_equal(served_us, state.server["busy_us"])
+
+
+def first_slices(state: State, frontends: Sequence[int], stage: int) -> Ints:
+    """Return ``[pipeline]``, where the servers of a stage begin in the state's lists; -1 where a plan lacks it."""
+    found = []
+    for d in frontends:
+        mine = state.station[state.station["frontend"] == d]
+        here = mine["first"][mine["stage"] == stage]
+        found.append(here if len(here) else np.full((mine["stage"] == 0).sum(), -1))
+    return np.concatenate(found)
+
+
+def require_equal(served_us: Ints, busy_us: Ints) -> None:
+    """Raise AssertionError, naming a server, unless all were busy for as long as they served."""
+    unequal = np.flatnonzero(served_us != busy_us)
+    assert not len(unequal), (
+        f"server {unequal[0]}: busy for {busy_us[unequal[0]]} µs, but its visits took {served_us[unequal[0]]} µs"
+    )
+
+
+def check_network_accounts(records: NetworkRecords, busy_us: Ints | None = None) -> None:
     """Raise AssertionError unless the accounts of every station of a network balance.
 
     Every request has an outcome or is open; a visit has as many requests as it says, which joined before it began; and
-    per station the time that requests spent there is what its queue and its servers held.
+    per station the time that requests spent there is what its queue and its servers held. Where the engine says for how
+    long each server was busy, ``busy_us``, that is what its visits took.
     """
     decided = records.done_us >= 0
     assert ((records.outcome == OPEN) != decided).all(), "network: a request has an outcome, but no time of it"
@@ -54,6 +97,10 @@ def check_network_accounts(records: NetworkRecords) -> None:
     count_visits(records.station, records.size, records.reach_us, records.end_us, unequal_us)
     unequal = np.flatnonzero(unequal_us)
     assert not len(unequal), f"network: times of station {unequal[0]} do not balance"
+    if busy_us is not None:
+        served_us = np.zeros(len(busy_us), np.int64)
+        add_visits(records.server, records.start_us, records.end_us, served_us)
+        require_equal(served_us, busy_us)
 
 
 @compiled
@@ -90,6 +137,30 @@ def count_visits(
     """Take away what servers held, and had in front of them."""
     for v in range(len(station)):
         unequal_us[station[v]] -= size[v] * (end_us[v] - reach_us[v])
+
+
+@compiled
+def add_visits(server: NDArray[np.int16], start_us: Ints, end_us: Ints, served_us: Ints) -> None:
+    """Add up how long servers served, without what never began."""
+    for v in range(len(server)):
+        if start_us[v] >= 0:
+            served_us[server[v]] += end_us[v] - start_us[v]
+
+
+@compiled
+def add_services(
+    pipeline: NDArray[np.int16],
+    chosen: NDArray[np.int16],
+    start_us: Ints,
+    end_us: Ints,
+    first: Ints,
+    lists: Ints,
+    served_us: Ints,
+) -> None:
+    """Add up how long slices served in one stage; ``first[pipeline]`` is where its servers begin in ``lists``."""
+    for v in range(len(chosen)):
+        if chosen[v] >= 0:
+            served_us[lists[first[pipeline[v]] + chosen[v]]] += end_us[v] - start_us[v]
 
 
 @compiled

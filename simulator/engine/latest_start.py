@@ -18,15 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.model import InputError
-from simulator.dispatch.system import Ints, System
+from simulator.dispatch.system import Ints, Pools, System
 from simulator.engine.accounts import check_network_accounts
-from simulator.engine.network import LATEST_START, Conditions, Network, Route, Servers, Slowdown, Station, Step
-from simulator.engine.plans import Pools
+from simulator.engine.network import LATEST_START, Network, Route, Servers, Station, Step
+from simulator.engine.plans import outages_of
 from simulator.engine.running import Run
-from simulator.engine.views import network_records
-from simulator.engine.world import World
+from simulator.engine.together import Served, check_worlds, conditions_of, failures_of
+from simulator.engine.views import joined_visits, network_records
+from simulator.engine.world import World, require_no_takeovers
 from simulator.results.records import NetworkRecords, Records, Visits
 
 EVENLY = (5**0.5 - 1) / 2  # multiples of it, modulo 1, fill [0, 1) evenly from the first on
@@ -195,7 +197,7 @@ def simulate_latest_start(
     systems: Sequence[System],
     arrivals_us: Sequence[Ints],
     pools: Sequence[Pools] | None = None,
-    world: World | None = None,
+    worlds: Sequence[World] | None = None,
     *,
     rules: Rules | None = None,
     oracle: bool = False,
@@ -205,29 +207,26 @@ def simulate_latest_start(
     Raises
     ------
     InputError
-        Pools that cannot be, or a world with failures or plans that take over.
+        Pools or worlds that cannot be, or a world with plans that take over.
     """
-    world = world or World()
-    if world.failures or world.failure_rate is not None or world.switches or world.replan is not None:
-        raise InputError("policy latest-start: failures and plans that take over are for the other policies")
-    made = routed(systems, pools, rules, world.spread)
+    worlds = [World()] * len(systems) if worlds is None else worlds
+    for world in worlds:
+        require_no_takeovers(world)
+    check_worlds(systems, worlds, pools)
+    made = routed(systems, pools, rules, worlds[0].spread)
     spread = Spread.of(systems, arrivals_us)
-    conditions = Conditions(
-        seed=world.seed,
-        factors=np.array(world.factors),
-        load_us=world.load_us,
-        slowdowns=tuple(Slowdown(one.from_us, one.until_us, one.factor) for one in world.degradations),
-        corrected=True,
-    )
+    served = [Served(*one) for one in zip(range(len(systems)), systems, worlds, arrivals_us, strict=True)]
+    outages = outages_of(systems, made.network, made.stations, failures_of(served, pools))
+    conditions = conditions_of(worlds[0], outages, corrected=True)
     if oracle:
         from simulator.engine.oracle import run_oracle  # SimPy
 
-        records = run_oracle(made.network, spread.arrivals_us, conditions)
+        records, busy_us = run_oracle(made.network, spread.arrivals_us, conditions), None
     else:
         run = Run(made.network, spread.arrivals_us, conditions)
         run.to_the_end()
-        records = network_records(run.state)
-    check_network_accounts(records)
+        records, busy_us = network_records(run.state), run.state.server["busy_us"]
+    check_network_accounts(records, busy_us)
     return records_of_dnns(records, systems, made, spread)
 
 
@@ -265,7 +264,7 @@ def records_of_dnns(records: NetworkRecords, systems: Sequence[System], made: Ro
 
 def _of_dnn(records: NetworkRecords, system: System, made: Routed, d: int, order: Ints, pipelines: Ints) -> Records:
     """Return what a DNN sees of a network's records; ``order`` are its requests, in order of arrival."""
-    first_server = np.array([station.servers[0] for station in made.network.stations])
+    column = _columns(made.network)
     visit, visits = [], []
     for s in range(system.max_stages):
         row = records.visit[order, s] if s < records.visit.shape[1] else np.full(len(order), -1, np.int32)
@@ -278,16 +277,36 @@ def _of_dnn(records: NetworkRecords, system: System, made: Routed, d: int, order
         own = np.full(len(order), -1, np.int32)
         own[served] = number
         visit.append(own)
-        visits.append(
-            Visits(
-                pipelines[served[first]].astype(np.int16),
-                size.astype(np.int16),
-                (records.server[batches] - first_server[records.station[batches]]).astype(np.int16),
-                joined_us,
-                records.start_us[batches],
-                records.end_us[batches],
-            )
+        mine = Visits(
+            pipelines[served[first]].astype(np.int16),
+            size.astype(np.int16),
+            column[records.server[batches]],
+            joined_us,
+            records.start_us[batches],
+            records.end_us[batches],
         )
+        cut = _cut_short(records, made.stations[d], column, s)
+        visits.append(joined_visits([mine, cut]) if len(cut.size) else mine)
     return Records(
         system, records.engine, records.arrival_us[order], records.outcome[order], tuple(visit), tuple(visits)
     )
+
+
+def _columns(network: Network) -> NDArray[np.int16]:
+    """Return ``[server]``, its number in its pool."""
+    column = np.zeros(len(network.servers), np.int16)
+    for station in network.stations:
+        column[list(station.servers)] = range(len(station.servers))
+    return column
+
+
+def _cut_short(records: NetworkRecords, stations: Sequence[Sequence[int]], column: NDArray[np.int16], s: int) -> Visits:
+    """Return what failures cut short in a stage, as batches of no requests of the first pipeline that is served there.
+
+    Those of a pool that DNNs share are seen by all of them, as the batches are whose requests they mix.
+    """
+    pipeline_of = {row[s]: p for p, row in reversed(list(enumerate(stations))) if s < len(row)}
+    cut = np.flatnonzero((records.size == 0) & (records.start_us >= 0) & np.isin(records.station, list(pipeline_of)))
+    pipeline = np.array([pipeline_of[q] for q in records.station[cut].tolist()], np.int16)
+    times_us = (times[cut] for times in (records.reach_us, records.start_us, records.end_us))
+    return Visits(pipeline, records.size[cut], column[records.server[cut]], *times_us)

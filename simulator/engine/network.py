@@ -97,6 +97,9 @@ of the first stages. At the takeover a held server's ``until`` is what the books
 on its device, the latest (not before now), plus ``load_us``. When it is let go, at once when nothing holds it any more,
 it loads: ``until`` is now, or the end of its repair where it is down, plus ``load_us``. Then the frontends work through
 their queues. What comes back to the queue of the first stages (reactive) joins that of the frontend now in charge.
+What a policy remembers (whose turn it is, that the head has waited) is about the plan that is gone: the new frontend
+begins without it, and looks at the head as at one that has just come. Frontends that share servers are taken over at
+once. Routes are not taken over: a request stands in front of a server from when it comes, in no queue to be handed on.
 
 **Reactive dispatch** (`REACTIVE`; `simulator.dispatch.reactive`). A queue in front of every stage, the frontend's for
 all first stages. It is worked through at its timer, and when requests have joined it (after all that join it at that

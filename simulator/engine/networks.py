@@ -81,7 +81,7 @@ def simulate_network(
             run.at(at_us, partial(_ask, run, adapt))
     run.to_the_end()
     records = network_records(run.state)
-    check_network_accounts(records)
+    check_network_accounts(records, run.state.server["busy_us"])
     return records
 
 

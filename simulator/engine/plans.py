@@ -1,16 +1,16 @@
 """From the systems of DNNs, and a world, to the network, the conditions and the plans that take over."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from planner.model import InputError, Plan
-from simulator.dispatch.system import System
+from simulator.dispatch.system import Pools, System
 from simulator.engine.network import REACTIVE, REACTS, RESERVED, Frontend, Network, Outage, Servers, Station
 from simulator.engine.world import Failure, slices_of, unit_numbers
 
 DEVICES = 1_000_000  # more than there are of a type
-Pools = Mapping[tuple[int, int], Hashable]
+Stations = Sequence[Sequence[Sequence[int]]]  # [dnn][pipeline][stage], numbers in a network
 
 
 def pools_of(plan: Plan, dnns: Sequence[str]) -> list[Pools] | None:
@@ -104,8 +104,13 @@ def _station(system: System, p: int, s: int, policy: int, servers: tuple[int, ..
     )
 
 
+def stations_of(network: Network) -> Stations:
+    """Return the stations of the DNNs whose frontends are the classes of a network."""
+    return [one.stations for one in network.classes if isinstance(one, Frontend)]
+
+
 def outages_of(
-    systems: Sequence[System], network: Network, failures: Sequence[tuple[int, Failure]]
+    systems: Sequence[System], network: Network, stations: Stations, failures: Sequence[tuple[int, Failure]]
 ) -> tuple[Outage, ...]:
     """Return what stops when units fail, in order of time; each failure comes with the number of its DNN."""
     struck: dict[tuple[object, ...], tuple[int, ...]] = {}
@@ -113,16 +118,18 @@ def outages_of(
     for d, failure in failures:
         unit = d, failure.unit, failure.pipeline, failure.stage, failure.index
         if unit not in struck:
-            struck[unit] = _servers_on(systems, network, d, failure)
+            struck[unit] = _servers_on(systems, network, stations, d, failure)
         found.append(Outage(failure.at_us, struck[unit], failure.repair_us))
     return tuple(sorted(found, key=lambda outage: outage.at_us))
 
 
-def _servers_on(systems: Sequence[System], network: Network, d: int, failure: Failure) -> tuple[int, ...]:
+def _servers_on(
+    systems: Sequence[System], network: Network, stations: Stations, d: int, failure: Failure
+) -> tuple[int, ...]:
     """Return the servers on a unit: all that lie there where it is known, else those of the pool that names it."""
     system, p, s = systems[d], failure.pipeline, failure.stage
     slices = slices_of(system, failure)
-    found = {_servers(network, d, p, s)[w] for w in slices}
+    found = {network.stations[stations[d][p][s]].servers[w] for w in slices}
     if failure.unit == "slice" or system.number is None:
         return tuple(sorted(found))
     number = unit_numbers(system, failure.unit, p, s)[slices[0]]
@@ -131,12 +138,5 @@ def _servers_on(systems: Sequence[System], network: Network, d: int, failure: Fa
             continue
         for at in np.argwhere(other.device == system.device[p, s]).tolist():
             there = np.flatnonzero(unit_numbers(other, failure.unit, *at) == number)
-            found.update(_servers(network, e, *at)[w] for w in there)
+            found.update(network.stations[stations[e][at[0]][at[1]]].servers[w] for w in there)
     return tuple(sorted(found))
-
-
-def _servers(network: Network, d: int, p: int, s: int) -> tuple[int, ...]:
-    """Return the servers of a stage."""
-    frontend = network.classes[d]
-    assert isinstance(frontend, Frontend)
-    return network.stations[frontend.stations[p][s]].servers

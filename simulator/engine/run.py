@@ -7,13 +7,12 @@ import numpy as np
 
 from planner.model import InputError
 from simulator.dispatch.frontend import POLICIES as FRONTEND_POLICIES
-from simulator.dispatch.system import Ints, System
+from simulator.dispatch.system import Ints, Pools, System
 from simulator.engine.accounts import check_accounts
 from simulator.engine.network import REACTS
-from simulator.engine.plans import Pools
 from simulator.engine.python_policy import PythonPolicy
 from simulator.engine.replay import replay
-from simulator.engine.world import World
+from simulator.engine.world import World, require_no_takeovers
 from simulator.results.records import Records
 
 REACTIVE = "reactive"
@@ -121,9 +120,7 @@ def _simulate(
     if policy == LATEST_START:
         from simulator.engine.latest_start import simulate_latest_start
 
-        return _checked(
-            simulate_latest_start(systems, arrivals_us, pools, worlds[0] if worlds else None, oracle=engine == "simpy")
-        )
+        return _checked(simulate_latest_start(systems, arrivals_us, pools, worlds, oracle=engine == "simpy"))
     as_planned = worlds is None and not callable(policy) and policy != REACTIVE and pools is None
     if engine == "replay" or (engine == "auto" and as_planned):
         if not as_planned:
@@ -160,6 +157,8 @@ def require_runnable(policy: str | PythonPolicy, engine: str = "auto", world: Wo
         raise InputError(f"a policy in Python needs the events engine, got {engine}")
     if world is not None and engine == "replay":
         raise InputError("a world needs the events engine, got replay")
+    if world is not None and policy == LATEST_START:
+        require_no_takeovers(world)
     if world is not None and engine == "simpy" and world.replan is not None:
         raise InputError("a callback that replans needs the events engine, got simpy")
 

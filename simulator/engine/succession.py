@@ -30,6 +30,7 @@ from simulator.engine.core.state import (
     NOISE,
     OUTAGE,
     OUTAGES,
+    SHARED,
     TIMERS,
     State,
 )
@@ -90,6 +91,7 @@ def with_successors(state: State, olds: Sequence[int], network: Network, now_us:
     numbers = [servers + len(server), cards + len(fresh.card), stations + len(station), first + len(successor)]
     tree, order = moved(state, c, empty_calendar(number_sources(c, *numbers)))
     c[NOISE] = max(int(c[NOISE]), int(fresh.c[NOISE]))
+    c[SHARED] = max(int(c[SHARED]), int(fresh.c[SHARED]))
     c[HELD] += len(server)
     c[AHEAD] = 0
     state.frontend["in_charge"][list(olds)] = 0

@@ -7,14 +7,16 @@ from functools import partial
 import numpy as np
 
 from planner.model import InputError
-from simulator.dispatch.system import Ints, System
-from simulator.engine.network import ASKED, REACTS, Conditions, Network, Outage, Slowdown, Takeover
-from simulator.engine.plans import Pools, network_of, outages_of
+from simulator.dispatch.system import Ints, Pools, System
+from simulator.engine.accounts import check_busy_times
+from simulator.engine.network import ASKED, REACTS, Conditions, Outage, Slowdown, Takeover
+from simulator.engine.plans import network_of, outages_of, stations_of
 from simulator.engine.python_policy import PythonPolicy
 from simulator.engine.running import Run
 from simulator.engine.views import reactive_records, reserved_records
 from simulator.engine.world import (
     Failure,
+    Switch,
     World,
     combined,
     drawn_failures,
@@ -49,19 +51,13 @@ def simulate_together(
     """
     as_planned = worlds is None
     worlds = [World()] * len(systems) if worlds is None else worlds
-    _check(systems, worlds)
+    check_worlds(systems, worlds, pools)
     first = worlds[0]
-    served = [_Served(*one) for one in zip(range(len(systems)), systems, worlds, arrivals_us, strict=True)]
+    served = [Served(*one) for one in zip(range(len(systems)), systems, worlds, arrivals_us, strict=True)]
     plans = _Plans(served, ASKED if callable(policy) else policy, any(_drains_by_type(one) for one in served))
     network = network_of(systems, plans.policy, pools=pools, spread=first.spread, by_type=plans.by_type)
-    conditions = Conditions(
-        seed=first.seed,
-        factors=np.array(first.factors),
-        load_us=first.load_us,
-        outages=plans.outages(served, network, pools),
-        slowdowns=tuple(Slowdown(one.from_us, one.until_us, one.factor) for one in first.degradations),
-        corrected=not as_planned or callable(policy),
-    )
+    outages = outages_of(systems, network, stations_of(network), failures_of(served, pools))
+    conditions = conditions_of(first, outages, corrected=not as_planned or callable(policy))
     if oracle:
         from simulator.engine.oracle import dispatch_oracle  # SimPy
 
@@ -74,10 +70,12 @@ def simulate_together(
         if one.world.replan is not None:
             run.at(one.world.replan_every_us, partial(plans.replan, run, one))
     run.to_the_end()
-    return [one.records(run, plans.policy) for one in served]
+    found = [one.records(run, plans.policy) for one in served]
+    check_busy_times(run.state, [(one.frontends, records) for one, records in zip(served, found, strict=True)])
+    return found
 
 
-def _check(systems: Sequence[System], worlds: Sequence[World]) -> None:
+def check_worlds(systems: Sequence[System], worlds: Sequence[World], pools: Sequence[Pools] | None) -> None:
     """Raise InputError for worlds that cannot be, or differ where DNNs in one run have one world."""
     for system, world in zip(systems, worlds, strict=True):
         world.check(system)
@@ -87,9 +85,28 @@ def _check(systems: Sequence[System], worlds: Sequence[World]) -> None:
                     f"world of {system.dnn}: {name} is not that of {systems[0].dnn}; DNNs in one run have one world, "
                     "simulate them apart"
                 )
+    shares = any(pools or ()) or any(switch.pools for world in worlds for switch in world.switches)
+    times_us = {tuple(switch.at_us for switch in world.switches) for world in worlds}
+    if shares and (len(times_us) > 1 or any(world.replan is not None for world in worlds)):
+        raise InputError(
+            "world: DNNs share pools, so that plans take over for all of them at once; expected switches at the same "
+            "times for each DNN, and no callback that replans"
+        )
 
 
-class _Served:
+def conditions_of(world: World, outages: tuple[Outage, ...], *, corrected: bool) -> Conditions:
+    """Return what goes differently for all DNNs of a run, and what stops."""
+    return Conditions(
+        seed=world.seed,
+        factors=np.array(world.factors),
+        load_us=world.load_us,
+        outages=outages,
+        slowdowns=tuple(Slowdown(one.from_us, one.until_us, one.factor) for one in world.degradations),
+        corrected=corrected,
+    )
+
+
+class Served:
     """A DNN of a run: its part of the world, and the plans that were in charge of it."""
 
     def __init__(self, number: int, system: System, world: World, arrivals_us: Ints) -> None:
@@ -130,7 +147,20 @@ class _Served:
         return view(run.state, self.frontends, combined(self.systems))
 
 
-def _drains_by_type(one: _Served) -> bool:
+def failures_of(served: Sequence[Served], pools: Sequence[Pools] | None) -> list[tuple[int, Failure]]:
+    """Return what fails of the plans in charge from now on, with the places of the DNNs; a shared pool fails once."""
+    drawn: set[tuple[str, int]] = set()
+    known: set[object] = set()
+    found: list[tuple[int, Failure]] = []
+    for d, one in enumerate(served):
+        names = {} if pools is None else dict(pools[d])
+        before = {place for place, name in names.items() if name in known}
+        found += [(d, failure) for failure in one.failures(drawn, before)]
+        known.update(names.values())
+    return found
+
+
+def _drains_by_type(one: Served) -> bool:
     """Return whether it is not known for all plans on which device each slice is."""
     plans = [*one.systems, *(switch.system for switch in one.world.switches)]
     return one.world.replan is not None or any(plan.number is None for plan in plans)
@@ -139,57 +169,51 @@ def _drains_by_type(one: _Served) -> bool:
 class _Plans:
     """The plans of a run, and how they take over from each other."""
 
-    def __init__(self, served: Sequence[_Served], policy: int, by_type: bool) -> None:
+    def __init__(self, served: Sequence[Served], policy: int, by_type: bool) -> None:
         self.served, self.policy = served, policy
         self.by_type = by_type or len({one.systems[0].device_types for one in served}) > 1
         self.frontends = len(served)
 
-    def outages(
-        self, served: Sequence[_Served], network: Network, pools: Sequence[Pools] | None = None
-    ) -> tuple[Outage, ...]:
-        """Return what fails of the plans in charge of some DNNs from now on, which are those of a network."""
-        drawn: set[tuple[str, int]] = set()
-        known: set[object] = set()
-        failures: list[tuple[int, Failure]] = []
-        for d, one in enumerate(served):
-            names = {} if pools is None else dict(pools[d])
-            before = {place for place, name in names.items() if name in known}
-            failures += [(d, failure) for failure in one.failures(drawn, before)]
-            known.update(names.values())
-        return outages_of([one.systems[-1] for one in served], network, failures)
-
-    def switches(self) -> list[tuple[int, list[tuple[_Served, System]]]]:
+    def switches(self) -> list[tuple[int, list[tuple[Served, Switch]]]]:
         """Return which plans take over when, in order."""
-        found: defaultdict[int, list[tuple[_Served, System]]] = defaultdict(list)
+        found: defaultdict[int, list[tuple[Served, Switch]]] = defaultdict(list)
         for one in self.served:
             for switch in one.world.switches:
-                found[switch.at_us].append((one, switch.system))
+                found[switch.at_us].append((one, switch))
         return sorted(found.items())
 
-    def takeover(self, at_us: int, switching: Sequence[tuple[_Served, System]]) -> Takeover:
+    def takeover(self, at_us: int, switching: Sequence[tuple[Served, Switch]]) -> Takeover:
         """Put other plans in charge, and return what that means for the run."""
-        for one, system in switching:
+        served = [one for one, _ in switching]
+        systems, pools = [to.system for _, to in switching], [to.pools for _, to in switching]
+        for one, system in zip(served, systems, strict=True):
             require_same_service(one.systems[0], system)
             one.systems.append(system)
             one.switched_us.append(at_us)
-        served, systems = zip(*switching, strict=True)
-        numbers, spread = [one.number for one in served], served[0].world.spread
-        network = network_of(systems, self.policy, spread=spread, numbers=numbers, by_type=self.by_type)
-        takeover = Takeover(at_us, tuple(one.frontends[-1] for one in served), network, self.outages(served, network))
+        network = network_of(
+            systems,
+            self.policy,
+            pools=pools,
+            spread=served[0].world.spread,
+            numbers=[one.number for one in served],
+            by_type=self.by_type,
+        )
+        outages = outages_of(systems, network, stations_of(network), failures_of(served, pools))
+        takeover = Takeover(at_us, tuple(one.frontends[-1] for one in served), network, outages)
         for number, one in enumerate(served, self.frontends):
             one.frontends.append(number)
         self.frontends += len(served)
         return takeover
 
-    def switch(self, run: Run, switching: Sequence[tuple[_Served, System]]) -> None:
+    def switch(self, run: Run, switching: Sequence[tuple[Served, Switch]]) -> None:
         """Put other plans in charge, now."""
         run.take_over(self.takeover(run.now_us, switching))
 
-    def replan(self, run: Run, one: _Served) -> None:
+    def replan(self, run: Run, one: Served) -> None:
         """Tell the callback of a DNN what was observed, and let the system that it returns take over."""
         every_us, replan = one.world.replan_every_us, one.world.replan
         assert replan is not None
         if (system := replan(run.now_us / 1e6, one.observe_rps(run.now_us))) is not None:
-            self.switch(run, [(one, system)])
+            self.switch(run, [(one, Switch(run.now_us, system))])
         if run.now_us + every_us <= one.arrivals_us[-1]:
             run.at(run.now_us + every_us, partial(self.replan, run, one))

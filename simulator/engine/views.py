@@ -83,7 +83,7 @@ def reserved_records(state: State, frontends: Sequence[int], system: System) -> 
     if len(frontends) == 1:
         found = tuple(_appended(state, frontends[0], s, *part) for s, part in enumerate(parts))
     else:
-        found = tuple(_together([one for one in part if len(one.size)] or part[:1]) for part in parts)
+        found = tuple(joined_visits([one for one in part if len(one.size)] or part[:1]) for part in parts)
     return Records(system, "events", state.arrivals[from_:to], outcome, (fate,) * system.max_stages, found)
 
 
@@ -92,7 +92,7 @@ def _appended(state: State, d: int, s: int, batches: Visits, cuts: Visits) -> Vi
     sent, more, room = len(batches.size), len(cuts.size), int(state.frontend["room"][d])
     begin = int(state.frontend["base"][d]) + s * room
     if not more or sent + more > room or not np.may_share_memory(batches.end_us, state.visits):
-        return _together([batches, cuts]) if more else batches
+        return joined_visits([batches, cuts]) if more else batches
     times_us = state.visits[:LABEL, begin : begin + sent + more]
     times_us[:, sent:] = cuts.arrive_us, cuts.start_us, cuts.end_us
     labels = [np.concatenate([getattr(one, name) for one in (batches, cuts)]) for name in ("pipeline", "size", "slice")]
@@ -250,7 +250,7 @@ def group_visits(
             row_of[v] = k - first_of[group]
 
 
-def _together(parts: Sequence[Visits]) -> Visits:
+def joined_visits(parts: Sequence[Visits]) -> Visits:
     """Return visits one after the other."""
     if len(parts) == 1:
         return parts[0]

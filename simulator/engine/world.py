@@ -6,7 +6,7 @@ switching one on leaves the others as they were, and what happens up to a time d
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.model import InputError
 from planner.model.cluster import Count
 from planner.model.record import record
-from simulator.dispatch.system import System
+from simulator.dispatch.system import Pools, System
 
 LATEST_US = 10**15  # thirty years, so that sums of a few times are numbers of 64 bits
 LARGEST_SPREAD, LARGEST_FACTOR = 3.0, 1e6
@@ -66,10 +66,14 @@ class Degradation:
 
 @dataclass(frozen=True)
 class Switch:
-    """A plan that takes over at a time: the old one's devices drain, load the new models, and go on."""
+    """A plan that takes over at a time: the old one's devices drain, load the new models, and go on.
+
+    ``pools`` are those that its stages share with other DNNs whose plans take over then (`simulate`).
+    """
 
     at_us: int
     system: System
+    pools: Pools = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +158,15 @@ def require_same_service(system: System, other: System) -> None:
                 f"world: a plan that takes over has another {name}: expected {getattr(system, name)}, "
                 f"got {getattr(other, name)}"
             )
+
+
+def require_no_takeovers(world: World) -> None:
+    """Raise InputError if plans take over in a world for requests that follow routes."""
+    if world.switches or world.replan is not None:
+        raise InputError(
+            "policy latest-start: a request stands in front of a slice from when it comes, so that there is no queue "
+            "which another plan could take over; choose another policy, or a world without switches"
+        )
 
 
 def require_in_charge(failure: Failure, switched_us: list[int]) -> None:

@@ -21,6 +21,8 @@ from simulator.workload.arrivals import TimesS
 
 Names = Mapping[str, Iterable[str]]
 
+WRITTEN = ("sweep.json", "runs.jsonl", "runs.csv", "runs.parquet", "largest.csv", "logs.csv")
+
 # The code of the simulator that a row comes from.
 CODE = (
     "dispatch/*.py",
@@ -35,13 +37,23 @@ CODE = (
 class Store:
     """Finished runs of one sweep, kept in a folder (None: in memory only)."""
 
-    def __init__(self, folder: Path | None, series: Iterable[Series], traces: Mapping[str, TimesS]) -> None:
-        """Open a folder, new or of an earlier run of the same sweep; raises InputError where it is of another."""
+    def __init__(
+        self,
+        folder: Path | None,
+        series: Iterable[Series],
+        traces: Mapping[str, TimesS],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Open a folder, new or of an earlier run of the same sweep.
+
+        What another sweep left there is removed to ``overwrite`` it; else raises InputError.
+        """
         self._rows: dict[str, Row] = {}
         self._trace_sha256 = {name: hashlib.sha256(times_s.tobytes()).hexdigest() for name, times_s in traces.items()}
         self._path = folder / "runs.jsonl" if folder else None
         if folder and self._path:
-            _claim(folder, series)
+            _claim(folder, series, overwrite)
             self._rows = _read_rows(self._path)
 
     def key(self, series: Series, options: SweepOptions) -> str:
@@ -109,26 +121,32 @@ def code_sha256() -> str:
     return found.hexdigest()
 
 
-def _claim(folder: Path, series: Iterable[Series]) -> None:
-    """Write ``sweep.json``, or refuse a folder whose sweep has plans or traces that this one lacks."""
+def _claim(folder: Path, series: Iterable[Series], overwrite: bool) -> None:
+    """Write ``sweep.json``; what another sweep left in the folder is removed, or refused."""
     listed = list(series)
     names = {kind: sorted({str(getattr(one, kind)) for one in listed}) for kind in ("plan", "trace")}
+    if other := _other_sweep(folder, names):
+        if not overwrite:
+            raise InputError(f"{folder} {other}; choose another output folder, or replace them with --overwrite")
+        for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
+            path.unlink()
+    write_text(folder / "sweep.json", json.dumps({"schema": "sweep/1"} | names, indent=2) + "\n")
+
+
+def _other_sweep(folder: Path, names: Names) -> str:
+    """Say what a folder holds that is not of a sweep of these plans and traces, or of fewer of them; "" if nothing."""
     path = folder / "sweep.json"
-    if path.exists():
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-            missing = {kind: sorted(set(old[kind]) - set(names[kind])) for kind in names}
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: cannot be read as a sweep; choose another output folder") from None
-        for kind, lost in missing.items():
-            if lost:
-                raise InputError(
-                    f"{folder} holds the results of another sweep ({len(lost)} {kind}s are not in this one, such as "
-                    f"{lost[0]}); choose another output folder"
-                )
-    elif folder.exists() and any(folder.glob("runs.*")):
-        raise InputError(f"{folder} holds runs of an unknown sweep (no sweep.json); choose another output folder")
-    write_text(path, json.dumps({"schema": "sweep/1"} | names, indent=2) + "\n")
+    if not path.exists():
+        return "holds runs of an unknown sweep (no sweep.json)" if any(folder.glob("runs.*")) else ""
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        missing = {kind: sorted(set(old[kind]) - set(names[kind])) for kind in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        return "holds a sweep.json that cannot be read as a sweep"
+    for kind, lost in missing.items():
+        if lost:
+            return f"holds the results of another sweep ({len(lost)} {kind}s are not in this one, such as {lost[0]})"
+    return ""
 
 
 def _read_rows(path: Path) -> dict[str, Row]:

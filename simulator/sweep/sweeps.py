@@ -89,6 +89,7 @@ def run_sweep(
     options: SweepOptions | None = None,
     *,
     folder: Path | None = None,
+    overwrite: bool = False,
     processes: int = 1,
     hosts: Hosts = "local",
     progress: Callable[[int, int], None] | None = None,
@@ -101,6 +102,8 @@ def run_sweep(
         Name -> sorted times (s), folded to each rate.
     folder
         Where finished runs are kept; a second call finds them there and runs only what is missing or has changed.
+    overwrite
+        Remove what another sweep left in the folder.
     processes
         How many processes of this machine work (1: this one).
     hosts
@@ -121,7 +124,7 @@ def run_sweep(
         require_runnable(one.policy, options.engine, one.world)
         if one.world is not None and one.world.replan is not None:
             raise InputError("runs are filed by their content, which a function has not: simulate a replan by itself")
-    store = Store(folder, series, traces)
+    store = Store(folder, series, traces, overwrite=overwrite)
     keys = [store.key(one, options) for one in series]
     known = [store.known(key, one, options.loads) for key, one in zip(keys, series, strict=True)]
     found: dict[int, list[Row]] = {}

@@ -100,7 +100,12 @@ def recognise(path: Path) -> str:
         if known.columns and set(known.columns) <= {column.strip() for column in columns}:
             return name
     if len(columns) == 2 and not time_problem(columns[0]):
-        return "ms-query"
+        if "." in columns[0]:
+            return "ms-query"
+        raise InputError(
+            f"{path}: line 1: {line[:40]!r} may be one number or two; if it is a time in ms and a query, say --schema "
+            "ms-query, else give the list a header (arrival_us, arrival_ms or arrival_s) and numbers without commas"
+        )
     raise InputError(
         f"{path}: line 1: expected the header of a known schema ({', '.join(SCHEMAS)}), got {','.join(columns)[:60]!r}"
         "; name the schema (--schema) or the column of the arrivals (--time-column), or give the list the header "

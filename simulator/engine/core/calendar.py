@@ -60,6 +60,12 @@ def kind_armed(tree: Ints, order: Ints, source: int) -> int:
 
 
 @compiled
+def time_armed(tree: Ints, order: Ints, source: int) -> int:
+    """Return when a source's event is; beyond all time for a source without one."""
+    return int(tree[len(order) + source] >> TIME_BITS)
+
+
+@compiled
 def settle(tree: Ints, order: Ints, source: int, event: int) -> None:
     """Enter an event, and play it against the others up to the root.
 

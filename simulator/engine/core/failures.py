@@ -6,7 +6,7 @@ from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NOTES, TAIL
 from simulator.dispatch.decisions import LOST, OPEN
 from simulator.engine.core.books import correct
-from simulator.engine.core.calendar import END_OF_TIME_US, UNIT, arm, disarm
+from simulator.engine.core.calendar import END_OF_TIME_US, UNIT, arm, disarm, time_armed
 from simulator.engine.core.latest_start import close, leave_all
 from simulator.engine.core.reactive_queues import back_to_queue
 from simulator.engine.core.reservations import dispatch, retry
@@ -99,6 +99,8 @@ def clear(S: State, w: int, rule: int, now: int) -> None:
     server.head = NONE
     server.tail = NONE
     leave_all(S, w)
+    if b >= 0:  # it would have served on until then
+        server.busy_us -= time_armed(S.tree, S.order, w) - max(now, S.batch[b].start)
     disarm(S.tree, S.order, w)
     if b >= 0:
         strand(S, b, w, rule, now, True)

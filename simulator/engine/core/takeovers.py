@@ -1,6 +1,6 @@
 """Plans that take over: slices of the new ones are held until those of earlier plans on their device have drained."""
 
-from simulator.compilation import compiled_apart
+from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NEVER
 from simulator.engine.core.books import correct
 from simulator.engine.core.servers import begin
@@ -13,10 +13,9 @@ def hand_over(S: State, device: int, now: int) -> None:
     at_work = NEVER  # the first takeover whose predecessors are at work
     for w in range(len(S.server)):
         server = S.server[w]
-        if server.device == device and server.frontend >= 0:
-            frontend = S.frontend[server.frontend]
-            if server.promised >= 0 or frontend.under_way > 0:
-                at_work = min(at_work, frontend.until)
+        mine = server.device == device and server.frontend >= 0
+        if mine and (server.promised >= 0 or is_expected(S, server.station)):
+            at_work = min(at_work, S.frontend[server.frontend].until)
     for w in range(len(S.server)):
         server = S.server[w]
         if server.held and server.device == device and S.frontend[server.frontend].since < at_work:
@@ -25,6 +24,17 @@ def hand_over(S: State, device: int, now: int) -> None:
             server.until = max(now, server.back if server.down else 0) + S.c[LOAD]
             begin(S, w, now)
             correct(S, w, now)
+
+
+@compiled
+def is_expected(S: State, q: int) -> bool:
+    """Return whether requests of a DNN whose pool a station is are under way (reactive), so that it may get some."""
+    other = q
+    while S.frontend[S.station[other].frontend].under_way == 0:
+        other = S.station[other].alike
+        if other == q:
+            return False
+    return True
 
 
 @compiled_apart

@@ -338,9 +338,12 @@ class LiveRun:
         """Return how long a server that has begun a batch is planned to take."""
         return int(self.state.server["until"][w]) - int(self.state.batch["start"][b])
 
-    def _leave_service(self, w: int) -> None:
-        if service := self._serving.pop(w, None):
+    def _leave_service(self, w: int) -> bool:
+        """Let a server serve nothing any more; returns whether it did."""
+        service = self._serving.pop(w, None)
+        if service:
             self._in_service.subtract(service.requests)
+        return service is not None
 
     def _gone(self, event: Gone) -> None:
         """Let a server fail, and load again unless it has failed too often."""
@@ -356,7 +359,10 @@ class LiveRun:
 
     def _interrupt(self, w: int) -> None:
         """Enter that a server has failed: it is down until it is repaired."""
-        self._leave_service(w)
+        if self._leave_service(w):  # the engine takes back what is left of a service, which it knows as endless
+            state, b = self.state, int(self.state.server["serving"][w])
+            end_us = int(state.tree[len(state.order) + w]) >> TIME_BITS
+            state.server["busy_us"][w] += end_us - int(state.batch["start"][b]) - self._planned_us(w, b)
         self._down.add(w)
         self.run.add_outages([Outage(self._now_us(), (w,), END_OF_TIME_US)])
 

@@ -18,10 +18,10 @@ from planner.profiling.merged_blocks import content, merged_part
 from planner.profiling.onnx_graph import ModelGraph
 from planner.profiling.samples import Tensors, cut_samples, draw_samples
 from simulator.dispatch.frontend import POLICIES
-from simulator.dispatch.system import Ints, System
+from simulator.dispatch.system import Ints, Pools, System
 from simulator.engine.latest_start import Spread, records_of_dnns, routed
 from simulator.engine.network import REACTS, Frontend, Network
-from simulator.engine.plans import Pools, network_of, pools_of
+from simulator.engine.plans import network_of, pools_of
 from simulator.engine.run import LATEST_START, REACTIVE
 from simulator.engine.running import Run
 from simulator.engine.system import build_system

@@ -173,6 +173,48 @@ def test_a_run_owns_its_folder(ok, site):
     assert "problem.json" in ok("run", site / "np.json", *offered(site), "--out", site, status=2)
 
 
+def test_what_no_run_has_written_is_not_overwritten(ok, site):
+    """A problem that lies in the output folder is the user's own: it stays, whatever is asked for."""
+    before = (site / "problem.json").read_bytes()
+    text = ok("run", site / "np.json", *offered(site), "--out", site, "--overwrite", status=2)
+    assert "problem.json: is not the result of a run" in text
+    assert (site / "problem.json").read_bytes() == before
+
+
+def test_a_sweep_owns_its_folder(ok, site):
+    """Another sweep, or a run, is refused there, and replaced where that is asked for; the same one may grow."""
+    sweep = ("--loads", "50", "--jobs", "1", *offered(site), "--out", site / "out")
+    ok("sweep", site / "np.json", *sweep)
+    ok("sweep", site / "np.json", site / "pipelines.json", *sweep)
+    runs = (site / "out" / "runs.jsonl").read_bytes()
+    assert "another sweep (1 plans are not in this one, such as pipelines.json)" in ok(
+        "sweep", site / "np.json", *sweep, status=2
+    )
+    assert (site / "out" / "runs.jsonl").read_bytes() == runs
+    (site / "out" / "mine.txt").write_text("stays")
+    ok("sweep", site / "np.json", *sweep, "--overwrite")
+    assert pd.read_csv(site / "out" / "runs.csv")["plan"].tolist() == ["np.json"]
+    assert len((site / "out" / "runs.jsonl").read_text().splitlines()) == 1
+    assert (site / "out" / "mine.txt").exists()
+    (site / "out" / "sweep.json").write_text("{")
+    assert "sweep.json that cannot be read as a sweep; choose another" in ok(
+        "sweep", site / "np.json", *sweep, status=2
+    )
+    ok("sweep", site / "np.json", *sweep, "--overwrite")
+    ok("run", site / "np.json", *offered(site), "--out", site / "run")
+    sweep = ("sweep", site / "np.json", "--loads", "50", "--jobs", "1", *offered(site), "--out", site / "run")
+    assert "holds the results of another run (run.json)" in ok(*sweep, status=2)
+    ok(*sweep, "--overwrite")
+    assert not (site / "run" / "run.json").exists()
+    assert not (site / "run" / "m.records.csv").exists()
+
+
+def test_a_sweep_into_a_folder_with_inputs_leaves_them(ok, site):
+    before = {path.name: path.read_bytes() for path in site.iterdir()}
+    ok("sweep", site / "np.json", "--loads", "50", "--jobs", "1", *offered(site), "--out", site, "--overwrite")
+    assert {name: (site / name).read_bytes() for name in before} == before
+
+
 def test_two_commands_do_not_share_a_folder(site):
     from simulator.cli.folders import owned
 

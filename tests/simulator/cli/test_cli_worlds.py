@@ -1,6 +1,7 @@
 """World files: what they may hold, and how runs and sweeps use them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,37 @@ def test_a_bad_world_is_one_line_with_its_file_and_writes_nothing(call, site, co
         )
     assert f"{site / 'bad.toml'}: " in str(caught.value)  # in a sweep after the plan's, which it does not fit
     assert "\n" not in str(caught.value)
+    assert not (site / "out").exists()
+
+
+def test_a_switch_to_other_dnns_names_its_file(call, site, two_stages):
+    """One that lacks a DNN, one that serves none, and one that has another besides."""
+    _, plan = two_stages
+    save(replace(plan, pipelines=plan.of("first")), site / "one.json")
+    save(replace(plan, pipelines=()), site / "none.json")
+    for command in ("run", "sweep"):
+        for begin, to, serves, expected in (
+            ("pipelines", "one", "first", "first, second"),
+            ("pipelines", "none", "no DNN", "first, second"),
+            ("one", "np", "first, second", "first"),
+        ):
+            (site / "other.toml").write_text(f'schema = "world/1"\n[[switches]]\nat_us = 5\nplan = "{to}.json"')
+            said = f"other.toml: switches: {to}.json: serves {serves}; expected {expected}, which the plan before"
+            with pytest.raises(InputError, match=said):
+                call(
+                    *(command, site / f"{begin}.json", "--trace", site / "steady.csv"),
+                    *("--world", site / "other.toml", "--out", site / "out", "--unchecked"),
+                )
+
+
+def test_failures_in_worlds_whatever_the_policy_but_switches_not_for_latest_start(call, site):
+    arguments = ("run", site / "pipelines.json", "--trace", site / "steady.csv", "--policy", "latest-start")
+    (site / "failing.toml").write_text(EVERYTHING.partition("[[switches]]")[0])
+    call(*arguments, "--duration", "5", "--world", site / "failing.toml", "--out", site / "fails")
+    assert pd.read_csv(site / "fails" / "summary.csv")["engine"].tolist() == ["events", "events"]
+    for command in ("run", "sweep"):
+        with pytest.raises(InputError, match="latest-start: a request stands in front of a slice"):
+            call(command, *arguments[1:], "--world", site / "world.toml", "--out", site / "out")
     assert not (site / "out").exists()
 
 

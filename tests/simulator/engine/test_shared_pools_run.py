@@ -22,10 +22,11 @@ from planner.model import (
     Provenance,
 )
 from planner.planning import make_plan
+from simulator.dispatch.decisions import LOST
 from simulator.engine import System, build_system, simulate
 from simulator.engine.latest_start import Rules, simulate_latest_start, spread_over
 from simulator.engine.plans import pools_of
-from simulator.engine.world import World
+from simulator.engine.world import Failure, FailureRate, Switch, World
 from simulator.results.records import Records
 
 NAMES = ("cats", "dogs", "birds")
@@ -143,14 +144,67 @@ def test_one_request_and_an_empty_pipeline(problem: Problem, plan: Plan) -> None
     assert all(records.finished.all() for records in run(problem, plan, 0, 0.001, policy="latest-start"))
 
 
-def test_failures_are_for_other_policies(problem: Problem, plan: Plan) -> None:
-    from simulator.engine.world import FailureRate
+@pytest.mark.parametrize("seed", range(4))
+def test_failures_latest_start_first(problem: Problem, plan: Plan, seed: int) -> None:
+    """Slices, devices and servers that fail: engine and oracle agree, and what was cut short is in the records."""
+    rate = FailureRate(("slice", "device", "server")[seed % 3], 4e5, 5e4)  # type: ignore[arg-type]
+    world = [World(seed=seed, spread=0.1, load_us=2000, failure_rate=rate)] * 3
+    found = [run(problem, plan, seed, 0.9, policy="latest-start", engine=e, world=world) for e in ("events", "simpy")]
+    for one, other in zip(*found, strict=True):
+        assert_equal(one, other)
+    cut = [visits.size == 0 for records in found[0] for visits in records.visits]
+    assert sum(map(np.sum, cut)) > 0
+    assert any((records.outcome == LOST).any() or not records.finished.all() for records in found[0])
 
-    world = World(failure_rate=FailureRate("slice", 1e6, 1e5))
-    with pytest.raises(InputError, match="latest-start: failures"):
-        run(problem, plan, 0, 0.5, policy="latest-start", world=[world] * 3)
+
+def test_a_failed_slice_sends_requests_back_latest_start_first() -> None:
+    """Two slices of 100 µs; the one that serves the first request stops at 40 µs, and the other serves it from 40."""
+    one, zero = np.ones((1, 1), np.int64), np.zeros((1, 1), np.int64)
+    system = System(
+        "net", 1000, one[0], one[0], np.array([[[0, 100]]]), zero, zero, zero, 2 * one, one, one, one, zero, ("GPU",),
+        (2.0,), (1.0,),
+    )  # fmt: skip
+    world = World(failures=(Failure("slice", 0, 0, 0, 40, 500),))
+    found = simulate(system, np.array([0, 300]), policy="latest-start", world=world)
+    assert found.visits[0].start_us.tolist() == [40, 300, 0]
+    assert found.visits[0].end_us.tolist() == [140, 400, 40]
+    assert found.visits[0].slice.tolist() == [1, 1, 0]
+    assert found.visits[0].size.tolist() == [1, 1, 0]
+
+
+def test_routes_are_not_taken_over(problem: Problem, plan: Plan) -> None:
+    system = build_system(problem, plan, "cats")
+    world = World(switches=(Switch(5, system),))
+    with pytest.raises(InputError, match="latest-start: a request stands in front of a slice from when it comes"):
+        simulate(system, np.array([0]), policy="latest-start", world=world)
     with pytest.raises(InputError, match="needs the events engine"):
         run(problem, plan, 0, 0.5, policy="latest-start", engine="replay")
+
+
+@pytest.mark.parametrize("policy", ["reservation", "orderly", "reactive"])
+@pytest.mark.parametrize("seed", range(3))
+def test_plans_with_pools_take_over_from_each_other(problem: Problem, plan: Plan, seed: int, policy: str) -> None:
+    """From shared pools to shared pools, with failures: engine and oracle agree, and both plans serve."""
+    pools = pools_of(plan, NAMES)
+    assert pools is not None
+    systems = [build_system(problem, plan, name) for name in NAMES]
+    rate = FailureRate("device", 1e6, 1e5) if seed else None
+    worlds = [
+        World(seed=seed, spread=0.2, load_us=3000, failure_rate=rate, switches=(Switch(700_000 + seed, system, own),))
+        for system, own in zip(systems, pools, strict=True)
+    ]
+    found = [run(problem, plan, seed, 0.9, policy=policy, engine=e, world=worlds) for e in ("events", "simpy")]
+    for one, other in zip(*found, strict=True):
+        assert_equal(one, other)
+        pipelines = len(one.system.stages) // 2
+        assert 0 < (one.visits[0].pipeline < pipelines).sum() < len(one.visits[0].pipeline)
+
+
+def test_dnns_that_share_pools_switch_together(problem: Problem, plan: Plan) -> None:
+    systems = [build_system(problem, plan, name) for name in NAMES]
+    worlds = [World(switches=(Switch(5 + number, system),)) for number, system in enumerate(systems)]
+    with pytest.raises(InputError, match="plans take over for all of them at once; expected switches"):
+        run(problem, plan, 0, 0.5, world=worlds)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])

@@ -126,7 +126,7 @@ BAD = [
     ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-99,1,2\n", "line 2: expected a date"),
     ("arrival_us\n5\n12,345\n", r"line 3: expected 1 column, got 2 \(12,345\); numbers have no commas"),
     ("arrival_s\n1,5\n", r"line 2: expected 1 column, got 2 \(1,5\)"),
-    ("1,2\n3,4,5\n", "line 2: expected 2 columns, got 3"),
+    ("1.5,2\n3,4,5\n", "line 2: expected 2 columns, got 3"),
     ("arrival_us\n1_000\n", "line 2: expected a number, got '1_000'"),
     ("arrival_us\n" + "9" * 5000 + "\n", "line 2: expected a finite number, got '9999"),
     ("arrival_s\n0\n1700000000\n1700000001\n", "53.9 years pass between the arrivals at 0 s and at 1.7e"),
@@ -327,3 +327,19 @@ def test_names_of_several_lines_are_refused(text):
     trace = Trace(np.array([0.5]), np.array([0], np.int32), (("a\nb", "f"),), "example")
     with pytest.raises(InputError, match=r"'a\\nb' has more than one line"):
         text(trace)
+
+
+@pytest.mark.parametrize("text", ["12,345\n", "1,5\n2,5\n", "1,204,224\n"])
+def test_numbers_with_commas_are_not_taken_for_two(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match="line 1: .*(may be one number or two|expected the header of a known schema)"):
+        read_trace(path)
+
+
+def test_a_query_beside_each_time_is_read_where_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("4,1001\n33,4046\n")
+    assert len(read_trace(path, schema="ms-query")) == 2
+    path.write_text("4.0,1001\n33.0,4046\n")
+    assert len(read_trace(path)) == 2
