@@ -4,11 +4,11 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -18,8 +18,9 @@ from planner.files import write_text
 from planner.model import InputError
 from planner.planning.merging import bisection, exact
 from planner.planning.merging.counting import deploy_counted
-from planner.planning.merging.deployment import MergeProblem, deploy
+from planner.planning.merging.deployment import DeployedStage, Deployment, MergeProblem, deploy, device_bytes
 from planner.planning.merging.oracles import Budget, History
+from planner.planning.merging.recursion import deploy_recursively
 from planner.planning.merging.results import Found, Try
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, read_schemes, sharing_of
 from planner.planning.programme.backends import Limits
@@ -28,6 +29,10 @@ app = new_app("Reproduce CoMPI's published problems.")
 
 Data = Annotated[Path, typer.Option(help="Folder of the data (profiles/, tiny_cases.json, solve/).")]
 Out = Annotated[Path, typer.Option(help="CSV file to write.")]
+Method = Annotated[
+    Literal["exact", "recursive"],
+    typer.Option(help="The exact programme, or the reference's recursion, as a baseline."),
+]
 
 TINY_COLUMNS = ("case", "optimum", "ours", "optimum_all_stages", "ours_all_stages", "reference", "seconds", "reason")
 COMPARE_COLUMNS = (
@@ -36,6 +41,9 @@ COMPARE_COLUMNS = (
 )  # fmt: skip
 LARGE_COLUMNS = ("instance", "models", "gpus", "stages", "bytes", "bound", "gap", "seconds")
 SOLVE_COLUMNS = ("case", "printed", "ours", "before_merging", "seconds", "note")
+RECURSIVE_COLUMNS = ("case", "reference", "recursive", "optimum_all_stages", "seconds", "note")
+OTHER_TIES = 20  # draws among equally good placements before a recursion's plan counts as another one
+TIE = "tie"
 
 
 @app.callback()
@@ -44,17 +52,20 @@ def main() -> None:
 
 
 @app.command()
-def tiny(data: Data, out: Out) -> None:
+def tiny(data: Data, out: Out, method: Method = "exact") -> None:
     """Deploy the small random cases, with and without the rule that every model has all of its stages."""
     document = read_json(data / "tiny_cases.json")
     groups = read_groups(data / document["profile"])
-    rows = []
+    cases = [(case, problem_of(case, groups)) for case in document["cases"]]
+    if method == "recursive":
+        recursive([(str(n), problem, case["reference_bytes"]) for n, (case, problem) in enumerate(cases)], out)
+        return
+    rows: list[dict[str, Any]] = []
     with progress() as bar:
-        for number, case in enumerate(bar.track(document["cases"], description="cases")):
-            problem = problem_of(case, groups)
+        for number, (case, problem) in enumerate(bar.track(cases, description="cases")):
             begin_s = process_time()
-            ours, reason = least_bytes(problem)
-            all_stages, reason_all = least_bytes(replace(problem, all_stages=True))
+            ours, reason = bytes_of(deploy, problem)
+            all_stages, reason_all = bytes_of(deploy, replace(problem, all_stages=True))
             rows.append(
                 {
                     "case": number,
@@ -77,21 +88,59 @@ def tiny(data: Data, out: Out) -> None:
     )
 
 
+def recursive(cases: Sequence[tuple[str, MergeProblem, int | None]], out: Path) -> None:
+    """Deploy cases as the reference does, and compare the bytes with those of its plans (None: it found none)."""
+    rows: list[dict[str, Any]] = []
+    with progress() as bar:
+        for name, problem, reference in bar.track(cases, description="cases"):
+            begin_s = process_time()
+            found, reason = bytes_of(deploy_recursively, problem)
+            seconds = round(process_time() - begin_s, 4)
+            optimum, _ = bytes_of(deploy, replace(problem, all_stages=True))
+            note = "" if same(reference, found) else difference(problem, reference, found, reason)
+            rows.append(dict(zip(RECURSIVE_COLUMNS, (name, reference, found, optimum, seconds, note), strict=True)))
+            write_rows(out, RECURSIVE_COLUMNS, rows)
+    alike = sum(same(row["reference"], row["recursive"]) for row in rows)
+    ties = sum(row["note"].startswith(TIE) for row in rows)
+    optimal = sum(row["recursive"] is not None and same(row["recursive"], row["optimum_all_stages"]) for row in rows)
+    missed = sum(row["recursive"] is None and row["optimum_all_stages"] is not None for row in rows)
+    console.print(
+        f"{alike} of {len(rows)} cases as the reference, {ties} more with other ones of equally good placements; "
+        f"{optimal} optimal, {missed} without a plan though there is one",
+        soft_wrap=True,
+    )
+
+
+def difference(problem: MergeProblem, reference: int | None, found: int | None, reason: str) -> str:
+    """Return why the recursion's bytes are not the reference's: a tie, or what is known."""
+    draws = (np.random.default_rng(seed) for seed in range(OTHER_TIES))
+    if any(same(reference, bytes_of(deploy_recursively, problem, ties=draw)[0]) for draw in draws):
+        return f"{TIE}: the reference's with other ones of equally good placements"
+    if reference is None or found is None:
+        return reason or "the reference finds none"
+    return f"{found - reference:+} bytes"
+
+
 @app.command()
-def solve(data: Data, out: Out) -> None:
+def solve(data: Data, out: Out, method: Method = "exact") -> None:
     """Deploy the published examples, and say where the reference's printed bytes are not those of its plan."""
-    rows = []
-    for path in sorted((data / "solve").glob("*.json")):
-        case = read_json(path)
-        problem = problem_of(case, read_groups(data / f"profiles/{case['model_type']}.json"))
+    rows: list[dict[str, Any]] = []
+    read = [(path.stem, read_json(path)) for path in sorted((data / "solve").glob("*.json"))]
+    cases = [
+        (name, case, problem_of(case, read_groups(data / f"profiles/{case['model_type']}.json"))) for name, case in read
+    ]
+    if method == "recursive":
+        recursive([(name, problem, reference_bytes(case, problem)) for name, case, problem in cases], out)
+        return
+    for name, case, problem in cases:
         begin_s = process_time()
         ours = deploy(replace(problem, all_stages=True)).memory_bytes
         before = deploy(replace(problem, sharing=frozenset(), all_stages=True)).memory_bytes
         seconds = process_time() - begin_s
         printed = round(case["total_mem_bytes"])
         note = "" if printed == ours else f"printed {printed}, true optimum {ours}"
-        rows.append(dict(zip(SOLVE_COLUMNS, (path.stem, printed, ours, before, round(seconds, 4), note), strict=True)))
-        console.print(f"{path.stem}: {ours} bytes{f' ({note})' if note else ''}", soft_wrap=True)
+        rows.append(dict(zip(SOLVE_COLUMNS, (name, printed, ours, before, round(seconds, 4), note), strict=True)))
+        console.print(f"{name}: {ours} bytes{f' ({note})' if note else ''}", soft_wrap=True)
     write_rows(out, SOLVE_COLUMNS, rows)
 
 
@@ -185,10 +234,12 @@ def compare(
     models: Annotated[str, typer.Option(help="Numbers of models that instances have, in turn.")] = "2,3",
     most_tries: Annotated[int, typer.Option(help="Questions that the search with a proof may ask.")] = 60,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first instance.")] = 0,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for every programme that is solved.")] = 30.0,
 ) -> None:
     """Search random instances of the example's form by the reference's rule and with a proof; a row each."""
     groups = read_groups(data / "profiles/resnet50.json")
     counts = [int(part) for part in models.split(",")]
+    limits = Limits(1e-7, time_limit)
     rows = []
     with progress() as bar:
         for seed in bar.track(range(first, first + instances), description="instances"):
@@ -196,11 +247,11 @@ def compare(
             oracle = Budget(budget)
             begin_s = process_time()
             try:
-                rule = bisection.search(problem, oracle)
+                rule = bisection.search(problem, oracle, limits=limits)
             except InputError:  # nothing can be deployed, whatever is shared
                 continue
             middle_s = process_time()
-            ours = exact.search(problem, History(problem.models, oracle), most_tries=most_tries)
+            ours = exact.search(problem, History(problem.models, oracle), most_tries=most_tries, limits=limits)
             end_s = process_time()
             found_at = next(n for n, saved in enumerate(best_so_far(ours)) if saved == ours.saved_bytes)
             numbers = (seed, len(problem.models), len(problem.device_bytes), budget, rule.saved_bytes, len(rule.tries))
@@ -267,12 +318,28 @@ def show_found(problem: MergeProblem, found: Found) -> None:
     console.print(f"  {memory} bytes in use, {found.saved_bytes} saved{proven}", soft_wrap=True)
 
 
-def least_bytes(problem: MergeProblem) -> tuple[int | None, str]:
-    """Return the least memory of a problem, or None and why there is none."""
+def bytes_of(method: Callable[..., Deployment], problem: MergeProblem, **options: Any) -> tuple[int | None, str]:
+    """Return the memory of the deployment that a method finds, or None and why there is none."""
     try:
-        return deploy(problem).memory_bytes, ""
+        return method(problem, **options).memory_bytes, ""
     except InputError as error:
         return None, str(error)
+
+
+def reference_bytes(case: Mapping[str, Any], problem: MergeProblem) -> int:
+    """Return the true bytes of a published plan, which are not always those printed."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for device, held in enumerate(case["deployment_of_stage"]):
+        for model, stage in held:
+            places.setdefault((model, stage), []).append(device)
+    stages = []
+    for model, lengths in enumerate(case["num_layer_each_stage"]):
+        ends = np.cumsum([0, *lengths]).tolist()
+        stages += [
+            DeployedStage(model, ends[stage], ends[stage + 1], tuple(places.get((model, stage), ())))
+            for stage in range(len(lengths))
+        ]
+    return sum(device_bytes(problem, stages))
 
 
 def same(known: int | None, found: int | None) -> bool:

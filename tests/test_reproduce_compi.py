@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif("POOLPIPE_REFERENCE" not in os.environ, reason="POOLPIPE_REFERENCE is unset")
 
 
-def rows_of(command: str, out: Path) -> list[dict[str, str]]:
+def rows_of(command: str, out: Path, *options: str) -> list[dict[str, str]]:
     data = Path(os.environ["POOLPIPE_REFERENCE"]) / "compi"
     script = ROOT / "scripts/reproduce_compi.py"
-    subprocess.run([sys.executable, script, command, "--data", data, "--out", out], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, script, command, "--data", data, "--out", out, *options], check=True, cwd=ROOT)
     return list(csv.DictReader(out.read_text().splitlines()))
 
 
@@ -40,6 +40,23 @@ def test_published_examples_have_their_true_bytes(tmp_path: Path) -> None:
     for case, expected in golden.items():
         assert found[case] == (expected, "")
     assert found["E"] == (220848256, "printed 212652256, true optimum 220848256")
+
+
+def test_the_recursion_finds_the_plans_of_the_published_examples(tmp_path: Path) -> None:
+    rows = rows_of("solve", tmp_path / "recursive.csv", "--method", "recursive")
+    assert len(rows) == 7
+    for row in rows:
+        assert row["recursive"] == row["reference"], row
+        assert int(row["recursive"]) >= int(row["optimum_all_stages"])
+
+
+@pytest.mark.slow
+def test_the_recursion_finds_what_the_reference_finds(tmp_path: Path) -> None:
+    rows = rows_of("tiny", tmp_path / "recursive.csv", "--method", "recursive")
+    unlike = [row for row in rows if row["recursive"] != row["reference"] and row["note"]]
+    assert len(rows) == 169
+    assert len(unlike) <= 6, "ties, which another solver may break otherwise"
+    assert all(row["note"].startswith("tie") for row in unlike)
 
 
 def test_the_search_is_never_better_than_the_proven_one(tmp_path: Path) -> None:

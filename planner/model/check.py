@@ -42,6 +42,7 @@ from planner.model.cluster import DeviceType
 from planner.model.digest import digest
 from planner.model.energy import plan_watts, planned_working_watts
 from planner.model.errors import InputError
+from planner.model.memory import planned_memory_bytes
 from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value, plan_cost
 from planner.model.placing import devices_used
 from planner.model.plan import Pipeline, Plan, Stage
@@ -390,7 +391,8 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     if objective == "least_energy":
         working = planned_working_watts(problem, plan.pipelines)
     accuracy = plan_accuracy(problem, plan.pipelines)
-    value = objective_value(problem, throughput_rps, devices, working, accuracy)
+    memory_bytes = planned_memory_bytes(problem, plan.pipelines)
+    value = objective_value(problem, throughput_rps, devices, working, accuracy, memory_bytes)
     yield from _accuracy_and_cost(problem, plan, accuracy, devices, tolerance)
     scale = abs(value) or 1.0
     if abs(plan.value - value) > tolerance * scale:

@@ -17,6 +17,7 @@ UNITS: Mapping[Objective, str] = {
     "least_cost": "per hour",
     "fewest_devices": "devices",
     "least_energy": "W",
+    "least_memory": "MB",
     "most_accurate": "% accurate",
 }
 
@@ -27,13 +28,15 @@ def objective_value(
     devices: Mapping[str, int],
     working_watts: float = 0.0,
     accuracy: Mapping[str, float] | None = None,
+    memory_bytes: int = 0,
 ) -> float:
     """Return the objective that given throughputs (per DNN) on given whole devices (per type) amount to.
 
     ``max_min_throughput`` is the least throughput / weight, ``max_weighted_throughput`` the sum of weight · throughput;
     ``least_cost`` is the price per hour and ``fewest_devices`` the number of the devices in use; ``least_energy`` is
-    what these draw idle, and ``working_watts`` (`planner.model.energy`); ``most_accurate`` is the mean ``accuracy``
-    (percent) over all requests (`planner.model.accuracy`).
+    what these draw idle, and ``working_watts`` (`planner.model.energy`); ``least_memory`` is ``memory_bytes``
+    (`planner.model.memory`) in megabytes; ``most_accurate`` is the mean ``accuracy`` (percent) over all requests
+    (`planner.model.accuracy`).
 
     >>> from planner.model import *
     >>> profile = Profile("toy", (Block(("a",)),), (), (LatencyTable("L4", 1, (1,), ((9,),), Provenance("bound", "")),))
@@ -51,6 +54,8 @@ def objective_value(
         return mean_accuracy({dnn.name: dnn.rate_rps or 0.0 for dnn in problem.dnns}, accuracy or {})
     if objective == "fewest_devices":
         return float(sum(devices.values()))
+    if objective == "least_memory":
+        return memory_bytes / 1e6
     if objective == "least_energy":
         idle = sum(idle_and_busy_watts(problem, name)[0] * count for name, count in devices.items() if count)
         return idle + working_watts

@@ -15,10 +15,11 @@ from planner.model.profile import MOST_US, Profile
 from planner.model.record import LATER, record
 
 Objective = Literal[
-    "max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices", "least_energy", "most_accurate"
-]
+    "max_min_throughput", "max_weighted_throughput", "least_cost", "fewest_devices", "least_energy", "least_memory",
+    "most_accurate",
+]  # fmt: skip
 
-MINIMISED: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_energy")
+MINIMISED: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_energy", "least_memory")
 GIVEN_RATES: tuple[Objective, ...] = (*MINIMISED, "most_accurate")
 
 CardSharing = Literal["own", "larger"]

@@ -13,9 +13,11 @@ from planner.files import file_name
 from planner.model import InputError
 from simulator.cli.folders import write_what
 from simulator.cli.inputs import LoadedPlan, Offered
+from simulator.engine.plans import pools_of
 from simulator.executor import Settings
 from simulator.executor.networks.together import ALSO, Together, execute_together
 from simulator.results import attainment, summary
+from simulator.results.sequences import sequence_tables
 from simulator.results.tables import write_records, write_table
 
 __all__ = ["ALSO", "run_together"]
@@ -57,6 +59,10 @@ def run_together(
         said |= {"policy": settings.policy, "engine": records.engine}
         rows.append(said | summary(records, round(1e6 * settings.warmup_s)))
     write_table(rows, out / "summary.csv")
+    pools = pools_of(loaded.plan, list(run.records))
+    write_table(
+        sequence_tables(list(run.records.values()), pools, round(1e6 * settings.warmup_s)), out / "sequences.csv"
+    )
     printed.value("runs", rows)
     _show(run, settings, printed)
     _require_right(run)

@@ -128,6 +128,7 @@ def run_plan(
     from simulator.engine.run import require_runnable
     from simulator.results import ppipe_layout, summary
     from simulator.results.metrics import require_counted
+    from simulator.results.sequences import sequence_tables
     from simulator.results.tables import write_records, write_table
 
     require_runnable(policy, engine)
@@ -202,6 +203,7 @@ def run_plan(
             said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps, "policy": policy}
             rows.append(said | {"engine": records.engine} | summary(records))
             write_table(rows, out / "summary.csv")
+        write_table(sequence_tables(list(found.values()), pools), out / "sequences.csv")
     with output(as_json) as printed:
         printed.table("runs", RUN_COLUMNS, rows)
         printed.value("constraints_broken", loaded.violations)

@@ -43,6 +43,8 @@ def canonical(
     """
     clock = Clock(limits)
     sizing = sizing.merged()
+    if problem.options.objective == "least_memory":  # fewer devices may hold more
+        return sizing
     if problem.options.limited or problem.options.device_sharing == "shared":
         return _fewest_together(problem, sizing, backend, clock)
     found: list[Sized] = []

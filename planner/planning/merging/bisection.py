@@ -7,32 +7,43 @@ it or save nothing more are dropped. There is no way back.
 Models are halved where their stage limits change, nearest the middle; groups where half of their latency is.
 
 Deviation: what a scheme would save is that of the optimal deployment (`planner.planning.merging.deployment`). The
-reference's planner, a recursion, takes infeasible plans for large savings and counts heads as shared.
+reference's planner, a recursion (`planner.planning.merging.recursion`), takes infeasible plans for large savings and
+counts heads as shared.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from planner.model import InputError
 from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import Oracle
 from planner.planning.merging.results import Found, Savings, Try
-from planner.planning.merging.schemes import Scheme, sharing_of
+from planner.planning.merging.schemes import Scheme, middle, sharing_of
+from planner.planning.programme.backends import Limits
 
 
-def search(problem: MergeProblem, oracle: Oracle, report: Callable[[Try], None] = lambda _: None) -> Found:
+def search(
+    problem: MergeProblem,
+    oracle: Oracle,
+    report: Callable[[Try], None] = lambda _: None,
+    *,
+    limits: Limits | None = None,
+) -> Found:
     """Return what the reference's search finds; the models of ``problem`` are in order of their stage limits.
+
+    ``limits`` are those of every deployment.
 
     Raises
     ------
     InputError
         The models are in another order, or nothing can be deployed even with all that was accepted.
     """
-    limits = [model.max_stages for model in problem.models]
-    if limits != sorted(limits):
-        raise InputError(f"models: expected them by increasing stage limit, got limits {limits}")
-    savings = Savings(problem)
-    whole = Scheme(tuple(range(len(limits))), 0, max(len(model.groups) for model in problem.models))
+    stages = [model.max_stages for model in problem.models]
+    if stages != sorted(stages):
+        raise InputError(f"models: expected them by increasing stage limit, got limits {stages}")
+    savings = Savings(problem, partial(deploy, limits=limits))
+    whole = Scheme(tuple(range(len(stages))), 0, max(len(model.groups) for model in problem.models))
     accepted: tuple[Scheme, ...] = ()
     tries: list[Try] = []
     waiting: dict[Scheme, int] = {}
@@ -67,7 +78,7 @@ def search(problem: MergeProblem, oracle: Oracle, report: Callable[[Try], None] 
                 if not any(overlap(half, other) for other in accepted):
                     add(half)
     sharing = sharing_of(problem.models, accepted)
-    deployment = deploy(replace(problem, sharing=sharing))
+    deployment = deploy(replace(problem, sharing=sharing), limits=limits)
     return Found(tuple(tries), sharing, deployment, savings.apart_bytes - deployment.memory_bytes, None)
 
 
@@ -86,15 +97,10 @@ def halves(problem: MergeProblem, scheme: Scheme) -> Iterator[Scheme]:
     if scheme.last - scheme.first > 1:
         latencies = [group.latency for group in problem.models[scheme.models[0]].groups]
         half = sum(latencies[scheme.first : scheme.last]) / 2
-        middle = min(
-            range(scheme.first + 1, scheme.last), key=lambda cut: abs(sum(latencies[scheme.first : cut]) - half)
-        )
-        yield Scheme(scheme.models, scheme.first, middle)
-        yield Scheme(scheme.models, middle, scheme.last)
+        cut = min(range(scheme.first + 1, scheme.last), key=lambda cut: abs(sum(latencies[scheme.first : cut]) - half))
+        yield Scheme(scheme.models, scheme.first, cut)
+        yield Scheme(scheme.models, cut, scheme.last)
     if len(scheme.models) > 1:
-        limits = [problem.models[model].max_stages for model in scheme.models]
-        cuts = range(1, len(limits))
-        changes = [cut for cut in cuts if limits[cut] != limits[cut - 1]] or list(cuts)
-        middle = min(changes, key=lambda cut: abs(2 * cut - len(limits)))
-        yield Scheme(scheme.models[:middle], scheme.first, scheme.last)
-        yield Scheme(scheme.models[middle:], scheme.first, scheme.last)
+        cut = middle([problem.models[model].max_stages for model in scheme.models])
+        yield Scheme(scheme.models[:cut], scheme.first, scheme.last)
+        yield Scheme(scheme.models[cut:], scheme.first, scheme.last)

@@ -31,7 +31,7 @@ from planner.planning.merging.deployment import (
     without_memory,
 )
 from planner.planning.merging.schemes import Member, Scheme, Sharing
-from planner.planning.programme.backends import Limits, solve
+from planner.planning.programme.backends import Limits, TooLate, solve
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def best_choice(
     at_most_bytes: int | None = None,
     limits: Limits | None = None,
 ) -> Choice | None:
-    """Return what saves the most of all that is not refused; None where nothing is left.
+    """Return what saves the most of all that is not refused, up to limits; None where nothing is left.
 
     Parameters
     ----------
@@ -80,6 +80,11 @@ def best_choice(
         Largest sum over a model's shared groups of (models that share it - 1); None is no limit.
     at_most_bytes
         Only choices that need no more memory than this are of interest.
+
+    Raises
+    ------
+    TooLate
+        Nothing was found in the time given, though something may be left; its bound is the least memory (bytes).
     """
     formulation = without_memory(problem)
     sets = candidates(problem)
@@ -91,8 +96,10 @@ def best_choice(
         _add_load(formulation, shared, load)
     _add_memory(formulation, shared, at_most_bytes)
     solution, _ = solve(model, "highs", limits or Limits(gap=1e-7))
-    if not solution.found:
+    if solution.status == "infeasible":
         return None
+    if not solution.found:
+        raise TooLate("no choice was found in the time given; raise the time limit", solution.bound * SCALE_BYTES)
     chosen = frozenset(members for members, column in shared.items() if solution.values[column] > 0.5)
     return Choice(chosen, extract(formulation, solution, chosen))
 

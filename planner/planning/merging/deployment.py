@@ -116,13 +116,13 @@ def build(problem: MergeProblem) -> Formulation:
     return formulation
 
 
-def without_memory(problem: MergeProblem) -> Formulation:
-    """Return the programme without copies, their limits and the objective."""
+def without_memory(problem: MergeProblem, busy: Sequence[float] | None = None) -> Formulation:
+    """Return the programme without copies, their limits and the objective; ``busy`` is the load that devices have."""
     formulation = Formulation(problem)
     _add_stages(formulation)
     _add_paths(formulation)
     _add_replicas(formulation)
-    _add_loads(formulation)
+    _add_loads(formulation, [0.0] * len(problem.device_bytes) if busy is None else busy)
     return formulation
 
 
@@ -205,7 +205,7 @@ def _add_replicas(formulation: Formulation) -> None:
             model.add_row(f"one[{merged.name},{device}]", here, upper=1)
 
 
-def _add_loads(formulation: Formulation) -> None:
+def _add_loads(formulation: Formulation, busy: Sequence[float]) -> None:
     problem, model = formulation.problem, formulation.model
     for (number, interval, device), on in formulation.on.items():
         merged = problem.models[number]
@@ -216,9 +216,9 @@ def _add_loads(formulation: Formulation) -> None:
         shares = [(column, -work / count) for count, column in counts.items()]
         name = f"load[{merged.name},{interval[0]}-{interval[1]},{device}]"
         model.add_row(name, [(load, 1.0), *shares, (on, -most)], lower=-most)
-    for device in range(len(problem.device_bytes)):
+    for device, already in enumerate(busy):
         here = [(column, 1.0) for (_, _, where), column in formulation.load.items() if where == device]
-        model.add_row(f"busy[{device}]", here, upper=1 + ROUNDING)
+        model.add_row(f"busy[{device}]", here, upper=1 + ROUNDING - already)
 
 
 def _add_memory(formulation: Formulation) -> None:

@@ -17,7 +17,9 @@ The search ends when nothing that is not ruled out saves more than the best acce
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from planner.model import InputError
 from planner.planning.merging.choices import best_choice
@@ -25,6 +27,7 @@ from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import History
 from planner.planning.merging.results import Found, Savings, Try
 from planner.planning.merging.schemes import Member, Sharing
+from planner.planning.programme.backends import Limits, TooLate
 
 
 def search(
@@ -32,6 +35,7 @@ def search(
     history: History,
     *,
     most_tries: int | None = None,
+    limits: Limits | None = None,
     report: Callable[[Try], None] = lambda _: None,
 ) -> Found:
     """Return the sharing that saves the most of all that the oracle accepts.
@@ -42,22 +46,33 @@ def search(
         The oracle, with the answers that are known already; these cost no tries.
     most_tries
         After so many questions the best accepted so far is returned, with what further ones could still save as bound.
+    limits
+        Of every programme that is solved, one or two a question; where time is short the search goes on with what was
+        found, and ends, with a bound, where nothing was.
 
     Raises
     ------
     InputError
         Nothing can be deployed, or the oracle fails.
     """
-    savings = Savings(problem)
+    savings = Savings(problem, partial(deploy, limits=limits))
     best: Sharing = frozenset()
     best_saved = savings.of(best)
     tries: list[Try] = []
     low, high = _loads(problem, history)
+    least_bytes: float | None = (
+        0.0  # that something not ruled out, and better than the best, needs; None: there is none
+    )
     while True:
-        left = best_choice(problem, history.refused, at_most_bytes=_better(savings, best_saved))
+        try:
+            left = best_choice(problem, history.refused, at_most_bytes=_better(savings, best_saved), limits=limits)
+        except TooLate as late:
+            least_bytes = max(least_bytes or 0.0, late.bound or 0.0)  # what was left before holds what is left now
+            break
+        least_bytes = None if left is None else left.deployment.bound_bytes
         if left is None or (most_tries is not None and len(tries) >= most_tries):
             break
-        sharing = _question(problem, history, left.sharing, low, high)
+        sharing = _question(problem, history, left.sharing, low, high, limits)
         saved, accepted = savings.of(sharing), history(sharing)
         tries.append(Try(sharing, saved or 0, accepted))
         report(tries[-1])
@@ -71,8 +86,8 @@ def search(
             low = min(low, high - 1)
     if best_saved is None:
         raise InputError("nothing that the oracle accepts can be deployed; add devices or memory, or allow more stages")
-    bound = best_saved if left is None else savings.apart_bytes - int(left.deployment.bound_bytes)
-    return Found(tuple(tries), best, deploy(replace(problem, sharing=best)), best_saved, bound)
+    bound = best_saved if least_bytes is None else max(best_saved, savings.apart_bytes - int(max(0.0, least_bytes)))
+    return Found(tuple(tries), best, deploy(replace(problem, sharing=best), limits=limits), best_saved, bound)
 
 
 def _loads(problem: MergeProblem, history: History) -> tuple[int, int]:
@@ -83,12 +98,16 @@ def _loads(problem: MergeProblem, history: History) -> tuple[int, int]:
     return min(max(accepted, default=0), high - 1), high
 
 
-def _question(problem: MergeProblem, history: History, wanted: Sharing, low: int, high: int) -> Sharing:
+def _question(
+    problem: MergeProblem, history: History, wanted: Sharing, low: int, high: int, limits: Limits | None
+) -> Sharing:
     """Return what to ask, given the best choice that is not ruled out."""
     if load_of(wanted) <= low + 1:
         return wanted
     if high > low + 1:
-        lighter = best_choice(problem, history.refused, load=(low + high) // 2)
+        lighter = None
+        with suppress(TooLate):
+            lighter = best_choice(problem, history.refused, load=(low + high) // 2, limits=limits)
         if lighter is not None and history.known(lighter.sharing) is None:
             return lighter.sharing
     return core(problem, wanted, low + 1)

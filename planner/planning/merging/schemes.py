@@ -130,3 +130,14 @@ def read_schemes(raw: Sequence[Mapping[str, object]]) -> tuple[Scheme, ...]:
             raise InputError(f"schemes[{number}]: expected a list of models and two integers, got {dict(entry)}")
         found.append(Scheme(tuple(models), start, start + count))
     return tuple(found)
+
+
+def middle(limits: Sequence[int]) -> int:
+    """Return where CoMPI halves models with these stage limits: where they change, nearest the middle.
+
+    >>> middle([1, 1, 1, 2]), middle([1, 2, 3]), middle([2, 2, 2])
+    (3, 1, 1)
+    """
+    cuts = range(1, len(limits))
+    changes = [cut for cut in cuts if limits[cut] != limits[cut - 1]] or list(cuts)
+    return min(changes, key=lambda cut: abs(2 * cut - len(limits)))

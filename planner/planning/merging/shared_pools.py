@@ -35,11 +35,11 @@ from planner.model.objective import MAXIMISED
 from planner.model.placing import Layouts, Pool, pool_of
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.candidates import Candidate, enumerate_pipelines, pareto_best
+from planner.planning.pipelines.candidates import Candidate, enumerate_pipelines, pareto_best, worth
 from planner.planning.pipelines.sizing import Sized, pipeline_of
 from planner.planning.programme.backends import Clock, Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
-from planner.planning.programme.objectives import PlanColumns, rate_watts, set_objective
+from planner.planning.programme.objectives import PlanColumns, rate_costs, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
 from planner.planning.programme.relaxation import Relaxation, most_slices, overloaded, relax, unit_losses
 
@@ -156,7 +156,7 @@ def pool_key(problem: Problem, candidate: Candidate, stage: int) -> Key | None:
 def poolable(problem: Problem, dnn: int) -> list[Labelled]:
     """Return the candidates of a DNN with stages in pools, every choice of these.
 
-    Of candidates that differ in what one slice of each stage sustains alone, the Pareto-best stay.
+    Of candidates that differ in what one slice of each stage sustains, and holds, alone, the Pareto-best stay.
     """
     listed = enumerate_pipelines(problem, dnn, problem.dnns[dnn].np_throughput_rps or 0.0, pareto=False)
     alike: defaultdict[tuple[object, ...], list[Labelled]] = defaultdict(list)
@@ -169,8 +169,8 @@ def poolable(problem: Problem, dnn: int) -> list[Labelled]:
                 alike[(*place, pools)].append(Labelled(candidate, pools))
     found = []
     for some in alike.values():
-        gain = np.array([one.candidate.slice_rps for one in some])
-        found += [some[number] for number in pareto_best(gain, np.zeros(len(some)))]
+        better = worth(problem, [one.candidate for one in some])
+        found += [some[number] for number in pareto_best(better, np.zeros(len(some)))]
     return found
 
 
@@ -193,13 +193,13 @@ def least_losses(problem: Problem, labelled: Sequence[Labelled], relaxation: Rel
 
     Stages of its own take whole slices, stages in pools parts of slices.
     """
-    watts = rate_watts(problem, [one.candidate for one in labelled])
+    costs = rate_costs(problem, [one.candidate for one in labelled])
     losses = np.full(len(labelled), inf)
     for number, one in enumerate(labelled):
         chosen = one.candidate
         price = np.array([relaxation.slice_price[at] for at in zip(chosen.devices, chosen.shares, strict=True)])
         rps, own = np.array(chosen.slice_rps), np.array([pool is None for pool in one.pools])
-        reward = relaxation.throughput_price[chosen.dnn] - watts[number]
+        reward = relaxation.throughput_price[chosen.dnn] - costs[number]
         excess = float((price / rps).sum()) - reward
         if (price / rps)[~own].sum() >= reward or not own.any():  # the less, the better
             losses[number] = price[own].sum()
@@ -225,7 +225,7 @@ def build(problem: Problem, labelled: Sequence[Labelled]) -> Formulation:
     _add_capacities(formulation)
     _add_devices(formulation)
     candidates = [one.candidate for one in labelled]
-    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates)
+    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates, formulation.slices)
     set_objective(formulation.model, problem, columns)
     return formulation
 

@@ -18,7 +18,8 @@ and the candidate is feasible if
     latency      sum(L_s + T_s) + B + slack <= SLO
     devices      its stages fit on the cluster at one slice each; positions do not share a device, unless all do
 
-Candidates of a variant with equal devices and shares differ only in the vector (x_s): the Pareto-best are kept.
+Candidates of a variant with equal devices and shares differ only in the vector (x_s): the Pareto-best are kept; where
+memory is the objective, those by (x_s) and what slices hold.
 
 With ``options.stage_batches`` a later stage may run the batch in b / b_s equal parts of b_s at the same time, on as
 many slices: L_s and the first term of x_s are then those of b_s, while T_s moves all of b. Parts leave together, so a
@@ -28,6 +29,7 @@ unlike parts do not displace each other.
 `planner.planning.pipelines.listing` lists them.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, lcm
@@ -107,16 +109,43 @@ def enumerate_candidates(problem: Problem, dnn_index: int, x0_rps: float, *, par
     (0, 2) (125.0,)
     (0, 1, 2) (250.0, 250.0)
     """
-    return list(enumerate_pipelines(problem, dnn_index, x0_rps, pareto=pareto))
+    if not (pareto and problem.options.objective == "least_memory"):
+        return list(enumerate_pipelines(problem, dnn_index, x0_rps, pareto=pareto))
+    alike: defaultdict[tuple[object, ...], list[Candidate]] = defaultdict(list)
+    for candidate in enumerate_pipelines(problem, dnn_index, x0_rps, pareto=False):
+        alike[candidate.variant, candidate.devices, candidate.shares, candidate.parts].append(candidate)
+    return [
+        some[number] for some in alike.values() for number in pareto_best(worth(problem, some), np.zeros(len(some)))
+    ]
+
+
+def worth(problem: Problem, candidates: Sequence[Candidate]) -> Floats:
+    """Return what makes one of some candidates on equal devices and shares better, ``[candidate, dimension]``.
+
+    That is what slices serve, and, where memory is the objective, how little they hold: the more, the better.
+    """
+    served = np.array([candidate.slice_rps for candidate in candidates])
+    if problem.options.objective != "least_memory":
+        return served
+    held = np.array([stage_megabytes(problem, candidate) for candidate in candidates])
+    return np.concatenate([served, -held], axis=1)
+
+
+def stage_megabytes(problem: Problem, candidate: Candidate) -> tuple[float, ...]:
+    """Return what a slice of each stage of a candidate holds."""
+    profile = problem.dnns[candidate.dnn].variants[candidate.variant]
+    runs = zip(candidate.batches, candidate.cuts, candidate.cuts[1:], strict=False)
+    return tuple(profile.memory_bytes(batch, first, last) / 1e6 for batch, first, last in runs)
 
 
 def best_of_segments(problem: Problem, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates without those of one stage that another makes needless, but for energy and accuracy.
+    """Return the candidates without those of one stage that another makes needless.
 
+    All are returned where energy, memory or accuracy matter.
     Of candidates of one DNN with one stage each, on the same kind of segment, a segment is best used by the one that
     serves most on it, whatever the number of processes, the batch size, or the variant.
     """
-    if problem.options.objective == "least_energy" or problem.options.limits_accuracy:
+    if problem.options.objective in ("least_energy", "least_memory") or problem.options.limits_accuracy:
         return list(candidates)
 
     def segment_rps(candidate: Candidate) -> float:

@@ -8,6 +8,7 @@ from math import ceil
 from planner.model import Pipeline, Plan, Problem, Stage, digest
 from planner.model.accuracy import plan_accuracy
 from planner.model.energy import plan_watts, planned_working_watts
+from planner.model.memory import planned_memory_bytes
 from planner.model.objective import MAXIMISED, objective_value, plan_cost
 from planner.model.placing import Layouts, Pool, devices_for, devices_used, neighbour_grounds, place, pool_of
 from planner.model.plan import Scheduler
@@ -103,12 +104,16 @@ class Sizing:
         accuracy: Mapping[str, float] = {}
         if problem.options.objective == "most_accurate":
             accuracy = plan_accuracy(problem, [pipeline_of(problem, sized) for sized in self.pipelines])
+        memory_bytes = 0
+        if problem.options.objective == "least_memory":
+            memory_bytes = planned_memory_bytes(problem, [pipeline_of(problem, sized) for sized in self.pipelines])
         return objective_value(
             problem,
             {dnn.name: self.throughput_rps(index) for index, dnn in enumerate(problem.dnns)},
             {problem.cluster.device_types[index].name: count for index, count in self.devices(problem).items()},
             working,
             accuracy,
+            memory_bytes,
         )
 
 
@@ -194,7 +199,8 @@ def plan_of(
     accuracy = plan_accuracy(problem, pipelines)
     working = planned_working_watts(problem, pipelines) if problem.options.objective == "least_energy" else 0.0
     throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
-    value = objective_value(problem, throughput_rps, devices, working, accuracy)
+    memory_bytes = planned_memory_bytes(problem, pipelines)
+    value = objective_value(problem, throughput_rps, devices, working, accuracy, memory_bytes)
     beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
     plan = replace(plan, value=value, bound=beyond(value, bound))
     drawn = plan_watts(problem, pipelines, devices)

@@ -99,17 +99,18 @@ def build(problem: Problem, candidates: Sequence[Candidate], clock: Clock | None
     _add_throughput_rows(formulation)
     _add_capacity_rows(formulation)
     _add_pool_rows(formulation)
-    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates)
+    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates, formulation.slices)
     set_objective(formulation.model, formulation.problem, columns)
     return formulation
 
 
 def with_rates_of_a_slice(problem: Problem, candidates: Sequence[Candidate]) -> Problem:
-    """Return the problem with rates raised to what any pipeline serves, which changes no cost and no devices.
+    """Return the problem with rates raised to what any pipeline serves, which changes no cost, devices or memory.
 
     A rate far below that would be served by so small a part of a slice that a solver takes it for none.
     """
-    if problem.options.objective not in ("least_cost", "fewest_devices") or problem.options.limits_accuracy:
+    whole = "least_cost", "fewest_devices", "least_memory"
+    if problem.options.objective not in whole or problem.options.limits_accuracy:
         return problem
     least: dict[int, float] = {}
     for candidate in candidates:

@@ -21,7 +21,7 @@ from planner.model.energy import idle_and_busy_watts, pipeline_joules
 from planner.model.objective import needed_rate_rps, price_per_hour
 from planner.model.problem import GIVEN_RATES, Objective
 from planner.planning.arrays import Floats
-from planner.planning.pipelines.candidates import Candidate
+from planner.planning.pipelines.candidates import Candidate, stage_megabytes
 from planner.planning.pipelines.sizing import Sized, pipeline_of
 from planner.planning.programme.linear import LinearModel
 
@@ -30,12 +30,17 @@ Columns = Sequence[int]
 
 @dataclass(frozen=True)
 class PlanColumns:
-    """The columns of a plan: ``throughput[d]``, ``used[g]``, and ``rates[c]`` of ``candidates[c]``."""
+    """The columns of a plan: ``throughput[d]``, ``used[g]``, ``rates[c]`` of ``candidates[c]``, and ``slices[c][s]``.
+
+    A column of ``slices`` counts groups of them (`Candidate.groups`), and may be a pool's, in several places; there are
+    none in a relaxation, whose slices are what rates need.
+    """
 
     throughput: Columns
     used: Columns
     rates: Columns
     candidates: Sequence[Candidate]
+    slices: Sequence[Columns] = ()
 
     def of(self, dnn: int) -> list[tuple[int, Candidate]]:
         """Return the rates of a DNN's candidates."""
@@ -75,8 +80,22 @@ def least_energy(model: LinearModel, problem: Problem, columns: PlanColumns) -> 
     _serve_rates(model, problem, columns)
     types = zip(problem.cluster.device_types, columns.used, strict=True)
     idle = [(column, idle_and_busy_watts(problem, device.name)[0]) for device, column in types]
-    work = zip(columns.rates, rate_watts(problem, columns.candidates).tolist(), strict=True)
+    work = zip(columns.rates, rate_costs(problem, columns.candidates).tolist(), strict=True)
     model.set_objective([*idle, *work], maximise=False)
+
+
+def least_memory(model: LinearModel, problem: Problem, columns: PlanColumns) -> None:
+    """Minimise the sum of megabytes_{c,s} · n_{c,s} subject to Y_d >= rate_d, rows ``served[d]``; pools count once."""
+    _serve_rates(model, problem, columns)
+    if not columns.slices:
+        rates = zip(columns.rates, rate_costs(problem, columns.candidates).tolist(), strict=True)
+        model.set_objective(rates, maximise=False)
+        return
+    held: dict[int, float] = {}
+    for candidate, own in zip(columns.candidates, columns.slices, strict=True):
+        megabytes = stage_megabytes(problem, candidate)
+        held.update(zip(own, (n * one for n, one in zip(candidate.groups, megabytes, strict=True)), strict=True))
+    model.set_objective(held.items(), maximise=False)
 
 
 def most_accurate(model: LinearModel, problem: Problem, columns: PlanColumns) -> None:
@@ -115,13 +134,19 @@ def _add_accuracy(model: LinearModel, problem: Problem, columns: PlanColumns) ->
             model.add_row(f"accuracy[{dnn.name}]", terms, lower=0.0)
 
 
-def rate_watts(problem: Problem, candidates: Sequence[Candidate]) -> Floats:
-    """Return what a request/s of each candidate draws beside idle devices, where energy is the objective, else 0."""
-    watts = np.zeros(len(candidates))
-    if problem.options.objective == "least_energy":
-        for number, candidate in enumerate(candidates):
-            watts[number] = pipeline_joules(problem, pipeline_of(problem, Sized(candidate, candidate.groups)))
-    return watts
+def rate_costs(problem: Problem, candidates: Sequence[Candidate]) -> Floats:
+    """Return what a request/s of each candidate costs beside devices: watts or megabytes, if these are the objective.
+
+    Megabytes are those of as many slices as it needs, fractions allowed.
+    """
+    costs = np.zeros(len(candidates))
+    for number, candidate in enumerate(candidates):
+        if problem.options.objective == "least_energy":
+            costs[number] = pipeline_joules(problem, pipeline_of(problem, Sized(candidate, candidate.groups)))
+        elif problem.options.objective == "least_memory":
+            megabytes = stage_megabytes(problem, candidate)
+            costs[number] = sum(one / rps for one, rps in zip(megabytes, candidate.slice_rps, strict=True))
+    return costs
 
 
 def rate_accuracies(problem: Problem, candidates: Sequence[Candidate]) -> list[float]:
@@ -136,6 +161,7 @@ OBJECTIVES: Mapping[Objective, Callable[[LinearModel, Problem, PlanColumns], Non
     "least_cost": least_cost,
     "fewest_devices": fewest_devices,
     "least_energy": least_energy,
+    "least_memory": least_memory,
     "most_accurate": most_accurate,
 }
 

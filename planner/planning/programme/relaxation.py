@@ -12,7 +12,7 @@ Its optimum bounds that of every plan. A pipeline of candidate c with n slices l
     loss(c, n) = sum over s of lambda_{g,k} · n_s - (pi_d - e_c) · min over s of x_s · n_s  >=  0
 
 where lambda_{g,k} is the price of a slice, lambda_g / k or what its segment's row says, and e_c what a request/s draws
-under ``least_energy``, else 0.
+under ``least_energy``, the megabytes that it needs under ``least_memory``, else 0.
 
 A plan is at least the sum of its losses away from the bound (weak duality). So a plan better than a known value W
 holds no candidate whose least loss, over all sizes that fit the cluster, exceeds |bound - W|. The sizes worth a look
@@ -33,7 +33,7 @@ from planner.planning.arrays import Floats
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Status
-from planner.planning.programme.objectives import PlanColumns, rate_watts, set_objective
+from planner.planning.programme.objectives import PlanColumns, rate_costs, set_objective
 from planner.planning.programme.pools import PoolColumns, add_relaxed_pool, summed
 
 CHUNK = 512  # candidates whose sizes are compared at once; 512 · 3 stages · 300 slices are a few MB
@@ -134,9 +134,9 @@ def most_slices(problem: Problem, candidate: Candidate) -> tuple[int, ...]:
 def unit_losses(problem: Problem, candidates: Sequence[Candidate], relaxation: Relaxation) -> Floats:
     """Return what each candidate loses per unit of the objective that it earns, fractional slices allowed."""
     losses = []
-    for candidate, watts in zip(candidates, rate_watts(problem, candidates), strict=True):
+    for candidate, own in zip(candidates, rate_costs(problem, candidates), strict=True):
         places = zip(candidate.devices, candidate.shares, candidate.slice_rps, strict=True)
-        cost = watts + sum(relaxation.slice_price[device, share] / rps for device, share, rps in places)
+        cost = own + sum(relaxation.slice_price[device, share] / rps for device, share, rps in places)
         reward = relaxation.throughput_price[candidate.dnn]
         losses.append(cost / reward - 1 if reward > 0 else cost)
     return np.array(losses)
@@ -181,7 +181,7 @@ def _least_losses(problem: Problem, candidates: list[Candidate], relaxation: Rel
     slice_price = np.array(
         [[relaxation.slice_price[place] for place in zip(c.devices, c.shares, strict=True)] for c in candidates]
     )
-    reward = relaxation.throughput_price[[candidate.dnn for candidate in candidates]] - rate_watts(problem, candidates)
+    reward = relaxation.throughput_price[[candidate.dnn for candidate in candidates]] - rate_costs(problem, candidates)
     least = np.full(len(candidates), inf)
     for stage in range(slice_rps.shape[1]):
         rps = slice_rps[:, stage, np.newaxis] * np.arange(1, min(MOST_SIZES, limit[:, stage].max()) + 1)

@@ -168,7 +168,9 @@ def test_a_run_owns_its_folder(ok, site):
     assert {path.name: path.read_bytes() for path in (site / "out").iterdir()} == before
     (site / "out" / "gone.records.csv").write_text("of a DNN that is no longer served")
     ok(*other, "--overwrite")
-    assert set(os.listdir(site / "out")) == {"run.json", "plan.json", "problem.json", "summary.csv", "m.records.csv"}
+    assert set(os.listdir(site / "out")) == {
+        "run.json", "plan.json", "problem.json", "summary.csv", "sequences.csv", "m.records.csv",
+    }  # fmt: skip
     # A folder with files that a run would replace, such as the user's own problem, is not its own either.
     assert "problem.json" in ok("run", site / "np.json", *offered(site), "--out", site, status=2)
 

@@ -17,6 +17,7 @@ from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import Budget, Command, History, within
 from planner.planning.merging.results import Savings
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, sharing_of
+from planner.planning.programme.backends import Limits, TooLate
 
 SHARED = frozenset({frozenset({(0, 0), (1, 0)})})
 MORE = frozenset({frozenset({(0, 0), (1, 0)}), frozenset({(0, 1), (1, 1)})})
@@ -64,6 +65,25 @@ def test_questions_that_are_not_asked_leave_a_bound() -> None:
     assert len(stopped.tries) == 1
     assert stopped.bound_bytes is not None
     assert stopped.saved_bytes <= proven.saved_bytes <= stopped.bound_bytes
+
+
+def test_time_that_is_too_short_leaves_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third programme of the search finds nothing in its time: what was accepted stays, and is no proof."""
+    problem = small(1, models=3)
+    proven = exact.search(problem, History(problem.models, Budget(2)))
+    calls: list[int] = []
+
+    def late(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) > 2:
+            raise TooLate(bound=10.0)
+        return best_choice(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(exact, "best_choice", late)
+    found = exact.search(problem, History(problem.models, Budget(2)), limits=Limits(1e-7, 60.0))
+    assert found.bound_bytes is not None
+    assert found.saved_bytes <= proven.saved_bytes <= found.bound_bytes
+    assert found.bound_bytes == Savings(problem).apart_bytes - 10
 
 
 def test_choices_are_the_deployment_of_what_they_choose() -> None:
