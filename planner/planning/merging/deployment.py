@@ -42,7 +42,7 @@ from math import ceil
 from typing import Literal
 
 from planner.model import InputError
-from planner.planning.merging.schemes import Member, MergeModel, Sharing, check_sharing
+from planner.planning.merging.schemes import Member, MergeModel, Sharing, check_models, check_sharing
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
@@ -68,7 +68,10 @@ class MergeProblem:
     all_stages: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse sharing that cannot be."""
+        """Refuse models and sharing that cannot be, and a problem without devices."""
+        if not self.device_bytes:
+            raise InputError("device_bytes: empty; give the memory of one device at least")
+        check_models(self.models)
         check_sharing(self.models, self.sharing)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from planner.model import InputError
-from planner.planning.merging.schemes import MergeModel, Sharing
+from planner.planning.merging.schemes import MergeModel, Sharing, check_sharing
 
 Oracle = Callable[[Sharing], bool]
 
@@ -147,17 +147,23 @@ class History:
             accepted, shared = entry["accepted"], [[(str(n), int(g)) for n, g in one] for one in entry["shared"]]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{where}: expected shared and accepted, got {line[:80]!r}") from None
+        if not isinstance(accepted, bool):
+            raise InputError(f"{where}: accepted: expected true or false, got {accepted!r}")
         if unknown := {name for members in shared for name, _ in members} - set(numbers):
             raise InputError(
                 f"{where}: an answer about {sorted(unknown)}; the models are {sorted(numbers)}: use another history"
             )
         sharing = frozenset(frozenset((numbers[name], group) for name, group in members) for members in shared)
+        try:
+            check_sharing(self.models, sharing)
+        except InputError as error:
+            raise InputError(f"{where}: {error}; use another history") from None
         if self.known(sharing) not in (None, accepted):
             raise InputError(
                 f"{where}: it says {'accepted' if accepted else 'refused'}, which earlier answers contradict; "
                 "remove one of them, or do not assume that sharing less is easier"
             )
-        self.answers[sharing] = bool(accepted)
+        self.answers[sharing] = accepted
 
 
 def within(less: Sharing, more: Sharing) -> bool:

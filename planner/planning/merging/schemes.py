@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from planner.model import InputError
 
@@ -99,6 +100,30 @@ def _check(models: Sequence[MergeModel], scheme: Scheme, number: int) -> None:
             raise InputError(f"{where}: group {group}: expected equal groups to merge, got bytes {sizes}")
 
 
+def check_models(models: Sequence[MergeModel]) -> None:
+    """Refuse models of one name, without groups or stages, and numbers that are none, negative, or take no time."""
+    names = [model.name for model in models]
+    if not models or len(set(names)) < len(names):
+        raise InputError(f"models: expected one or more of different names, got {names}")
+    for model in models:
+        if not model.groups or model.max_stages < 1:
+            raise InputError(
+                f"{model.name}: expected one or more layer groups and stages, got {len(model.groups)} and "
+                f"{model.max_stages}"
+            )
+        numbers = {"peak_devices": model.peak_devices, "mean_devices": model.mean_devices}
+        for number, group in enumerate(model.groups):
+            numbers |= {
+                f"group {number}: bytes": group.parameter_bytes,
+                f"group {number}: latency": group.latency,
+            }
+        for what, value in numbers.items():
+            if not 0 <= value < inf:
+                raise InputError(f"{model.name}: {what}: expected a number from 0 on, got {value}")
+        if model.latency == 0:
+            raise InputError(f"{model.name}: its groups take no time at all; measure them, loads are shares of it")
+
+
 def check_sharing(models: Sequence[MergeModel], sharing: Sharing) -> None:
     """Refuse sharing of members that there are not, of two groups of one model, of heads, and of unlike groups."""
     for members in sharing:
@@ -112,8 +137,8 @@ def check_sharing(models: Sequence[MergeModel], sharing: Sharing) -> None:
         if not all(group.mergeable for group in groups):
             raise InputError(f"{where}: heads cannot be merged; leave them out")
         if len({(group.kind, group.parameter_bytes) for group in groups}) > 1:
-            sizes = sorted(group.parameter_bytes for group in groups)
-            raise InputError(f"{where}: expected equal groups to merge, got bytes {sizes}")
+            unlike = sorted((group.kind, group.parameter_bytes) for group in groups)
+            raise InputError(f"{where}: expected equal groups to merge, got (kind, bytes) {unlike}")
 
 
 def read_schemes(raw: Sequence[Mapping[str, object]]) -> tuple[Scheme, ...]:
@@ -126,8 +151,11 @@ def read_schemes(raw: Sequence[Mapping[str, object]]) -> tuple[Scheme, ...]:
             raise InputError(
                 f"schemes[{number}]: {missing.args[0]} is missing; expected models, start, num_layers"
             ) from None
-        if not (isinstance(models, list) and isinstance(start, int) and isinstance(count, int)):
-            raise InputError(f"schemes[{number}]: expected a list of models and two integers, got {dict(entry)}")
+        listed = isinstance(models, list) and all(isinstance(model, int) for model in models)
+        if not (listed and isinstance(start, int) and isinstance(count, int)):
+            raise InputError(
+                f"schemes[{number}]: expected a list of numbers of models and two integers, got {dict(entry)}"
+            )
         found.append(Scheme(tuple(models), start, start + count))
     return tuple(found)
 
