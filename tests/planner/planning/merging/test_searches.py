@@ -68,7 +68,7 @@ def test_questions_that_are_not_asked_leave_a_bound() -> None:
 
 
 def test_time_that_is_too_short_leaves_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third programme of the search finds nothing in its time: what was accepted stays, and is no proof."""
+    """The third programme of the search finds nothing in its time: what was accepted stays, with the bound before."""
     problem = small(1, models=3)
     proven = exact.search(problem, History(problem.models, Budget(2)))
     calls: list[int] = []
@@ -83,7 +83,7 @@ def test_time_that_is_too_short_leaves_a_bound(monkeypatch: pytest.MonkeyPatch) 
     found = exact.search(problem, History(problem.models, Budget(2)), limits=Limits(1e-7, 60.0))
     assert found.bound_bytes is not None
     assert found.saved_bytes <= proven.saved_bytes <= found.bound_bytes
-    assert found.bound_bytes == Savings(problem).apart_bytes - 10
+    assert found.bound_bytes < Savings(problem).apart_bytes - 10
 
 
 def test_choices_are_the_deployment_of_what_they_choose() -> None:
