@@ -15,7 +15,8 @@ RUN = "run.json"
 # What `run` and `execute` write; of a run in PPipe's layout also a folder per DNN with master.csv.
 GIVEN = ("plan.json", "problem.json")
 WRITTEN = (
-    RUN, "summary.csv", "sequences.csv", *GIVEN, "*.records.*", "takeover-*/*.json", "requests.parquet", "visits.parquet",
+    RUN, "summary.csv", "sequences.csv", *GIVEN, "*.records.*", "takeover-*/*.json",
+    "requests.parquet", "visits.parquet",
 )  # fmt: skip
 MEASURED = tuple(
     f"*.{kind}"
