@@ -151,8 +151,12 @@ def read_schemes(raw: Sequence[Mapping[str, object]]) -> tuple[Scheme, ...]:
             raise InputError(
                 f"schemes[{number}]: {missing.args[0]} is missing; expected models, start, num_layers"
             ) from None
-        listed = isinstance(models, list) and all(isinstance(model, int) for model in models)
-        if not (listed and isinstance(start, int) and isinstance(count, int)):
+        if not (
+            isinstance(models, list)
+            and all(isinstance(model, int) for model in models)
+            and isinstance(start, int)
+            and isinstance(count, int)
+        ):
             raise InputError(
                 f"schemes[{number}]: expected a list of numbers of models and two integers, got {dict(entry)}"
             )
