@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,14 @@ def test_convert_chooses_from_days_of_minute_counts_while_reading(call, tmp_path
         call("trace", "convert", out, out, "--out", tmp_path / "none.csv")
     with pytest.raises(InputError, match="--window: expected START,END"):
         call("trace", "convert", out, "--window", "5,1", "--out", tmp_path / "none.csv")
+
+
+def test_a_trace_that_is_written_to_standard_output_is_all_that_is_there(tmp_path):
+    """Into a file and into a pipe: what the command says besides goes to standard error."""
+    (tmp_path / "t.csv").write_text("arrival_us\n10\n2000\n30000\n")
+    command = [sys.executable, "-m", "simulator", "trace", "convert", str(tmp_path / "t.csv"), "--out", "/dev/stdout"]
+    with (tmp_path / "to.csv").open("wb") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, check=True)
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    assert (tmp_path / "to.csv").read_bytes() == piped == b"arrival_us\n10\n2000\n30000\n"
+    assert b"/dev/stdout: 3 requests" in done.stderr
