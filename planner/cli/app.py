@@ -97,6 +97,8 @@ def run(app: typer.Typer) -> None:
     """Run a command line: bad input is one line on standard error and exit status 2, Ctrl-C is status 130."""
     for stream in (sys.stdout, sys.stderr):
         _degrade(stream)
+    if any(map(_is_standard_output, sys.argv[1:])):
+        console.file = sys.stderr  # nothing is mixed with the results that are asked for there
     _alone(app)
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, _end) for number in ENDED if in_main}
@@ -124,6 +126,17 @@ def _version(asked: bool) -> None:
     if asked:
         console.print(f"poolpipe {version('poolpipe')}", highlight=False)
         raise typer.Exit
+
+
+def _is_standard_output(argument: str) -> bool:
+    """Return whether an argument, such as ``--out=/dev/stdout``, is a name of standard output."""
+    path = Path(argument.rpartition("=")[2])
+    if not (path.is_relative_to("/dev") or path.is_relative_to("/proc")):
+        return False
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except (OSError, ValueError):
+        return False
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.app import console, errors, progress
+from planner.cli.app import console, progress
 from planner.cli.output import Column, JsonOption, output
 from planner.files import replacing
 from planner.model import InputError
@@ -291,12 +290,4 @@ def _write(out: Path, text: str, requests: int) -> None:
     content = text.encode()
     with replacing(out) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if out.suffix == ".gz" else content)
-    told = errors if _is_standard_output(out) else console  # nothing is mixed with what was asked for there
-    told.print(f"{out}: {requests:,} requests", highlight=False, soft_wrap=True)
-
-
-def _is_standard_output(path: Path) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(1))
-    except OSError:
-        return False
+    console.print(f"{out}: {requests:,} requests", highlight=False, soft_wrap=True)
