@@ -25,6 +25,7 @@ import numpy as np
 import simpy
 import typer
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from planner.cli.app import console, new_app, run
 from planner.compilation import compiled
@@ -259,6 +260,10 @@ def draw(grown: dict[str, list[tuple[int, float]]]) -> Figure:
         sizes, million_rps = zip(*points, strict=True)
         ax.plot(sizes, [1000 / rps for rps in million_rps], "o-")
         ax.set(xscale="log", yscale="log", xlabel=name, ylabel="ns of CPU a request" if name == "requests" else "")
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.minorticks_off()
         ax.grid(alpha=0.3)
     return figure
 
