@@ -169,8 +169,8 @@ def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
         pins = any(t.batched for t in read) and not any(t.batched or t.obstacle for t in made)
         if pins and node.op_type not in ("Shape", "Size"):
             raise InputError(
-                f"{where(node)} pins the batch: it makes shape {list(made[0].shape)} whatever the batch is; "
-                "export the model with a symbolic batch dimension"
+                f"{where(node)} mixes requests that share a run, or pins the batch: it makes shape "
+                f"{list(made[0].shape)} of however many requests"
             )
     _check_decisions(graph, tensors)
     for value in graph.outputs:
