@@ -1,8 +1,8 @@
 """Hold measured profiles against new measurements.
 
 Measured anew, in turns, in rounds on new sessions: the whole model in one session, and its blocks. Two statements are
-checked. Blocks alone are in sum the whole, to 10 % (the median over models and batch sizes); so far profiles scale
-them, to be the whole. And a profile measured again agrees within its stated spread: blocks, scaled alike, differ by at
+checked. Blocks alone are in sum the whole, to 10 % (the median over models and batch sizes); so far profiles make
+them the whole. And a profile measured again agrees within its stated spread: blocks, made the whole, differ by at
 most twice the standard deviation of single timings, which the profile states (19 of 20 do).
 """
 
@@ -35,7 +35,7 @@ from planner.profiling import (
     random_feeds,
     read_graph,
 )
-from planner.profiling.profiler import Times, log_spread, time_parts
+from planner.profiling.profiler import Times, ends_of, in_company, log_spread, time_parts
 from planner.profiling.workers import colocated
 
 SUM_TOLERANCE = 0.10
@@ -130,7 +130,9 @@ def check(profile: Profile, graph: ModelGraph, device: str, batches: Sequence[in
         with colocated(1, 1, core.cores, core.provider) as nobody:
             return time_parts(parts, core, 1, feeds, one_round, nobody)
 
-    parts, whole = extract_parts(graph, block_starts(graph, profile)), extract_parts(graph, [0])
+    starts = block_starts(graph, profile)
+    ends = ends_of(graph, starts)
+    parts, whole = extract_parts(graph, starts), extract_parts(graph, [0])
     measured = [(timed(parts), timed(whole)) for _ in range(effort.rounds)]
     results = []
     for batch in batches:
@@ -141,7 +143,8 @@ def check(profile: Profile, graph: ModelGraph, device: str, batches: Sequence[in
         whole_us = np.concatenate([of_whole[batch][0][0] for _, of_whole in measured])
         at = kept.batches.index(batch)
         alone_us = np.array([np.median(times) for times in blocks_us])
-        first, second = np.array(kept.latency_us[at], float), alone_us * (np.median(whole_us) / alone_us.sum())
+        first = np.array(kept.latency_us[at], float)
+        second = in_company(alone_us, float(np.median(whole_us)), ends)
         stated = np.array(kept.spread[at] if kept.spread else [0.0] * len(first)) * first
         off = np.abs(second - first) - 1  # the clock's and the file's microsecond
         results.append(
