@@ -157,7 +157,8 @@ def _read(path: Path, *, named_within: bool = False) -> dict[str, Any]:
     except RecursionError:
         raise InputError(f"{path}: not valid {kind} (nested too deeply)") from None
     except ValueError as error:  # of both libraries; also a number of thousands of digits
-        raise InputError(f"{path}: not valid {kind} ({error})") from None
+        why = "a number of thousands of digits" if "integer string conversion" in str(error) else error
+        raise InputError(f"{path}: not valid {kind} ({why})") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: expected a document with a schema, got a {type(document).__name__}")
     return document

@@ -220,7 +220,7 @@ def cluster_text(count: str = "1", share: str = "1", network: str = NET) -> str:
 LINK = '{"sender": "A", "receiver": "A", "bandwidth_gbps": 1.0}'
 HOSTILE = [
     # name of the file, text, what the message must say
-    ("c.json", cluster_text(count="9" * 5000), "not valid JSON"),
+    ("c.json", cluster_text(count="9" * 5000), "not valid JSON .a number of thousands of digits"),
     ("c.json", cluster_text(count="1000000000000000000"), r"count: expected an integer <= 10000000, got 1000"),
     ("c.json", cluster_text(share="1000000000"), r"shares\[0\]: expected an integer <= 1000, got 1000000000"),
     ("c.json", '{"a":' * 100_000, "nested too deeply"),
