@@ -387,6 +387,11 @@ def simulate_study(
     for one in plans:
         if one.plan.scheduler == "pipelines":
             full[_problem_name(one)] = {dnn.name: one.plan.throughput_rps(dnn.name) for dnn in one.problem.dnns}
+    for one in plans:
+        if _problem_name(one) not in full:
+            raise InputError(
+                f"{one.label}: no {_problem_name(one)} beside it, whose throughput is load 1; add that plan"
+            )
     series = [
         each
         for one in plans
