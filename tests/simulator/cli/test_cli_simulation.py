@@ -109,13 +109,14 @@ def test_sweep_writes_a_row_per_run_and_resumes(call, site, suffix):
 
 
 def test_results_in_the_layout_of_ppipe(call, site):
-    common = ("--trace", site / "steady.csv", "--duration", "2", "--layout", "ppipe", "--out", site / "out")
-    call("run", site / "pipelines.json", *common)
+    common = ("--trace", site / "steady.csv", "--duration", "2", "--layout", "ppipe")
+    call("run", site / "pipelines.json", *common, "--out", site / "out")
     assert len(pd.read_csv(site / "out" / "first" / "master.csv")) == pytest.approx(600, abs=60)
     assert sorted(path.name for path in (site / "out").glob("*/*.csv")) == ["0-0.csv", "master.csv", "master.csv"]
     assert not list((site / "out").glob("*.records.csv"))
-    call("sweep", site / "pipelines.json", site / "np.json", "--unchecked", "--loads", "100,50", "--jobs", "1", *common)
-    logs = pd.read_csv(site / "out" / "logs.csv")
+    plans = site / "pipelines.json", site / "np.json"
+    call("sweep", *plans, "--unchecked", "--loads", "100,50", "--jobs", "1", *common, "--out", site / "sweep")
+    logs = pd.read_csv(site / "sweep" / "logs.csv")
     assert logs[["dnn", "scheduler", "lf"]].drop_duplicates().shape == (8, 3)  # 2 plans · 2 DNNs · 2 loads
     assert set(logs["scheduler"]) == {"v4", "bl"}
     assert logs["perc_dropped"].between(0, 1).all()
