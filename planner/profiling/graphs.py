@@ -83,11 +83,12 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-def varying_values(graph: ir.Graph) -> set[ir.Value]:
-    """Return the values that depend on a request, random numbers included."""
+def varying_values(graph: ir.Graph, random: bool = True) -> set[ir.Value]:
+    """Return the values that depend on a request, and on ``random`` numbers."""
     varying = set(request_inputs(graph))
     for node in graph:
-        if node.op_type in RANDOM_OPERATORS or any(value in varying for value in read_values(node)):
+        drawn = random and node.op_type in RANDOM_OPERATORS
+        if drawn or any(value in varying for value in read_values(node)):
             varying.update(value for value in node.outputs if value.name)
     return varying
 

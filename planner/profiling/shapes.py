@@ -181,7 +181,7 @@ def _check_batch(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
 
 def _check_decisions(graph: ir.Graph, tensors: dict[str, Tensor]) -> None:
     """Refuse what all requests of a run decide together, be it that drawn ones never decide otherwise."""
-    varying = varying_values(graph)
+    varying = varying_values(graph, random=False)
     fork = find_fork(graph, varying)
     if fork is not None:
         raise InputError(

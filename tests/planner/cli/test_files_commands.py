@@ -50,7 +50,8 @@ def test_an_unknown_kind_of_schema_is_named(command: Command) -> None:
     finished = command("planner", "schema", "cake")
     assert (finished.status, finished.err) == (
         2,
-        "error: unknown kind of file 'cake'; expected one of cluster, profile, variants, problem, plan, observations\n",
+        "error: unknown kind of file 'cake'; expected one of cluster, profile, variants, problem, plan, task-plan, "
+        "observations\n",
     )
 
 
