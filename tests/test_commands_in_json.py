@@ -25,5 +25,6 @@ def test_who_prints_to_it_has_the_option(path):
         for call in ast.walk(function):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "output":
                 assert ast.unparse(call.args[0]) == "as_json"
-                kinds = {each.arg: ast.unparse(each.annotation) for each in function.args.args if each.annotation}
+                taken = [*function.args.args, *function.args.kwonlyargs]
+                kinds = {each.arg: ast.unparse(each.annotation) for each in taken if each.annotation}
                 assert kinds["as_json"] in ("JsonOption", "bool")  # a command's, or handed on by one
