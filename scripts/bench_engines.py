@@ -7,7 +7,6 @@ on the same servers and arrivals, SimPy (a Resource, a process per request), Ciw
 heap and a bare compiled loop. Each figure is the best of a few runs.
 """
 
-import csv
 import heapq
 import os
 import resource
@@ -29,7 +28,7 @@ from matplotlib.ticker import LogLocator
 
 from planner.cli.app import console, new_app, run
 from planner.compilation import compiled
-from planner.files import replacing
+from planner.files import replacing, write_csv
 from planner.profiling.profiler import processor_name
 from simulator.dispatch.system import System
 from simulator.engine import World, simulate
@@ -438,10 +437,7 @@ def bench(
         console.print(f"growing {name}: " + ", ".join(f"{size:,}: {rps:.3g} M/s" for size, rps in points))
     with replacing(out / "engines.png") as temporary:
         draw(grown).savefig(temporary, dpi=150)
-    with replacing(out / "engines.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / "engines.csv", [COLUMNS, *(tuple(row.values()) for row in rows)])
 
 
 def _row(work: str, requests: int, million_rps: float, goal: float | None) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def output(as_json: bool) -> Iterator[Output]:
     out = Output(as_json)
     yield out
     if as_json:
-        console.print(json.dumps(out.document, indent=2, ensure_ascii=False), highlight=False, soft_wrap=True)
+        escaped = console.encoding != "utf-8"  # else letters that it lacks would be written as no JSON has them
+        console.print(json.dumps(out.document, indent=2, ensure_ascii=escaped), highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +30,11 @@ from simulator.cli.options import (
     UncheckedOption,
     UnitOption,
 )
+
+if TYPE_CHECKING:
+    from simulator.cli.inputs import Offered
+    from simulator.dispatch.system import Pools
+    from simulator.results import Records
 
 RUN_COLUMNS = {
     "dnn": Column("DNN"),
@@ -90,15 +96,13 @@ def run_plan(
     from simulator.cli.inputs import Layout
     from simulator.cli.task_runs import is_task_plan, run_task_plan
 
+    how = Layout(schema, time_column, unit, sort)
     if is_task_plan(plan):
         other = {"--policy": policy != "reservation", "--world": world, "--data": data, "--dnn": dnn, "--apart": apart}
         if named := [option for option, given in (other | {"--layout": layout != "native"}).items() if given]:
             raise InputError(f"{named[0]}: is not for plans task by task, which {plan} is; leave it out")
         run_task_plan(
-            plan,
-            problem,
-            trace,
-            Layout(schema, time_column, unit, sort),
+            *(plan, problem, trace, how),
             rate=rate,
             load=load,
             replay=replay,
@@ -126,10 +130,7 @@ def run_plan(
     from simulator.engine import build_system, simulate
     from simulator.engine.plans import pools_of
     from simulator.engine.run import require_runnable
-    from simulator.results import ppipe_layout, summary
     from simulator.results.metrics import require_counted
-    from simulator.results.sequences import sequence_tables
-    from simulator.results.tables import write_records, write_table
 
     require_runnable(policy, engine)
     loaded = load_plans([plan], problem, data)[0]
@@ -148,7 +149,7 @@ def run_plan(
     worlds = [different.of(systems[name], seed, served) for name in names] if different else None
     for each in worlds or ():
         require_runnable(policy, engine, each)
-    recorded = load_trace(trace, Layout(schema, time_column, unit, sort), seed)
+    recorded = load_trace(trace, how, seed)
     offered = times_per_dnn(recorded, names, round_robin)
     arrivals = offer_all(
         offered, loaded.plan, replay, rate=rate, load=load, default=0.9, duration_s=duration, seed=seed
@@ -174,7 +175,6 @@ def run_plan(
         "problem_sha256": digest(loaded.problem),
         "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
     }
-    rows: list[dict[str, Any]] = []
     with owned(out, what, overwrite=overwrite, again=True):
         takeovers = [(one.problem, one.plan) for one in different.plans] if different else []
         write_what(out, what, loaded.problem, loaded.plan, takeovers)
@@ -194,19 +194,37 @@ def run_plan(
                 strict=True,
             )
         }
-        for name, records in found.items():
-            one = arrivals[name]
-            if layout == "ppipe":
-                ppipe_layout.write_run(records, out / file_name(name))
-            else:
-                write_records(records, out / f"{file_name(name)}.records.csv")
-            said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps, "policy": policy}
-            rows.append(said | {"engine": records.engine} | summary(records))
-            write_table(rows, out / "summary.csv")
-        write_table(sequence_tables(list(found.values()), pools), out / "sequences.csv")
+        rows = _write(found, arrivals, pools, policy, layout, out)
     with output(as_json) as printed:
         printed.table("runs", RUN_COLUMNS, rows)
         printed.value("constraints_broken", loaded.violations)
         if loaded.violations:
             printed.line(f"note: the plan breaks {len(loaded.violations)} constraints, first: {loaded.violations[0]}")
         printed.line(f"records, summary, plan and problem written to {out}")
+
+
+def _write(
+    found: Mapping[str, Records],
+    offered: Mapping[str, Offered],
+    pools: Sequence[Pools] | None,
+    policy: str,
+    layout: Literal["native", "ppipe"],
+    out: Path,
+) -> list[dict[str, Any]]:
+    """Write the records of every DNN, and what they say; return the rows of the summary."""
+    from simulator.results import ppipe_layout, summary
+    from simulator.results.sequences import sequence_tables
+    from simulator.results.tables import write_records, write_table
+
+    rows: list[dict[str, Any]] = []
+    for name, records in found.items():
+        one = offered[name]
+        if layout == "ppipe":
+            ppipe_layout.write_run(records, out / file_name(name))
+        else:
+            write_records(records, out / f"{file_name(name)}.records.csv")
+        said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps, "policy": policy}
+        rows.append(said | {"engine": records.engine} | summary(records))
+        write_table(rows, out / "summary.csv")
+    write_table(sequence_tables(list(found.values()), pools), out / "sequences.csv")
+    return rows

@@ -15,6 +15,7 @@ from planner.model.check_tasks import check_tasks
 from planner.model.task_graph import applications_of
 from simulator.cli.folders import owned, write_what
 from simulator.cli.inputs import Layout, load_trace, offer_all, problem_beside, times_per_dnn, trace_sha256
+from simulator.cli.simulation import RUN_COLUMNS
 from simulator.dispatch.decisions import FINISHED, LATE
 from simulator.engine.networks import NetworkEngine, simulate_network
 from simulator.engine.task_plans import TaskClass, network_of_tasks
@@ -26,14 +27,7 @@ from simulator.workload.offering import How
 
 COLUMNS = {
     "application": Column("application"),
-    "rate_rps": Column("rate (req/s)", "{:.4g}".format),
-    "offered_rps": Column("offered (req/s)", "{:.4g}".format),
-    "requests": Column("requests", "{:,}".format),
-    "attainment": Column("within SLO", "{:.2%}".format),
-    "dropped": Column("dropped", "{:,}".format),
-    "late": Column("late", "{:,}".format),
-    "latency_p50_us": Column("p50 (ms)", lambda us: f"{us / 1000:.1f}"),
-    "latency_p99_us": Column("p99 (ms)", lambda us: f"{us / 1000:.1f}"),
+    **{key: column for key, column in RUN_COLUMNS.items() if key != "dnn"},
     "accuracy": Column("accuracy (%)", "{:.2f}".format),
 }
 

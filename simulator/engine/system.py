@@ -1,7 +1,7 @@
 """From a problem and a plan to the system that is simulated."""
 
 from collections.abc import Sequence
-from math import exp, log, nan, sqrt
+from math import exp, log, nan, prod, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from planner.model import InputError, Pipeline, Plan, Problem, Stage
 from planner.model.placing import locations
 from planner.model.segments import kind_of
 from simulator.dispatch.system import System
+from simulator.workload.memory import require_memory
 
 __all__ = ["TOLERANCE_US", "System", "build_system"]
 
@@ -100,6 +101,7 @@ def _places(
     problem: Problem, plan: Plan, dnn_name: str, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the number of every slice's device, and its first core and how many it has; -1 where there is no slice."""
+    require_memory(24 * prod(shape), f"{dnn_name}: stages of up to {shape[-1]} slices", "check the plan's slices")
     number, cores = np.full(shape, -1), np.zeros((*shape, 2), np.int64)
     rows = {p: row for row, p in enumerate(i for i, one in enumerate(plan.pipelines) if one.dnn == dnn_name)}
     for one in locations(problem, plan):

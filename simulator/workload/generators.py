@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from planner.model import InputError
 from simulator.workload.arrivals import ArrivalsUs, require_positive
+from simulator.workload.memory import require_memory
 
 Rng = np.random.Generator
+BYTES = 24  # an arrival takes while it is drawn: its gap, its time in seconds and in µs
 
 
 def poisson(rate_rps: float, duration_s: float, rng: Rng) -> ArrivalsUs:
@@ -54,6 +56,8 @@ def markov_modulated(rates_rps: Sequence[float], dwell_s: Sequence[float], durat
         if not rate_rps >= 0:
             raise InputError(f"rate of a state: expected a number >= 0 (requests/s), got {rate_rps}")
     require_positive("duration", duration_s, "s")
+    mean_rps = np.average(rates_rps, weights=dwell_s)
+    _require_room(mean_rps * duration_s)
     state, now_s = int(rng.integers(len(rates_rps))), 0.0
     parts: list[NDArray[np.float64]] = []
     while now_s < duration_s:
@@ -75,6 +79,7 @@ def clustered(rate_rps: float, duration_s: float, rng: Rng, *, size: float, spre
     """
     require_positive("rate", rate_rps, "requests/s")
     require_positive("spread", spread_s, "s")
+    _require_room(rate_rps * duration_s)
     starts_s, sizes = _bursts(rate_rps, duration_s, rng, size)
     times_s = np.repeat(starts_s, sizes) + rng.exponential(spread_s, int(sizes.sum()))
     return _within(times_s, duration_s)
@@ -90,6 +95,7 @@ def bursts(rate_rps: float, duration_s: float, rng: Rng, *, size: float, gap_s: 
     """
     require_positive("rate", rate_rps, "requests/s")
     require_positive("gap", gap_s, "s")
+    _require_room(rate_rps * duration_s)
     starts_s, sizes = _bursts(rate_rps, duration_s, rng, size)
     gaps_s = rng.exponential(gap_s, int(sizes.sum()))
     ends = np.cumsum(sizes)
@@ -133,6 +139,7 @@ def closed_loop(clients: int, duration_s: float, rng: Rng, *, response_s: float,
     require_positive("duration", duration_s, "s")
     rounds = ceil(duration_s / response_s) + 1  # as many as a client that never thinks could manage
     rounds = min(rounds, ceil(3 * duration_s / (response_s + think_s)) + 50)
+    _require_room(clients * rounds)
     sent_s = np.cumsum(rng.exponential(think_s, (clients, rounds)) + response_s, axis=1) - response_s
     while sent_s[:, -1].min() < duration_s:
         more_s = np.cumsum(rng.exponential(think_s, (clients, rounds)) + response_s, axis=1)
@@ -151,11 +158,17 @@ def _bursts(rate_rps: float, duration_s: float, rng: Rng, size: float) -> tuple[
 def _renewal(draw: Callable[[int], NDArray[np.float64]], rate_rps: float, duration_s: float) -> ArrivalsUs:
     """Return the running sums of gaps (s) that ``draw`` makes, in portions, until the duration is full."""
     require_positive("duration", duration_s, "s")
+    _require_room(rate_rps * duration_s)
     portion = ceil(rate_rps * duration_s * 1.1) + 100
     times_s = np.cumsum(draw(portion))
     while times_s[-1] < duration_s:
         times_s = np.concatenate([times_s, times_s[-1] + np.cumsum(draw(portion))])
     return _within(times_s, duration_s)
+
+
+def _require_room(arrivals: float) -> None:
+    """Refuse more arrivals than memory has room for."""
+    require_memory(BYTES * arrivals, f"{arrivals:.3g} arrivals", "generate fewer, by a smaller rate or duration")
 
 
 def _within(times_s: NDArray[np.float64], duration_s: float) -> ArrivalsUs:

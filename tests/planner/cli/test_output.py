@@ -75,6 +75,15 @@ def test_other_encodings_get_look_alikes_and_a_hint(encoding: str) -> None:
     assert "LC_ALL=C.UTF-8" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_documents_are_json_in_every_encoding(encoding: str) -> None:
+    code = "from planner.cli.output import output\nwith output(True) as out: out.value('dnn', 'été-日本')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=True
+    )
+    assert json.loads(done.stdout.decode(encoding)) == {"dnn": "été-日本"}
+
+
 @pytest.mark.parametrize("arguments", [("planner", "models"), ("planner", "schema", "plan")])
 def test_a_pipe_that_nobody_reads_ends_nothing(arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()

@@ -66,3 +66,12 @@ def test_a_plan_without_the_dnn_is_refused(two_stages) -> None:
     problem, plan = two_stages
     with pytest.raises(InputError, match=r"the plan has no pipeline for second; it serves \['first'\]"):
         build_system(problem, replace(plan, pipelines=plan.of("first")), "second")
+
+
+def test_a_plan_of_absurdly_many_slices_is_refused_before_memory_is_taken(one_stage) -> None:
+    problem, plan = one_stage()
+    (pipeline,) = plan.pipelines
+    stage = replace(pipeline.stages[0], slices=10**12)
+    absurd = replace(plan, pipelines=(replace(pipeline, stages=(stage,)),))
+    with pytest.raises(InputError, match="net: stages of up to 1000000000000 slices would take about .* GB"):
+        build_system(problem, absurd, "net")

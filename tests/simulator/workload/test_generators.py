@@ -142,3 +142,20 @@ def test_maf_like_has_the_skew_and_the_burstiness_of_maf21():
         for window_s in (1.0, 60.0):
             theirs = index_of_dispersion(rebuilt_s, window_s)
             assert 0.6 * theirs < index_of_dispersion(trace.times_s, window_s) < 1.6 * theirs
+
+
+TOO_MANY = {
+    "poisson": lambda rng: poisson(1e9, 1e6, rng),
+    "gamma": lambda rng: gamma(1e12, 1e5, rng, cv=4.0),
+    "markov": lambda rng: markov_modulated([1.0, 1e12], [1.0, 1.0], 1e5, rng),
+    "clustered": lambda rng: clustered(1e12, 1e5, rng, size=1e9, spread_s=0.1),
+    "bursts": lambda rng: bursts(1e12, 1e5, rng, size=1e9, gap_s=0.001),
+    "diurnal": lambda rng: diurnal(1e12, 1e5, rng, amplitude=0.5),
+    "closed_loop": lambda rng: closed_loop(10**9, 1e5, rng, response_s=0.1, think_s=0.9),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MANY)
+def test_memory_is_estimated_before_it_is_taken(kind: str) -> None:
+    with pytest.raises(InputError, match="arrivals would take about .* GB of memory; generate fewer"):
+        TOO_MANY[kind](np.random.default_rng(1))
