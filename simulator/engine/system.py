@@ -10,7 +10,7 @@ from planner.model import InputError, Pipeline, Plan, Problem, Stage
 from planner.model.placing import locations
 from planner.model.segments import kind_of
 from simulator.dispatch.system import System
-from simulator.workload.memory import require_memory
+from simulator.memory import require_memory
 
 __all__ = ["TOLERANCE_US", "System", "build_system"]
 

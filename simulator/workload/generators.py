@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
+from simulator.memory import require_memory
 from simulator.workload.arrivals import ArrivalsUs, require_positive
-from simulator.workload.memory import require_memory
 
 Rng = np.random.Generator
 BYTES = 24  # an arrival takes while it is drawn: its gap, its time in seconds and in µs

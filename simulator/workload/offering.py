@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from planner.model import InputError
+from simulator.memory import require_memory
 from simulator.workload.arrivals import ArrivalsUs, TimesS, fold, require_positive
-from simulator.workload.memory import require_memory
 
 How = Literal["fold", "scale", "thin", "verbatim"]
 

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from itertools import product
 from math import inf
 
@@ -113,6 +114,15 @@ def test_a_time_limit_leaves_a_solution_and_a_bound(backend: str) -> None:
     assert 0 <= solution.bound < solution.objective < inf
 
 
+@pytest.fixture
+def heeding_interrupts() -> Iterator[None]:
+    """Interrupts as at a terminal: what runs in the background of a script is started with them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_interrupts")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_interrupt_leaves_a_solution(backend: str) -> None:
     ring = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))  # what Ctrl-C sends
