@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +14,10 @@ from planner.cli.output import Column, JsonOption, Output, output
 from planner.files import load_plan, load_problem, save, write_csv
 from planner.model import InputError, Pipeline, Plan, Problem
 from planner.model.energy import watts_known
-from planner.model.objective import MAXIMISED, UNITS, needed_rate_rps
 from planner.model.placing import devices_used, locations
 from planner.model.plan import Scheduler as SchedulerName
+from planner.model.plan import worth_text
+from planner.model.problem import UNITS
 from planner.model.segments import kind_of, share_text
 
 
@@ -107,7 +108,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Make the best plan for a problem, check it, and show it with its proven gap."""
-    from planner.planning import make_plan, slices_started  # solvers take a moment to import
+    from planner.planning import make_plan, plan_best_effort, slices_started  # solvers take a moment to import
 
     if scheduler in (Scheduler.PER_TASK, Scheduler.BETTER):
         given: dict[str, object] = {"--current": current, "--max-started": max_started, "--pipelines": pipelines}
@@ -124,10 +125,11 @@ def plan(
     if best_effort and in_use:
         raise InputError("--best-effort: plans anew, not from --current; leave out one of the two")
     options: dict[str, Any] = {"method": method, "backend": backend, "gap": gap, "time_limit_s": time_limit}
-    reasons: dict[str, str] = {}
+    reasons: Mapping[str, str] = {}
     with errors.status(f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"):
         if best_effort:
-            served, made, reasons = serve_what_can_be(asked, by, options)
+            found = plan_best_effort(asked, by, **options)
+            served, made, reasons = found.problem, found.plan, found.not_served
         else:
             made = make_plan(asked, by, **options, current=in_use, max_started=max_started, pipelines=pipelines)
     beside = out.with_name(f"{out.stem}.problem.json") if out and best_effort else None
@@ -146,38 +148,6 @@ def plan(
             printed.line(f"slices started anew: {slices_started(in_use, made)}")
         if out:
             printed.line(f"written to {out}" + (f", the problem that it is for to {beside}" if beside else ""))
-
-
-def serve_what_can_be(
-    asked: Problem, scheduler: SchedulerName, options: Mapping[str, Any]
-) -> tuple[Problem, Plan, dict[str, str]]:
-    """Return the part of a problem that can be planned, its plan, and by DNN what is not served as asked, and why.
-
-    DNNs that no pipeline serves within their SLO are left out. Where given rates are too much for the cluster, all are
-    served at the largest common share of their rates; where devices are too few for all DNNs, those are served that
-    make the weighted throughput largest.
-    """
-    from planner.planning import make_plan, servable
-
-    problem, reasons = servable(asked)
-    try:
-        return problem, make_plan(problem, scheduler, **options), reasons
-    except InputError as error:
-        refused = str(error)
-    rules = problem.options
-    if not MAXIMISED[rules.objective]:
-        weighted = tuple(replace(dnn, weight=needed_rate_rps(dnn, rules.objective)) for dnn in problem.dnns)
-        problem = replace(problem, dnns=weighted, options=replace(rules, objective="max_min_throughput"))
-        made = make_plan(problem, scheduler, **options)
-        for dnn in problem.dnns:
-            served_rps = made.throughput_rps(dnn.name)
-            reasons[dnn.name] = f"{served_rps:.4g} of the {dnn.weight:.4g} requests/s asked for ({refused})"
-        return problem, made, reasons
-    weighted_sum = replace(problem, options=replace(rules, objective="max_weighted_throughput"))
-    chosen = make_plan(weighted_sum, scheduler, **options)
-    reasons |= {dnn.name: refused for dnn in problem.dnns if not chosen.of(dnn.name)}
-    left = problem.with_dnns(tuple(dnn for dnn in problem.dnns if chosen.of(dnn.name)))
-    return left, make_plan(left, scheduler, **options), reasons
 
 
 def explain(problem: ProblemFile, as_json: JsonOption = False) -> None:
@@ -319,12 +289,9 @@ def show(printed: Output, problem: Problem, made: Plan) -> None:
     printed.value("cost_per_hour", made.cost_per_hour)
     for line in (_devices(problem, made), *_tenants(problem, made), *_neighbours(made), *_watts(made), *_worth(made)):
         printed.line(line)
-    bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
-    printed.line(
-        f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
-        f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s with {made.method}"
-        + (f" on {made.backend}" if made.backend != "none" else "")
-    )
+    worth = worth_text(made.objective, made.value, made.bound, made.status)
+    solver = f" on {made.backend}" if made.backend != "none" else ""
+    printed.line(f"{worth}, {made.seconds:.2f} s with {made.method}{solver}")
 
 
 def _say_idle_types(problem: Problem) -> None:
