@@ -1,4 +1,4 @@
-"""Commands about models and profiles: profile, estimate, import-profile, models."""
+"""Commands about models and profiles: profile, estimate, import-profile, merge-profiles, models."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     app.command()(profile)
     app.command()(estimate)
     app.command("import-profile")(import_profile)
+    app.command("merge-profiles")(merge_profiles)
     app.command()(layers)
     models = typer.Typer(help="List the models that are built by name, or write one as ONNX.", no_args_is_help=False)
     models.callback(invoke_without_command=True)(list_models)
@@ -193,6 +194,25 @@ def import_profile(
     found = load_measurements(csv, cuts, name or csv.stem, date=date, batches=asked)
     save(found, out)
     _show(found, out, as_json)
+
+
+def merge_profiles(
+    profiles: Annotated[list[Path], typer.Argument(help="Profiles of one model, from several machines.")],
+    out: Annotated[Path, typer.Option(help="Profile to write; one that is there is replaced.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Join profiles of one model that were made on several machines: the latencies of all of them in one file.
+
+    They must have the same blocks: take a profile along and profile into it on the next machine, or into copies of it.
+    """
+    from planner.profiling import joined
+
+    found = joined([(str(path), profile) for path in profiles for profile in load_variants(path)])
+    save_variants(found, out)
+    with output(as_json) as printed:
+        rows = [{"profile": each.name} | row for each in found for row in _rows(each)]
+        printed.table("tables", {"profile": Column("profile")} | PROFILE_COLUMNS, rows)
+        printed.line(f"wrote {out}: {', '.join(found[0].devices)}")
 
 
 def layers(
@@ -357,7 +377,8 @@ PROFILE_COLUMNS = {
 }
 
 
-def _show(profile: Profile, out: Path, as_json: bool) -> None:
+def _rows(profile: Profile) -> list[dict[str, Any]]:
+    """Return a row per table: what the whole model takes at its smallest and largest batch."""
     rows = []
     for table in profile.tables:
         ms = [sum(latencies) / 1000 for latencies in table.latency_us]
@@ -365,10 +386,14 @@ def _show(profile: Profile, out: Path, as_json: bool) -> None:
         row: dict[str, Any] = dict(zip(("smallest", "largest"), ends, strict=True))
         row |= {"device": table.device, "share": table.share, "kind": table.provenance.kind}
         rows.append(row | {"batches": list(table.batches), "whole_model_ms": ms})
+    return rows
+
+
+def _show(profile: Profile, out: Path, as_json: bool) -> None:
     with output(as_json) as printed:
         printed.value("profile", profile.name)
         printed.line(f"{profile.name}: whole model, ms")
-        printed.table("tables", PROFILE_COLUMNS, rows)
+        printed.table("tables", PROFILE_COLUMNS, _rows(profile))
         for table in profile.tables:
             if table.peak_memory_bytes is not None:
                 batch = table.batches[-1]

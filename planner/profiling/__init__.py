@@ -7,6 +7,7 @@ the catalogue.
 
 from planner.profiling.batching import free_batch
 from planner.profiling.catalogue import CatalogueDevice, Coefficients, device_catalogue, find_device
+from planner.profiling.joining import joined
 from planner.profiling.layer_times import LayerTimes, measure_layers
 from planner.profiling.onnx_graph import Layer, ModelGraph, read_graph
 from planner.profiling.preparing import Prepared, prepare_model
@@ -39,6 +40,7 @@ __all__ = [
     "extract_parts",
     "find_device",
     "free_batch",
+    "joined",
     "measure_layers",
     "measure_tables",
     "model_names",

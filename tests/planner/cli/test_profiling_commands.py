@@ -12,7 +12,8 @@ from planner.cli.app import new_app
 from planner.cli.profiling import register
 from planner.files import load_profile
 from planner.files.models import load_model
-from planner.model import InputError
+from planner.model import Block, InputError, LatencyTable, Profile, Provenance
+from planner.profiling import joined
 
 SMALL = (
     '<ir_version: 8, opset_import: ["" : 17]> small (float[n, 3, 16, 16] x) => (float[n, 3, 16, 16] y)'
@@ -43,6 +44,45 @@ def model(tmp_path):
     path = tmp_path / "small.onnx"
     ir.save(ir.from_onnx_text(SMALL), path)
     return path
+
+
+def test_profiles_of_several_machines_are_merged(planner, model, tmp_path):
+    """A profile goes to another machine and comes back with its latencies; what was estimated gives way to them."""
+    here, there, both = (tmp_path / f"{name}.json" for name in ("here", "there", "both"))
+    planner("profile", model, "--device", "here", "--out", here, *BRIEFLY)
+    planner("estimate", model, "--device", "V100,T4", "--out", here, "--batches", "1", "--shares", "1")
+    there.write_bytes(here.read_bytes())
+    planner("profile", model, "--device", "pi", "--out", there, *BRIEFLY)
+    planner("profile", model, "--device", "T4", "--out", there, *BRIEFLY, "--again")
+    output = planner("merge-profiles", there, here, "--out", both)
+    merged = load_profile(both)
+    assert set(merged.devices) == {"here", "V100", "T4", "pi"}
+    assert [merged.table(name, 1).provenance.kind for name in ("here", "V100", "T4", "pi")] == [
+        "measured", "estimated", "measured", "measured"
+    ]  # fmt: skip
+    assert merged.table("pi", 1) == load_profile(there).table("pi", 1)
+    assert "pi" in output
+    (reverse,) = joined([("here", load_profile(here)), ("there", load_profile(there))])
+    assert {table.device: table for table in reverse.tables} == {table.device: table for table in merged.tables}
+    document = json.loads(planner("merge-profiles", here, "--out", both, "--json"))
+    assert [row["device"] for row in document["tables"]] == ["here", "V100", "T4"]
+    assert load_profile(both) == load_profile(here)
+
+
+def test_profiles_that_cannot_be_merged_are_refused():
+    how = Provenance("measured", "by hand")
+
+    def named(name="net", us=(5, 6), layers=("a",), device="L4"):
+        table = LatencyTable(device, 1, (1,), (us,), how)
+        return Profile(name, (Block(layers), Block(("b",))), (100,), (table,))
+
+    for other, message in (
+        (named(us=(5, 7)), r"b: measured latencies on L4 are not those of a; give each machine a --device name"),
+        (named(layers=("c",), device="T4"), "b: blocks of net are not those of a; take a along and profile into it"),
+        (named(name="other", device="T4"), "b: is the profile of other, a of net; merge profiles of one model"),
+    ):
+        with pytest.raises(InputError, match=message):
+            joined([("a", named()), ("b", other)])
 
 
 def test_measuring_estimating_and_measuring_again_add_up(planner, model, tmp_path):
