@@ -56,7 +56,8 @@ def draw(
     shrink(out / "attainment.png")
     console.print(f"{out / 'attainment.png'}", highlight=False, soft_wrap=True)
     of = f"{cluster} {plan.scheduler}"
-    for name, ax in chain(run_pictures(problem, plan, runs[runs["cluster"] == cluster], load, of), tradeoffs(other)):
+    about_runs = run_pictures(problem, plan, runs[runs["cluster"] == cluster], load, of)
+    for name, ax in chain(about_runs, tradeoffs(other, f"{planned}: the worst-served DNN")):
         save_figure(ax, out / f"{name}.png")
         shrink(out / f"{name}.png")
         console.print(f"{out / name}.png", highlight=False, soft_wrap=True)
@@ -83,17 +84,23 @@ def run_pictures(problem: Problem, plan: Plan, runs: pd.DataFrame, load: float, 
     yield "timeline", timeline(first, start_ms=middle_ms, end_ms=middle_ms + 2.5 * first.system.slo_us / 1000, of=of)
     yield "latency", latency_distribution(first, of=of)
     yield "heat_map", attainment_heat_map(runs)
-    yield "recovery", recovery(failing(plan, problem, first))[0]
+    yield "recovery", recovery(failing(plan, problem, first), of=of)[0]
 
 
-def tradeoffs(problem: Problem) -> Iterator[tuple[str, Axes]]:
+def tradeoffs(problem: Problem, title: str) -> Iterator[tuple[str, Axes]]:
     """Yield throughput over the SLO, and over the cluster's price where prices are known."""
     slo = tradeoff(problem, {multiple: with_slos(problem, multiple) for multiple in SLO_MULTIPLES})
-    yield "throughput_over_slo", throughput_tradeoff(slo, against="paid", x="SLO, as a multiple of the demo's")
+    yield (
+        "throughput_over_slo",
+        throughput_tradeoff(slo, against="paid", x="SLO, as a multiple of the demo's", title=title),
+    )
     if all(device.price_per_hour is not None for device in problem.cluster.device_types):
         sized = [resized(problem, size) for size in SIZES]
         cost = tradeoff(problem, {price_per_hour(one): one for one in sized})
-        yield "throughput_over_cost", throughput_tradeoff(cost, against="paid", x="cluster's price per hour")
+        yield (
+            "throughput_over_cost",
+            throughput_tradeoff(cost, against="paid", x="cluster's price per hour", title=title),
+        )
 
 
 def run_all(problem: Problem, plan: Plan, load: float) -> dict[str, Records]:

@@ -7,6 +7,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
 from planner.files.names import printable
 from planner.model import DeviceType, Dnn, Pipeline, Plan, Problem, Stage
+from planner.model.segments import share_text
 from simulator.results.hover import attach
 from simulator.results.style import COLOURS, HATCHES, INK, figure_of, new_axes, short
 
@@ -22,9 +23,9 @@ def plan_drawing(
 ) -> Axes:
     """Draw a plan: a row per pipeline, grouped by DNN, and a box per stage.
 
-    A box says device and share, number of slices, batch size, blocks and latency; its colour and hatching tell
-    the device type, the gauge at its left side how busy the pool is. Arrows carry the bytes of a batch and the time
-    that they take.
+    A box says how many whole devices or slices of which share, batch size, blocks and latency; its colour and hatching
+    tell the device type, the gauge at its left side how busy the pool is. Arrows carry the bytes of a batch and the
+    time that they take.
 
     Parameters
     ----------
@@ -100,7 +101,8 @@ def _box(ax: Axes, left: float, bottom: float, stage: Stage, types: Sequence[Dev
         )
     )
     attach(box, [f"{filled:g} devices sustain {stage.throughput_rps:.1f} requests/s, {busy:.1%} used"])
-    text = f"{stage.pool_text}   batch {stage.batch}\n{_blocks(stage)}   {stage.latency_us / 1000:.1f} ms   {busy:.0%}"
+    runs = f"batch {stage.batch}   {stage.blocks_text}   {stage.latency_us / 1000:.1f} ms   {busy:.0%}"
+    text = f"{_pool(stage)}\n{runs}"
     ax.text(left + 0.32, bottom + HEIGHT / 2, text, fontsize=8, va="center", color=INK, linespacing=1.35)
 
 
@@ -120,9 +122,11 @@ def _arrow(ax: Axes, left: float, middle: float, problem: Problem, pipeline: Pip
         ax.text(left + GAP / 2, middle + offset, text, fontsize=7.5, ha="center", va=side, color=INK)
 
 
-def _blocks(stage: Stage) -> str:
-    first, last = stage.first_block, stage.last_block - 1
-    return f"block {first}" if first == last else f"blocks {first}–{last}"
+def _pool(stage: Stage) -> str:
+    """Write a pool so that slices are not taken for devices: ``2 whole L4``, ``8 slices of 1/2 L4``."""
+    if stage.share == 1:
+        return f"{stage.slices} whole {stage.device}"
+    return f"{stage.slices} slice{'s' * (stage.slices > 1)} of {share_text(stage.share)} {stage.device}"
 
 
 def _bytes(size: float) -> str:

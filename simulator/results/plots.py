@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from planner.files.names import printable
 from planner.model import InputError
 from simulator.results.hover import attach
 from simulator.results.style import (
@@ -34,7 +35,8 @@ __all__ = [
     "throughput_tradeoff",
 ]
 
-STRETCH = 3.0  # power by which the heat map's shades are denser near 1
+LEAST_MISSED = 0.001  # share of missed requests from which on the heat map's shades differ
+HEAT_TICKS = (0.999, 0.99, 0.95, 0.9, 0.8, 0.5, 0.0)
 
 
 def attainment_over_load(
@@ -56,7 +58,7 @@ def attainment_over_load(
     --------
     >>> rows = pd.DataFrame({"load_factor": [0.5, 1.0], "attainment": [1.0, 0.8], "scheduler": "np"})
     >>> attainment_over_load(rows).get_xlabel()
-    'load factor (offered rate / throughput of the pipelines plan)'
+    'load factor (offered rate / throughput of the reference plan)'
     """
     _need(rows, "load_factor", "attainment")
     ax = ax or new_axes()
@@ -88,7 +90,9 @@ def attainment_over_load(
     ax.set_ylim(np.floor(lowest * 10) / 10, 1.005)
     ax.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # whole percents
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    finish(ax, x="load factor (offered rate / throughput of the pipelines plan)", y="requests within their SLO")
+    references = list(rows["reference"].unique()) if "reference" in rows else []
+    refer = short(printable(str(references[0]))) if len(references) == 1 else "the reference plan"
+    finish(ax, x=f"load factor (offered rate / throughput of {refer})", y="requests within their SLO")
     legend(ax)
     return ax
 
@@ -171,8 +175,9 @@ def grouped_bars(
 def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: float = 0.99) -> Axes:
     """Draw attainment of every series (vertical) at every load (horizontal) as shades.
 
-    Shades go from dark (the least found) to light (all met); a dot marks the loads that attain the target, so that
-    the edge of what holds is seen without colour.
+    Shades follow the logarithm of the share that is missed, from light (0.1 % or less) to dark (the most found), so
+    that the last percents differ as much as the first; a dot marks the loads that attain the target, so that the edge
+    of what holds is seen without colour.
     """
     _need(rows, "load_factor", "attainment", "dnn")
     names = _varying(rows, ("cluster", "dnn", "scheduler", "policy", "world", "trace")) or ["dnn"]
@@ -180,11 +185,12 @@ def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: f
     first = {name: list(rows[name].unique()) if name == "dnn" else in_order(rows[name]) for name in names}
     table = table.sort_index(key=lambda level: level.map(first[str(level.name)].index))[sorted(table.columns)]
     labels = [index if isinstance(index, tuple) else (index,) for index in table.index]
-    least = np.floor(min(0.9, float(np.nanmin(table))) * 10) / 10
+    most = 1 - np.floor(min(0.9, float(np.nanmin(table))) * 10) / 10
     ax = ax or new_axes(7.6, 1.2 + 0.19 * len(table))
-    # The last percents matter most and have most of the shades.
-    shades = PowerNorm(STRETCH, vmin=least, vmax=1)
-    image = ax.imshow(table, cmap="cividis", norm=shades, aspect="auto", interpolation="nearest")
+    missed = (1 - table).clip(lower=LEAST_MISSED)
+    image = ax.imshow(
+        missed, cmap="cividis_r", norm=LogNorm(LEAST_MISSED, most), aspect="auto", interpolation="nearest"
+    )
     down, right = np.nonzero(table.to_numpy() >= target)
     ax.plot(right, down, linestyle="none", marker=".", color="black", markersize=4, label=f"attains {target:.0%}")
     ax.set_xticks(range(len(table.columns)), [f"{load:.2f}" for load in table.columns], rotation=90)
@@ -192,14 +198,17 @@ def attainment_heat_map(rows: pd.DataFrame, ax: Axes | None = None, *, target: f
     finish(ax, x=f"load factor (a dot: at least {target:.0%} of the requests within their SLO)")
     ax.grid(visible=False)
     ax.tick_params(labelsize=8)
-    bar = figure_of(ax).colorbar(image, ax=ax, format=PercentFormatter(1.0, decimals=0), aspect=40, pad=0.02)
-    bar.set_ticks([one for one in (1.0, 0.9, 0.8, 0.7) if one >= least])  # below, shades are too close for more
+    bar = figure_of(ax).colorbar(image, ax=ax, aspect=40, pad=0.02)
+    bar.ax.invert_yaxis()
+    ticks = [one for one in HEAT_TICKS if 1 - one <= most * 1.001]
+    bar.set_ticks([1 - one for one in ticks], labels=[f"{100 * one:g}%" for one in ticks], minor=False)
+    bar.ax.minorticks_off()
     bar.set_label("within SLO", fontsize=9)
     return ax
 
 
 def throughput_tradeoff(
-    plans: pd.DataFrame, ax: Axes | None = None, *, against: str, x: str, line: str = "scheduler"
+    plans: pd.DataFrame, ax: Axes | None = None, *, against: str, x: str, line: str = "scheduler", title: str = ""
 ) -> Axes:
     """Draw planned throughput over a price that is paid for it: the SLO, or the cost of the cluster.
 
@@ -232,7 +241,7 @@ def throughput_tradeoff(
         ax.annotate(words, (1, 0.02), xycoords="axes fraction", ha="right", fontsize=8, color=INK)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    finish(ax, x=x, y="planned throughput (requests/s)")
+    finish(ax, x=x, y="planned throughput (requests/s)", title=title)
     legend(ax)
     return ax
 

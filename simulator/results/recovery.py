@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from simulator.dispatch.decisions import FINISHED, LOST
 from simulator.results.records import Records
+from simulator.results.run_plots import title
 from simulator.results.style import COLOURS, DASHES, INK, finish, legend
 
 BINS = 120  # of a picture
@@ -71,8 +72,13 @@ def over_time(records: Records, bins: int = BINS) -> pd.DataFrame:
     )
 
 
-def recovery(records: Records, axes: Sequence[Axes] | None = None, *, bins: int = BINS) -> NDArray[np.object_]:
-    """Draw rate, attainment and queue over time, one below the other; grey lines are instants of failures."""
+def recovery(
+    records: Records, axes: Sequence[Axes] | None = None, *, bins: int = BINS, of: str = ""
+) -> NDArray[np.object_]:
+    """Draw rate, attainment and queue over time, one below the other; grey lines are instants of failures.
+
+    The title names the DNN and the load, after ``of`` (the plan, the cluster).
+    """
     if axes is None:
         axes = Figure(figsize=(7.2, 5.4), layout="constrained").subplots(3, sharex=True)
     rows, cuts = over_time(records, bins), failures(records)
@@ -85,7 +91,7 @@ def recovery(records: Records, axes: Sequence[Axes] | None = None, *, bins: int 
     for ax in axes:
         for at_s in cuts["at_s"].unique():
             ax.axvline(at_s, color=INK, linewidth=0.8, alpha=0.35, zorder=0)
-    finish(rate, y="requests/s")
+    finish(rate, y="requests/s", title=title(records, of))
     finish(attainment, y="within SLO (%)")
     finish(queue, x="time (s); upright lines: failures", y="queued")
     for ax in (rate, queue):

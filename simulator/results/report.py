@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from planner.files.names import printable
 from planner.model import Plan, Problem, digest
-from planner.model.objective import UNITS
+from planner.model.problem import UNITS
 from planner.model.segments import share_text
 from simulator.results.hover import to_svg
 from simulator.results.measured_plots import latency_comparison
@@ -158,9 +158,7 @@ def _plan(name: str, plan: Plan, problem: Problem) -> str:
         {
             "DNN": pipeline.dnn,
             "pipeline": number,
-            "stages": " → ".join(
-                f"{stage.pool_text} blocks {stage.first_block}–{stage.last_block - 1}" for stage in pipeline.stages
-            ),
+            "stages": " → ".join(map(str, pipeline.stages)),
             "batch": pipeline.batch,
             "requests/s": pipeline.throughput_rps,
             "inference (ms)": pipeline.inference_us / 1000,
@@ -213,7 +211,7 @@ def _run(name: str, records: Records) -> str:
         pictures += figure(latency_distribution(records, warm_up_us=0, of=of), f"latencies of {name}")
         pictures += figure(timeline(records, start_ms=start_ms, end_ms=end_ms, of=of), f"timeline of {name}")
         if len(cuts := failures(records)):
-            pictures += figure(recovery(records)[0], f"rate, attainment and queue of {name} over time")
+            pictures += figure(recovery(records, of=of)[0], f"rate, attainment and queue of {name} over time")
             pictures += "<h3>What failed when, and what it cost</h3>" + table(cuts)
     return pictures or "<p>No request was finished.</p>"
 

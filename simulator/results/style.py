@@ -24,6 +24,8 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "--")
 INK, FAINT = "#333333", "#999999"
 
+TITLE = 0.24  # inches that a title takes, below a legend
+
 SCHEDULER_NAMES = {"pipelines": "pipelines", "np": "NP", "dart-r": "DART-r"}
 SCHEDULER_ORDER = ("pipelines", "dart-r", "np", "reservation", "reactive")
 
@@ -59,11 +61,12 @@ def legend(ax: Axes) -> None:
     if len(labels) > 1:
         room = ax.get_position().width * figure_of(ax).get_size_inches()[0] * 15  # characters of 9 points
         columns = int(room / (max(map(len, labels)) + 6))
+        height = ax.get_position().height * float(figure_of(ax).get_size_inches()[1])
         ax.legend(
             handles,
             labels,
             loc="lower left",
-            bbox_to_anchor=(0, 1.07 if ax.get_title(loc="left") else 1.0),
+            bbox_to_anchor=(0, 1.0 + (TITLE / height if ax.get_title(loc="left") else 0)),
             ncols=max(1, min(len(labels), columns)),
             frameon=False,
             fontsize=9,

@@ -107,7 +107,9 @@ def test_heat_map_has_a_row_per_series_and_dots_where_the_target_is_met():
     right, down = ax.get_lines()[0].get_data()
     assert len(right) == 2 + 2 + 4 + 4
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a, pipelines", "a, NP", "b, pipelines", "b, NP"]
-    assert ax.images[0].get_clim() == (0.6, 1.0)
+    assert ax.images[0].get_clim() == pytest.approx((0.001, 0.4))
+    bar = figure_of(ax).axes[1]
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["99.9%", "99%", "95%", "90%", "80%"]
     assert max(right[down == 1]) == 1  # NP of a holds up to the second load
 
 
@@ -130,8 +132,8 @@ def test_plan_drawing_shows_every_pool_and_transfer(two_stages):
     problem, plan = two_stages
     ax = plan_drawing(plan, problem)
     texts = [text.get_text() for text in ax.texts]
-    assert "4 × 1/2 GPU   batch 2\nblocks 0–2   24.0 ms   100%" in texts
-    assert "4 × CPU   batch 2\nblock 3   20.0 ms   83%" in texts  # 333 of the 400 requests/s that the pool sustains
+    assert "4 slices of 1/2 GPU\nbatch 2   blocks 0–2   24.0 ms   100%" in texts
+    assert "4 whole CPU\nbatch 2   block 3   20.0 ms   83%" in texts  # 333 of the 400 requests/s that the pool sustains
     assert "250 kB" in texts
     assert "0.2 ms" in texts
     assert any(text.startswith("first   SLO 120.0 ms, 333 requests/s") for text in texts)
@@ -142,7 +144,7 @@ def test_plan_drawing_shows_every_pool_and_transfer(two_stages):
     ]
     assert fills[1] / fills[0] == pytest.approx(0.83333, rel=1e-3)
     busy = plan_drawing(plan, problem, utilisation={(0, 0): 0.5, (0, 1): 0.25, (1, 0): 1.0})
-    assert "4 × CPU   batch 2\nblock 3   20.0 ms   25%" in [text.get_text() for text in busy.texts]
+    assert "4 whole CPU\nbatch 2   block 3   20.0 ms   25%" in [text.get_text() for text in busy.texts]
 
 
 def test_timeline_draws_a_bar_per_batch_at_its_time(run):
