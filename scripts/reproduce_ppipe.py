@@ -383,12 +383,12 @@ def simulate_study(
     plans: Sequence[StudyPlan], times_s: Mapping[str, TimesS], folder: Path, processes: int
 ) -> pd.DataFrame:
     """Simulate every plan at twenty loads of every trace, pipelines under a second policy, too."""
-    full: dict[str, dict[str, float]] = {}
+    refer: dict[str, dict[str, tuple[str, Plan]]] = {}
     for one in plans:
         if one.plan.scheduler == "pipelines":
-            full[_problem_name(one)] = {dnn.name: one.plan.throughput_rps(dnn.name) for dnn in one.problem.dnns}
+            refer[_problem_name(one)] = {dnn.name: (one.label, one.plan) for dnn in one.problem.dnns}
     for one in plans:
-        if _problem_name(one) not in full:
+        if _problem_name(one) not in refer:
             raise InputError(
                 f"{one.label}: no {_problem_name(one)} beside it, whose throughput is load 1; add that plan"
             )
@@ -400,7 +400,7 @@ def simulate_study(
             one.problem,
             one.plan,
             {dnn: list(times_s) for dnn in one.name.dnns},
-            full_rps=full[_problem_name(one)],
+            references=refer[_problem_name(one)],
             policies=one.policies,
         )
     ]

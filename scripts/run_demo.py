@@ -148,7 +148,7 @@ def make_plans(scenario: Scenario, problem: Problem, out: Path) -> dict[str, Pla
 
 def sweep(scenario: Scenario, problem: Problem, plans: Mapping[str, Plan], trace: Trace) -> tuple[list[Row], list[Row]]:
     """Return runs of both plans at twenty loads, and the largest loads that hold; load 1 is the pipelines plan's."""
-    full_rps = {dnn.name: plans["pipelines"].throughput_rps(dnn.name) for dnn in problem.dnns}
+    references = {dnn.name: ("pipelines", plans["pipelines"]) for dnn in problem.dnns}
     times_s = {
         f"{TRACE.name} for {dnn.name}": t for dnn, t in zip(problem.dnns, assign(trace, len(problem.dnns)), strict=True)
     }
@@ -156,7 +156,7 @@ def sweep(scenario: Scenario, problem: Problem, plans: Mapping[str, Plan], trace
     series = [
         one
         for scheduler, plan in plans.items()
-        for one in series_of_plan(scheduler, problem, plan, traces, full_rps=full_rps)
+        for one in series_of_plan(scheduler, problem, plan, traces, references=references)
     ]
     with progress() as bar:
         task = bar.add_task(f"simulating {scenario.name}", total=len(series))

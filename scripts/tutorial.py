@@ -18,12 +18,12 @@ from planner.model import Cluster, Dnn, Network, Problem
 from planner.planning import make_plan
 from planner.profiling import build_model, find_device
 from simulator.engine import Drop, Send, View, build_system, simulate
-from simulator.results import attainment, latencies_us, summary
+from simulator.results import attainment, distribution, latencies_us, summary, utilisation
 from simulator.results.plan_drawing import plan_drawing
 from simulator.results.plots import attainment_over_load
 from simulator.results.style import save_figure
 from simulator.sweep import SweepOptions, run_sweep, series_of_plan
-from simulator.workload import gamma, merge, poisson
+from simulator.workload import from_seconds, gamma, merge, poisson
 
 OUT = Path("out/tutorial")
 
@@ -37,11 +37,7 @@ model = load_model(OUT / "mobilenet_v2.onnx")
 devices = [find_device("JetsonOrinNano"), find_device("RaspberryPi4")]
 profile = profile_model(model, "mobilenet_v2", estimated=devices, batches=(1, 2, 4)).profile
 save(profile, OUT / "mobilenet_v2.json")
-for table in (table for table in profile.tables if table.share == 1):
-    whole_ms = [sum(row) / 1000 for row in table.latency_us]
-    print(
-        f"{table.device}: {', '.join(f'{ms:.1f} ms' for ms in whole_ms)} at batches 1, 2, 4 ({table.provenance.kind})"
-    )
+print(profile)
 
 # %% 3. A problem: which devices there are, and within which time (the SLO) each request must be answered.
 # Here it is 1.2 times what a Raspberry Pi takes alone: with the slack that is kept for queueing, too little for whole
@@ -57,10 +53,7 @@ save(problem, OUT / "problem.json")
 plans = {scheduler: make_plan(problem, scheduler) for scheduler in ("np", "pipelines")}
 for name, plan in plans.items():
     save(plan, OUT / f"{name}.json")
-    print(f"{name}: {plan.value:.1f} requests/s, at most {plan.bound:.1f} possible")
-    for pipeline in plan.pipelines:
-        pools = (f"{one.pool_text} blocks {one.first_block}-{one.last_block - 1}" for one in pipeline.stages)
-        print(f"  batch {pipeline.batch}: {' → '.join(pools)}")
+    print(plan)
 save_figure(plan_drawing(plans["pipelines"], problem), OUT / "plan.png")
 
 # %% 5. One run: what becomes of every request when 90 % of what is planned arrives at random.
@@ -69,14 +62,17 @@ rng = np.random.default_rng(1)
 rate_rps = 0.9 * plans["pipelines"].value
 arrivals_us = poisson(rate_rps, 30.0, rng)
 records = simulate(build_system(problem, plans["pipelines"], "mobilenet_v2"), arrivals_us)
-p50_ms, p99_ms = np.percentile(latencies_us(records), [50, 99]) / 1000
-print(f"{attainment(records):.2%} of {len(records)} requests in time, p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms")
-print(f"goodput {summary(records)['goodput_rps']:.1f} requests/s")
+print(records)
+us = distribution(latencies_us(records))  # and `quantile(latencies_us(records), 0.999)` for any other
+print(f"after the first second: {attainment(records):.2%} in time, p50 {us['p50']} µs, p95 {us['p95']} µs")
+print(f"goodput {summary(records)['goodput_rps']:.1f} requests/s, devices busy {utilisation(records)}")
 
-# %% 6. Your own arrivals: a steady stream, and bursts on top of it.
+# %% 6. Your own arrivals: a steady stream, and bursts on top of it; or any times in seconds.
 bursty_us = merge(poisson(0.5 * rate_rps, 30.0, rng), gamma(0.3 * rate_rps, 30.0, rng, cv=6.0))
 bursty = simulate(build_system(problem, plans["pipelines"], "mobilenet_v2"), bursty_us)
 print(f"with bursts: {attainment(bursty):.2%} of {len(bursty)} in time")
+every_20_ms = from_seconds(np.arange(0.0, 30.0, 0.02))
+print(f"evenly: {simulate(build_system(problem, plans['pipelines'], 'mobilenet_v2'), every_20_ms)}")
 
 
 # %% 7. Your own policy: a function of what a frontend sees, which says what it does next.
@@ -90,16 +86,16 @@ def impatient(view: View) -> Send | Drop:
 
 
 alone = simulate(build_system(problem, plans["pipelines"], "mobilenet_v2"), arrivals_us, policy=impatient)
-print(f"without batches: {attainment(alone):.2%} in time")
+print(f"without batches: {alone}")
 
 # %% 8. A sweep: both plans at many loads, and the largest load at which 99 % of the requests are in time.
 # Load factor 1 is the throughput of the pipelines plan, for both, so that they are compared at equal rates.
 trace_s = poisson(1.0, 20_000.0, rng) / 1e6  # a trace is in seconds, and is folded to each rate
-full_rps = {"mobilenet_v2": plans["pipelines"].throughput_rps("mobilenet_v2")}
+reference = {"mobilenet_v2": ("pipelines", plans["pipelines"])}
 series = [
     one
     for name, plan in plans.items()
-    for one in series_of_plan(name, problem, plan, {"mobilenet_v2": ["poisson"]}, full_rps=full_rps)
+    for one in series_of_plan(name, problem, plan, {"mobilenet_v2": ["poisson"]}, references=reference)
 ]
 result = run_sweep(series, {"poisson": trace_s}, SweepOptions(duration_s=20.0), folder=OUT / "sweep")
 for row in result.largest:

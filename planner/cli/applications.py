@@ -8,7 +8,9 @@ from planner.cli.output import Column, Output, output
 from planner.cli.planning import show
 from planner.files import load_problem, save
 from planner.model import Problem, TaskPlan
-from planner.model.objective import MAXIMISED, UNITS
+from planner.model.objective import MAXIMISED
+from planner.model.plan import worth_text
+from planner.model.problem import UNITS
 
 SERVICE_COLUMNS = {
     "application": Column("application"),
@@ -96,8 +98,5 @@ def show_task_plan(printed: Output, problem: Problem, made: TaskPlan) -> None:
         printed.line(f"{name}: {us / 1000:.2f} ms on its longest way{accuracy}")
     if made.cost_per_hour is not None:
         printed.line(f"cost per hour: {made.cost_per_hour:g}")
-    bound = "at most" if MAXIMISED[problem.options.objective] else "at least"
-    printed.line(
-        f"objective {made.value:.3f} {UNITS[problem.options.objective]}, {bound} {made.bound:.3f} possible "
-        f"(gap {made.gap:.1e}, {made.status}), {made.seconds:.2f} s on {made.backend}"
-    )
+    worth = worth_text(made.objective, made.value, made.bound, made.status)
+    printed.line(f"{worth}, {made.seconds:.2f} s on {made.backend}")

@@ -202,6 +202,10 @@ class Cluster:
     device_types: Annotated[tuple[DeviceType, ...], MinLen(1)]
     network: Network
 
+    def __str__(self) -> str:
+        """Return the devices in words: ``2 L4 + 8 RaspberryPi5``."""
+        return " + ".join(f"{device.count} {device.name}" for device in self.device_types)
+
     def __post_init__(self) -> None:
         """Refuse a cluster without devices, two types of one name, and links of unknown types."""
         names = [device.name for device in self.device_types]

@@ -10,17 +10,6 @@ from planner.model.problem import GIVEN_RATES, MINIMISED, Dnn, Objective, Proble
 
 MAXIMISED: Mapping[Objective, bool] = {name: name not in MINIMISED for name in get_args(Objective)}
 
-# What the value of each counts, for people.
-UNITS: Mapping[Objective, str] = {
-    "max_min_throughput": "requests/s per weight",
-    "max_weighted_throughput": "weighted requests/s",
-    "least_cost": "per hour",
-    "fewest_devices": "devices",
-    "least_energy": "W",
-    "least_memory": "MB",
-    "most_accurate": "% accurate",
-}
-
 
 def objective_value(
     problem: Problem,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, MinLen
 
 from planner.model.cluster import MOST_DEVICES, Count, Positive
+from planner.model.problem import MINIMISED, UNITS
 from planner.model.profile import Batch
 from planner.model.record import LATER, record
 from planner.model.segments import MOST_SHARES, Share, on_device, share_text
@@ -47,14 +48,21 @@ class Stage:
         """The device and share in words: ``L4``, ``L4 1/2``, ``A100 3g.40gb``."""
         return on_device(self.device, self.share)
 
+    def __str__(self) -> str:
+        """Return the pool and its blocks: ``8 × 1/2 L4 blocks 0–5``."""
+        return f"{self.pool_text} {self.blocks_text}"
+
+    @property
+    def blocks_text(self) -> str:
+        """The blocks in words: ``block 3``, ``blocks 0–5``."""
+        first, last = self.first_block, self.last_block - 1
+        return f"block {first}" if first == last else f"blocks {first}–{last}"
+
     @property
     def pool_text(self) -> str:
         """The pool in words, so that slices are not taken for devices: ``8 × L4``, ``8 × 1/2 L4``."""
-        return (
-            f"{self.slices} × {self.device}"
-            if self.share == 1
-            else (f"{self.slices} × {share_text(self.share)} {self.device}")
-        )
+        share = "" if self.share == 1 else f"{share_text(self.share)} "
+        return f"{self.slices} × {share}{self.device}"
 
 
 @record
@@ -70,6 +78,12 @@ class Pipeline:
     batch_building_us: Time
     slack_us: Time
     stages: Annotated[tuple[Stage, ...], MinLen(1)]
+
+    def __str__(self) -> str:
+        """Return the pipeline in a line: batch, latency with slack, throughput, stages."""
+        variant = f"{self.variant}, " if self.variant != self.dnn else ""
+        served = f"batch {self.batch}, within {self.latency_us / 1000:.2f} ms, {self.throughput_rps:.2f} requests/s"
+        return f"{variant}{served}: {' → '.join(map(str, self.stages))}"
 
     @property
     def batch(self) -> int:
@@ -153,6 +167,15 @@ class Plan:
     gap_asked: Time = field(default=1e-6, metadata=LATER)
     np_throughput_rps: Mapping[str, Time] = field(default_factory=dict, metadata=LATER)
 
+    def __str__(self) -> str:
+        """Return what the plan is worth, and what serves each DNN, a line per pipeline."""
+        lines = [f"{self.scheduler}: {worth_text(self.objective, self.value, self.bound, self.status)}"]
+        for dnn in dict.fromkeys(pipeline.dnn for pipeline in self.pipelines):
+            accuracy = f", {self.accuracy[dnn]:.2f} % accurate" if dnn in self.accuracy else ""
+            lines.append(f"{dnn}: {self.throughput_rps(dnn):.2f} requests/s{accuracy}")
+            lines += [f"  {pipeline}" for pipeline in self.of(dnn)]
+        return "\n".join(lines)
+
     @property
     def gap(self) -> float:
         """Relative distance of the bound: |bound - value| / |value|; 0 where both are 0.
@@ -176,6 +199,17 @@ class Plan:
     def throughput_rps(self, dnn: str) -> float:
         """Return the planned throughput of one DNN (requests/s)."""
         return sum(pipeline.throughput_rps for pipeline in self.of(dnn))
+
+
+def worth_text(objective: str, value: float, bound: float, status: Status) -> str:
+    """Return what a plan is worth, and how good that provably is.
+
+    >>> worth_text("fewest_devices", 12.0, 11.0, "feasible")
+    'objective 12.000 devices, at least 11.000 possible (gap 8.3e-02, feasible)'
+    """
+    possible = f"at {'least' if objective in MINIMISED else 'most'} {bound:.3f} possible"
+    gap = relative_gap(value, bound)
+    return f"objective {value:.3f} {UNITS.get(objective, objective)}, {possible} (gap {gap:.1e}, {status})"
 
 
 def relative_gap(value: float, bound: float) -> float:

@@ -19,6 +19,17 @@ Objective = Literal[
     "most_accurate",
 ]  # fmt: skip
 
+# What the value of each counts, for people.
+UNITS: Mapping[str, str] = {
+    "max_min_throughput": "requests/s per weight",
+    "max_weighted_throughput": "weighted requests/s",
+    "least_cost": "per hour",
+    "fewest_devices": "devices",
+    "least_energy": "W",
+    "least_memory": "MB",
+    "most_accurate": "% accurate",
+}
+
 MINIMISED: tuple[Objective, ...] = ("least_cost", "fewest_devices", "least_energy", "least_memory")
 GIVEN_RATES: tuple[Objective, ...] = (*MINIMISED, "most_accurate")
 
@@ -134,6 +145,21 @@ class Problem:
     options: Options = Options()
     applications: tuple[Application, ...] = field(default=(), metadata=LATER)
     merged: tuple[Merged, ...] = field(default=(), metadata=LATER)
+
+    def __str__(self) -> str:
+        """Return what there is and what is to be served, a line per DNN and application."""
+        rules = self.options
+        lines = [f"{len(self.dnns) + len(self.applications)} to serve on {self.cluster}: {rules.objective}"]
+        served: tuple[Dnn | Application, ...] = (*self.dnns, *self.applications)
+        for one in served:
+            rate = "" if one.rate_rps is None else f", {one.rate_rps:g} requests/s"
+            ways = (
+                f"tasks {', '.join(task.name for task in one.tasks)}"
+                if isinstance(one, Application)
+                else (f"{', '.join(variant.name for variant in one.variants)} in {len(one.variants[0].blocks)} blocks")
+            )
+            lines.append(f"{one.name}: SLO {one.slo_us / 1000:g} ms, weight {one.weight:g}{rate}, {ways}")
+        return "\n".join(lines)
 
     def __post_init__(self) -> None:
         """Refuse a problem of nothing, two DNNs or applications of one name, and blocks that cannot be merged."""

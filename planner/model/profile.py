@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from planner.model.cluster import Count, Positive
 from planner.model.errors import InputError
 from planner.model.record import LATER, record
-from planner.model.segments import Share, share_text
+from planner.model.segments import Share, on_device, share_text
 from planner.model.settings import ModelSettings
 
 MOST_US = 10**12  # eleven days: more is a slip of the unit
@@ -154,6 +154,17 @@ class Profile:
     bounds: tuple[LatencyTable, ...] = field(default=(), metadata=LATER)
     input_bytes: Count | None = field(default=None, metadata=LATER)
     outputs: tuple[str, ...] | None = field(default=None, metadata=LATER)
+
+    def __str__(self) -> str:
+        """Return the model, and what it takes as a whole on each device and share, a line per table."""
+        lines = [f"{self.name}: {len(self.blocks)} blocks"]
+        for table in self.tables:
+            latencies = (
+                f"{sum(row) / 1000:.2f} ms at batch {batch}"
+                for batch, row in zip(table.batches, table.latency_us, strict=True)
+            )
+            lines.append(f"  {on_device(table.device, table.share)}, {table.provenance.kind}: {', '.join(latencies)}")
+        return "\n".join(lines)
 
     def __post_init__(self) -> None:
         """Refuse tables that do not fit the blocks, and two tables for one share of a device."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, MinLen
 
 from planner.model.cluster import MOST_DEVICES, Count, Positive
-from planner.model.plan import Status, Time, relative_gap
+from planner.model.plan import Status, Time, relative_gap, worth_text
 from planner.model.profile import Batch
 from planner.model.record import record
 from planner.model.segments import MOST_SHARES
@@ -32,6 +32,11 @@ class TaskService:
     rate_rps: Time
     slice_rps: Time
     latency_us: Time
+
+    def __str__(self) -> str:
+        """Return the service in a line: task, variant, slices, batch, latency, rate."""
+        served = f"batch {self.batch}, within {self.latency_us / 1000:.2f} ms, {self.rate_rps:.2f} requests/s"
+        return f"{self.task}, {self.variant}: {served}: {self.pool_text}"
 
     @property
     def pool_text(self) -> str:
@@ -84,6 +89,18 @@ class TaskPlan:
     profile_sha256: Mapping[str, str]
     versions: Mapping[str, str]
     scheduler: Literal["per-task"] = "per-task"
+
+    def __str__(self) -> str:
+        """Return what the plan is worth, and what serves each task, a line per service."""
+        lines = [f"{self.scheduler}: {worth_text(self.objective, self.value, self.bound, self.status)}"]
+        for application, us in self.latency_us.items():
+            accuracy = f", {self.accuracy[application]:.2f} % accurate" if application in self.accuracy else ""
+            served = (
+                f"{self.throughput_rps(application):.2f} requests/s within {us / 1000:.2f} ms ({self.latency_rule})"
+            )
+            lines.append(f"{application}: {served}{accuracy}")
+            lines += [f"  {one}" for one in self.services if one.application == application]
+        return "\n".join(lines)
 
     @property
     def gap(self) -> float:

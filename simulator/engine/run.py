@@ -169,7 +169,10 @@ def checked_arrivals(arrivals_us: Ints) -> Ints:
     if not arrivals.size:
         raise InputError("arrivals: zero requests; offer a longer time or a higher rate")
     if arrivals.ndim != 1 or not np.issubdtype(arrivals.dtype, np.integer):
-        raise InputError(f"arrivals: expected one row of integer µs, got {arrivals.dtype} of shape {arrivals.shape}")
+        raise InputError(
+            f"arrivals: expected one row of integer µs, got {arrivals.dtype} of shape {arrivals.shape}; "
+            "simulator.workload.from_seconds makes them of times in seconds"
+        )
     if arrivals[0] < 0:
         raise InputError(f"arrivals: expected times from 0 µs on, got {arrivals[0]}")
     if (backwards := np.flatnonzero(arrivals[1:] < arrivals[:-1])).size:

@@ -40,7 +40,10 @@ def span_s(records: Records, warm_up_us: int = WARM_UP_US) -> float:
 
 
 def latencies_us(records: Records, warm_up_us: int = WARM_UP_US) -> NDArray[np.int64]:
-    """Return end - arrival (µs) of every finished request, in order of arrival."""
+    """Return end - arrival (µs) of every finished request, in order of arrival.
+
+    `distribution` and `quantile` of them are the run's percentiles.
+    """
     chosen = np.flatnonzero(records.finished & counted(records, warm_up_us))
     return records.end_us()[chosen] - records.arrival_us[chosen]
 

@@ -64,6 +64,17 @@ class Records:
         """Count requests."""
         return len(self.arrival_us)
 
+    def __str__(self) -> str:
+        """Return in a line how many requests were answered in time, and how fast, warm-up included."""
+        latency_us = (self.end_us() - self.arrival_us)[self.finished]
+        in_time = int((latency_us <= self.system.slo_us).sum())
+        times = ""
+        if len(latency_us):
+            p50_ms, p99_ms = np.quantile(latency_us, (0.5, 0.99), method="lower") / 1000
+            times = f", p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
+        within = f"{in_time} of {len(self)} requests within {self.system.slo_us / 1000:g} ms"
+        return f"{self.system.dnn}: {within}, {len(self) - len(latency_us)} not answered{times}"
+
     @property
     def finished(self) -> NDArray[np.bool_]:
         """``[request]``, whether it was served to the end."""

@@ -70,8 +70,7 @@ class Series:
 
     ``seed`` is what the trace was read with, and the world's.
 
-    ``full_rps`` is what load factor 1 means: the throughput for this DNN of the plan ``reference``, by default of
-    the pipelines plan, whichever scheduler's plan is simulated.
+    ``full_rps`` is what load factor 1 means: the throughput for this DNN of the plan ``reference``.
     """
 
     plan: str

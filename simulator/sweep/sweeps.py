@@ -41,8 +41,7 @@ def series_of_plan(
     plan: Plan,
     traces: Mapping[str, Sequence[str]],
     *,
-    full_rps: Mapping[str, float] | None = None,
-    references: Mapping[str, str] | None = None,
+    references: Mapping[str, tuple[str, Plan]] | None = None,
     policies: Sequence[str] = ("reservation",),
     seeds: Sequence[int] = (0,),
     worlds: Mapping[str, MakeWorld] | None = None,
@@ -55,10 +54,8 @@ def series_of_plan(
         What the plan is called in the results.
     traces
         DNN -> the names of the traces that it is offered.
-    full_rps
-        DNN -> what load factor 1 means; by default the plan's own throughput.
     references
-        DNN -> the name of the plan whose throughput that is; by default the plan's own.
+        DNN -> name and plan whose throughput for it is load factor 1; by default the plan itself.
     worlds
         Name -> a function of system and seed that returns what goes differently; by default all goes as planned.
 
@@ -67,14 +64,14 @@ def series_of_plan(
     InputError
         The plan cannot be simulated (`build_system`).
     """
-    full = full_rps or {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.planned.dnns}
     return [
         Series(
-            *(name, plan.scheduler, dnn.name, trace, policy, seed, full[dnn.name], system, world, make(system, seed)),
-            reference=(references or {}).get(dnn.name, name),
+            *(name, plan.scheduler, dnn.name, trace, policy, seed, refer.throughput_rps(dnn.name)),
+            *(system, world, make(system, seed), called),
         )
         for dnn in problem.planned.dnns
         if plan.of(dnn.name)
+        for called, refer in ((references or {}).get(dnn.name, (name, plan)),)
         for system in (build_system(problem, plan, dnn.name),)
         for trace in traces[dnn.name]
         for policy in policies

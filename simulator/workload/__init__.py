@@ -1,6 +1,6 @@
 """Workloads: arrivals and their transformations, readers of recorded traces, generators."""
 
-from simulator.workload.arrivals import fold, merge, scale, shift, thin, window
+from simulator.workload.arrivals import fold, from_seconds, merge, scale, shift, thin, window
 from simulator.workload.generators import bursts, closed_loop, clustered, diurnal, gamma, markov_modulated, poisson
 from simulator.workload.maf19 import MinuteCounts, read_maf19, spread
 from simulator.workload.maf21 import read_maf21
@@ -23,6 +23,7 @@ __all__ = [
     "clustered",
     "diurnal",
     "fold",
+    "from_seconds",
     "gamma",
     "index_of_dispersion",
     "maf19_text",

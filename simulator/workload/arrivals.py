@@ -6,6 +6,7 @@ returns new ones. Randomness comes from the generator that is passed.
 """
 
 import logging
+from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
@@ -99,6 +100,20 @@ def _repeat(gaps_us: NDArray[np.int64], end_us: int) -> ArrivalsUs:
     gaps[0] = 0
     arrivals_us = np.cumsum(gaps)
     return arrivals_us[: np.searchsorted(arrivals_us, end_us)]
+
+
+def from_seconds(times_s: TimesS | Sequence[float]) -> ArrivalsUs:
+    """Return the arrivals at times in seconds, in any order, rounded to whole µs.
+
+    >>> from_seconds([0.25, 0.1000006]).tolist()
+    [100001, 250000]
+    """
+    times = np.asarray(times_s, dtype=np.float64)
+    wrong = ~(np.isfinite(times) & (times >= 0) & (times < ABSURD_S))
+    if times.ndim != 1 or wrong.any():
+        got = f"{times[wrong][0]:g}" if times.ndim == 1 else f"an array of shape {times.shape}"
+        raise InputError(f"arrivals: expected one row of seconds, from 0 to {ABSURD_S:g}, got {got}")
+    return np.sort(np.rint(times * 1e6).astype(np.int64), kind="stable")
 
 
 def scale(arrivals_us: ArrivalsUs, factor: float) -> ArrivalsUs:

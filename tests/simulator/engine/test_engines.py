@@ -127,7 +127,7 @@ def test_a_batch_waits_until_its_head_would_be_late() -> None:
         ([], {}, "zero requests"),
         ([5, 3], {}, "not sorted: request 1 at 3 µs after 5 µs"),
         ([-1, 3], {}, "expected times from 0 µs on, got -1"),
-        ([0.5, 3.0], {}, "expected one row of integer µs, got float64"),
+        ([0.5, 3.0], {}, "expected one row of integer µs, got float64 of shape .2,.; simulator.workload.from_seconds"),
         ([1], {"policy": "fifo"}, "unknown policy 'fifo'"),
         ([1], {"engine": "fast"}, "unknown engine 'fast'"),
         ([1], {"policy": "reactive", "engine": "replay"}, "policy reactive needs the events engine, got replay"),

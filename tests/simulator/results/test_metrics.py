@@ -18,6 +18,14 @@ def test_counts_and_shares(records: Records) -> None:
     assert metrics.unserved_shares(records) == {"open": 0.0, "hopeless": 0.25, "late": 0.0, "lost": 0.0}
 
 
+def test_records_say_in_a_line_what_became_of_the_requests(records: Records) -> None:
+    """Latencies 50, 48 and 60 µs of four requests, one dropped, one late (SLO 55 µs); percentiles by nearest rank."""
+    slo_ms = records.system.slo_us / 1000
+    said = f"{records.system.dnn}: 2 of 4 requests within {slo_ms:g} ms, 1 not answered, p50 0.05 ms, p99 0.05 ms"
+    assert str(records) == said
+    assert metrics.quantile(metrics.latencies_us(records), 0.99) == 50
+
+
 def test_rates_and_cost(records: Records) -> None:
     """Two requests in time within 100 µs; half an A at 2 and a B at 3 an hour cost 4 an hour."""
     assert metrics.span_s(records) == pytest.approx(1e-4)

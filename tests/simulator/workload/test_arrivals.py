@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.model import InputError
-from simulator.workload import fold, merge, scale, shift, thin, window
+from simulator.workload import fold, from_seconds, merge, scale, shift, thin, window
 
 
 def fold_literally(times_s, rate_rps, duration_s):
@@ -31,6 +31,20 @@ def test_fold_is_the_rule_word_for_word(seed, number, offset_s, rate_rps, durati
     rng = np.random.default_rng(seed)
     times_s = offset_s + np.cumsum(rng.exponential(0.1, number) * rng.choice([0.01, 1, 5], number))
     assert fold(times_s, rate_rps, duration_s).tolist() == fold_literally(times_s, rate_rps, duration_s)
+
+
+@pytest.mark.parametrize(
+    "times_s",
+    [
+        [1.0, -0.1],  # before the beginning
+        [float("nan")],
+        [1e12],  # no seconds: another unit
+        [[1.0]],  # two axes
+    ],
+)
+def test_seconds_that_are_no_arrivals_are_refused(times_s):
+    with pytest.raises(InputError, match="expected one row of seconds, from 0 to 4e"):
+        from_seconds(times_s)
 
 
 def test_fold_offers_the_rate_asked_for():
