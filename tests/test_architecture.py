@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "simulator": set(),
     "simulator.ray_cluster": {"planner.model"},
     "simulator.memory": {"planner.model"},
-    "simulator.workload": {"planner.model", "planner.compilation", "simulator.memory"},
+    "simulator.workload": {"planner.model", "planner.files.names", "planner.compilation", "simulator.memory"},
     "simulator.compilation": {"planner.kept_code"},
     "simulator.dispatch": {"planner.model", "simulator.compilation"},
     "simulator.engine": {

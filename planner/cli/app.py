@@ -1,23 +1,35 @@
 """What every command line of the project shares: how it starts, fails and shows progress."""
 
 import codecs
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import IO, Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
+from planner.files.atomic import STANDARD_STREAM, is_standard_output
 from planner.files.names import printable
 from planner.model import InputError
 
@@ -40,7 +52,11 @@ class _Console(Console):
         _to_nowhere(self.file)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; no table cuts a name short: on terminals cells wrap, elsewhere lines are as long as they need be."""
+        """Print; no table cuts a name short: on terminals cells wrap, elsewhere lines are as long as they need be.
+
+        What no terminal shows is written out (`printable`), whoever's names it stands in, but for the ends of lines.
+        """
+        objects = tuple(_shown(each) if isinstance(each, str) else each for each in objects)
         for table in (each for each in objects if isinstance(each, Table)):
             for column in table.columns:
                 column.overflow = "fold"
@@ -53,6 +69,10 @@ class _Console(Console):
                     self.width = own
                 return
         super().print(*objects, **options)
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _to_nowhere(stream: IO[str]) -> None:
@@ -97,8 +117,8 @@ def run(app: typer.Typer) -> None:
     """Run a command line: bad input is one line on standard error and exit status 2, Ctrl-C is status 130."""
     for stream in (sys.stdout, sys.stderr):
         _degrade(stream)
-    if any(map(_is_standard_output, sys.argv[1:])):
-        console.file = sys.stderr  # nothing is mixed with the results that are asked for there
+    console.stderr = _asks_for_standard_output(sys.argv[1:])  # nothing is mixed with the results that go there
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says at length that a home cannot be written
     _alone(app)
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, _end) for number in ENDED if in_main}
@@ -110,6 +130,13 @@ def run(app: typer.Typer) -> None:
     except BrokenPipeError:  # the reader of a pipe has left; rich's console copes by itself
         _to_nowhere(sys.stdout)
         status = 0
+    except OSError as error:  # of this machine, not of the command: a folder without permission, a broken disk
+        what = error.strerror or " ".join(str(error).split())
+        errors.print(f"error: {printable(f'{error.filename}: ' if error.filename else '')}{printable(what)}")
+        sys.exit(2)
+    except MemoryError as error:
+        errors.print(f"error: the memory of this machine does not do ({error or 'no more is free'}); ask for less")
+        sys.exit(2)
     except typer.TyperException as error:
         if message := error.format_message():  # none where the help was shown for want of a command
             errors.print(f"error: {_usage(message, getattr(error, 'ctx', None))}")
@@ -128,15 +155,13 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _is_standard_output(argument: str) -> bool:
-    """Return whether an argument, such as ``--out=/dev/stdout``, is a name of standard output."""
-    path = Path(argument.rpartition("=")[2])
-    if not (path.is_relative_to("/dev") or path.is_relative_to("/proc")):
-        return False
-    try:
-        return os.path.samestat(path.stat(), os.fstat(1))
-    except (OSError, ValueError):
-        return False
+def _asks_for_standard_output(arguments: Sequence[str]) -> bool:
+    """Return whether an option such as ``--out`` names standard output; ``-`` elsewhere may be standard input."""
+    for before, argument in pairwise(["", *arguments]):
+        option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+        if is_standard_output(Path(value)) and (value != str(STANDARD_STREAM) or option.endswith("out")):
+            return True
+    return False
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
@@ -182,13 +207,21 @@ def about(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from None
 
 
+class _Description(TextColumn):
+    """What is done, with names as data."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text, what no terminal shows written out."""
+        return Text(printable(super().render(task).plain))
+
+
 def progress() -> Progress:
     """Return a progress bar (on standard error) with counts, time taken and time left; it vanishes when done.
 
     Where standard error is no terminal, such as in a log, there is none.
     """
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        _Description("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -10,6 +10,7 @@ import typer
 from planner.cli.app import about, console
 from planner.cli.model_files import read_model, settings_of
 from planner.files import printable
+from planner.files.atomic import require_folder
 from planner.model import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def retrain(
     oracle = Retraining(tasks, seed, Effort(joint_epochs, own_epochs), tell)
     merged = tuple(MergeModel(task.graph.name, groups_of(task.graph, task.starts), stages, 1.0, load) for task in tasks)
     problem = MergeProblem(merged, tuple(int(size * 1e6) for size in _sizes(memory_mb)))
+    require_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     history = History(merged, oracle, out / "answers.jsonl")
     found = exact.search(problem, history, most_tries=most_tries)

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,18 +19,20 @@ from planner.model import InputError
 # What a full or broken disk says while a file is written.
 LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
+STANDARD_STREAM = Path("-")  # standard output to those who write, standard input to those who read
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on a clean exit it becomes ``path``, on an error it vanishes.
 
     Missing folders are made. A link stays, and what it leads to is replaced; a file keeps its mode, a new one gets
-    that of the umask. What is no file (a pipe, a device, standard output under ``/dev``) is written to, not replaced.
+    that of the umask. What is no file (a pipe, a device) is written to, not replaced, and ``-`` is standard output.
 
     Raises
     ------
     InputError
-        The folder cannot be made or written, the disk is full, or ``path`` is a folder itself.
+        The folder cannot be made or written, the disk is full, or ``path`` is a folder itself or too long a name.
 
     Examples
     --------
@@ -39,11 +42,12 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     (Path(folder) / "a" / "b.txt").read_text()
     'whole'
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the name of a file")
+    require_folder(path.parent)
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file")
+        is_stream = _is_stream(path)
         mode = path.stat().st_mode if path.exists() else None
-        is_stream = path.is_relative_to("/dev") or (mode is not None and not stat.S_ISREG(mode))
         target = path.resolve()
         folder = Path(tempfile.mkdtemp()) if is_stream else target.parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,22 +57,64 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot(path, error) from None
     try:
-        yield temporary
-        if is_stream:
-            with temporary.open("rb") as whole, path.open("wb") as stream:
-                shutil.copyfileobj(whole, stream)
-        else:
-            if mode is not None:
-                temporary.chmod(stat.S_IMODE(mode))
-            temporary.replace(target)
-    except OSError as error:
-        if error.errno in LOST:
+        try:
+            yield temporary
+        except OSError as error:
+            if error.errno in LOST:
+                raise _cannot(path, error) from None
+            raise
+        try:
+            if is_stream:
+                _pour(temporary, path)
+            else:
+                if mode is not None:
+                    temporary.chmod(stat.S_IMODE(mode))
+                temporary.replace(target)
+        except BrokenPipeError:  # its reader has left, which is no failure of ours
+            raise
+        except OSError as error:
             raise _cannot(path, error) from None
-        raise
     finally:
         temporary.unlink(missing_ok=True)
         if is_stream:
             folder.rmdir()
+
+
+def is_standard_output(path: Path) -> bool:
+    """Return whether a path is ``-``, or a name of standard output such as ``/dev/stdout``."""
+    if path == STANDARD_STREAM:
+        return True
+    try:
+        return _names_a_descriptor(path) and os.path.samestat(path.stat(), os.fstat(1))
+    except (OSError, ValueError):
+        return False
+
+
+def require_folder(path: Path) -> None:
+    """Refuse ``-`` as a folder: standard output holds one file."""
+    if STANDARD_STREAM in (path, *path.parents[:-1]):
+        raise InputError(f"{path}: - is standard output, which holds one file; give a folder")
+
+
+def _names_a_descriptor(path: Path) -> bool:
+    """Return whether a path names what this process has open: ``/dev/stdout``, ``/dev/fd/3``, ``/proc/self/fd/3``."""
+    streams = Path("/dev/stdout"), Path("/dev/stderr"), Path("/dev/stdin")
+    return path in streams or path.is_relative_to("/dev/fd") or path.is_relative_to("/proc")
+
+
+def _is_stream(path: Path) -> bool:
+    if path == STANDARD_STREAM or _names_a_descriptor(path):
+        return True
+    return path.exists() and not path.is_file()
+
+
+def _pour(whole: Path, path: Path) -> None:
+    """Write a file into a pipe, a device or standard output, which goes on where it stands."""
+    standard = is_standard_output(path)
+    if standard:
+        sys.stdout.flush()
+    with whole.open("rb") as file, open(1, "wb", closefd=False) if standard else path.open("wb") as stream:
+        shutil.copyfileobj(file, stream)
 
 
 def _cannot(path: Path, error: OSError) -> InputError:

@@ -82,9 +82,9 @@ def number_in(row: Row, column: str, where: str, *, zero: bool = True) -> float:
     except ValueError:
         value = math.nan
     if not (0 <= value <= MOST_US) or (value == 0 and not zero):
-        least = ">= 0" if zero else "above 0"
+        range_ = (">= 0" if zero else "above 0") + (f" and <= {MOST_US:.0e}" if value > MOST_US else "")
         raise InputError(
-            f"{where}: {column}: expected a number {least}, got {text!r}; correct or measure it{_odd(text)}"
+            f"{where}: {column}: expected a number {range_}, got {text!r}; correct or measure it{_odd(text)}"
         )
     return value
 

@@ -9,6 +9,7 @@ several profiles stands for all of them.
 import json
 import re
 import stat
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from planner.files.atomic import write_text
+from planner.files.atomic import STANDARD_STREAM, write_text
 from planner.model import Cluster, InputError, Plan, Problem, Profile, TaskPlan
 from planner.model.observed import Observed
 from planner.model.variants import Variants
@@ -142,14 +143,18 @@ def _load(path: Path, cls: type[T], *, named_within: bool = False) -> T:
 
 
 def _read(path: Path, *, named_within: bool = False) -> dict[str, Any]:
-    """Read a document; what another one names must be a file, a user may also give a pipe."""
+    """Read a document; what another one names must be a file, a user may also give a pipe, or - for standard input."""
     try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and not named_within)):
-            raise InputError(f"{path}: is no file; expected a JSON or TOML file")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        if path == STANDARD_STREAM and not named_within:
+            content = sys.stdin.buffer.read()
+        else:
+            mode = path.stat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and not named_within)):
+                raise OSError(None, "it is no file")
+            content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no text, or a path that cannot be one
+        reason = error.strerror if isinstance(error, OSError) else "not a text file in UTF-8"
         raise InputError(f"{path}: cannot read it ({reason}); expected a JSON or TOML file") from None
     kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"
     try:
@@ -268,7 +273,7 @@ def explain(error: ValidationError) -> str:
     elif kind in _WORDS:
         bound = context[_WORDS[kind]]
         noun = "an integer" if isinstance(bound, int) and isinstance(first["input"], int) else "a number"
-        text = f"expected {noun} {_SIGNS[_WORDS[kind]]} {bound}, got {got}"
+        text = f"expected {noun} {_SIGNS[_WORDS[kind]]} {bound:.15g}, got {got}"
     elif kind in _ITEMS:
         text = f"expected at least {context['min_length']} {_ITEMS[kind]}, got {got}"
     elif kind == "literal_error":

@@ -1,15 +1,18 @@
-"""Names of DNNs, devices and variants as names of files and as cells of tables: one rule each, both ways.
+r"""Names of DNNs, devices and variants as names of files and as cells of tables: one rule each, both ways.
 
 As names of files, letters of ASCII, digits and ``_ . - ~ + = , @ ( )`` and spaces stay; everything else is written as
 in web addresses (``/`` as ``%2F``), and so is a first dot, so that no name leaves its folder or hides in it.
 
-As cells of CSV files, names that a spreadsheet would take for formulas have an apostrophe before them.
+As cells of CSV files, names that a spreadsheet would take for formulas have an apostrophe before them, and characters
+that cannot be seen (a terminal would obey some) stand as ``\x1b``, ``\u202e`` or ``\U000e0001``, a backslash as two.
 """
 
+import re
 from urllib.parse import quote, unquote
 
 SAFE = " +=,@()"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how formulas begin, in one spreadsheet or another
+FORMULA = ("=", "+", "-", "@")  # how formulas begin, in one spreadsheet or another
+ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
 
 def file_name(name: str) -> str:
@@ -32,25 +35,30 @@ def name_of(text: str) -> str:
 
 
 def cell(value: object) -> object:
-    """Return what is written for a value: a text that is no number and begins as a formula gets an apostrophe.
+    r"""Return what is written for a value: a text that is no number and begins as a formula gets an apostrophe.
 
     >>> cell("=cmd"), cell("-0.5"), cell("net"), cell(-1)
     ("'=cmd", '-0.5', 'net', -1)
+    >>> print(cell("a\x07b\nc"))
+    a\x07b\x0ac
     """
-    if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) and not _is_number(value):
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    plain = value.isprintable() and "\\" not in value
+    text = value if plain else "".join(map(_seen, value))
+    return "'" + text if text.lstrip("'").startswith(FORMULA) and not _is_number(text) else text
 
 
 def value_of(written: object) -> object:
-    """Return the value that a cell stands for.
+    r"""Return the value that a cell stands for.
 
-    >>> value_of("'=cmd"), value_of(cell("'=cmd")), value_of("'tis")
-    ('=cmd', "'=cmd", "'tis")
+    >>> value_of("'=cmd"), value_of(cell("'=cmd")), value_of("'tis"), value_of(cell("a\x07b\\c")) == "a\x07b\\c"
+    ('=cmd', "'=cmd", "'tis", True)
     """
-    if isinstance(written, str) and written.startswith("'") and written.lstrip("'").startswith(FORMULA):
-        return written[1:]
-    return written
+    if not isinstance(written, str):
+        return written
+    text = written[1:] if written.startswith("'") and written.lstrip("'").startswith(FORMULA) else written
+    return ESCAPED.sub(_unseen, text)
 
 
 def printable(text: str) -> str:
@@ -60,6 +68,25 @@ def printable(text: str) -> str:
     'a\\nb'
     """
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _seen(character: str) -> str:
+    r"""Return a character as it stands in a cell."""
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _unseen(found: re.Match[str]) -> str:
+    """Return the character that an escape in a cell stands for; an escape that stands for none, as it is."""
+    text = found[1]
+    if text == "\\":
+        return text
+    code = int(text[1:], 16)
+    return chr(code) if code < 0x110000 else found[0]
 
 
 def _is_number(text: str) -> bool:

@@ -15,7 +15,7 @@ import typer
 
 from planner.cli.app import INTERRUPTED, errors
 from planner.cli.output import Column, JsonOption, Output, output
-from planner.files import file_name
+from planner.files import file_name, printable
 from planner.model import InputError, digest
 from simulator.cli import splitting
 from simulator.cli.execute_options import (
@@ -245,7 +245,7 @@ def _run(
 
     def tell(text: str) -> None:
         if errors.is_terminal:
-            errors.file.write(f"\r\x1b[K{text}")
+            errors.file.write(f"\r\x1b[K{printable(text)}")
             errors.file.flush()
 
     def tick(now_us: int) -> None:

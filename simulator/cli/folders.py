@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.files import save, write_text
+from planner.files.atomic import require_folder
 from planner.model import InputError, Plan, Problem, TaskPlan
 
 RUN = "run.json"
@@ -34,8 +35,9 @@ def held(folder: Path) -> Iterator[None]:
     InputError
         Another command writes into it now, or nothing can be written there.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    require_folder(folder)
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:

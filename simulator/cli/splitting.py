@@ -62,6 +62,7 @@ def pareto(
     from simulator.executor.trials import Trial
     from simulator.results.measured_plots import split_tradeoff
     from simulator.results.style import save_figure
+    from simulator.results.tables import as_cells
 
     pair = _pair(devices)
     wire = _link(link)
@@ -75,7 +76,7 @@ def pareto(
         points = _measured(points, measure, profile, given, settings, Trial(seconds), wire)
     title = f"{profile.name}, batch {batch}, link {wire.hop_latency_us / 1000:g} ms, {wire.bandwidth_gbps:g} Gbit/s"
     table = split_table(points)
-    write_text(out / "pareto.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "pareto.csv", as_cells(table).to_csv(index=False, float_format="%.6g"))
     save_figure(split_tradeoff(table, title=title), out / "pareto.png")
     with output(as_json) as printed:
         printed.value("points", [{str(key): value for key, value in row.items()} for row in table.to_dict("records")])

@@ -1,7 +1,7 @@
 """From a problem and a plan to the system that is simulated."""
 
 from collections.abc import Sequence
-from math import exp, log, nan, prod, sqrt
+from math import exp, log, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,13 @@ from planner.model import InputError, Pipeline, Plan, Problem, Stage
 from planner.model.placing import locations
 from planner.model.segments import kind_of
 from simulator.dispatch.system import System
-from simulator.memory import require_memory
 
 __all__ = ["TOLERANCE_US", "System", "build_system"]
 
 # How far a plan's latency may lie from its profile's: published plans round a little.
 TOLERANCE_US = 50
+
+MOST_SLICES = 32_767  # of a stage: what records of runs hold
 
 
 def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
@@ -30,7 +31,7 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
     ------
     InputError
         The plan has no pipeline for the DNN, does not cover its blocks, names an absent device, has stages of
-        different batch sizes, or its latencies are more than 50 µs away from the profile's.
+        different batch sizes or of too many slices, or its latencies are more than 50 µs away from the profile's.
     """
     problem = problem.planned
     dnn = problem.dnn(dnn_name)
@@ -101,7 +102,11 @@ def _places(
     problem: Problem, plan: Plan, dnn_name: str, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the number of every slice's device, and its first core and how many it has; -1 where there is no slice."""
-    require_memory(24 * prod(shape), f"{dnn_name}: stages of up to {shape[-1]} slices", "check the plan's slices")
+    if shape[-1] > MOST_SLICES:
+        raise InputError(
+            f"{dnn_name}: stages of up to {shape[-1]} slices; expected at most {MOST_SLICES} a stage, which records of "
+            "runs hold: simulate a smaller cluster at a smaller rate"
+        )
     number, cores = np.full(shape, -1), np.zeros((*shape, 2), np.int64)
     rows = {p: row for row, p in enumerate(i for i, one in enumerate(plan.pipelines) if one.dnn == dnn_name)}
     for one in locations(problem, plan):

@@ -20,6 +20,7 @@ from planner.model.task_graph import applications_of, task_rates
 from planner.model.task_worth import input_bytes
 from simulator.dispatch.system import Ints
 from simulator.engine.network import CENTRAL, IDLE_FIRST, NO_LIMIT_US, Network, Route, Station, Step, servers
+from simulator.engine.system import MOST_SLICES
 
 MOST_STEPS = 256  # of one request, copies included
 
@@ -53,7 +54,8 @@ def network_of_tasks(problem: Problem, plan: TaskPlan, arrivals_us: Mapping[str,
     Raises
     ------
     InputError
-        A first task is handed several requests at once, or a request becomes more than `MOST_STEPS`.
+        A first task is handed several requests at once, a request becomes more than `MOST_STEPS`, or there are too many
+        slices.
     """
     known = problem.relied_on
     applications = [one for one in applications_of(known) if one.name in arrivals_us]
@@ -63,6 +65,8 @@ def network_of_tasks(problem: Problem, plan: TaskPlan, arrivals_us: Mapping[str,
         for made, own_us in _classes_of(one, plan, arrivals_us[one.name]):
             classes.append(made)
             arrivals.append(own_us)
+    if (slices := sum(service.slices for service in plan.services)) > MOST_SLICES:
+        raise InputError(f"task plan: {slices} slices; expected at most {MOST_SLICES} to simulate")
     cards: list[int] = []
     stations = []
     by_name = {one.name: one for one in applications_of(known)}

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 
 from planner.files.atomic import replacing
 from planner.files.names import printable
+from simulator.results.tables import as_cells
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -137,4 +138,4 @@ def save_with_numbers(figure: Figure, numbers: pd.DataFrame, stem: Path) -> None
     for suffix in (".png", ".pdf"):
         save_figure(figure, stem.with_name(stem.name + suffix))
     with replacing(stem.with_name(stem.name + ".csv")) as temporary:
-        numbers.to_csv(temporary, index=False)
+        as_cells(numbers).to_csv(temporary, index=False)

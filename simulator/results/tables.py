@@ -59,7 +59,12 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:
-            table.map(cell).to_csv(temporary, index=False)
+            as_cells(table).to_csv(temporary, index=False)
+
+
+def as_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as its texts stand in a CSV file, those that name columns too."""
+    return table.map(cell).rename(columns=cell)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -69,7 +74,7 @@ def read_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     texts = table.select_dtypes(exclude="number").columns
     table[texts] = table[texts].map(value_of)
-    return table
+    return table.rename(columns=value_of)
 
 
 def read_records(path: Path, system: System) -> Records:

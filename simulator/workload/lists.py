@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from planner.files.names import value_of
 from planner.model import InputError
 from simulator.workload.arrivals import ABSURD_S
 from simulator.workload.lines import open_text, time_problem
@@ -101,7 +102,7 @@ def _csv_rows(path: Path, layout: ListFormat) -> Iterator[tuple[str, str, str]]:
                         f"{where}: expected {len(header)} column{'s' * (len(header) > 1)}, got {len(row)} "
                         f"({','.join(row)[:60]}); numbers have no commas, texts with commas need quotes"
                     )
-                yield where, row[time], "" if function is None else row[function]
+                yield where, row[time], "" if function is None else str(value_of(row[function]))
         except csv.Error as error:
             raise InputError(f"{path}: line {rows.line_num}: cannot be read as CSV ({error})") from None
 

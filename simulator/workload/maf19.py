@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.files.names import value_of
 from planner.model import InputError
 from simulator.workload.lines import first_line, open_text, read_blocks
 from simulator.workload.minute_table import parse_block
@@ -171,7 +172,9 @@ def _read_day(path: Path, start: int, end: int) -> Iterator[tuple[list[tuple[str
         lines, name_at, filled, peak, minute, count = parse_block(np.frombuffer(body, np.uint8), minutes, start, end)
         if lines < 0:
             raise InputError(_bad_row(path, lines_before - lines, header))
-        names = [(body[a:b].decode(), body[b + 1 : c].decode()) for a, b, c in name_at.tolist()]
+        names = [
+            (str(value_of(body[a:b].decode())), str(value_of(body[b + 1 : c].decode()))) for a, b, c in name_at.tolist()
+        ]
         yield names, peak, Rows(np.arange(len(names), dtype=np.int32), filled, minute, count)
         lines_before += lines
 

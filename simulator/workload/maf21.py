@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from planner.files.names import value_of
 from planner.model import InputError
 from simulator.workload.arrivals import ABSURD_S
 from simulator.workload.lines import open_bytes, open_text, require_header, time_problem
@@ -96,7 +97,8 @@ def _function_codes(batch: pa.RecordBatch, known: dict[tuple[str, str], int]) ->
     code = np.empty(len(pairs), dtype=np.int32)
     for index in np.argsort(first):
         app_index, func_index = divmod(int(pairs[index]), len(func_names))
-        code[index] = known.setdefault((app_names[app_index], func_names[func_index]), len(known))
+        name = str(value_of(app_names[app_index])), str(value_of(func_names[func_index]))
+        code[index] = known.setdefault(name, len(known))
     return code[inverse]
 
 

@@ -4,6 +4,7 @@ from itertools import chain
 
 import numpy as np
 
+from planner.files.names import cell
 from planner.model import InputError
 from simulator.workload.arrivals import ArrivalsUs
 from simulator.workload.maf19 import DAY, NAME_COLUMNS
@@ -21,16 +22,15 @@ def maf21_text(trace: Trace) -> str:
     a,f,61.500000,0.000
     <BLANKLINE>
     """
-    names = [f"{_quoted(app, trace)},{_quoted(function, trace)}" for app, function in trace.functions]
+    names = [f"{_quoted(app)},{_quoted(function)}" for app, function in trace.functions]
     rows = zip(trace.function.tolist(), trace.times_s.tolist(), strict=True)
     return "\n".join([",".join(MAF21_COLUMNS), *(f"{names[code]},{time_s:.6f},0.000" for code, time_s in rows), ""])
 
 
-def _quoted(name: str, trace: Trace) -> str:
-    """Return a name as a cell of a CSV file; raises InputError where it has several lines."""
-    if len(name.splitlines()) > 1 or name.endswith(("\r", "\n")):
-        raise InputError(f"{trace.source}: {name!r} has more than one line; no trace's schema can hold that")
-    return '"' + name.replace('"', '""') + '"' if "," in name or '"' in name else name
+def _quoted(name: str) -> str:
+    """Return a name as a cell of a CSV file."""
+    text = str(cell(name))
+    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
 
 
 def maf19_text(trace: Trace) -> str:
@@ -42,7 +42,7 @@ def maf19_text(trace: Trace) -> str:
     if minute.max(initial=0) >= DAY:
         raise InputError(f"{trace.source}: a MAF'19 file holds one day; the trace lasts {trace.times_s[-1]:.0f} s")
     for name in chain.from_iterable(trace.functions):
-        if _quoted(name, trace) != name:
+        if "," in name or '"' in name:
             raise InputError(
                 f"{trace.source}: {name!r} has a comma or a quotation mark, which names in MAF'19 files "
                 "cannot have; write it in the MAF'21 schema"
@@ -51,7 +51,7 @@ def maf19_text(trace: Trace) -> str:
     np.add.at(counts, (trace.function, minute), 1)
     header = ",".join([*NAME_COLUMNS, *map(str, range(1, DAY + 1))])
     rows = (
-        f"owner,{app},{function},http," + ",".join(map(str, row))
+        f"owner,{cell(app)},{cell(function)},http," + ",".join(map(str, row))
         for (app, function), row in zip(trace.functions, counts.tolist(), strict=True)
     )
     return "\n".join([header, *rows, ""])

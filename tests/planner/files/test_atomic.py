@@ -1,5 +1,8 @@
 import errno
 import os
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.files import file_name, name_of, replacing, write_text
+from planner.files.names import cell, value_of
 from planner.model import InputError
 
 
@@ -93,6 +97,39 @@ def test_names_as_long_as_allowed_are_written(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["n" * 300 + ".txt", "n" * 300 + "/a.txt"])
+def test_names_that_are_too_long_are_one_line_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"cannot write there \(File name too long\)"), replacing(tmp_path / name):
+        raise AssertionError("the work was begun")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/proc/self/fd/1", "/dev/fd/1"])
+def test_standard_output_is_written_where_it_stands(out: str, tmp_path: Path) -> None:
+    """Appended to, where it is a file."""
+    code = f"from pathlib import Path\nfrom planner.files import write_text\nwrite_text(Path('{out}'), 'more')"
+    with (tmp_path / "all.txt").open("w+") as file:
+        file.write("some, ")
+        file.flush()
+        subprocess.run([sys.executable, "-c", f"print('and ', end='')\n{code}"], stdout=file, check=True, cwd=tmp_path)
+    assert (tmp_path / "all.txt").read_text() == "some, and more"
+    assert [each.name for each in tmp_path.iterdir()] == ["all.txt"]
+
+
+def test_standard_output_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="^-: - is standard output, which holds one file; give a folder"):
+        write_text(Path("-/plan.json"), "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_memory_is_a_folder(tmp_path: Path) -> None:
+    """Not all below /dev is a device."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        write_text(Path(folder, "new", "f.txt"), "whole")
+        assert [each.name for each in Path(folder, "new").iterdir()] == ["f.txt"]
+
+
 @given(st.text(min_size=1, max_size=40))
 def test_names_come_back_from_file_names_that_stay_in_their_folder(name: str) -> None:
     text = file_name(name)
@@ -100,3 +137,15 @@ def test_names_come_back_from_file_names_that_stay_in_their_folder(name: str) ->
     assert Path(text).name == text
     assert text not in (".", "..")
     assert not text.startswith(".")
+
+
+@given(st.text(max_size=40) | st.text(alphabet="'=+-@\\\\xu0af\x1b\n\u202e", max_size=12))
+def test_cells_come_back_as_they_were_and_do_nothing_elsewhere(name: str) -> None:
+    text = cell(name)
+    assert isinstance(text, str)
+    assert value_of(text) == name
+    assert text.isprintable()
+    try:
+        float(text)
+    except ValueError:
+        assert not text.startswith(("=", "+", "-", "@"))

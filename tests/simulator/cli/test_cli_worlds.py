@@ -159,7 +159,7 @@ BAD = [
         "world: spread: expected \"profile\" or a number from 0 to 3 .*, got 'profil'",
     ),
     ('schema = "world/1"\nspread = -1', "world: spread: expected .* got -1"),
-    ('schema = "world/1"\nfactors = [0.5, 0]', r"factors\[1\]: expected a number > 0.0, got 0"),
+    ('schema = "world/1"\nfactors = [0.5, 0]', r"factors\[1\]: expected a number > 0, got 0"),
     ('schema = "world/1"\nspread = 50.0', "world: spread: expected .* got 50"),
     ('schema = "world/1"\nfactors = [1e300]', "world: factors: expected numbers above 0, to 1e.06"),
     (f'schema = "world/1"\nload_us = {10**19}', "load_us: expected .* got 1"),
@@ -173,7 +173,7 @@ BAD = [
     ('schema = "world/1"\n[[switches]]\nat_us = 5\nplan = "none.json"', "none.json: cannot read it"),
     (
         'schema = "world/1"\n[failure_rate]\nunit = "slice"\nbetween_us = 0\nrepair_us = 1',
-        "between_us: .* > 0.0, got 0",
+        "between_us: .* > 0, got 0",
     ),
     (
         'schema = "world/1"\n[[degradations]]\nfrom_us = 9\nuntil_us = 1\nfactor = 1.0',

@@ -127,3 +127,7 @@ def test_what_cannot_be_simulated_is_one_line() -> None:
     several = replace(problem, applications=(twice,))
     with pytest.raises(InputError, match=r"task find: the first task is handed 2 requests at once; expected a fan_out"):
         network_of_tasks(several, plan_per_task(several), {"app": np.arange(3)})
+    plan = plan_per_task(problem)
+    absurd = replace(plan, services=(replace(plan.services[0], slices=10**9), *plan.services[1:]))
+    with pytest.raises(InputError, match=r"task plan: 100000000\d slices; expected at most 32767 to simulate"):
+        network_of_tasks(problem, absurd, {"app": np.arange(3)})

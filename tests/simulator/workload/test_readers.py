@@ -323,10 +323,16 @@ def test_names_come_back_as_they_were_written(tmp_path, name):
 
 
 @pytest.mark.parametrize("text", [maf21_text, maf19_text])
-def test_names_of_several_lines_are_refused(text):
-    trace = Trace(np.array([0.5]), np.array([0], np.int32), (("a\nb", "f"),), "example")
-    with pytest.raises(InputError, match=r"'a\\nb' has more than one line"):
-        text(trace)
+def test_names_that_do_something_elsewhere_are_data_and_come_back(tmp_path: Path, text) -> None:
+    names = (("a\nb", "=cmd"), ("\x1b[2J\x07", "+1+1"), ("a\\x1b", "'@x"), ("\u202egnp", "-"))
+    trace = Trace(np.arange(4) + 0.5, np.arange(4, dtype=np.int32), names, "example")
+    written = text(trace)
+    assert written.count("\n") == 5
+    assert written.replace("\n", "").isprintable()
+    cells = [cell for line in written.splitlines()[1:] for cell in line.split(",")]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    (tmp_path / "trace.csv").write_text(written, encoding="utf-8")
+    assert read_trace(tmp_path / "trace.csv").functions == names
 
 
 @pytest.mark.parametrize("text", ["12,345\n", "1,5\n2,5\n", "1,204,224\n"])
