@@ -111,6 +111,7 @@ MAY_IMPORT = {
         "simulator.results",
     },
     "simulator.cli": {
+        "simulator.memory",
         "planner.model",
         "planner.files",
         "planner.cli.app",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from time import perf_counter
 
 from planner.model import InputError, Plan, Problem, digest
@@ -203,7 +204,7 @@ def _check_options(scheduler: str, method: str, backend: str, gap: float, time_l
         raise InputError(f"unknown backend {backend!r}; expected one of {[*BACKENDS, 'auto']}")
     if not 0 <= gap < 1:
         raise InputError(f"gap: expected a number in [0, 1), got {gap}")
-    if time_limit_s is not None and not time_limit_s > 0:  # NaN, too
+    if time_limit_s is not None and not 0 < time_limit_s < inf:  # NaN, too
         raise InputError(f"time limit: expected more than 0 s, got {time_limit_s}")
 
 

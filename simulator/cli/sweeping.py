@@ -78,7 +78,7 @@ def sweep(
     unit: UnitOption = "s",
     sort: SortOption = False,
     round_robin: RoundRobinOption = False,
-    jobs: Annotated[int, typer.Option(help="Processes. [default: all cores]", min=0)] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes. [default: all cores]", min=0, max=1000)] = 0,
     engine_hosts: Annotated[Hosts, typer.Option(help="local, or ray: run on a Ray cluster.")] = "local",
     table: Annotated[
         Literal["csv", "parquet"], typer.Option("--format", help="Of the table of runs: csv or parquet.")

@@ -14,6 +14,7 @@ from planner.cli.output import Column, JsonOption, output
 from planner.files import replacing
 from planner.model import InputError
 from simulator.cli.options import SCHEMAS, ReplayOption, SortOption, TimeColumnOption, UnitOption
+from simulator.memory import require_memory
 
 if TYPE_CHECKING:
     from simulator.workload import Trace
@@ -23,6 +24,9 @@ Rate = Annotated[float, typer.Option(help="Average rate, requests/s.")]
 Duration = Annotated[float, typer.Option(help="Length, s.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed: equal seeds give equal arrivals.")]
 Out = Annotated[Path, typer.Option(help="File to write; a name that ends in .gz is compressed.")]
+MOST_CLIENTS = 10**9
+BYTES_AS_TEXT = 200  # of a request, while a file is put together
+
 SchemaOption = Annotated[str, typer.Option(help=f"Schema of the file: auto, {', '.join(SCHEMAS)}.", show_default=True)]
 
 
@@ -105,7 +109,9 @@ def diurnal(
 
 def closed_loop(
     out: Out,
-    clients: Annotated[int, typer.Option(help="Clients that each wait for a response before they think.")] = 10,
+    clients: Annotated[
+        int, typer.Option(max=MOST_CLIENTS, help="Clients that each wait for a response before they think.")
+    ] = 10,
     response: Annotated[float, typer.Option(help="Response time that is assumed, s.")] = 0.1,
     think: Annotated[float, typer.Option(help="Mean thinking time, s.")] = 0.9,
     duration: Duration = 30.0,
@@ -270,6 +276,7 @@ def _write_trace(out: Path, trace: Trace, schema: str) -> None:
     from simulator.workload import maf19_text, maf21_text
 
     texts = {"maf21": maf21_text, "maf19": maf19_text}
+    _require_room(out, len(trace))
     if schema == "arrival-us":
         _write_arrivals(out, (trace.times_s * 1e6).astype("int64"))
     elif schema in texts:
@@ -283,7 +290,13 @@ def _write_arrivals(out: Path, arrivals_us: ArrivalsUs) -> None:
 
     if not len(arrivals_us):
         raise InputError(f"{out}: no arrival fell into the time asked for; give a longer duration or a higher rate")
+    _require_room(out, len(arrivals_us))
     _write(out, arrivals_text(arrivals_us), len(arrivals_us))
+
+
+def _require_room(out: Path, requests: int) -> None:
+    """Refuse to write more requests than memory has room for as text."""
+    require_memory(BYTES_AS_TEXT * requests, f"{out}: {requests:,} requests", "write fewer")
 
 
 def _write(out: Path, text: str, requests: int) -> None:

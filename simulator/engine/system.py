@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError, Pipeline, Plan, Problem, Stage
+from planner.model.check_placement import unknown_slices
 from planner.model.placing import locations
 from planner.model.segments import kind_of
 from simulator.dispatch.system import System
@@ -31,7 +32,8 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
     ------
     InputError
         The plan has no pipeline for the DNN, does not cover its blocks, names an absent device, has stages of
-        different batch sizes or of too many slices, or its latencies are more than 50 µs away from the profile's.
+        different batch sizes or of too many slices, places slices that it has not, or its latencies are more than
+        50 µs away from the profile's.
     """
     problem = problem.planned
     dnn = problem.dnn(dnn_name)
@@ -107,6 +109,8 @@ def _places(
             f"{dnn_name}: stages of up to {shape[-1]} slices; expected at most {MOST_SLICES} a stage, which records of "
             "runs hold: simulate a smaller cluster at a smaller rate"
         )
+    for unknown in unknown_slices(plan):
+        raise InputError(f"{unknown.where}: {unknown.constraint}: {unknown.text}; plan again")
     number, cores = np.full(shape, -1), np.zeros((*shape, 2), np.int64)
     rows = {p: row for row, p in enumerate(i for i, one in enumerate(plan.pipelines) if one.dnn == dnn_name)}
     for one in locations(problem, plan):

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from math import isfinite
@@ -60,7 +61,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             if file.read(len(MARK)) != MARK:
                 file.seek(0)
             yield file
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file, or cut short"
         raise InputError(f"{path}: cannot read it ({reason}); expected a CSV file, plain or .gz") from None
 

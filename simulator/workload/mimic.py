@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
+from simulator.memory import require_memory
 from simulator.workload.arrivals import TimesS, require_positive
 from simulator.workload.trace import Trace
 
@@ -36,6 +37,9 @@ ACTIVE_SHARE = (0.0003, 0.0029, 0.2707, 0.7046, 0.9591, 0.9968, 0.9992, 0.9999)
 BUSIEST = 0.94
 LOG10_RATIO_BUSIEST = (0.78, 0.94, 1.31)
 HIGHEST_REQUESTS_TIMES_RATE = 422_400.0
+
+MOST_APPLICATIONS = 100_000  # each takes a fraction of a millisecond
+BYTES = 64  # a request takes while it is drawn: gaps, times, places in order, its function, before and after sorting
 
 
 def maf_like(
@@ -58,12 +62,13 @@ def maf_like(
     >>> len(trace), round(float(np.bincount(trace.function).max() / len(trace)), 2)
     (10002, 0.26)
     """
-    if applications < 1:
-        raise InputError(f"applications: expected an integer >= 1, got {applications}")
+    if not 1 <= applications <= MOST_APPLICATIONS:
+        raise InputError(f"applications: expected an integer >= 1 and <= {MOST_APPLICATIONS}, got {applications}")
     if requests < applications:
         raise InputError(f"requests: expected at least one for each of {applications} applications, got {requests}")
-    duration_s = requests / RATE_RPS if duration_s is None else duration_s
+    duration_s = float(requests) / RATE_RPS if duration_s is None else duration_s
     require_positive("duration", duration_s, "s")
+    require_memory(BYTES * requests, f"{requests:.3g} requests", "generate fewer")
     level = (np.arange(applications) + 0.5) / applications
     share = 10 ** np.interp(level, LEVELS, LOG10_REQUESTS)
     number = np.maximum(1, np.rint(requests * share / share.sum())).astype(np.int64)
