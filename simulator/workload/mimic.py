@@ -63,7 +63,8 @@ def maf_like(
     (10002, 0.26)
     """
     if not 1 <= applications <= MOST_APPLICATIONS:
-        raise InputError(f"applications: expected an integer >= 1 and <= {MOST_APPLICATIONS}, got {applications}")
+        most = f" and <= {MOST_APPLICATIONS}" if applications > 1 else ""
+        raise InputError(f"applications: expected an integer >= 1{most}, got {applications}")
     if requests < applications:
         raise InputError(f"requests: expected at least one for each of {applications} applications, got {requests}")
     duration_s = float(requests) / RATE_RPS if duration_s is None else duration_s
