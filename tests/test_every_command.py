@@ -45,6 +45,7 @@ DEVICE = "+[red]Pi μ\t'"
 WRITE = {
     "planner estimate": "net.onnx --device T4 --blocks 2 --out {out}",
     "planner import-profile": "times.csv --cuts cuts.csv --out {out}",
+    "planner merge-profiles": "profile.json profile.json --out {out}",
     "planner layers": "net.onnx --out {out}",
     "planner merge candidates": "net.onnx other.onnx --out {out}",
     "planner plan": "problem.json --out {out}",
@@ -106,6 +107,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = LatencyTable(DEVICE, 1, (1, 2), rows, Provenance("estimated", "by hand"))
     profile = Profile(DNN, (Block(("a",)), Block(("b",))), (1000,), (table,))
     problem = Problem(Cluster((DeviceType(DEVICE, 2),), Network(10.0)), (Dnn(DNN, 80_000.0, (profile,)),))
+    save(profile, folder / "profile.json")
     save(problem, folder / "problem.json")
     save(make_plan(problem), folder / "plan.json")
     times = [["device", "share", "batch", "block", "latency_us"], [DEVICE, 1, 1, 0, 9000], [DEVICE, 1, 1, 1, 4000]]
