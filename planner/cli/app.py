@@ -169,6 +169,22 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(ENDED[signal.Signals(number)])
 
 
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does, for work that keeps what it has."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, interrupt) for number in ENDED if in_main}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _degrade(stream: TextIO) -> None:
     """Let a stream whose encoding lacks a symbol write it otherwise."""
     if hasattr(stream, "reconfigure") and "utf" not in (stream.encoding or "").lower():

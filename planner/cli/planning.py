@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
-from planner.cli.app import errors
+from planner.cli.app import errors, interrupted_by_signals
 from planner.cli.output import Column, JsonOption, Output, output
+from planner.cli.search_progress import told
 from planner.files import load_plan, load_problem, save, write_csv
 from planner.model import InputError, Pipeline, Plan, Problem
 from planner.model.energy import watts_known
@@ -52,6 +54,7 @@ PRICES = {
     Against.ENERGY: "watts",
     Against.ACCURACY: "cost_per_hour",
 }
+LEAST_S = 0.01
 SHOWN_DEVICES = 40  # so many devices are listed with what lies on them; a plan's file has them all
 
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
@@ -107,7 +110,10 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="Write the plan (JSON) to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the best plan for a problem, check it, and show it with its proven gap."""
+    """Make the best plan for a problem, check it, and show it with its proven gap.
+
+    Better plans and bounds are told on the way; Ctrl-C (or SIGTERM) ends the search with the best plan so far.
+    """
     from planner.planning import make_plan, plan_best_effort, slices_started  # solvers take a moment to import
 
     if scheduler in (Scheduler.PER_TASK, Scheduler.BETTER):
@@ -119,14 +125,18 @@ def plan(
 
         plan_applications(problem, scheduler is Scheduler.BETTER, backend, gap, time_limit, out, as_json)
         return
+    begin_s = monotonic()
     by: SchedulerName = scheduler.value  # type: ignore[assignment]  # the other two are told above
     served = asked = load_problem(problem)
     in_use = load_plan(current) if current else None
     if best_effort and in_use:
         raise InputError("--best-effort: plans anew, not from --current; leave out one of the two")
+    if time_limit is not None and time_limit > 0:  # reading the problem counts
+        time_limit = max(time_limit - (monotonic() - begin_s), LEAST_S)
     options: dict[str, Any] = {"method": method, "backend": backend, "gap": gap, "time_limit_s": time_limit}
     reasons: Mapping[str, str] = {}
-    with errors.status(f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"):
+    what = f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"
+    with interrupted_by_signals(), told(what, asked.options.objective) as options["progress"]:
         if best_effort:
             found = plan_best_effort(asked, by, **options)
             served, made, reasons = found.problem, found.plan, found.not_served

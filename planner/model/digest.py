@@ -4,21 +4,35 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any
+
+SCALARS = (int, str, bool, type(None))
 
 
 def _plain(value: Any) -> Any:
     """Return JSON's own types; 10.0 as 10, so that equal numbers are equal texts."""
+    if type(value) in SCALARS:
+        return value
     if is_dataclass(value):
-        kept = [each for each in fields(value) if not each.metadata.get("digest") or not _is_default(value, each)]
+        kept = [
+            each for each in _fields(type(value)) if not each.metadata.get("digest") or not _is_default(value, each)
+        ]
         return {each.name: _plain(getattr(value, each.name)) for each in kept}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
+        if all(type(item) is int for item in value):  # rows of latencies, of which profiles consist
+            return value
         return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+@cache
+def _fields(kind: type) -> tuple[Any, ...]:
+    return fields(kind)
 
 
 def _is_default(record: Any, each: Any) -> bool:

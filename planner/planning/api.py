@@ -1,7 +1,8 @@
 """The one call that plans: checks the input, has a method size the plan, and checks it before it is returned."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from math import inf
 from time import perf_counter
 
@@ -13,18 +14,25 @@ from planner.model.problem import GIVEN_RATES
 from planner.planning.answers.changes import size_from
 from planner.planning.baselines import (
     better_by_whole_tasks,
+    better_of,
     devices_of,
     first_plan,
+    plans_on_devices,
     size_dart_r,
+    unpartitioned,
     with_closed_form_x0,
-    with_x0,
+    with_quick_x0,
+    x0_and_devices,
 )
+from planner.planning.incumbent import Incumbent, Progress
 from planner.planning.merging import shared_pools
 from planner.planning.methods import METHODS, all_candidates, size_np, size_pipelines
 from planner.planning.pipelines.sizing import Sizing, build_plan, plan_of
-from planner.planning.programme.backends import BACKENDS, Clock, Limits, Report, TooLate, versions
+from planner.planning.programme.backends import BACKENDS, Clock, Limits, TooLate, versions
 from planner.planning.programme.block_bound import block_bound
 from planner.planning.whole_devices import chains
+
+log = logging.getLogger(__name__)
 
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS, "decomposition", "columns"),
@@ -45,7 +53,7 @@ def make_plan(
     current: Plan | None = None,
     max_started: int | None = None,
     pipelines: int | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Return the best plan of a scheduler, with a proven bound, after every constraint of it was checked.
 
@@ -80,8 +88,9 @@ def make_plan(
     pipelines
         1 for plans of one pipeline per DNN (`planner.planning.whole_devices.chains`), None for any number.
     progress
-        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better (by decomposition
-        and columns, which may take long). Ctrl-C (KeyboardInterrupt) ends the search with the best plan so far.
+        Is told the value and the bound, ``progress(value, bound)``, whenever either gets better; as long as no bound is
+        known it is infinite, or 0 for what is minimised. Ctrl-C (KeyboardInterrupt) ends the search with the best plan
+        so far; there is one in a moment wherever whole devices allow it.
 
     Raises
     ------
@@ -104,73 +113,96 @@ def make_plan(
     _check_limits(problem, scheduler, method)
     if (current is None) != (max_started is None):
         raise InputError("a current plan and the number of slices that may be started belong together; give both")
-    begin_s, clock = perf_counter(), Clock(Limits(gap, time_limit_s))
-    half = Limits(gap, None if time_limit_s is None else time_limit_s / 2)
-    known = with_closed_form_x0(problem) if method == "closed-form" else with_x0(problem, backend, half)
-    if problem.merged and scheduler == "pipelines":
-        if method not in ("auto", "milp") or current is not None or pipelines is not None:
-            raise InputError(
-                f"merged blocks are for method milp, without a current plan or a number of pipelines, got {method}"
-            )
-        return _checked(known, _merged_or_start(known, digest(asked), backend, gap, clock, begin_s), asked)
-    if current is not None and max_started is not None:
-        sizing, method = _size_changes(known, scheduler, method, current, max_started, backend, clock), "milp"
-    elif pipelines is not None:
-        sizing, method = _size_chains(known, scheduler, method, pipelines, clock), "chains"
-    elif scheduler == "pipelines":
-        start = better_by_whole_tasks(known, asked.applications, first_plan(known), backend, clock)
-        sizing, method = size_pipelines(known, method, backend, clock, start, progress)
-    elif scheduler == "np":
-        sizing, method = size_np(known, method, backend, clock, first_plan(known), progress)
-    else:
-        sizing, method = _size_dart_r(known, np_plan, backend, clock), "rule"
-    _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], clock)
-    plan = build_plan(
-        known,
-        sizing,
-        scheduler=scheduler,
-        method=method,
-        gap=gap,
-        seconds=perf_counter() - begin_s,
-        problem_sha256=digest(asked),
-        versions=versions(sizing.backend),
-    )
-    return _checked(known, plan, asked)
-
-
-def _merged_or_start(
-    problem: Problem, problem_sha256: str, backend: str, gap: float, clock: Clock, begin_s: float
-) -> Plan:
-    """Return the plan of a problem with merged blocks, or that to begin with where it is better or the time is up."""
-    start = first_plan(problem)
-    bound: float | None = None
+    record = _Record(scheduler, gap, perf_counter(), digest(asked))
+    clock, best = Clock(Limits(gap, time_limit_s)), Incumbent(problem, progress)
+    of_whole_dnns = scheduler != "dart-r" and current is None and pipelines is None  # plans to begin with are answers
     try:
-        plan = _plan_merged(problem, problem_sha256, backend, gap, clock, begin_s)
-        better = max if MAXIMISED[problem.options.objective] else min
-        if start is None or better(plan.value, start.value(problem)) == plan.value:
-            return plan
-        bound = plan.bound
-    except InputError:
-        if start is None or not clock.over:
+        known = _with_x0(problem, method, backend, clock, best, begin=of_whole_dnns)
+        if current is not None and max_started is not None:
+            sizing, used = _size_changes(known, scheduler, method, current, max_started, backend, clock, best), "milp"
+        elif pipelines is not None:
+            sizing, used = _size_chains(known, scheduler, method, pipelines, clock), "chains"
+        elif scheduler == "dart-r":
+            sizing, used = _size_dart_r(known, np_plan, backend, clock), "rule"
+        elif scheduler == "np":
+            sizing, used = size_np(known, method, backend, clock, best)
+        elif problem.merged:
+            return _checked(known, _plan_merged(known, method, backend, clock, best, record), asked)
+        else:
+            better_by_whole_tasks(known, asked.applications, backend, clock, best.offer)
+            sizing, used = size_pipelines(known, method, backend, clock, best)
+    except (KeyboardInterrupt, TooLate) as ended:
+        if best.plan is None:
             raise
-    sizing = replace(start, bound=block_bound(problem) if bound is None else bound)
+        log.info("ended early (%s): the best plan so far is taken", type(ended).__name__)
+        known, used = best.problem, best.method
+        sizing = best.with_bound(lambda problem: block_bound(unpartitioned(problem) if scheduler == "np" else problem))
+    _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], clock)
+    try:
+        return _checked(known, _plan(known, sizing, used, record), asked)
+    except KeyboardInterrupt:  # the search has ended; what was found is not lost
+        return _checked(known, _plan(known, sizing, used, record), asked)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a plan states of how it was made."""
+
+    scheduler: Scheduler
+    gap: float
+    begin_s: float
+    problem_sha256: str
+
+
+def _plan(problem: Problem, sizing: Sizing, method: str, record: _Record) -> Plan:
     return build_plan(
         problem,
         sizing,
-        scheduler="pipelines",
-        method="start",
-        gap=gap,
-        seconds=perf_counter() - begin_s,
-        problem_sha256=problem_sha256,
+        scheduler=record.scheduler,
+        method=method,
+        gap=record.gap,
+        seconds=perf_counter() - record.begin_s,
+        problem_sha256=record.problem_sha256,
         versions=versions(sizing.backend),
     )
 
 
-def _plan_merged(problem: Problem, problem_sha256: str, backend: str, gap: float, clock: Clock, begin_s: float) -> Plan:
-    """Return the plan of a problem with merged blocks, whose pools may serve several DNNs."""
-    found = shared_pools.size(problem, all_candidates(problem), backend, clock.remaining())
+def _with_x0(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, *, begin: bool) -> Problem:
+    """Return the problem with X0, which may take half of the time; a plan to begin with is there before and after.
+
+    The one before rests on an X0 that is found in a moment.
+    """
+    if method == "closed-form":
+        return with_closed_form_x0(problem)
+    if not begin:
+        return x0_and_devices(problem, backend, clock.half())[0]
+    quick = with_quick_x0(problem)
+    best.restart(quick, first_plan(quick))
+    plan_on = plans_on_devices(quick)
+    known, devices = x0_and_devices(problem, backend, clock.half(), lambda devices: best.offer(plan_on(devices)))
+    start = first_plan(known)
+    best.restart(known, start if devices is None else better_of(known, start, plans_on_devices(known)(devices)))
+    return known
+
+
+def _plan_merged(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, record: _Record) -> Plan:
+    """Return the plan of a problem with merged blocks, whose pools may serve several DNNs.
+
+    Raises TooLate where the plan to begin with is better, or nothing else was found in time.
+    """
+    if method not in ("auto", "milp"):
+        raise InputError(
+            f"merged blocks are for method milp, without a current plan or a number of pipelines, got {method}"
+        )
+    try:
+        found = shared_pools.size(problem, all_candidates(problem), backend, clock.remaining())
+    except InputError:
+        if clock.over:
+            raise TooLate from None
+        raise
+    best.prove(found.bound)
     _refuse_nothing(problem, [sum(one.throughput_rps for one in found.of(dnn.name)) for dnn in problem.dnns], clock)
-    return plan_of(
+    plan = plan_of(
         problem,
         found.pipelines,
         found.layouts,
@@ -178,11 +210,15 @@ def _plan_merged(problem: Problem, problem_sha256: str, backend: str, gap: float
         scheduler="pipelines",
         method="milp",
         backend=found.backend,
-        gap=gap,
-        seconds=perf_counter() - begin_s,
-        problem_sha256=problem_sha256,
+        gap=record.gap,
+        seconds=perf_counter() - record.begin_s,
+        problem_sha256=record.problem_sha256,
         versions=versions(found.backend),
     )
+    better = max if MAXIMISED[problem.options.objective] else min
+    if best.plan is not None and better(plan.value, best.plan.value(problem)) != plan.value:
+        raise TooLate
+    return plan
 
 
 def _checked(known: Problem, plan: Plan, asked: Problem) -> Plan:
@@ -223,11 +259,20 @@ def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
 
 
 def _size_changes(
-    problem: Problem, scheduler: str, method: str, current: Plan, max_started: int, backend: str, clock: Clock
+    problem: Problem,
+    scheduler: str,
+    method: str,
+    current: Plan,
+    max_started: int,
+    backend: str,
+    clock: Clock,
+    best: Incumbent,
 ) -> Sizing:
     if scheduler != "pipelines" or method not in ("auto", "milp"):
         raise InputError(f"a current plan is for scheduler pipelines and method milp, got {scheduler} and {method}")
-    return size_from(problem, current, max_started, backend, clock.remaining())
+    best.restart(problem, None)
+    best.by = "milp"
+    return size_from(problem, current, max_started, backend, clock.remaining(), best.report)
 
 
 def _size_chains(problem: Problem, scheduler: str, method: str, pipelines: int, clock: Clock) -> Sizing:

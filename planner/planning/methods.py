@@ -6,6 +6,7 @@ up then share the time that is left, so that there is an answer whenever it is o
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import isclose
 
@@ -13,11 +14,11 @@ from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
 from planner.planning.answers.canonical import canonical
 from planner.planning.baselines import better_of, size_np_closed_form, unpartitioned
+from planner.planning.incumbent import Incumbent
 from planner.planning.pipelines.candidates import Candidate, best_of_segments, enumerate_candidates
 from planner.planning.pipelines.reach import unreachable
-from planner.planning.pipelines.sizing import Sizing
-from planner.planning.programme.backends import Clock, Limits, Report, TooLate
-from planner.planning.programme.block_bound import block_bound
+from planner.planning.pipelines.sizing import Report, Sizing
+from planner.planning.programme.backends import Clock, Limits, TooLate
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import chains, columns, decomposition, dynamic, narrowed
 
@@ -31,45 +32,53 @@ METHODS: Mapping[str, Method] = {"milp": narrowed.size, "dynamic": dynamic.size}
 ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
 SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
 LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
-BEGIN_NP_SECONDS, BEGIN_COLUMNS_SECONDS = 10.0, 6.0  # for the plans that others are compared with, or begin with
+BEGIN_COLUMNS_SECONDS = 6.0  # for the plan that the decomposition begins with
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
-NP_SHARE, NP_SECONDS = 0.2, 2.0  # of a limited time, what is kept for NP's plan: this share, but no more than that
+# Of a limited time NP's plan gets so many seconds, and then half, up to the second number.
+NP_SECONDS, NP_HALF_SECONDS = 5.0, 10.0
 
 
-def size_pipelines(
-    problem: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
-) -> tuple[Sizing, str]:
-    """Return the pipelines found, or NP's plan, which is one of theirs, where that is better or nothing else was found.
+def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
+    """Return the pipelines found, or NP's plan, which is one of theirs, where that is better.
 
-    A plan to begin with is kept. Where time is limited, a part of it is NP's: before a programme, which
-    may take longer than it is given, else what the other method leaves.
+    Where time is limited NP's plan is looked for first, as if it had been asked for, so that pipelines are no worse
+    than NP in the same time. Else that is done before a decomposition, which begins with it, and after other methods
+    where NP could have a better plan.
+
+    Raises
+    ------
+    TooLate
+        The time was up; ``best`` has the best plan and bound so far.
     """
-    limit_s = clock.remaining().time_limit_s
-    if limit_s is not None and not (method in ("auto", "decomposition") and decomposition.admits(problem)):
-        start = _better_by_np(problem, start, backend, clock.at_most(min(NP_SHARE * limit_s, NP_SECONDS)))
-    sizing, bound, used = start, None, "start"
+    limited = clock.remaining().time_limit_s is not None
+    if limited:
+        _offer_np(problem, backend, clock, best)
     try:
-        found, used = _by_method(problem, method, backend, clock.sparing(NP_SHARE, NP_SECONDS), start, progress)
-        bound = found.bound
-        sizing = better_of(problem, found, start) or found
-        if used == "decomposition" and found.pipelines:  # it begins with NP's plan
-            return replace(sizing, bound=bound), used
+        found, used = _by_method(problem, method, backend, clock, best)
     except TooLate as late:
-        log.info("no pipelines in the time given; NP's plan is taken")
-        bound = late.bound
-    if bound is not None and sizing and (_proven(problem, sizing, bound, clock) or _beyond_np(problem, sizing)):
-        return replace(sizing, bound=bound), used
+        if late.bound is not None:
+            best.prove(late.bound)
+        raise
+    best.report(found)
+    if not (limited or used == "decomposition" or _proven(best, clock) or _beyond_np(problem, found)):
+        _offer_np(problem, backend, clock, best)
+    simplest = better_of(problem, found, best.plan) or found  # of equal plans, the one that was tidied up
+    return replace(simplest, bound=found.bound if best.bound is None else best.bound), used
+
+
+def _offer_np(problem: Problem, backend: str, clock: Clock, best: Incumbent) -> None:
+    """Let NP's plan be known, as far as it is found in its part of the time."""
+    left_s = clock.remaining().time_limit_s
+    part_s = NP_HALF_SECONDS if left_s is None else max(NP_SECONDS, min(left_s / 2, NP_HALF_SECONDS))
     try:
-        whole, _ = size_np(problem, "auto", backend, clock.at_most(BEGIN_NP_SECONDS), start, None)
-        sizing = better_of(problem, sizing, whole) or sizing or whole
-    except InputError:  # NP cannot serve all of them, or not in the time that was left
-        if sizing is None:
-            raise TooLate from None
-    return replace(sizing, bound=block_bound(problem) if bound is None else bound), used
+        best.offer(size_np(problem, "auto", backend, clock.at_most(part_s), best, best.offer)[0])
+    except InputError as error:
+        log.info("NP: %s", error)
 
 
-def _proven(problem: Problem, sizing: Sizing, bound: float, clock: Clock) -> bool:
-    return isclose(bound, sizing.value(problem), rel_tol=clock.remaining().gap, abs_tol=1e-12)
+def _proven(best: Incumbent, clock: Clock) -> bool:
+    known = best.plan is not None and best.bound is not None
+    return known and isclose(best.bound or 0.0, best.value, rel_tol=clock.remaining().gap, abs_tol=1e-12)
 
 
 def _beyond_np(problem: Problem, sizing: Sizing) -> bool:
@@ -83,17 +92,7 @@ def _beyond_np(problem: Problem, sizing: Sizing) -> bool:
     return bound <= value if MAXIMISED[problem.options.objective] else bound >= value
 
 
-def _better_by_np(problem: Problem, start: Sizing | None, backend: str, clock: Clock) -> Sizing | None:
-    """Return NP's plan where it is better than the one to begin with, or there is none yet."""
-    try:
-        return better_of(problem, start, size_np(problem, "auto", backend, clock, start, None)[0])
-    except InputError:  # NP cannot serve all of them, or not in that time
-        return start
-
-
-def _by_method(
-    problem: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
-) -> tuple[Sizing, str]:
+def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
     if problem.options.limited:
         method = "milp"
     if problem.options.stage_batches:  # the other methods know one batch size per pipeline
@@ -107,13 +106,15 @@ def _by_method(
         method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
         if method == "milp" and decomposition.admits(problem):  # two device types, too many devices for tables
             method = _by_devices(problem)
+    log.info("%d candidates, method %s", len(candidates), method)
     if method == "columns":
-        found = columns.size(problem, backend, clock.remaining(), progress)
+        best.by = method
+        found = columns.size(problem, backend, clock.remaining(), best.report)
         return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
     if method == "decomposition":
-        return _decomposed(problem, backend, clock, start, progress), method
-    log.info("%d candidates, method %s", len(candidates), method)
-    sizing = METHODS[method](problem, candidates, backend, clock.remaining(), progress)
+        return _decomposed(problem, backend, clock, best), method
+    best.by = method
+    sizing = METHODS[method](problem, candidates, backend, clock.remaining(), best.report)
     if method not in CANONICAL_METHODS:
         sizing = canonical(problem, candidates, sizing, backend, clock.remaining())
     return sizing, method
@@ -144,14 +145,16 @@ def _devices_per_dnn(problem: Problem) -> float:
     return sum(device.count for device in problem.cluster.device_types) / len(problem.dnns)
 
 
-def _decomposed(problem: Problem, backend: str, clock: Clock, start: Sizing | None, progress: Report | None) -> Sizing:
-    begin = _to_begin_with(problem, backend, clock, start)
-    try:
-        found = decomposition.size(problem, clock.remaining(), begin=begin, report=progress)
-    except TooLate:
-        if begin is None:
-            raise
-        found = replace(begin, bound=block_bound(problem))
+def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent) -> Sizing:
+    """Return the plan of the decomposition, which begins with NP's and, where devices are many, that of columns."""
+    if clock.remaining().time_limit_s is None:
+        _offer_np(problem, backend, clock, best)
+    best.by = "decomposition"
+    if columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN:
+        limits = clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))
+        with suppress(TooLate):
+            best.report(columns.size(problem, backend, limits, best.report))
+    found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
     return _tidied(problem, found, backend, clock)
 
 
@@ -170,53 +173,45 @@ def _tidied(problem: Problem, sizing: Sizing, backend: str, clock: Clock) -> Siz
     return canonical(problem, in_use, sizing, backend, clock.remaining())
 
 
-def _to_begin_with(problem: Problem, backend: str, clock: Clock, start: Sizing | None) -> Sizing | None:
-    """Return NP's plan, or that of generated columns where devices are many; None where neither serves all DNNs.
-
-    No plan is worse than what the decomposition begins with.
-    """
-    found = [start]
-    try:
-        limits = clock.within(Limits(1e-4, BEGIN_NP_SECONDS))
-        found.append(decomposition.size(unpartitioned(problem), limits, begin=start))
-    except InputError as error:
-        log.info("NP has no plan: %s", error)
-    if columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN and not clock.over:
-        found.append(columns.size(problem, backend, clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))))
-    return better_of(problem, *found)
-
-
 def size_np(
-    problem: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
+    problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, report: Report | None = None
 ) -> tuple[Sizing, str]:
-    """Return NP's plan: the method's, or the one to begin with where that is better, or the time is up."""
+    """Return NP's plan: the method's, or the one so far where that is better.
+
+    Parameters
+    ----------
+    report
+        Is told plans on the way; by default ``best``, with their bounds.
+
+    Raises
+    ------
+    TooLate
+        The time was up; ``best`` has the best plan so far.
+    """
     if method == "closed-form":
         return size_np_closed_form(problem), method
     whole = unpartitioned(problem)
-    try:
-        found, used = _size_whole(whole, method, backend, clock, start, progress)
-        return replace(better_of(whole, found, start) or found, bound=found.bound), used
-    except TooLate as late:
-        if start is None:
-            raise
-        return replace(start, bound=block_bound(whole) if late.bound is None else late.bound), "start"
-
-
-def _size_whole(
-    whole: Problem, method: str, backend: str, clock: Clock, start: Sizing | None, progress: Report | None
-) -> tuple[Sizing, str]:
     if whole.options.limited:
         method = "milp"
-    if method == "auto" and decomposition.admits(whole):
-        method = _method_for(whole)
+    if method == "auto":
+        method = _method_for(whole) if decomposition.admits(whole) else "milp"
+    if method not in ("columns", "decomposition"):
+        method = "milp"
+    if report is None:
+        best.by, report = method, best.report
     if method == "columns":
-        return _tidied(whole, columns.size(whole, backend, clock.remaining(), progress), backend, clock), method
-    if method == "decomposition":
-        found = decomposition.size(whole, clock.remaining(), begin=start, report=progress)
-        return _tidied(whole, found, backend, clock), method
-    candidates = all_candidates(whole)
-    sizing = METHODS["milp"](whole, candidates, backend, clock.remaining(), progress)
-    return canonical(whole, candidates, sizing, backend, clock.remaining()), "milp"
+        found = columns.size(whole, backend, clock.remaining(), report)
+    elif method == "decomposition":
+        found = decomposition.size(whole, clock.remaining(), begin=best.plan, report=report)
+    else:
+        candidates = all_candidates(whole)
+        found = METHODS["milp"](whole, candidates, backend, clock.remaining(), report)
+        return _no_worse(whole, canonical(whole, candidates, found, backend, clock.remaining()), best), method
+    return _no_worse(whole, _tidied(whole, found, backend, clock), best), method
+
+
+def _no_worse(problem: Problem, found: Sizing, best: Incumbent) -> Sizing:
+    return replace(better_of(problem, found, best.plan) or found, bound=found.bound)
 
 
 def all_candidates(problem: Problem, clock: Clock | None = None) -> list[Candidate]:

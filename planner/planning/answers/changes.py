@@ -22,7 +22,7 @@ from planner.model import InputError, Plan, Problem
 from planner.model.segments import Share
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates, pareto_best
 from planner.planning.pipelines.reach import unreachable
-from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.sizing import Report, Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, solve
 
@@ -65,8 +65,15 @@ def slices_started(current: Plan, following: Plan) -> int:
     return (slices_by_role(following) - slices_by_role(current)).total()
 
 
-def size_from(problem: Problem, current: Plan, most: int, backend: str, limits: Limits) -> Sizing:
+def size_from(
+    problem: Problem, current: Plan, most: int, backend: str, limits: Limits, report: Report | None = None
+) -> Sizing:
     """Return the best plan that starts at most ``most`` slices anew; X0 must be known.
+
+    Parameters
+    ----------
+    report
+        Is told every better plan and bound.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def size_from(problem: Problem, current: Plan, most: int, backend: str, limits: 
     def limit_started(formulation: milp.Formulation) -> list[int]:
         return _limit_started(formulation, running, most)
 
-    best = milp.size(problem, candidates, backend, clock.remaining(), limit_started)
+    best = milp.size(problem, candidates, backend, clock.remaining(), limit_started, report=report)
     formulation = milp.build(problem, best.candidates)
     started = limit_started(formulation)
     milp.keep_objective(formulation, best.value(problem))

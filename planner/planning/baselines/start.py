@@ -15,7 +15,7 @@ Where DNNs share devices, all devices of a type may also be cut into equal segme
 No step looks at the clock: what it takes grows with DNNs · types, and not with devices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -92,16 +92,43 @@ def first_plan(problem: Problem) -> Sizing | None:
     return best
 
 
-def _dealt(problem: Problem, candidates: Sequence[Candidate], kinds: Sequence[Kind]) -> Sizing | None:
-    """Return a plan on devices that are cut into segments of one kind per type."""
-    types, objective = problem.cluster.device_types, problem.options.objective
+def plans_on_devices(problem: Problem) -> Callable[[Mapping[tuple[int, int], int]], Sizing | None]:
+    """Return a function of whole devices ``(DNN, type)`` that plans one-stage pipelines on them, with no bound.
+
+    X0 must be known. There are no such plans, None, where given rates, money or accuracy limit them.
+    """
+    if problem.options.limited or problem.options.objective in GIVEN_RATES:
+        return lambda devices: None
+    whole = unpartitioned(problem)
+    offers = _best_of_each(
+        candidate
+        for number, dnn in enumerate(whole.dnns)
+        for candidate in enumerate_candidates(whole, number, dnn.np_throughput_rps or 0.0)
+    )
+
+    def plan_on(devices: Mapping[tuple[int, int], int]) -> Sizing:
+        held = np.zeros((len(whole.dnns), len(whole.cluster.device_types)), dtype=np.int64)
+        for key, count in devices.items():
+            held[key] = count if key in offers else 0
+        return _sizing(offers, held, inf)
+
+    return plan_on
+
+
+def _best_of_each(candidates: Iterable[Candidate]) -> dict[tuple[int, int], Candidate]:
+    """Return the candidates that serve most on a segment, by DNN and device type."""
     offers: dict[tuple[int, int], Candidate] = {}
     for candidate in candidates:
         key = candidate.dnn, candidate.devices[0]
-        if kind_of(candidate.shares[0]) == kinds[key[1]] and (
-            key not in offers or _unit_rps(candidate) > _unit_rps(offers[key])
-        ):
+        if key not in offers or _unit_rps(candidate) > _unit_rps(offers[key]):
             offers[key] = candidate
+    return offers
+
+
+def _dealt(problem: Problem, candidates: Sequence[Candidate], kinds: Sequence[Kind]) -> Sizing | None:
+    """Return a plan on devices that are cut into segments of one kind per type."""
+    types, objective = problem.cluster.device_types, problem.options.objective
+    offers = _best_of_each(one for one in candidates if kind_of(one.shares[0]) == kinds[one.devices[0]])
     rate_rps = np.zeros((len(problem.dnns), len(types)))
     for key, candidate in offers.items():
         rate_rps[key] = _unit_rps(candidate)

@@ -11,9 +11,8 @@ from itertools import accumulate, pairwise
 
 from planner.model import Application, Block, InputError, Problem, Profile
 from planner.model.applications import choice_name
-from planner.planning.baselines.start import better_of
 from planner.planning.pipelines.candidates import enumerate_candidates
-from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.sizing import Report, Sizing
 from planner.planning.pipelines.terrain import planned_batches
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits
@@ -25,21 +24,20 @@ SHARE, SECONDS = 0.4, 4.0  # of a limited time: this share, but no more than tha
 
 
 def better_by_whole_tasks(
-    problem: Problem, applications: Sequence[Application], start: Sizing | None, backend: str, clock: Clock
-) -> Sizing | None:
-    """Return the plan of whole tasks where it is better than the one to begin with, or there is none yet.
+    problem: Problem, applications: Sequence[Application], backend: str, clock: Clock, offer: Report
+) -> None:
+    """Offer the plan of whole tasks, to begin with.
 
     Where time is not limited, or there are no applications, none is made: all plans are compared anyway.
     """
     limit_s = clock.remaining().time_limit_s
     if limit_s is None or not applications:
-        return start
+        return
     try:
         limits = clock.at_most(min(SHARE * limit_s, SECONDS)).remaining()
-        return better_of(problem, start, size_whole_tasks(problem, applications, backend, limits))
+        offer(size_whole_tasks(problem, applications, backend, limits))
     except InputError as error:
         log.info("no plan of whole tasks: %s", error)
-        return start
 
 
 def size_whole_tasks(problem: Problem, applications: Sequence[Application], backend: str, limits: Limits) -> Sizing:

@@ -8,15 +8,17 @@ otherwise by the same rule; whole devices hardly count there: the least X0 / wei
 DNNs on 10,000 devices of 4 types.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 
 from planner.model import Dnn, Problem
+from planner.model.segments import processes
 from planner.planning.baselines.start import better_of, first_plan
 from planner.planning.baselines.unpartitioned import unpartitioned
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
-from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.sizing import Report, Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.whole_devices import decomposition, narrowed, tables
@@ -27,6 +29,9 @@ from planner.planning.whole_devices import decomposition, narrowed, tables
 EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 64, 128
 RELAXED_PER_DNN, MANY_PER_DNN = 150, 30
 SUM_LIMITS = Limits(gap=1e-4, time_limit_s=10.0)  # for the largest sum of throughputs among many optima
+
+
+Devices = Mapping[tuple[int, int], int]  # (DNN, device type) -> how many
 
 
 def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = None) -> Problem:
@@ -46,34 +51,98 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
     >>> [dnn.np_throughput_rps for dnn in with_x0(problem).dnns]
     [125.0, 125.0]
     """
+    return x0_and_devices(problem, backend, limits)[0]
+
+
+def x0_and_devices(
+    problem: Problem,
+    backend: str = "highs",
+    limits: Limits | None = None,
+    report: Callable[[Devices], object] = lambda devices: None,
+) -> tuple[Problem, Devices | None]:
+    """Return the problem with X0, and the whole devices of the plan that has it; None where there is no such plan.
+
+    ``report`` is told those of every better plan on the way.
+    """
+    ground = _ground(problem)
+    if ground is None:
+        return problem, None
+    if not ground.served:
+        return ground.with_x0([]), None
+    if ground.is_relaxed:
+        return ground.with_x0(_relaxed_largest_sum(ground.among, ground.candidates)), None
+    own = problem.options.device_sharing == "own"
+
+    def tell(sizing: Sizing) -> None:
+        if own:
+            report(ground.devices_of(sizing))
+
+    sizing = _largest_sum(ground.among, ground.candidates, backend, limits or Limits(), tell)
+    return ground.with_x0_of(sizing), ground.devices_of(sizing) if own else None
+
+
+def with_quick_x0(problem: Problem) -> Problem:
+    """Return the problem with the X0 of the plan to begin with, in a moment."""
+    ground = _ground(problem)
+    if ground is None:
+        return problem
+    begin = first_plan(ground.among) if ground.served else None
+    return ground.with_x0_of(begin or Sizing((), 0.0, "none"))
+
+
+@dataclass(frozen=True)
+class Ground:
+    """NP without batch building, among the DNNs (``served``, by their numbers) that it can serve."""
+
+    problem: Problem
+    served: tuple[int, ...]
+    among: Problem
+    candidates: list[Candidate]
+
+    @property
+    def is_relaxed(self) -> bool:
+        """Whether X0 is that of the relaxation."""
+        many = _devices(self.among) > RELAXED_PER_DNN * len(self.served)
+        by_decomposition = self.among.options.device_sharing == "own" and decomposition.admits(self.among)
+        return is_large(self.among, self.candidates) and (many or not by_decomposition)
+
+    def with_x0_of(self, sizing: Sizing) -> Problem:
+        """Return the problem with the throughputs of a plan as X0."""
+        return self.with_x0([sizing.throughput_rps(position) for position in range(len(self.served))])
+
+    def with_x0(self, throughput_rps: Sequence[float]) -> Problem:
+        """Return the problem with X0 where it is None: of the DNNs that NP serves as given, else 0."""
+        x0_rps = dict(zip(self.served, throughput_rps, strict=True))
+        dnns = (
+            replace(dnn, np_throughput_rps=x0_rps.get(number, 0.0)) if dnn.np_throughput_rps is None else dnn
+            for number, dnn in enumerate(self.problem.dnns)
+        )
+        return replace(self.problem, dnns=tuple(dnns))
+
+    def devices_of(self, sizing: Sizing) -> Devices:
+        """Return the devices that a plan gives each DNN, of every type."""
+        found: Counter[tuple[int, int]] = Counter()
+        for sized in sizing.pipelines:
+            devices = -(-sized.slices[0] // processes(sized.candidate.shares[0]))
+            found[self.served[sized.candidate.dnn], sized.candidate.devices[0]] += devices
+        return found
+
+
+def _ground(problem: Problem) -> Ground | None:
+    """Return what X0 is found on; None where it is known, or nothing rests on it."""
     if all(dnn.np_throughput_rps is not None for dnn in problem.dnns) or problem.options.batch_building_factor == 0:
-        return problem  # nothing rests on it
+        return None
     whole = unpartitioned(problem)
     found = {number: enumerate_candidates(whole, number, inf) for number in range(len(problem.dnns))}
-    served = [number for number, candidates in found.items() if candidates]
-    x0_rps = dict.fromkeys(range(len(problem.dnns)), 0.0)
-    if served:
-        among = replace(
-            whole,
-            dnns=tuple(replace(_by_rate(whole.dnns[number]), np_throughput_rps=inf) for number in served),
-            options=replace(whole.options, objective="max_min_throughput", budget_per_hour=None, min_accuracy=None),
-        )
-        candidates = [
-            replace(candidate, dnn=position) for position, number in enumerate(served) for candidate in found[number]
-        ]
-        many = _devices(among) > RELAXED_PER_DNN * len(served)
-        by_decomposition = among.options.device_sharing == "own" and decomposition.admits(among)
-        if is_large(among, candidates) and (many or not by_decomposition):
-            throughput_rps = _relaxed_largest_sum(among, candidates)
-        else:
-            sizing = _largest_sum(among, candidates, backend, limits or Limits())
-            throughput_rps = [sizing.throughput_rps(position) for position in range(len(served))]
-        x0_rps |= dict(zip(served, throughput_rps, strict=True))
-    dnns = (
-        replace(dnn, np_throughput_rps=x0_rps[number]) if dnn.np_throughput_rps is None else dnn
-        for number, dnn in enumerate(problem.dnns)
-    )
-    return replace(problem, dnns=tuple(dnns))
+    served = tuple(number for number, candidates in found.items() if candidates)
+    if not served:
+        return Ground(problem, served, whole, [])
+    dnns = tuple(replace(_by_rate(whole.dnns[number]), np_throughput_rps=inf) for number in served)
+    options = replace(whole.options, objective="max_min_throughput", budget_per_hour=None, min_accuracy=None)
+    candidates = [
+        replace(candidate, dnn=position) for position, number in enumerate(served) for candidate in found[number]
+    ]
+    return Ground(problem, served, replace(whole, dnns=dnns, options=options), candidates)
 
 
 def is_large(problem: Problem, candidates: Sequence[Candidate]) -> bool:
@@ -96,16 +165,18 @@ def _by_rate(dnn: Dnn) -> Dnn:
     return dnn if dnn.rate_rps is None else replace(dnn, weight=dnn.rate_rps)
 
 
-def _largest_sum(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Sizing:
+def _largest_sum(
+    problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits, report: Report
+) -> Sizing:
     """Return, among the optima of the problem's objective, one with the largest sum of throughputs."""
     clock = Clock(limits)
     begin = first_plan(problem)
     large = is_large(problem, candidates)
     try:
         if large:
-            first = decomposition.size(problem, clock.remaining(), begin=begin)
+            first = decomposition.size(problem, clock.remaining(), begin=begin, report=report)
         else:
-            first = narrowed.size(problem, candidates, backend, clock.remaining())
+            first = narrowed.size(problem, candidates, backend, clock.remaining(), report)
     except TooLate:
         if begin is None:
             raise

@@ -1,7 +1,7 @@
 """Sizings: candidates with their numbers of slices, what every method finds, and plans made of them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -115,6 +115,9 @@ class Sizing:
             accuracy,
             memory_bytes,
         )
+
+
+Report = Callable[[Sizing], None]  # is told every better plan, and a better bound with the plan so far
 
 
 def build_plan(

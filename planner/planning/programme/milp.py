@@ -42,7 +42,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 
@@ -51,8 +50,8 @@ from planner.model.objective import MAXIMISED
 from planner.model.placing import Pool, pool_of
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate
-from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Interrupted, Limits, Report, Start, TooLarge, TooLate, solve
+from planner.planning.pipelines.sizing import Report, Sized, Sizing
+from planner.planning.programme.backends import Clock, Interrupted, Limits, Start, TooLarge, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.programme.objectives import PlanColumns, set_objective
 from planner.planning.programme.pools import PoolColumns, add_pool
@@ -66,8 +65,6 @@ SHORTLIST = 80  # candidates in the first, quick step
 SHORTLIST_LIMITS = Limits(gap=1e-4, time_limit_s=3.0)
 PER_SECOND = 1_000  # candidates that a solver gets per second left: what prepares larger models looks at no clock
 
-INTERRUPTED: Literal["interrupted"] = "interrupted"
-Outcome = Status | Literal["interrupted"]
 TROUBLE = (
     "the solver ended without a plan and without a reason (numerical trouble); try another --backend, or bring rates, "
     "weights and prices closer together"
@@ -251,7 +248,7 @@ def size(
     begin: Sizing | None = None,
     report: Report | None = None,
 ) -> Sizing:
-    """Return the best sizes of the candidates, to a gap, until the time is up, or until Ctrl-C.
+    """Return the best sizes of the candidates, to a gap, or until the time is up.
 
     A large programme is first solved, roughly, over the `SHORTLIST` candidates that the relaxation's prices favour.
     Candidates that lose too much to be in any better plan are then left out, which changes no optimum, and the rest is
@@ -265,7 +262,7 @@ def size(
     begin
         A plan known already, in place of the first, rough one. The candidates may then lack what only worse plans need.
     report
-        Is told the value of the first plan, and the relaxation's bound.
+        Is told every better plan and bound, and when Ctrl-C comes the best.
 
     Raises
     ------
@@ -278,36 +275,39 @@ def size(
     relaxation = relax(problem, candidates, clock)
     if relaxation.status == "infeasible":
         raise overloaded(problem, candidates)
+    maximised = MAXIMISED[problem.options.objective]
+    tighter = min if maximised else max
     first, kept = begin, candidates
-    status: Outcome = "no solution"
-    last, complete = None, True
+    status: Status = "no solution"
+    last, complete = None, False
+
+    def tell(found: Sizing) -> None:
+        if report is not None:
+            report(replace(found, bound=tighter(relaxation.bound, found.bound) if complete else relaxation.bound))
+
     try:
         if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
             order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
             shortlist = [candidates[number] for number in order[:SHORTLIST]]
-            first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict)
-        if first is not None and report is not None:
-            report(first.value(problem), relaxation.bound)
+            first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict, tell)
+        if first is not None:
+            tell(first)
         if first is not None and begin is None:
             kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates, clock)
-        if status != INTERRUPTED:
-            taken = _in_time(problem, kept, relaxation, clock)
-            complete = len(taken) == len(kept)
-            last, status = _solve(problem, taken, backend, clock.remaining(), first, restrict)
+        taken = _in_time(problem, kept, relaxation, clock)
+        complete = len(taken) == len(kept)
+        last, status = _solve(problem, taken, backend, clock.remaining(), first, restrict, tell)
     except TooLate:
         log.info("no time to build the programme over %d candidates", len(kept))
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
-        if status == INTERRUPTED:
-            raise KeyboardInterrupt
         if status == "infeasible" and complete:
             raise InputError(TROUBLE if MAXIMISED[problem.options.objective] else WHOLE_DEVICES)
         late = clock.over or limits.time_limit_s is not None
         raise TooLate(bound=relaxation.bound) if late else InputError(TROUBLE)
-    maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
-    bounds = [relaxation.bound] if last is None or not complete else [relaxation.bound, last.bound]
-    return replace(best, bound=min(bounds) if maximised else max(bounds))
+    proven = tighter(relaxation.bound, last.bound) if last is not None and complete else relaxation.bound
+    return replace(best, bound=proven)
 
 
 def _in_time(
@@ -330,21 +330,26 @@ def _solve(
     limits: Limits,
     begin: Sizing | None,
     restrict: Callable[[Formulation], object] | None,
-) -> tuple[Sizing | None, Outcome]:
+    report: Report,
+) -> tuple[Sizing | None, Status]:
     """Build, solve and extract; a model that is too large for the solver's licence is solved by HiGHS."""
     clock = Clock(limits)
     formulation = build(problem, candidates, clock)
     if restrict is not None:
         restrict(formulation)
     start = start_from(formulation, begin) if begin else None
-    interrupted = False
+
+    def tell(solution: Solution) -> None:
+        if solution.found:
+            report(extract(formulation, solution, solution.bound, backend))
+
     try:
-        solution, name = solve(formulation.model, backend, clock.remaining(), start)
-    except TooLarge as error:
-        log.warning("%s; HiGHS solves this one", error)
-        solution, name = solve(formulation.model, "highs", clock.remaining(), start)
+        try:
+            solution, name = solve(formulation.model, backend, clock.remaining(), start, tell)
+        except TooLarge as error:
+            log.warning("%s; HiGHS solves this one", error)
+            solution, name = solve(formulation.model, "highs", clock.remaining(), start, tell)
     except Interrupted as stopped:
-        log.info("interrupted; the best plan so far is taken")
-        solution, name, interrupted = stopped.solution, backend, True
-    sizing = extract(formulation, solution, solution.bound, name) if solution.found else None
-    return sizing, INTERRUPTED if interrupted else solution.status
+        tell(stopped.solution)
+        raise
+    return extract(formulation, solution, solution.bound, name) if solution.found else None, solution.status

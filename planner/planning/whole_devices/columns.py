@@ -31,10 +31,10 @@ from planner.planning.arrays import Floats
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.pricing import Pricer, pricers
 from planner.planning.pipelines.reach import unreachable
-from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.sizing import Report, Sizing
 from planner.planning.pipelines.terrain import planned_batches
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits, Report
+from planner.planning.programme.backends import Clock, Limits
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import rounding
 from planner.planning.whole_devices.fractions import by_fractions
@@ -72,7 +72,7 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
     Parameters
     ----------
     report
-        Is told every better value. Ctrl-C ends the search for whole devices with the best plan so far.
+        Is told every better plan.
 
     Raises
     ------
@@ -86,11 +86,16 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
             f"{[list(device.offers) for device in problem.cluster.device_types]}; use milp"
         )
     clock = Clock(limits)
-    priced = [pricers(problem, number) for number in range(len(problem.dnns))]
+    priced = []
+    for number in range(len(problem.dnns)):
+        clock.expect_time()
+        priced.append(pricers(problem, number))
     generated = generate(problem, priced, clock)
     log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
     columns = _enriched(problem, priced, generated, clock)
-    best = rounding.size(problem, columns, generated.device_price, generated.bound, clock, report or (lambda *_: None))
+    best = rounding.size(
+        problem, columns, generated.device_price, generated.bound, clock, report or (lambda found: None)
+    )
     if len(columns) <= POLISH_COLUMNS and best.value(problem) < generated.bound * (1 - limits.gap):
         best = _polished(problem, columns, best, backend, clock)
     return replace(best, bound=max(generated.bound, best.value(problem)))
@@ -124,13 +129,17 @@ def generate(problem: Problem, priced: Sequence[Sequence[Pricer]], clock: Clock 
     ------
     InputError
         A DNN has no pipeline that meets its SLO.
+    TooLate
+        The clock was over before there were any for all of them.
     """
+    clock = clock or Clock(Limits())
     weights = np.array([dnn.weight for dnn in problem.dnns])
     counts = np.array([device.count for device in problem.cluster.device_types], dtype=np.float64)
     price = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     columns: dict[Candidate, None] = {}
     bound = inf
     for device in range(len(counts) + 1):
+        clock.expect_time()
         skewed = price.copy()
         skewed[device:][:1] *= 0.01
         found = [_cheapest(pricer_list, skewed) for pricer_list in priced]
@@ -142,7 +151,7 @@ def generate(problem: Problem, priced: Sequence[Sequence[Pricer]], clock: Clock 
     for number in range(ROUNDS):
         relaxation = relax(problem, tuple(columns))
         value = relaxation.bound
-        if bound <= value * (1 + CLOSED) or (clock is not None and clock.over):
+        if bound <= value * (1 + CLOSED) or clock.over:
             break
         price = relaxation.device_price
         asked = SMOOTHING * asked + (1 - SMOOTHING) * price if smooth and number else price

@@ -66,6 +66,7 @@ class Decomposition(PlanSearch):
         super().__post_init__()
         self.price = self.capacity.normed(self.price)
         for supply in self.supplies:
+            self.clock.expect_time()
             budget = STOCK / self.capacity.counts.sum()
             supply.extend(self.price, budget, self.bound)
             while len(supply.items.row) == 0 and budget < 1:  # all devices cost 1, so that then every item is listed
@@ -84,7 +85,7 @@ class Decomposition(PlanSearch):
                 supply.add(use, value, tuple(own))
         if min(values) > self.value:
             self.value, self.best = min(values), list(plans)
-            self.report(self.value, max(self.bound, self.value))
+            self.report()
 
     def run(self) -> None:
         """Search until value and bound meet, or the time is over."""
@@ -159,7 +160,7 @@ class Decomposition(PlanSearch):
             uses = self.uses(self.usable(target))
             if not all(map(len, uses)):
                 break
-            mixed = master.mix(uses, self.capacity)
+            mixed = master.mix(uses, self.capacity, self.clock)
             overload = mixed.overload
             if overload - best.bound <= max(SETTLED, -0.5 * overload):
                 break
@@ -274,12 +275,12 @@ class Decomposition(PlanSearch):
         if value > self.value:
             self.value = value
             self.best = [supply.pipelines(plan) for supply, plan in zip(self.supplies, plans, strict=True)]
-            self.report(self.value, max(self.bound, self.value))
+            self.report()
 
     def _prove(self, target: float) -> None:
         if target < self.bound:
             self.bound = max(target, self.value)
-            self.report(self.value, self.bound)
+            self.report()
 
     @property
     def _done(self) -> bool:

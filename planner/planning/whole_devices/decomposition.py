@@ -10,6 +10,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import lcm
 
@@ -23,8 +24,8 @@ from planner.planning.arrays import Integers
 from planner.planning.pipelines.candidates import Pipelines, enumerate_pipelines
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizes import CandidateTable
-from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock, Limits, Report, TooLate
+from planner.planning.pipelines.sizing import Report, Sized, Sizing
+from planner.planning.programme.backends import Clock, Limits, TooLate
 from planner.planning.programme.milp import WHOLE_DEVICES
 from planner.planning.programme.relaxation import too_much
 from planner.planning.whole_devices.capacity import Capacity, SharedDevices
@@ -56,7 +57,7 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
     begin
         A plan known already, which the one returned is no worse than.
     report
-        Is told every better value or bound. Ctrl-C ends the search with the best plan so far.
+        Is told every better plan or bound.
 
     Raises
     ------
@@ -74,22 +75,25 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
         )
     clock = Clock(limits)
     ground = _ground(problem, clock)
-    search = _search(problem, ground, limits.gap, clock, report or (lambda value, bound: None))
-    try:
-        if begin is not None:
-            numbers = range(len(problem.dnns))
-            plans = [[one for one in begin.pipelines if one.candidate.dnn == number] for number in numbers]
-            search.begin(plans, [ground.use_of(own) for own in plans])
+    search = _search(problem, ground, limits.gap, clock)
+    if report is not None:
+        search.report = lambda: report(_found(problem, ground, search))
+    if begin is not None:
+        numbers = range(len(problem.dnns))
+        plans = [[one for one in begin.pipelines if one.candidate.dnn == number] for number in numbers]
+        search.begin(plans, [ground.use_of(own) for own in plans])
+    with suppress(TooLate):
         search.run()
-    except KeyboardInterrupt:
-        if not search.best:
-            raise
-        log.info("interrupted; the best plan so far is taken")
     if isinstance(search, GivenRates) and not search.best:
         if not search.impossible:
             raise TooLate
-        _, reach = relaxed([supply.table for supply in ground.supplies], ground.capacity)
+        _, reach = relaxed([supply.table for supply in ground.supplies], ground.capacity, Clock(Limits()))
         raise too_much(reach) if reach < 1 else InputError(WHOLE_DEVICES)
+    return _found(problem, ground, search)
+
+
+def _found(problem: Problem, ground: "Ground", search: Decomposition | GivenRates) -> Sizing:
+    """Return the best plan and bound so far."""
     pipelines = tuple(sized for own in search.best for sized in own)
     found = Sizing(pipelines, search.bound, "highs", ground.layouts(pipelines)).merged()
     better = max if MAXIMISED[problem.options.objective] else min
@@ -109,15 +113,15 @@ class Ground:
     layouts: Callable[[Sequence[Sized]], dict[Pool, tuple[Layouts, ...]]]
 
 
-def _search(problem: Problem, ground: Ground, gap: float, clock: Clock, report: Report) -> Decomposition | GivenRates:
+def _search(problem: Problem, ground: Ground, gap: float, clock: Clock) -> Decomposition | GivenRates:
     supplies, capacity = ground.supplies, ground.capacity
     if problem.options.objective == "max_min_throughput":
-        price, bound = relaxed([supply.table for supply in supplies], capacity)
+        price, bound = relaxed([supply.table for supply in supplies], capacity, clock)
         log.info("bound %.9g", bound)
-        return Decomposition(supplies, capacity, price, bound, gap, clock, report)
+        return Decomposition(supplies, capacity, price, bound, gap, clock)
     types = problem.cluster.device_types
     cost = [price_per_hour(problem, one.name) if problem.options.objective == "least_cost" else 1.0 for one in types]
-    return GivenRates(supplies, capacity, np.zeros(0), 0.0, gap, clock, report, device_cost=np.array(cost))
+    return GivenRates(supplies, capacity, np.zeros(0), 0.0, gap, clock, device_cost=np.array(cost))
 
 
 def _ground(problem: Problem, clock: Clock) -> Ground:

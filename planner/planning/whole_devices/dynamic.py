@@ -20,17 +20,15 @@ fewest pipelines.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
-from time import monotonic
 
 import numpy as np
 
 from planner.model import InputError, Problem
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizes import TIE
-from planner.planning.pipelines.sizing import Sized, Sizing
+from planner.planning.pipelines.sizing import Report, Sized, Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Limits, Report
+from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import labels, tables
 from planner.planning.whole_devices.splits import Cell, best_split, fewest_devices
 from planner.planning.whole_devices.tables import EPSILON, TYPES, Tables, admits
@@ -93,7 +91,7 @@ def size(
     limits: Limits,
     report: Report | None = None,
 ) -> Sizing:
-    """Return the best sizes of the candidates, to a gap, until the time is up, or until Ctrl-C.
+    """Return the best sizes of the candidates, to a gap, or until the time is up.
 
     Parameters
     ----------
@@ -106,7 +104,7 @@ def size(
     limits
         When to stop closing the gap.
     report
-        Is told every better value or bound.
+        Is told every better plan or bound.
 
     Raises
     ------
@@ -120,53 +118,39 @@ def size(
         )
     if {candidate.dnn for candidate in candidates} != set(range(len(problem.dnns))):
         return Sizing((), 0.0, "none")
-    deadline = inf if limits.time_limit_s is None else monotonic() + limits.time_limit_s
-    bounds = [_Bounds(**vars(known)) for known in tables.build(problem, candidates)]
-    interrupted, bound, cells = _close(bounds, limits.gap, deadline, report or (lambda value, bound: None))
+    clock = Clock(limits)
+    bounds = [_Bounds(**vars(known)) for known in tables.build(problem, candidates, clock)]
+    bound, cells = _close(bounds, limits.gap, clock, report or (lambda found: None))
     value = min(float(known.lower[cell]) for known, cell in zip(bounds, cells, strict=True)) / TIE
-    if interrupted:
-        log.info("interrupted; the best plan so far is taken")
-    else:
-        cells = _spare(bounds, cells, value, deadline)
+    cells = _spare(bounds, cells, value, clock.at_most(SPARE_LIMIT_S))
     pipelines = [sized for known, cell in zip(bounds, cells, strict=True) for sized in known.simplest(cell, value)]
     found = Sizing(tuple(pipelines), bound, "none").merged()
     found = replace(found, bound=max(bound, found.value(problem)))  # sums of floats in another order
-    if interrupted or found.bound <= found.value(problem) * (1 + limits.gap):
+    if found.bound <= found.value(problem) * (1 + limits.gap):
         return found
-    left_s = None if deadline == inf else deadline - monotonic()
-    return _finish(problem, bounds, found, backend, Limits(limits.gap, left_s))
+    return _finish(problem, bounds, found, backend, clock)
 
 
-def _close(bounds: Sequence[_Bounds], gap: float, deadline: float, report: Report) -> tuple[bool, float, list[Cell]]:
-    """Bring the tables together until they agree on the best split.
-
-    Return whether Ctrl-C stopped it, the bound, and the cells of the best split.
-    """
-    known: tuple[float, list[Cell]] | None = None
-    try:
-        while True:
-            incumbent, cells = best_split([one.lower for one in bounds])
-            bound, promising = best_split([one.upper for one in bounds])
-            bound = max(bound, incumbent)
-            known = bound, cells
-            report(incumbent, bound)
-            log.debug("%.9g to %.9g on %s", incumbent, bound, promising)
-            floor = incumbent * (1 + EPSILON)
-            if bound <= max(floor, incumbent * (1 + gap)) or monotonic() > deadline:
-                return False, *known
-            if not any([one.close(cell, floor, bound) for one, cell in zip(bounds, promising, strict=True)]):
-                return False, *known
-    except KeyboardInterrupt:
-        if known is None:
-            raise
-        return True, *known
+def _close(bounds: Sequence[_Bounds], gap: float, clock: Clock, report: Report) -> tuple[float, list[Cell]]:
+    """Bring the tables together until they agree on the best split; return the bound, and the cells of that split."""
+    while True:
+        incumbent, cells = best_split([one.lower for one in bounds])
+        bound, promising = best_split([one.upper for one in bounds])
+        bound = max(bound, incumbent)
+        pipelines = (sized for one, cell in zip(bounds, cells, strict=True) for sized in one.pipelines(cell))
+        report(Sizing(tuple(pipelines), bound, "none").merged())
+        log.debug("%.9g to %.9g on %s", incumbent, bound, promising)
+        floor = incumbent * (1 + EPSILON)
+        if bound <= max(floor, incumbent * (1 + gap)) or clock.over:
+            return bound, cells
+        if not any([one.close(cell, floor, bound) for one, cell in zip(bounds, promising, strict=True)]):
+            return bound, cells
 
 
-def _spare(bounds: Sequence[_Bounds], cells: list[Cell], value: float, deadline: float) -> list[Cell]:
+def _spare(bounds: Sequence[_Bounds], cells: list[Cell], value: float, clock: Clock) -> list[Cell]:
     """Return the split that gives every DNN a value with the fewest devices, as far as it is settled in time."""
-    deadline = min(deadline, monotonic() + SPARE_LIMIT_S)
     floor = float(np.nextafter(value, 0.0))
-    while monotonic() < deadline:
+    while not clock.over:
         cells = fewest_devices([known.lower for known in bounds], value) or cells
         promising = fewest_devices([known.upper for known in bounds], value) or cells
         if sum(map(sum, promising)) >= sum(map(sum, cells)):
@@ -177,14 +161,14 @@ def _spare(bounds: Sequence[_Bounds], cells: list[Cell], value: float, deadline:
     return cells
 
 
-def _finish(problem: Problem, bounds: Sequence[_Bounds], found: Sizing, backend: str, limits: Limits) -> Sizing:
+def _finish(problem: Problem, bounds: Sequence[_Bounds], found: Sizing, backend: str, clock: Clock) -> Sizing:
     """Solve the programme over the candidates that have an item left, which are those of every better plan."""
-    if limits.time_limit_s is not None and limits.time_limit_s <= 0:
+    if clock.over:
         return found
     left = [known.restricted.table.candidates[row] for known in bounds for row in np.unique(known.items.row).tolist()]
     log.info("%d candidates are left to the mixed-integer programme", len(left))
     try:
-        last = milp.size(problem, left, backend, limits)
+        last = milp.size(problem, left, backend, clock.remaining())
     except InputError:  # no plan in the time that was left
         return found
     value = found.value(problem)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.planning.arrays import Floats, Integers
+from planner.planning.programme.backends import Clock
 
 RESTARTS = 30
 PAIRED = 300  # plans tried in pairs
 
 
 def exchanged(
-    uses: Sequence[Integers], shares: Sequence[Floats], counts: Integers, rng: np.random.Generator
+    uses: Sequence[Integers], shares: Sequence[Floats], counts: Integers, rng: np.random.Generator, clock: Clock
 ) -> list[int] | None:
     """Return a plan per DNN, of those that use ``uses[dnn][plan, type]``, that together take no more than ``counts``.
 
@@ -24,6 +25,8 @@ def exchanged(
     ----------
     shares
         Of every plan in the relaxed choice.
+    clock
+        Where it is over, none is found.
     """
     parts = np.concatenate(shares)
     owner = np.repeat(np.arange(len(uses)), [len(own) for own in uses])
@@ -33,7 +36,7 @@ def exchanged(
     for attempt in range(RESTARTS):
         drawn = parts * rng.exponential(size=len(parts)) if attempt else parts
         chosen = np.array([begin + int(drawn[owner == dnn].argmax()) for dnn, begin in enumerate(first.tolist())])
-        while True:
+        while not clock.over:
             over = use[chosen].sum(axis=0) - counts
             excess = float((np.maximum(over, 0) * scale).sum())
             if excess == 0:

@@ -77,6 +77,7 @@ class GivenRates(PlanSearch):
         self._step = divisor(self.device_cost.tolist())
         self.price = self.capacity.price_of(self.device_cost)
         for supply in self.supplies:
+            self.clock.expect_time()
             budget = STOCK * supply.value_price(self.price) + CERTAIN
             supply.extend(self.price, budget, TARGET)
             while len(supply.items.row) == 0 and budget <= self.capacity.cost(self.price):
@@ -132,7 +133,7 @@ class GivenRates(PlanSearch):
             uses = self.uses(self.usable(TARGET))
             if self.clock.over or not all(map(len, uses)):
                 break
-            mixed = master.mix_cheapest(uses, self.capacity, self.device_cost)
+            mixed = master.mix_cheapest(uses, self.capacity, self.device_cost, self.clock)
             if mixed.cost - best <= SETTLED * mixed.cost < inf:
                 break
             if self.plans == plans:
@@ -176,7 +177,7 @@ class GivenRates(PlanSearch):
                 supply.pipelines(int(own[at]))
                 for supply, own, at in zip(self.supplies, plans, found.chosen, strict=True)
             ]
-            self.report(self.value, min(self.bound, self.value))
+            self.report()
         return inf if status == "infeasible" else found.bound
 
     def _prove(self, bound: float) -> None:
@@ -185,7 +186,7 @@ class GivenRates(PlanSearch):
         if bound > self.bound:
             self.bound = min(bound, self.value)
             if self.value < inf:
-                self.report(self.value, self.bound)
+                self.report()
 
     @property
     def _cheaper(self) -> float:

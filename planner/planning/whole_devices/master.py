@@ -23,8 +23,8 @@ from math import inf
 import numpy as np
 
 from planner.planning.arrays import Floats, Integers
-from planner.planning.programme.backends import Limits, solve
-from planner.planning.programme.linear import LinearModel, Status
+from planner.planning.programme.backends import Clock, Limits, TooLate, solve
+from planner.planning.programme.linear import LinearModel, Solution, Status
 from planner.planning.whole_devices.capacity import Capacity, Terms
 
 MISSING = 10.0  # what all devices once more cost, in times of what they cost
@@ -40,17 +40,19 @@ class Mixture:
     parts: list[Floats]
 
 
-def mix(uses: Sequence[Integers] | Sequence[Floats], capacity: Capacity) -> Mixture:
+def mix(uses: Sequence[Integers] | Sequence[Floats], capacity: Capacity, clock: Clock) -> Mixture:
     """Return the relaxed choice among plans that use ``uses[dnn][plan, resource]``, at least one per DNN.
 
-    >>> round(mix([np.array([[3, 0], [0, 2]])], Capacity.of_devices([2, 1])).overload, 6)
+    Raises TooLate where a clock is over before.
+
+    >>> round(mix([np.array([[3, 0], [0, 2]])], Capacity.of_devices([2, 1]), Clock(Limits())).overload, 6)
     -0.142857
     """
     model = LinearModel()
     overload = model.add_column("overload", lower=-1.0, objective=1.0)
     columns, used = _add_plans(model, uses, integer=False)
     rows = capacity.add_rows(model, used, more=[[(overload, float(count))] for count in capacity.counts])
-    solution, _ = solve(model, "highs")
+    solution = _solved(model, clock)
     parts = [solution.values[own] for own in columns]
     return Mixture(solution.objective, capacity.normed(abs(solution.row_duals[rows])), parts)
 
@@ -68,7 +70,7 @@ class Cheapest:
     chosen: list[int] | None
 
 
-def mix_cheapest(uses: Sequence[Integers], capacity: Capacity, device_cost: Floats) -> Cheapest:
+def mix_cheapest(uses: Sequence[Integers], capacity: Capacity, device_cost: Floats, clock: Clock) -> Cheapest:
     """Return the mixture of plans on the cheapest devices; where it needs more than there are, its cost is infinite."""
     model = LinearModel()
     _, used = _add_plans(model, uses, integer=False)
@@ -79,7 +81,7 @@ def mix_cheapest(uses: Sequence[Integers], capacity: Capacity, device_cost: Floa
     rows = none.add_rows(model, used, more=more)
     penalty = MISSING * float(device_cost @ capacity.counts)
     model.set_objective([*zip(in_use, device_cost.tolist(), strict=True), (missing, penalty)], maximise=False)
-    solution, _ = solve(model, "highs")
+    solution = _solved(model, clock)
     cost = solution.objective if solution.values[missing] <= FITS else inf
     return Cheapest(cost, cost, abs(solution.row_duals[rows]), None)
 
@@ -110,7 +112,7 @@ def choose_cheapest(
 
 
 def choose(
-    uses: Sequence[Integers], capacity: Capacity, price: Floats, time_limit_s: float
+    uses: Sequence[Integers], capacity: Capacity, price: Floats, time_limit_s: float | None
 ) -> tuple[list[int] | None, Status]:
     """Return a plan per DNN (a number each) that together fit, if one is found, and the solver's status.
 
@@ -146,6 +148,14 @@ def least_excess(
     if not solution.found:
         return None
     return [int(solution.values[own].argmax()) for own in columns], solution.values[excess]
+
+
+def _solved(model: LinearModel, clock: Clock) -> Solution:
+    """Return the optimum of a model without integers; raises TooLate where a clock is over before."""
+    solution, _ = solve(model, "highs", clock.remaining())
+    if clock.over and solution.status != "optimal":
+        raise TooLate
+    return solution
 
 
 def _add_plans(

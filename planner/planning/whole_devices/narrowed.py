@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from planner.model import Problem
 from planner.planning.pipelines.candidates import Candidate
-from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.sizing import Report, Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits, Report
+from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import tables
 
 
@@ -21,5 +21,5 @@ def size(
     if problem.options.limited or len(candidates) <= milp.SHORTLIST or not tables.admits(problem, candidates):
         return milp.size(problem, candidates, backend, limits, report=report)
     clock = Clock(limits)
-    first, kept = tables.narrowed(problem, candidates)
+    first, kept = tables.narrowed(problem, candidates, clock)
     return milp.size(problem, kept, backend, clock.remaining(), begin=first, report=report)

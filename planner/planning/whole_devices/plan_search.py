@@ -10,14 +10,14 @@ can be listed. Column generation swings; it asks at prices between those of the 
 1997).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.programme.backends import Clock, Report
+from planner.planning.programme.backends import Clock
 from planner.planning.whole_devices.capacity import Capacity
 from planner.planning.whole_devices.master import least_vectors
 from planner.planning.whole_devices.supply import Priced, Supply
@@ -49,7 +49,7 @@ class PlanSearch:
     clock
         When to stop in any case.
     report
-        Is told every better value or bound.
+        Is called whenever there is a better plan or bound.
     """
 
     supplies: Sequence[Supply]
@@ -58,7 +58,7 @@ class PlanSearch:
     bound: float
     gap: float
     clock: Clock
-    report: Report
+    report: Callable[[], object] = lambda: None
     best: list[list[Sized]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,12 +68,17 @@ class PlanSearch:
 
     def priced(self, price: Floats, target: float) -> list[Priced]:
         """Return what every DNN's cheapest plan worth a target costs."""
-        return [supply.price(price, target, label_limit=LABELS, tolerance=self._tolerance) for supply in self.supplies]
+        found = []
+        for supply in self.supplies:
+            self.clock.expect_time()
+            found.append(supply.price(price, target, label_limit=LABELS, tolerance=self._tolerance))
+        return found
 
     def certified(self, target: float, price: Floats) -> list[float]:
         """Return bounds on the price of every DNN's cheapest plan, with all items that such a plan can hold."""
         bounds = []
         for supply in self.supplies:
+            self.clock.expect_time()
             if len(supply.usable(target)) == 0:
                 supply.price(price, target, label_limit=LABELS)
             known = supply.usable(target)

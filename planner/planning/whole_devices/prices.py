@@ -16,6 +16,7 @@ import numpy as np
 
 from planner.planning.arrays import Floats
 from planner.planning.pipelines.sizes import CandidateTable
+from planner.planning.programme.backends import Clock, TooLate
 from planner.planning.whole_devices import master
 from planner.planning.whole_devices.capacity import Capacity
 
@@ -24,8 +25,11 @@ CLOSED = 1e-7  # relative gap at which generation ends
 SMOOTHING = 0.5
 
 
-def relaxed(tables: Sequence[CandidateTable], capacity: Capacity) -> tuple[Floats, float]:
-    """Return prices at which the cluster costs 1, and the bound on the least value of all DNNs that they prove."""
+def relaxed(tables: Sequence[CandidateTable], capacity: Capacity, clock: Clock) -> tuple[Floats, float]:
+    """Return prices at which the cluster costs 1, and the bound on the least value of all DNNs that they prove.
+
+    Where a clock is over before they are the best ones, they are those known.
+    """
     per_value = [table.device_use(len(capacity.limit)) for table in tables]
     known: list[list[int]] = [[] for _ in tables]
     best = price = asked = capacity.normed(np.zeros(len(capacity.limit)))
@@ -41,7 +45,10 @@ def relaxed(tables: Sequence[CandidateTable], capacity: Capacity) -> tuple[Float
             break
         for own, row in zip(known, cheapest, strict=True):
             own += [row] if row not in own else []
-        mixed = master.mix([use[own] * scale for use, own in zip(per_value, known, strict=True)], capacity)
+        try:
+            mixed = master.mix([use[own] * scale for use, own in zip(per_value, known, strict=True)], capacity, clock)
+        except TooLate:
+            break
         if bound * (1 + mixed.overload) <= scale * (1 + CLOSED):
             break
         price = mixed.price

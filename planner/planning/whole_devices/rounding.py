@@ -16,7 +16,8 @@ reaches and the bound; the overload of the relaxed choice tells how far to go.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from math import lcm
@@ -27,8 +28,8 @@ from planner.model import Problem
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizes import TIE, CandidateTable, Items
-from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.programme.backends import Clock
+from planner.planning.pipelines.sizing import Report, Sized, Sizing
+from planner.planning.programme.backends import Clock, TooLate
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import master
 from planner.planning.whole_devices.capacity import Capacity
@@ -65,9 +66,9 @@ def size(
     device_price: Floats,
     bound: float,
     clock: Clock,
-    report: Callable[[float, float], None],
+    report: Report,
 ) -> Sizing:
-    """Return a plan on whole devices, as good as is found in the time left, or until Ctrl-C.
+    """Return a plan on whole devices, as good as is found in the time left.
 
     Parameters
     ----------
@@ -78,80 +79,96 @@ def size(
     bound
         What no plan exceeds.
     report
-        Is told every better value, and the bound.
+        Is told every better plan.
     """
-    search = Rounding(problem, columns, device_price, bound)
-    try:
-        search.run(clock, report)
-    except KeyboardInterrupt:
-        log.info("interrupted; the best plan so far is taken")
-    return Sizing(tuple(sized for own in search.best for sized in own), bound, "highs").merged()
+    search = Rounding(problem, columns, device_price, bound, clock, report)
+    with suppress(TooLate):
+        search.prepare()
+        search.run()
+    return search.found
 
 
 class Rounding:
     """The DNNs' columns and plans, and the best plan of the cluster so far."""
 
-    def __init__(self, problem: Problem, columns: Sequence[Candidate], device_price: Floats, bound: float) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        columns: Sequence[Candidate],
+        device_price: Floats,
+        bound: float,
+        clock: Clock,
+        report: Report,
+    ) -> None:
         self.counts = np.array([device.count for device in problem.cluster.device_types], dtype=np.int64)
         units = np.array([lcm(*device.shares) for device in problem.cluster.device_types], dtype=np.int64)
         self.capacity = Capacity.of_devices(self.counts)
         self.price = self.capacity.normed(np.maximum(device_price, 1e-4 * device_price.max()))
-        self.bound = bound
+        self.bound, self._clock, self._report = bound, clock, report
         self.tables, self.relaxed = _relaxed(problem, columns)
         self.supplies = [Supply(table, self.counts, units) for table in self.tables]
         self.device = 1 / float(self.counts.sum())  # the average price
         self.rest: list[float] = []
-        for supply in self.supplies:
-            self.rest.append(min(REST * self.device / supply.value_price(self.price), bound))
-            supply.extend(self.price, LOSING * self.device, self.rest[-1])
         self._rng = np.random.default_rng(SEED)
-        self.best = _rounded_up(self.tables, self.relaxed, self.counts)
-        self.value = _least(self.best, self.tables)
+        self._take(_rounded_up(self.tables, self.relaxed, self.counts))
 
-    def run(self, clock: Clock, report: Callable[[float, float], None]) -> None:
+    @property
+    def found(self) -> Sizing:
+        """The best plan so far."""
+        return Sizing(tuple(sized for own in self.best for sized in own), self.bound, "highs").merged()
+
+    def _take(self, plans: list[list[Sized]]) -> None:
+        self.best, self.value = plans, _least(plans, self.tables)
+        self._report(self.found)
+
+    def prepare(self) -> None:
+        """List the items of which what is left open of plans is put together."""
+        for supply in self.supplies:
+            self._clock.expect_time()
+            self.rest.append(min(REST * self.device / supply.value_price(self.price), self.bound))
+            supply.extend(self.price, LOSING * self.device, self.rest[-1])
+
+    def run(self) -> None:
         """Raise the value until targets just above it fail, or the time is over."""
-        report(self.value, self.bound)
         expected = min(LOST * len(self.supplies) / float(self.counts.sum()), 0.5)
         failed, target, step = self.bound, max(self.bound * (1 - expected), self.value), PRECISION
-        while failed - self.value > PRECISION * self.bound and not clock.over:
-            self._make_plans(target, clock)
-            overload, chosen = self._choose(target, clock)
+        while failed - self.value > PRECISION * self.bound and not self._clock.over:
+            self._make_plans(target)
+            overload, chosen = self._choose(target)
             log.debug("%.9g of %.9g: overload %.3g, chosen %s", target, self.bound, overload, chosen is not None)
             if chosen is None:
                 failed = min(failed, target)
                 target *= 1 - max(overload, step)
                 step *= 2
             else:
-                self.best = chosen
-                self.value = max(target, _least(self.best, self.tables))
-                report(self.value, self.bound)
+                self._take(chosen)
                 target = min(self.value * (1 + max(-overload, PRECISION)), (self.value + failed) / 2)
             if target <= self.value:
                 target = (self.value + failed) / 2
 
-    def _choose(self, target: float, clock: Clock) -> tuple[float, list[list[Sized]] | None]:
+    def _choose(self, target: float) -> tuple[float, list[list[Sized]] | None]:
         """Return the overload of the relaxed choice, and plans worth a target that together fit, if some are found."""
         own = [supply.usable(target) for supply in self.supplies]
         uses = [supply.use[plans] for supply, plans in zip(self.supplies, own, strict=True)]
         if not all(map(len, uses)):
             return FAR, None
-        mixed = master.mix(uses, self.capacity)
+        mixed = master.mix(uses, self.capacity, self._clock)
         if mixed.overload > FITS:
             return mixed.overload, None
-        picked = exchanged(uses, mixed.parts, self.counts, self._rng)
-        if picked is None and not clock.over:
-            picked, _ = master.choose(uses, self.capacity, self.price, CHOICE_LIMIT_S)
+        picked = exchanged(uses, mixed.parts, self.counts, self._rng, self._clock)
+        if picked is None:
+            limit_s = self._clock.at_most(CHOICE_LIMIT_S).remaining().time_limit_s
+            picked, _ = master.choose(uses, self.capacity, self.price, limit_s)
         if picked is None:
             return mixed.overload, None
         chosen = zip(self.supplies, own, picked, strict=True)
         return mixed.overload, [supply.pipelines(int(plans[at])) for supply, plans, at in chosen]
 
-    def _make_plans(self, target: float, clock: Clock) -> None:
+    def _make_plans(self, target: float) -> None:
         """Let every DNN know plans worth a target near its relaxed rates."""
         for number, supply in enumerate(self.supplies):
-            if clock.over:
-                return
             for begun in self._beginnings(number, target):
+                self._clock.expect_time()
                 for spread in SPREADS:
                     noise = np.exp(self._rng.normal(0.0, spread, len(self.price))) if spread else 1.0
                     price = self.price * noise

@@ -23,6 +23,7 @@ from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizes import CandidateTable, Items, best_whole, cheap_items
 from planner.planning.pipelines.sizing import Sized, Sizing
+from planner.planning.programme.backends import Clock
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import knapsack
 from planner.planning.whole_devices.fractions import by_fractions
@@ -94,27 +95,30 @@ def admits(problem: Problem, candidates: Sequence[Candidate]) -> bool:
     return max(cells, float(counts[0] + 1) ** 2) <= CELL_LIMIT  # a split is chosen from a table [devices in all, own]
 
 
-def build(problem: Problem, candidates: Sequence[Candidate]) -> list[Tables]:
-    """Return the tables of every DNN; each has at least one candidate."""
+def build(problem: Problem, candidates: Sequence[Candidate], clock: Clock) -> list[Tables]:
+    """Return the tables of every DNN; each has at least one candidate. Raises TooLate where a clock is over before."""
     counts = _counts(problem)
     tables = [
         CandidateTable.of([candidate for candidate in candidates if candidate.dnn == index], dnn.weight)
         for index, dnn in enumerate(problem.dnns)
     ]
-    restricted = [_restrict(table, counts) for table in tables]
+    restricted = []
+    for table in tables:
+        clock.expect_time()
+        restricted.append(_restrict(table, counts))
     incumbent, _ = best_split([lower.best for lower in restricted])
-    prices = price(tables, counts, relax(problem, candidates).device_price)
+    prices = price(tables, counts, relax(problem, candidates, clock).device_price)
     log.debug("whole devices %.9g, relaxation %.9g", incumbent, prices.bound)
-    return _tables(restricted, counts, _units(candidates), prices, incumbent)
+    return _tables(restricted, counts, _units(candidates), prices, incumbent, clock)
 
 
-def narrowed(problem: Problem, candidates: Sequence[Candidate]) -> tuple[Sizing, list[Candidate]]:
+def narrowed(problem: Problem, candidates: Sequence[Candidate], clock: Clock) -> tuple[Sizing, list[Candidate]]:
     """Return the plan behind the lower tables, and the candidates of it and of every better plan.
 
     An item of a better plan is worth more than the incumbent together with the best that the rest of the cluster
     could serve of its DNN.
     """
-    known = build(problem, candidates)
+    known = build(problem, candidates, clock)
     incumbent, cells = best_split([table.lower for table in known])
     pipelines = [sized for table, cell in zip(known, cells, strict=True) for sized in table.restricted.pipelines(cell)]
     kept = {sized.candidate: None for sized in pipelines}
@@ -165,13 +169,14 @@ def _restrict(table: CandidateTable, counts: Integers) -> Restricted:
 
 
 def _tables(
-    restricted: Sequence[Restricted], counts: Integers, units: Integers, prices: Prices, incumbent: float
+    restricted: Sequence[Restricted], counts: Integers, units: Integers, prices: Prices, incumbent: float, clock: Clock
 ) -> list[Tables]:
     """Return both tables of every DNN; the upper one bounds plans better than the incumbent only."""
     budget = prices.bound - incumbent + EPSILON * prices.bound
     size = int(counts[0] * units[0]), int(counts[1] * units[1])
     found = []
     for lower, value_price in zip(restricted, prices.value, strict=True):
+        clock.expect_time()
         items = cheap_items(lower.table, counts, units, prices.device, float(value_price), budget)
         items = items.best_per(items.use)
         by_total = items.best_per(items.totals)

@@ -19,7 +19,7 @@ __all__ = [
     "Clock",
     "Interrupted",
     "Limits",
-    "Report",
+    "SolutionReport",
     "Start",
     "TooLarge",
     "TooLate",
@@ -36,7 +36,7 @@ AUTO_ORDER = ("gurobi", "highs")
 SECOND_OPINIONS = ("cbc", "highs")
 
 Start = Mapping[int, float]  # column -> value
-Report = Callable[[float, float], None]  # is told a better value, and the bound
+SolutionReport = Callable[[Solution], None]  # is told better solutions of a model, or better bounds, on the way
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Clock:
             return self._limits
         left_s = self._limits.time_limit_s - (monotonic() - self._begin_s)
         return Limits(self._limits.gap, max(0.01, left_s))
+
+    def half(self) -> Limits:
+        """Return the limits with half of the time left."""
+        left = self.remaining()
+        return left if left.time_limit_s is None else Limits(left.gap, left.time_limit_s / 2)
 
     def sparing(self, share: float, most_s: float) -> "Clock":
         """Return a clock that is over a share of the limit earlier, by ``most_s`` at most."""
@@ -121,7 +126,11 @@ class TooLarge(Unavailable):
 
 
 def solve(
-    model: LinearModel, backend: str = "highs", limits: Limits | None = None, start: Start | None = None
+    model: LinearModel,
+    backend: str = "highs",
+    limits: Limits | None = None,
+    start: Start | None = None,
+    report: SolutionReport | None = None,
 ) -> tuple[Solution, str]:
     """Solve a model and return the solution and the name of the solver that found it.
 
@@ -159,10 +168,10 @@ def solve(
     names = AUTO_ORDER if backend == "auto" else (backend,)
     for name in names[:-1]:
         try:
-            return _solve(model, name, limits, start), name
+            return _solve(model, name, limits, start, report), name
         except Unavailable as error:
             log.info("%s; using %s", error, names[-1])
-    return _solve(model, names[-1], limits, start), names[-1]
+    return _solve(model, names[-1], limits, start, report), names[-1]
 
 
 def version(backend: str) -> str:
@@ -176,13 +185,16 @@ def versions(backend: str) -> dict[str, str]:
     return found if backend not in BACKENDS else found | {backend: version(backend)}
 
 
-def _solve(model: LinearModel, name: str, limits: Limits, start: Start | None) -> Solution:
+def _solve(
+    model: LinearModel, name: str, limits: Limits, start: Start | None, report: SolutionReport | None
+) -> Solution:
     if not far_apart(model.arrays()):
-        solution: Solution = _module(name).solve(model, limits, start)
+        solution: Solution = _module(name).solve(model, limits, start, report)
         return solution
     clock, scale = Clock(limits), scaled(model)
+    unscaled = report and (lambda solution: report(scale.undo(solution, model)))
     try:
-        solution = _module(name).solve(scale.model, limits, start)
+        solution = _module(name).solve(scale.model, limits, start, unscaled)
     except Interrupted as stopped:
         raise Interrupted(scale.undo(stopped.solution, model)) from None
     if solution.status == "infeasible":

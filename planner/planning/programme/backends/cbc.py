@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pulp
 
-from planner.planning.programme.backends import Interrupted, Limits, Start, Unavailable
+from planner.planning.programme.backends import Interrupted, Limits, SolutionReport, Start, Unavailable
 from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
@@ -25,8 +25,10 @@ def version() -> str:
     return f"PuLP {pulp.__version__}"
 
 
-def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
-    """Solve a model; a maximum is found as the minimum of the negative."""
+def solve(
+    model: LinearModel, limits: Limits, start: Start | None = None, report: SolutionReport | None = None
+) -> Solution:
+    """Solve a model; a maximum is found as the minimum of the negative. CBC's solutions on its way are not told."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PuLP announces what its next version will call differently
         problem, columns = _load(model)
@@ -48,7 +50,7 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
             )
         for column, value in (start or {}).items():
             columns[column].setInitialValue(value)
-        solved, interrupted = interruptible(lambda: problem.solve(solver), _end_children)
+        solved, interrupted = interruptible(lambda tell: problem.solve(solver), _end_children)
         solution = _read(problem, _outcome(problem, solved), columns, model, log.read_text())
         if interrupted:
             raise Interrupted(solution)

@@ -1,9 +1,12 @@
 """Gurobi through gurobipy. The licence that pip installs admits 2,000 variables and 2,000 constraints."""
 
+from collections.abc import Callable
+
 import gurobipy
 import numpy as np
 
-from planner.planning.programme.backends import Interrupted, Limits, Start, TooLarge, Unavailable
+from planner.planning.programme.backends import Interrupted, Limits, SolutionReport, Start, TooLarge, Unavailable
+from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
 INTEGER_TOLERANCE = 1e-9  # as for HiGHS
@@ -16,7 +19,9 @@ def version() -> str:
     return ".".join(str(part) for part in gurobipy.gurobi.version())
 
 
-def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
+def solve(
+    model: LinearModel, limits: Limits, start: Start | None = None, report: SolutionReport | None = None
+) -> Solution:
     """Solve a model; raises Unavailable where the licence is missing or does not admit it."""
     try:
         with gurobipy.Env(params={"OutputFlag": 0}) as environment, gurobipy.Model(env=environment) as loaded:
@@ -27,9 +32,13 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
             if limits.time_limit_s is not None:
                 loaded.Params.TimeLimit = limits.time_limit_s
             _load(loaded, model, start)
-            loaded.optimize()
+
+            def work(tell: Callable[[Solution], None]) -> None:
+                loaded.optimize(_watching(model, tell) if report else None)
+
+            _, interrupted = interruptible(work, loaded.terminate, report or (lambda solution: None))
             solution = _read(loaded, model)
-            if loaded.Status == gurobipy.GRB.INTERRUPTED:
+            if interrupted or loaded.Status == gurobipy.GRB.INTERRUPTED:  # Gurobi heeds Ctrl-C by itself, too
                 raise Interrupted(solution)
             return solution
     except gurobipy.GurobiError as error:
@@ -63,6 +72,20 @@ def _load(loaded: gurobipy.Model, model: LinearModel, start: Start | None) -> No
             loaded.addRange(terms, lower, upper)
     for column, value in (start or {}).items():
         columns[column].Start = value
+
+
+def _watching(model: LinearModel, tell: Callable[[Solution], None]) -> Callable[[gurobipy.Model, int], None]:
+    """Return the callback that tells every better integer solution."""
+
+    def called(loaded: gurobipy.Model, where: int) -> None:
+        if where == gurobipy.GRB.Callback.MIPSOL:
+            values = np.array(loaded.cbGetSolution(loaded.getVars()))[: len(model.column_names)]
+            objective, bound = (
+                loaded.cbGet(what) for what in (gurobipy.GRB.Callback.MIPSOL_OBJ, gurobipy.GRB.Callback.MIPSOL_OBJBND)
+            )
+            tell(Solution("feasible", objective, bound, values, NO_VALUES, NO_VALUES))
+
+    return called
 
 
 def _read(loaded: gurobipy.Model, model: LinearModel) -> Solution:

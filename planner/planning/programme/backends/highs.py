@@ -3,12 +3,14 @@
 import ctypes
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import highspy
 import numpy as np
 
-from planner.planning.programme.backends import Interrupted, Limits, Start
+from planner.planning.programme.backends import Interrupted, Limits, SolutionReport, Start
 from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
@@ -17,6 +19,7 @@ from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, 
 INTEGER_TOLERANCE = 1e-9
 
 ROW_WISE, MINIMISE = 2, 1  # highspy's codes
+TOLD = 1e-4  # relative: a bound that is better by less is not told
 
 
 def version() -> str:
@@ -24,7 +27,9 @@ def version() -> str:
     return str(_new().version())
 
 
-def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Solution:
+def solve(
+    model: LinearModel, limits: Limits, start: Start | None = None, report: SolutionReport | None = None
+) -> Solution:
     """Solve a model; a maximum is found as the minimum of the negative."""
     highs = _new()
     options = {
@@ -44,7 +49,13 @@ def solve(model: LinearModel, limits: Limits, start: Start | None = None) -> Sol
             len(start), np.array(list(start), dtype=np.int32), np.array(list(start.values()), dtype=float)
         )
     highs.HandleUserInterrupt = True
-    _, interrupted = interruptible(highs.solve, highs.cancelSolve)
+
+    def work(tell: Callable[[Solution], None]) -> object:
+        if report is not None and model.has_integers:
+            _watch(highs, model, tell)
+        return highs.solve()
+
+    _, interrupted = interruptible(work, highs.cancelSolve, report or (lambda solution: None))
     solution = _read(highs, model)
     if interrupted:
         raise Interrupted(solution)
@@ -95,6 +106,27 @@ def _load(highs: highspy.Highs, model: LinearModel) -> None:
         arrays.values,
         arrays.integer.astype(np.int32),
     )
+
+
+def _watch(highs: highspy.Highs, model: LinearModel, tell: Callable[[Solution], None]) -> None:
+    """Let every better integer solution be told, and every better bound once there is a solution."""
+    sign = -1.0 if model.maximise else 1.0
+    best: list[Solution] = []
+
+    def found(event: highspy.highs.HighsCallbackEvent) -> None:
+        values = np.array(event.data_out.mip_solution)
+        objective = sign * event.data_out.objective_function_value
+        best[:] = [Solution("feasible", objective, sign * event.data_out.mip_dual_bound, values, NO_VALUES, NO_VALUES)]
+        tell(best[0])
+
+    def bounded(event: highspy.highs.HighsCallbackEvent) -> None:
+        bound = event.data_out.mip_dual_bound
+        if best and bound > sign * best[0].bound + TOLD * abs(bound):
+            best[0] = replace(best[0], bound=sign * bound)
+            tell(best[0])
+
+    highs.cbMipImprovingSolution += found
+    highs.cbMipInterrupt += bounded
 
 
 def _read(highs: highspy.Highs, model: LinearModel) -> Solution:

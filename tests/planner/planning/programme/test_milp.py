@@ -1,5 +1,6 @@
 """The main programme against brute force, for every objective and solver."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import gurobipy
@@ -12,6 +13,7 @@ from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTa
 from planner.model.problem import Objective
 from planner.planning.api import make_plan
 from planner.planning.methods import all_candidates
+from planner.planning.pipelines.sizing import Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import BACKENDS, Limits, highs
 from planner.planning.programme.relaxation import relax
@@ -165,15 +167,22 @@ def test_the_order_of_dnns_does_not_matter(seed: int) -> None:
     assert make_plan(turned, method="milp").value == pytest.approx(value, rel=2e-6)
 
 
-def test_an_interrupted_programme_keeps_the_best_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_programme_tells_the_best_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(5, dnns=2, counts=(2, 2))
     candidates = all_candidates(problem)
     expected = milp.size(problem, candidates, "highs", Limits())
     relaxed = relax(problem, candidates)
     monkeypatch.setattr(milp, "relax", lambda *_: relaxed)
-    monkeypatch.setattr(highs, "interruptible", lambda work, cancel: (work(), True))
-    assert milp.size(problem, candidates, "highs", Limits()).value(problem) == pytest.approx(expected.value(problem))
+    for work_done in (True, False):
+        seen: list[Sizing] = []
 
-    monkeypatch.setattr(highs, "interruptible", lambda work, cancel: (None, True))  # at once
-    with pytest.raises(KeyboardInterrupt):
-        milp.size(problem, candidates, "highs", Limits())
+        def interrupted(
+            work: Callable[[object], object], *_: object, work_done: bool = work_done
+        ) -> tuple[object, bool]:
+            return work(lambda solution: None) if work_done else None, True
+
+        monkeypatch.setattr(highs, "interruptible", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            milp.size(problem, candidates, "highs", Limits(), report=seen.append)
+        assert bool(seen) == work_done
+        assert all(one.value(problem) == pytest.approx(expected.value(problem)) for one in seen)

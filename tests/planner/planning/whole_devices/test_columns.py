@@ -111,10 +111,7 @@ def test_a_time_limit_leaves_a_plan() -> None:
     assert 0 < plan.value <= plan.bound
 
 
-def test_progress_is_told_and_an_interrupted_search_keeps_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "planner.planning.methods.BEGIN_NP_SECONDS", 1.0
-    )  # for NP's plan, which is looked for afterwards
+def test_progress_is_told_and_an_interrupted_search_keeps_the_best() -> None:
     problem = random_problem(4, dnns=3, stages=2, counts=(60, 80, 70), shares=(1, 2))
     seen: list[float] = []
 

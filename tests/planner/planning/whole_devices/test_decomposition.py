@@ -26,7 +26,7 @@ from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.pipelines.candidates import enumerate_pipelines
 from planner.planning.pipelines.sizes import CandidateTable
-from planner.planning.programme.backends import Limits
+from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import cover_bounds, decomposition, master, searches
 from planner.planning.whole_devices.capacity import Capacity
 from planner.planning.whole_devices.offers import Offer
@@ -130,7 +130,7 @@ def test_tables_bound_what_covering_costs(seed: int) -> None:
 def test_the_master_mixes_and_chooses() -> None:
     uses = [np.array([[2, 0], [0, 2]]), np.array([[2, 0], [0, 2]])]
     two = Capacity.of_devices([2, 2])
-    mixed = master.mix(uses, two)
+    mixed = master.mix(uses, two, Clock(Limits()))
     assert mixed.overload == pytest.approx(0.0)
     assert mixed.price @ np.array([2, 2]) == pytest.approx(1.0)
     chosen, _ = master.choose(uses, two, mixed.price, 5.0)
@@ -175,7 +175,7 @@ def test_a_plan_is_no_worse_than_np_and_than_what_it_begins_with() -> None:
     assert np_plan.method == "decomposition"
     plan = make_plan(problem, gap=0.5)
     assert plan.value >= np_plan.value * (1 - 1e-9)
-    again = decomposition.size(problem, Limits(time_limit_s=0.01), begin=decomposition.size(problem, Limits(1e-4)))
+    again = decomposition.size(problem, Limits(gap=0.5), begin=decomposition.size(problem, Limits(1e-4)))
     assert again.value(problem) >= plan.value * (1 - 1e-9)
 
 

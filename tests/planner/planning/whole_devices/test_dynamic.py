@@ -15,8 +15,9 @@ from planner.model import InputError, Problem
 from planner.planning.answers.canonical import canonical
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.sizes import Items
+from planner.planning.pipelines.sizing import Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Limits
+from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import dynamic, knapsack, labels, tables
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
@@ -106,8 +107,9 @@ def test_a_search_cut_short_leaves_a_bound_that_the_mixed_integer_programme_clos
         candidates = candidates_of(problem)
         exact = dynamic.size(problem, candidates, "highs", Limits())
         monkeypatch.setattr(dynamic, "LABEL_LIMIT", 1)
-        stopped = dynamic.size(problem, candidates, "highs", Limits(time_limit_s=0.0))
-        finished = dynamic.size(problem, candidates, "highs", Limits())
+        seen: list[Sizing] = []
+        finished = dynamic.size(problem, candidates, "highs", Limits(), seen.append)
+        stopped = seen[-1]
         monkeypatch.undo()
         assert stopped.value(problem) <= exact.value(problem) * (1 + 1e-9)
         assert stopped.bound >= exact.value(problem) * (1 - 1e-9)
@@ -133,7 +135,7 @@ def test_narrowing_keeps_an_optimal_plan(seed: int) -> None:
     candidates = candidates_of(problem)
     if {candidate.dnn for candidate in candidates} != set(range(len(problem.dnns))):
         pytest.skip("a DNN cannot be served")
-    incumbent, kept = tables.narrowed(problem, candidates)
+    incumbent, kept = tables.narrowed(problem, candidates, Clock(Limits()))
     exact = milp.solve(milp.build(problem, candidates).model, "highs", Limits(gap=1e-9))[0].objective
     narrow = milp.solve(milp.build(problem, kept).model, "highs", Limits(gap=1e-9))[0].objective
     assert set(kept) <= set(candidates)

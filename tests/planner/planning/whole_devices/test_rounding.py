@@ -11,6 +11,7 @@ from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.pipelines.candidates import enumerate_pipelines
 from planner.planning.pipelines.sizes import CandidateTable
+from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices.exchanges import exchanged
 from planner.planning.whole_devices.rounding import sizes_between
 from planner.planning.whole_devices.supply import Supply
@@ -84,8 +85,8 @@ def test_exchanges_find_plans_that_fit() -> None:
     rng = np.random.default_rng(0)
     uses = [np.array([[3, 0], [0, 2]]), np.array([[2, 0], [0, 2], [1, 1]])]
     halves = [np.array([0.5, 0.5]), np.array([0.0, 1.0, 0.0])]
-    assert exchanged(uses, halves, np.array([3, 2]), rng) == [0, 1]
-    assert exchanged(uses, halves, np.array([2, 1]), rng) is None
+    assert exchanged(uses, halves, np.array([3, 2]), rng, Clock(Limits())) == [0, 1]
+    assert exchanged(uses, halves, np.array([2, 1]), rng, Clock(Limits())) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
