@@ -25,7 +25,8 @@ def told(what: str, objective: Objective) -> Iterator[Callable[[float, float], N
     objective
         Of values and bounds.
     """
-    begin_s, lines, lock = monotonic(), [], Lock()
+    begin_s, lock = monotonic(), Lock()
+    lines: list[str] = []
     with errors.status(what) as spinner:
 
         def flush() -> None:

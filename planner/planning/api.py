@@ -131,10 +131,14 @@ def make_plan(
         else:
             better_by_whole_tasks(known, asked.applications, backend, clock, best.offer)
             sizing, used = size_pipelines(known, method, backend, clock, best)
-    except (KeyboardInterrupt, TooLate) as ended:
-        if best.plan is None:
+    except (KeyboardInterrupt, TooLate, SystemError) as ended:
+        # numba's SystemError has Ctrl-C as its cause where that came while compiled code was called
+        reason = ended.__cause__ if isinstance(ended, SystemError) else ended
+        if not isinstance(reason, KeyboardInterrupt | TooLate):
             raise
-        log.info("ended early (%s): the best plan so far is taken", type(ended).__name__)
+        if best.plan is None:
+            raise reason from None
+        log.info("ended early (%s): the best plan so far is taken", type(reason).__name__)
         known, used = best.problem, best.method
         sizing = best.with_bound(lambda problem: block_bound(unpartitioned(problem) if scheduler == "np" else problem))
     _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], clock)

@@ -50,7 +50,7 @@ class Incumbent:
         best = better_of(self.problem, self.plan, found)
         if best is not self.plan:
             self.plan, self.method = best, self.by
-            self._tell()
+        self._tell()
 
     def report(self, found: Sizing) -> None:
         """Take a plan where it is better, and its bound where it is tighter."""
@@ -58,12 +58,9 @@ class Incumbent:
         self.offer(found)
 
     def prove(self, bound: float) -> None:
-        """Take a bound where it is tighter."""
+        """Take a bound where it is tighter; it is told with the next plan or report."""
         tighter = min if self._maximised else max
-        if self.bound is None or tighter(bound, self.bound) != self.bound:
-            self.bound = bound
-            if self.plan is not None:
-                self._tell()
+        self.bound = bound if self.bound is None else tighter(bound, self.bound)
 
     @property
     def value(self) -> float:

@@ -53,7 +53,7 @@ def interruptible(
     while not (finished.is_set() and messages.empty()):
         try:
             message = messages.get(timeout=LOOK_S)
-            if message is not None:
+            if message is not None and not interrupted:
                 report(message)
         except Empty:
             continue
