@@ -7,9 +7,9 @@ from threading import Lock, Timer
 from time import monotonic
 
 from planner.cli.app import errors
-from planner.model.objective import MAXIMISED, UNITS
+from planner.model.objective import MAXIMISED
 from planner.model.plan import relative_gap
-from planner.model.problem import Objective
+from planner.model.problem import UNITS, Objective
 
 QUIET_S = 1.0  # a search that ends sooner tells nothing
 
