@@ -14,7 +14,7 @@ def _plain(value: Any) -> Any:
     """Return JSON's own types; 10.0 as 10, so that equal numbers are equal texts."""
     if type(value) in SCALARS:
         return value
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         kept = [
             each for each in _fields(type(value)) if not each.metadata.get("digest") or not _is_default(value, each)
         ]
