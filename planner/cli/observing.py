@@ -13,6 +13,7 @@ from planner.cli.model_files import read_model, settings_of
 from planner.cli.profile_model import cut_blocks
 from planner.cli.profiling import numbers
 from planner.files import load_observed, load_plan, load_profile, ppipe, printable, save
+from planner.files.atomic import is_standard_output
 from planner.model import InputError, LatencyTable, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
 from planner.model.segments import share_text
@@ -91,7 +92,8 @@ def observe(
         else:
             profile, runs = timing.timed_for(text, found, wanted)
         found = _with_runs(found, [profile], runs)
-        save(found, out)
+        if not is_standard_output(out):  # what is interrupted is kept
+            save(found, out)
     if found is None:
         raise InputError("nothing to observe; name models or profiles")
     save(found, out)

@@ -22,6 +22,7 @@ from planner.cli.model_files import (
 from planner.cli.output import Column, JsonOption, output
 from planner.cli.profile_model import cut_blocks
 from planner.files import load_variants, printable, save, save_variants, write_csv
+from planner.files.atomic import is_standard_output
 from planner.model import InputError, ModelSettings, Profile
 from planner.model.segments import share_text
 
@@ -133,7 +134,8 @@ def profile(
             effort = Effort(cap_s=cap_s, width=width, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
             tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task), company)
             found = with_tables(found, tables)
-            save_variants((*others, found), out)
+            if share == missing[-1] or not is_standard_output(out):  # what is interrupted goes on where it stopped
+                save_variants((*others, found), out)
     _show(found, out, as_json)
 
 

@@ -4,14 +4,17 @@ The unit of work is a bundle: series of one trace whose load factor 1 is the sam
 compared for one DNN), so that each rate is folded once for all of them.
 """
 
+import signal
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import floor
 from multiprocessing import get_context
 from pathlib import Path
+from threading import current_thread, main_thread
 
 from planner.model import InputError
 from simulator.ray_cluster import address, join, ray_module
@@ -42,6 +45,8 @@ class Done:
 
 Traces = Mapping[str, TimesS]
 
+ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
 _traces: dict[str, TimesS] = {}  # of a worker process, set once when it starts
 
 
@@ -63,7 +68,8 @@ def run_in_processes(
     """
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_keep, initargs=(dict(traces),))
     try:
-        futures = [pool.submit(_run_kept, bundle, options, file) for bundle in _bundles(items)]
+        with _signals_later():
+            futures = [pool.submit(_run_kept, bundle, options, file) for bundle in _bundles(items)]
         for future in as_completed(futures):
             yield from future.result()
     except BrokenProcessPool:
@@ -77,6 +83,28 @@ def run_in_processes(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Heed signals when all processes are started: one whose start is cut short says so at length, and is left behind.
+
+    The processes inherit that Ctrl-C is held back, so that it ends them through this one.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    came: list[int] = []
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def run_on_ray(items: Sequence[Item], traces: Traces, options: SweepOptions) -> Iterator[Done]:
