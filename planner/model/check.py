@@ -28,12 +28,14 @@ For each pipeline of DNN d with stages s on blocks [i_s, j_s) of a variant:
     status       optimal exactly where the gap is within ``gap_asked``
 
 Latencies, transfers and building times that a plan states may exceed what they must be only within the tolerance, and
-so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow.
+so may they fall below it: a plan that claims to be faster than its profile is as wrong as one that is too slow. A
+number that is none (NaN) breaks every comparison.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf, isclose
+from typing import get_args
 
 from planner.model.accuracy import plan_accuracy
 from planner.model.check_placement import check_placement, unknown_slices
@@ -45,7 +47,7 @@ from planner.model.errors import InputError
 from planner.model.memory import planned_memory_bytes
 from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value, plan_cost
 from planner.model.placing import devices_used
-from planner.model.plan import Pipeline, Plan, Stage
+from planner.model.plan import Pipeline, Plan, Scheduler, Stage
 from planner.model.problem import Dnn, Problem
 from planner.model.profile import Profile
 from planner.model.segments import processes
@@ -205,6 +207,9 @@ def _other_problem(problem: Problem, plan: Plan, given: Problem) -> Iterator[Vio
 
 def _scheduler(problem: Problem, plan: Plan) -> Iterator[Violation]:
     stages, method = SCHEDULER_STAGES.get(plan.scheduler), plan.method
+    if plan.scheduler not in get_args(Scheduler):
+        text = f"expected one of {list(get_args(Scheduler))}, got {plan.scheduler!r}"
+        yield Violation("scheduler", "scheduler", 1, text)
     own = METHOD_SCHEDULER.get(method, plan.scheduler)
     if own != plan.scheduler or (plan.scheduler == "dart-r" and method not in ("rule", PUBLISHED)):
         yield Violation("scheduler", "method", 1, f"expected a method of {plan.scheduler}, got {method!r}")
@@ -228,7 +233,7 @@ def _building_rates(problem: Problem, plan: Plan) -> Iterator[Violation]:
         per_request = [pipeline.batch_building_us / (pipeline.batch - 1) for pipeline in batches]
         if not problem.options.batch_building_factor or not per_request:
             continue
-        if min(per_request) <= 0 or max(per_request) > min(per_request) * (1 + BUILDING_TOLERANCE):
+        if not 0 < max(per_request) <= min(per_request) * (1 + BUILDING_TOLERANCE):
             text = f"expected times in proportion to batches, less one, got {per_request} µs per request"
             yield Violation("building", dnn.name, 1, text)
 
@@ -303,11 +308,11 @@ def _latency(problem: Problem, plan: Plan, dnn: Dnn, pipeline: Pipeline, where: 
         parts.append(("building", where, building, pipeline.batch_building_us))
     for name, here, expected, got in parts:
         allowed_us = LATENCY_TOLERANCE_US if plan.method == PUBLISHED else OWN_TOLERANCE * max(1.0, expected)
-        if not abs(got - expected) <= allowed_us:  # NaN, too
+        if not abs(got - expected) <= allowed_us:
             yield Violation(name, here, got - expected, f"expected {expected:.6g} µs, got {got:.6g}")
     inside = [expected for name, _, expected, _ in parts if name != "building"]
     total = sum(inside) + (pipeline.batch_building_us if building is None else building)
-    if total > dnn.slo_us + LATENCY_TOLERANCE_US:
+    if not total <= dnn.slo_us + LATENCY_TOLERANCE_US:
         yield Violation("latency", where, total - dnn.slo_us, f"expected at most {dnn.slo_us:.8g} µs, got {total:.8g}")
 
 
@@ -365,7 +370,7 @@ def _capacity(
             text = f"expected a pool of {capacity:.9g} requests/s, got {got:.9g}"
             yield Violation("capacity", f"{where}.stages[{position}]", _excess(got, capacity), text)
     capacity, got = min(capacities), pipeline.throughput_rps
-    if got > capacity * (1 + tolerance) or (not published and got < capacity * (1 - tolerance)):
+    if not (0.0 if published else capacity * (1 - tolerance)) <= got <= capacity * (1 + tolerance):
         text = f"expected a pipeline of {capacity:.9g} requests/s, got {got:.9g}"
         here = f"{where}.stages[{capacities.index(capacity)}]"
         yield Violation("capacity", here, _excess(got, capacity), text)
@@ -383,9 +388,9 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
     for dnn in problem.dnns:
         needed, got = needed_rate_rps(dnn, objective), throughput_rps[dnn.name]
-        if got < needed * (1 - tolerance):
+        if not got >= needed * (1 - tolerance):
             text = f"expected at least {needed:.9g} requests/s, got {got:.9g}"
-            yield Violation("rate", dnn.name, 1 - got / needed, text)
+            yield Violation("rate", dnn.name, 1 - got / needed if needed else inf, text)
     devices = devices_used(problem, plan)
     working = 0.0
     if objective == "least_energy":
@@ -395,12 +400,12 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     value = objective_value(problem, throughput_rps, devices, working, accuracy, memory_bytes)
     yield from _accuracy_and_cost(problem, plan, accuracy, devices, tolerance)
     scale = abs(value) or 1.0
-    if abs(plan.value - value) > tolerance * scale:
+    if not abs(plan.value - value) <= tolerance * scale:
         yield Violation(
             "objective", "value", (plan.value - value) / scale, f"expected {value:.9g}, got {plan.value:.9g}"
         )
     over = (plan.value - plan.bound) / scale * (1 if MAXIMISED[objective] else -1)
-    if over > tolerance:
+    if not over <= tolerance:
         limit = "at least" if MAXIMISED[objective] else "at most"
         text = f"expected {limit} the value {plan.value:.9g}, got {plan.bound:.9g}"
         yield Violation("objective", "bound", over, text)
@@ -408,7 +413,7 @@ def _objective(problem: Problem, plan: Plan, tolerance: float) -> Iterator[Viola
     stated = ("watts", plan.watts), ("joules_per_thousand", plan.joules_per_thousand)
     truth: tuple[float | None, float | None] = drawn or (None, None)
     for (name, said), right in zip(stated, truth, strict=True):
-        if said is not None and (right is None or abs(said - right) > tolerance * (right or 1.0)):
+        if said is not None and (right is None or not abs(said - right) <= tolerance * (right or 1.0)):
             yield Violation("energy", name, 1, f"expected {right}, got {said}")
     status = "optimal" if plan.gap <= plan.gap_asked else "feasible"
     if plan.status != status:
@@ -424,7 +429,7 @@ def _accuracy_and_cost(
         yield Violation("accuracy", "accuracy", 1, f"expected that of {sorted(accuracy)}, got {sorted(plan.accuracy)}")
     for name, right in accuracy.items():
         said = plan.accuracy.get(name, right)
-        if abs(said - right) > tolerance * max(1.0, right):
+        if not abs(said - right) <= tolerance * max(1.0, right):
             yield Violation("accuracy", name, said - right, f"expected {right:.9g} %, got {said:.9g}")
     least = problem.options.min_accuracy
     if least is not None:
@@ -433,8 +438,9 @@ def _accuracy_and_cost(
                 text = f"expected at least {least:.9g} %, got {accuracy.get(dnn.name, 0.0):.9g}"
                 yield Violation("accuracy", dnn.name, least - accuracy.get(dnn.name, 0.0), text)
     cost = plan_cost(problem, devices)
-    if plan.cost_per_hour is not None and (cost is None or abs(plan.cost_per_hour - cost) > tolerance * (cost or 1.0)):
-        yield Violation("cost", "cost_per_hour", 1, f"expected {cost}, got {plan.cost_per_hour}")
+    said_cost = plan.cost_per_hour
+    if said_cost is not None and (cost is None or not abs(said_cost - cost) <= tolerance * (cost or 1.0)):
+        yield Violation("cost", "cost_per_hour", 1, f"expected {cost}, got {said_cost}")
     budget = problem.options.budget_per_hour
     if budget is not None and (cost is None or cost > budget * (1 + tolerance)):
         yield Violation("cost", "budget_per_hour", 1, f"expected at most {budget:.9g} per hour, got {cost}")

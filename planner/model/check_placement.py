@@ -30,19 +30,22 @@ def check_placement(problem: Problem, plan: Plan, tolerance: float) -> Iterator[
         yield from _device(problem, plan, some)
     yield from _cards(problem, plan, devices, tolerance)
     expected = neighbour_grounds(problem, plan)
-    if plan.placement and dict(plan.neighbours) != expected:
+    if (plan.placement or plan.neighbours) and dict(plan.neighbours) != expected:
         yield Finding("neighbours", "neighbours", 1, f"expected {expected}, got {dict(plan.neighbours)}")
 
 
 def unknown_slices(plan: Plan) -> Iterator[Finding]:
-    """Yield places of stages that a plan does not have or places elsewhere, and of more slices than a stage has."""
+    """Yield places of stages that a plan does not have or places elsewhere, of none, and of more than it has."""
     homes = plan.homes
     for placed in plan.placement:
-        known = placed.pipeline < len(plan.pipelines) and placed.stage < len(plan.pipelines[placed.pipeline].stages)
+        known = (placed.pipeline, placed.stage) in homes
         where = f"pipelines[{placed.pipeline}].stages[{placed.stage}]"
         if not known:
             yield Finding("placement", where, 1, "expected a stage of the plan, got none")
             continue
+        if not placed.slots or placed.devices < 1:
+            got = f"{len(placed.slots)} slots on {placed.devices} devices"
+            yield Finding("placement", where, 1, f"expected slots on devices, got {got}")
         if (home := homes[placed.pipeline, placed.stage]) != (placed.pipeline, placed.stage):
             text = f"expected the slices of its pool under pipelines[{home[0]}].stages[{home[1]}] alone"
             yield Finding("placement", where, placed.slices, text)
@@ -144,7 +147,7 @@ def _cards(problem: Problem, plan: Plan, devices: Sequence[Alike], tolerance: fl
                 used[some.device, server][way] += load * inside
     for (name, server), card in used.items():
         for word, load in zip(("send", "receive"), card, strict=True):
-            if load > 1 + tolerance:
+            if not load <= 1 + tolerance:
                 text = f"expected to {word} at most all the time, got {load:.6g} of it"
                 yield Finding("cards", f"{name} server {server}", load - 1, text)
 

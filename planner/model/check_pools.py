@@ -32,6 +32,6 @@ def check_pools(
             places = [f"pipelines[{number}].stages[{position}]" for number, position in found]
             text = f"expected the same blocks, device, share, slices, batch and latency of {', '.join(places)}"
             yield Finding("pool", f"pool {name}", len(alike) - 1, text)
-        elif taken > 1 + tolerance:
+        elif not taken <= 1 + tolerance:
             text = f"expected its pipelines to take at most all of it, got {taken:.9g}"
             yield Finding("pool", f"pool {name}", taken - 1, text)

@@ -64,18 +64,25 @@ def _unknown(problem: Problem, plan: TaskPlan) -> Iterator[str]:
 
 def _other(problem: Problem, plan: TaskPlan) -> Iterator[str]:
     """Yield how a plan is that of another problem, or of other profiles."""
-    if plan.problem_sha256 and plan.problem_sha256 != digest(problem):
-        yield f"made for another problem (hash {plan.problem_sha256[:12]}) than this one ({digest(problem)[:12]})"
+    if plan.problem_sha256 != digest(problem):
+        stated = plan.problem_sha256[:12] or "none"
+        yield f"made for another problem (hash {stated}) than this one ({digest(problem)[:12]})"
     hashes = profile_hashes(problem)
-    for name, sha256 in plan.profile_sha256.items():
+    for name in dict.fromkeys((*hashes, *plan.profile_sha256)):
+        sha256 = plan.profile_sha256.get(name, "")
         if hashes.get(name) != sha256:
-            yield f"{name}: computed from another profile (hash {sha256[:12]})"
+            yield f"{name}: computed from another profile (hash {sha256[:12] or 'none'})"
     if plan.objective != problem.options.objective:
         yield f"its objective is {plan.objective}, the problem's {problem.options.objective}"
 
 
 def _violations(problem: Problem, plan: TaskPlan) -> Iterator[str]:
     applications = applications_of(problem)
+    timed = {one.name for one in applications}
+    rated = {one.name for one in applications if one.has_accuracy}
+    for what, stated, known in (("latency", plan.latency_us, timed), ("accuracy", plan.accuracy, rated)):
+        if unknown := sorted(set(stated) - known):
+            yield f"{what} is stated of {unknown}, which have none"
     for application in applications:
         yield from _of_application(problem, plan, application)
     devices = task_devices(problem, plan.services)
@@ -91,10 +98,10 @@ def _violations(problem: Problem, plan: TaskPlan) -> Iterator[str]:
     if budget is not None and (cost is None or cost > budget * (1 + TOLERANCE)):
         yield f"the cost per hour is {cost}, above the budget of {budget:g}"
     value = task_value(problem, applications, devices, plan.accuracy)
-    if abs(value - plan.value) > TOLERANCE * max(1.0, abs(value)):
+    if not abs(value - plan.value) <= TOLERANCE * max(1.0, abs(value)):
         yield f"the objective is {value:g}, stated is {plan.value:g}"
     beyond = plan.value - plan.bound if MAXIMISED[problem.options.objective] else plan.bound - plan.value
-    if beyond > TOLERANCE * max(1.0, abs(plan.value)):
+    if not beyond <= TOLERANCE * max(1.0, abs(plan.value)):
         yield f"the objective of {plan.value:g} is better than the bound of {plan.bound:g}"
     if (plan.status == "optimal") != (plan.gap <= plan.gap_asked):
         yield f"its status is {plan.status} with a gap of {plan.gap:.2g}, {plan.gap_asked:.2g} was asked for"
@@ -107,8 +114,10 @@ def _of_application(problem: Problem, plan: TaskPlan, application: Application) 
         return
     rate_rps = application.rate_rps
     flows = plan.flows_of(application.name)
+    if any(flow.rate_rps < 0 for flow in flows):
+        yield f"{where}: a choice of variants takes fewer than 0 requests/s"
     served_rps = sum(flow.rate_rps for flow in flows)
-    if abs(served_rps - rate_rps) > TOLERANCE * rate_rps:
+    if not abs(served_rps - rate_rps) <= TOLERANCE * rate_rps:
         yield f"{where}: {served_rps:g} of {rate_rps:g} requests/s are served"
     for number, (task, reaching_rps) in enumerate(zip(application.tasks, task_rates(application), strict=True)):
         own = plan.of(application.name, task.name)
@@ -116,30 +125,32 @@ def _of_application(problem: Problem, plan: TaskPlan, application: Application) 
             of_variant = sum(flow.rate_rps for flow in flows if flow.variants[number] == variant.name)
             needed = of_variant * reaching_rps / rate_rps
             given = sum(one.rate_rps for one in own if one.variant == variant.name)
-            if abs(needed - given) > TOLERANCE * reaching_rps:
+            if not abs(needed - given) <= TOLERANCE * reaching_rps:
                 yield f"{where}: {task.name}/{variant.name} is to serve {needed:g} requests/s, its services {given:g}"
         for one in own:
+            if one.rate_rps < 0:
+                yield f"{where}: {task.name}/{one.variant} is to serve {one.rate_rps:g} requests/s"
             service = f"{where}: {task.name}/{one.variant} on {one.device} 1/{one.share}"
             expected = configuration(problem, application, number, one.variant, one.device, one.share, one.batch)
             if expected is None:
                 yield f"{service} cannot run at batch {one.batch}"
                 continue
-            if one.rate_rps > one.slices * expected.slice_rps * (1 + TOLERANCE):
+            if not one.rate_rps <= one.slices * expected.slice_rps * (1 + TOLERANCE):
                 yield f"{service}: {one.slices} slices cannot sustain {one.rate_rps:g} requests/s"
-            if abs(one.slice_rps - expected.slice_rps) > TOLERANCE * expected.slice_rps:
+            if not abs(one.slice_rps - expected.slice_rps) <= TOLERANCE * expected.slice_rps:
                 yield f"{service}: a slice sustains {expected.slice_rps:g} requests/s, stated is {one.slice_rps:g}"
-            if abs(one.latency_us - expected.latency_us) > TOLERANCE * expected.latency_us:
+            if not abs(one.latency_us - expected.latency_us) <= TOLERANCE * expected.latency_us:
                 yield f"{service} takes {expected.latency_us:g} us, stated is {one.latency_us:g}"
     found_us = task_latency_us(application, plan.services, plan.latency_rule)
     limit_us = application.slo_us - round(problem.options.slack_fraction * application.slo_us)
-    if found_us > limit_us * (1 + TOLERANCE):
+    if not found_us <= limit_us * (1 + TOLERANCE):
         yield f"{where}: takes {found_us:g} us, the SLO less slack is {limit_us:g}"
-    if abs(found_us - plan.latency_us.get(application.name, 0.0)) > TOLERANCE * found_us:
+    if not abs(found_us - plan.latency_us.get(application.name, 0.0)) <= TOLERANCE * found_us:
         yield f"{where}: takes {found_us:g} us, stated is {plan.latency_us.get(application.name)}"
     if not application.has_accuracy:
         return
     found = task_accuracy(application, flows)
-    if abs(found - plan.accuracy.get(application.name, -1.0)) > TOLERANCE * max(1.0, found):
+    if not abs(found - plan.accuracy.get(application.name, -1.0)) <= TOLERANCE * max(1.0, found):
         yield f"{where}: accuracy is {found:g}, stated is {plan.accuracy.get(application.name)}"
     least = problem.options.min_accuracy
     if least is not None and found < least * (1 - TOLERANCE):

@@ -16,7 +16,7 @@ from itertools import pairwise, product
 from math import prod
 
 from planner.model.cluster import DeviceType
-from planner.model.segments import Kind
+from planner.model.segments import Kind, Share, kind_of
 
 Layout = tuple[int, ...]  # numbers of segments, one per kind of a geometry
 REMAINDERS = 2_000  # up to so many are looked at to find whether sums decide
@@ -316,6 +316,15 @@ def fits(geometry: Geometry, segments: Iterable[tuple[Kind, int]]) -> bool:
 @lru_cache(maxsize=1000)
 def _most_segments(geometry: Geometry) -> int:
     return max((layout[0] for layout in maximal_layouts(geometry)), default=0)
+
+
+def usable_shares(device: DeviceType) -> tuple[Share, ...]:
+    """Return the shares of a device that it can be divided into, alone at least: in a layout, and within its memory.
+
+    >>> usable_shares(DeviceType("A30", 1, mig="a30-24gb", memory_bytes=20 * 2**30))
+    (1, '1g.6gb', '2g.12gb')
+    """
+    return tuple(share for share in device.offers if most_segments(device, kind_of(share)))
 
 
 def most_segments(device: DeviceType, kind: Kind) -> int:

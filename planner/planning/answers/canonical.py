@@ -10,7 +10,8 @@ over the formulation of `planner.planning.programme.milp`, with open_c binary an
 many pipelines those with the fewest stages are taken.
 
 Devices that DNNs share are counted for all of them together, and so are those of plans that money or accuracy limits;
-their pipelines are the given ones, less those that nothing needs.
+their pipelines are the given ones, less those that nothing needs. Where energy is the objective, pipelines are the
+given ones, as far as the rates go to them.
 
 Deviation: devices are not exchanged between DNNs, which would couple them again; on PPipe's 24 MAF'19 problems it costs
 one device in one of them, and takes 0.1 s instead of seconds. Nor are candidates looked at beyond the `LARGEST` that
@@ -20,13 +21,16 @@ lose least by the relaxation's prices (`planner.planning.programme.relaxation`).
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from planner.model import Problem
-from planner.model.objective import MAXIMISED
+from planner.model.objective import MAXIMISED, needed_rate_rps
 from planner.model.placing import Layouts, Pool
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, Start, solve
+from planner.planning.programme.objectives import rate_costs
 from planner.planning.programme.relaxation import affordable, most_slices, relax
 
 LIMITS = Limits(gap=1e-6, time_limit_s=1.0)  # each; a plan that is only good to read is not worth waiting for
@@ -45,6 +49,8 @@ def canonical(
     sizing = sizing.merged()
     if problem.options.objective == "least_memory":  # fewer devices may hold more
         return sizing
+    if problem.options.objective == "least_energy":  # and draw more
+        return sizing if problem.options.limited else _at_work(problem, sizing)
     if problem.options.limited or problem.options.device_sharing == "shared":
         return _fewest_together(problem, sizing, backend, clock)
     found: list[Sized] = []
@@ -62,6 +68,19 @@ def canonical(
             found += (_renumbered(sized, dnn) for sized in simplest.pipelines)
             layouts |= {pool: held for pool, held in simplest.layouts.items() if pool[1] == problem.dnns[dnn].name}
     return replace(sizing, pipelines=tuple(found), layouts=layouts)
+
+
+def _at_work(problem: Problem, sizing: Sizing) -> Sizing:
+    """Return the pipelines that a rate goes to, those of the fewest joules first, on the slices that it needs."""
+    cost = rate_costs(problem, sizing.candidates)
+    left = [needed_rate_rps(dnn, problem.options.objective) * (1 - milp.ROUNDING) for dnn in problem.dnns]
+    kept = []
+    for number in np.argsort(cost, kind="stable").tolist():
+        sized = sizing.pipelines[number]
+        if left[sized.candidate.dnn] > 0:
+            kept.append(sized.serving(min(left[sized.candidate.dnn], sized.throughput_rps)))
+            left[sized.candidate.dnn] -= sized.throughput_rps
+    return replace(sizing, pipelines=tuple(kept))
 
 
 def _fewest_together(problem: Problem, sizing: Sizing, backend: str, clock: Clock) -> Sizing:

@@ -14,6 +14,8 @@ from math import inf
 
 from planner.model import DeviceType, InputError, Problem, Segment
 from planner.model.objective import MAXIMISED
+from planner.model.packing import usable_shares
+from planner.model.segments import processes
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.sizing import Sized, Sizing
 
@@ -40,9 +42,15 @@ def whole_devices_only(problem: Problem, max_stages: int) -> Problem:
 
 
 def _whole(device: DeviceType) -> DeviceType:
-    filling = tuple(Segment(str(name), 1) for name in device.names if device.fraction(str(name)) == 1)
+    usable = [str(share) for share in usable_shares(device) if isinstance(share, str) and processes(share) == 1]
+    filling = tuple(Segment(name, 1, (), _memory(device, name)) for name in usable if device.fraction(name) == 1)
     plain = replace(device, shares=(1,), mig=None, cores=None, slots=None, segments=(), layouts=(), processes=1)
     return replace(plain, slots=1, segments=filling) if filling else plain
+
+
+def _memory(device: DeviceType, name: str) -> int | None:
+    memory_bytes = device.segment_memory_bytes(name)
+    return None if memory_bytes is None else int(memory_bytes)
 
 
 def size_np_closed_form(problem: Problem) -> Sizing:

@@ -37,10 +37,10 @@ from planner.model.segments import Kind, kind_of, processes
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate, enumerate_pipelines, pareto_best, worth
 from planner.planning.pipelines.sizing import Sized, pipeline_of
+from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, solve
-from planner.planning.programme.linear import LinearModel, Solution
-from planner.planning.programme.objectives import PlanColumns, rate_costs, set_objective
-from planner.planning.programme.pools import PoolColumns, add_pool
+from planner.planning.programme.linear import Solution
+from planner.planning.programme.objectives import rate_costs
 from planner.planning.programme.relaxation import Relaxation, most_slices, overloaded, relax, unit_losses
 
 Key = tuple[object, ...]  # blocks (their copies), device, share and batch of a pool
@@ -50,7 +50,6 @@ TIDY_LIMITS = Limits(gap=1e-6, time_limit_s=2.0)
 MOST_SIZES = 64  # numbers of slices looked at one by one
 ROUNDING = 1e-9
 TOO_LATE = "no plan with shared pools was found in the time given; raise the time limit"
-NOTHING = "the rates asked for cannot be served with whole devices; add devices, or ask for less"
 
 
 @dataclass(frozen=True)
@@ -76,19 +75,15 @@ class Found:
 
 
 @dataclass
-class Formulation:
-    """The programme and the numbers of its columns."""
+class Formulation(milp.Formulation):
+    """The programme over candidates, some of whose stages are in pools: columns of slices that several of them have.
 
-    problem: Problem
-    labelled: Sequence[Labelled]
-    model: LinearModel = field(default_factory=LinearModel)
-    throughput: list[int] = field(default_factory=list)
-    used: list[int] = field(default_factory=list)
-    rate: list[int] = field(default_factory=list)
-    slices: list[tuple[int, ...]] = field(default_factory=list)
+    ``members`` are the (candidate, stage) of the pool of a key, ``shared`` its column.
+    """
+
+    labelled: Sequence[Labelled] = ()
     shared: dict[Key, int] = field(default_factory=dict)
     members: dict[Key, list[tuple[int, int]]] = field(default_factory=dict)
-    devices: dict[Pool, list[PoolColumns]] = field(default_factory=dict)
 
 
 def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits) -> Found:
@@ -128,7 +123,7 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
         last = _solve(problem, labelled, backend, clock.remaining())
     solved = [one for one in (last, first) if one is not None]
     if not solved:
-        raise InputError(TOO_LATE if limits.time_limit_s is not None and clock.over else NOTHING)
+        raise InputError(TOO_LATE if limits.time_limit_s is not None and clock.over else milp.WHOLE_DEVICES)
     maximised = MAXIMISED[problem.options.objective]
     best = (max if maximised else min)(solved, key=lambda one: one[0])
     bounds = [relaxation.bound, *([] if last is None else [last[1].bound])]
@@ -219,22 +214,18 @@ def least_losses(problem: Problem, labelled: Sequence[Labelled], relaxation: Rel
 
 def build(problem: Problem, labelled: Sequence[Labelled]) -> Formulation:
     """Return the programme over candidates with and without stages in pools."""
-    formulation = Formulation(problem, labelled)
+    formulation = Formulation(problem, [one.candidate for one in labelled], labelled=labelled)
+    milp.add_totals(formulation)
     _add_columns(formulation)
-    _add_throughputs(formulation)
+    milp.add_throughput_rows(formulation)
     _add_capacities(formulation)
-    _add_devices(formulation)
-    candidates = [one.candidate for one in labelled]
-    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates, formulation.slices)
-    set_objective(formulation.model, problem, columns)
+    milp.add_pools(formulation, _segments(formulation))
+    milp.add_objective(formulation)
     return formulation
 
 
 def _add_columns(formulation: Formulation) -> None:
     problem, model = formulation.problem, formulation.model
-    formulation.throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
-    types = problem.cluster.device_types
-    formulation.used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
     for number, one in enumerate(formulation.labelled):
         name = f"{problem.dnns[one.candidate.dnn].name}/{number}"
         formulation.rate.append(model.add_column(f"rate[{name}]"))
@@ -256,16 +247,6 @@ def _named(number: int) -> str:
     return f"pool {number}"
 
 
-def _add_throughputs(formulation: Formulation) -> None:
-    """Add Y_d <= sum of y_l."""
-    rates = defaultdict(list)
-    for one, rate in zip(formulation.labelled, formulation.rate, strict=True):
-        rates[one.candidate.dnn].append((rate, -1.0))
-    for number, dnn in enumerate(formulation.problem.dnns):
-        terms = [(formulation.throughput[number], 1.0), *rates[number]]
-        formulation.model.add_row(f"throughput[{dnn.name}]", terms, upper=0.0)
-
-
 def _add_capacities(formulation: Formulation) -> None:
     """Add y_l <= x_{l,s} · n_{l,s}, and per pool the sum of y_l / x_{l,s} <= n."""
     for number, one in enumerate(formulation.labelled):
@@ -283,25 +264,16 @@ def _add_capacities(formulation: Formulation) -> None:
         formulation.model.add_row(f"capacity[{_named(count)}]", terms, upper=0.0)
 
 
-def _add_devices(formulation: Formulation) -> None:
-    """Add the rows that put slices on devices, and sum of devices <= U_g."""
-    problem, model = formulation.problem, formulation.model
+def _segments(formulation: Formulation) -> milp.Segments:
+    """Return the segments of slices; those of a pool, which several candidates have, once."""
     segments: defaultdict[Pool, defaultdict[Kind, dict[int, Fraction]]] = defaultdict(lambda: defaultdict(dict))
     names = {key: _named(number) for number, key in enumerate(formulation.shared)}
     for one, columns in zip(formulation.labelled, formulation.slices, strict=True):
         for stage, column in enumerate(columns):
-            pool = _pool_of(problem, one, stage, names)
+            pool = _pool_of(formulation.problem, one, stage, names)
             share, group = one.candidate.shares[stage], one.candidate.groups[stage]
             segments[pool][kind_of(share)][column] = Fraction(group, processes(share))
-    devices: dict[str, list[tuple[int, float]]] = {device.name: [] for device in problem.cluster.device_types}
-    for pool, kinds in sorted(segments.items()):
-        terms = {kind: list(columns.items()) for kind, columns in kinds.items()}
-        name = f"{pool[1]},{pool[2]},{pool[0]}" if pool[1] else pool[0]
-        found = add_pool(model, name, problem.cluster.device(pool[0]), terms)
-        formulation.devices[pool] = found
-        devices[pool[0]] += (term for one in found for term in one.devices)
-    for (name, counted), used in zip(devices.items(), formulation.used, strict=True):
-        model.add_row(f"devices[{name}]", [*counted, (used, -1.0)], upper=0.0)
+    return {pool: {kind: list(own.items()) for kind, own in kinds.items()} for pool, kinds in segments.items()}
 
 
 def _pool_of(problem: Problem, one: Labelled, stage: int, names: dict[Key, str]) -> Pool:
@@ -363,7 +335,7 @@ def extract(formulation: Formulation, solution: Solution, bound: float, backend:
             for layout, column in one.layouts.items()
             for _ in range(round(solution.values[column]))
         )
-        for pool, columns in formulation.devices.items()
+        for pool, columns in formulation.pools.items()
         if any(one.layouts for one in columns) and problem.options.device_sharing == "shared"
     }
     return Found(tuple(pipelines), layouts, bound, backend)

@@ -36,9 +36,12 @@ class Sized:
 
     def trimmed(self) -> "Sized":
         """Return the same throughput on as few slices as it needs."""
-        rps = self.throughput_rps * (1 - 1e-12)
+        return self.serving(self.throughput_rps)
+
+    def serving(self, rps: float) -> "Sized":
+        """Return a throughput above 0 on as few slices as it needs."""
         slices = (
-            group * ceil(rps / (group * slice_rps))
+            group * ceil(rps * (1 - 1e-12) / (group * slice_rps))
             for group, slice_rps in zip(self.candidate.groups, self.candidate.slice_rps, strict=True)
         )
         return Sized(self.candidate, tuple(slices))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import Cluster, Problem, Profile
+from planner.model.packing import usable_shares
 from planner.model.segments import Share
 from planner.planning.arrays import Flags, Floats, Integers
 
@@ -124,7 +125,7 @@ def placements(problem: Problem, profile: Profile) -> list[Placement]:
     memory_bytes = _stage_memory_bytes(profile, batches)
     found = []
     for index, device in enumerate(problem.cluster.device_types):
-        for share in device.offers:
+        for share in usable_shares(device):
             if device.count == 0 or not profile.has(device.name, share):
                 continue
             table = profile.table(device.name, share)

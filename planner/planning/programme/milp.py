@@ -39,15 +39,17 @@ configurations per sequence.
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from math import inf
 
 import numpy as np
 
 from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
 from planner.model.placing import Pool, pool_of
+from planner.model.problem import GIVEN_RATES
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Report, Sized, Sizing
@@ -74,6 +76,9 @@ TROUBLE = (
 WHOLE_DEVICES = "the rates asked for cannot be served with whole devices; add devices, or ask for less"
 
 
+Segments = Mapping[Pool, Mapping[Kind, Sequence[tuple[int, Fraction]]]]  # terms (column, segments per unit)
+
+
 @dataclass
 class Formulation:
     """The model of a problem's plan and the numbers of its columns."""
@@ -87,32 +92,36 @@ class Formulation:
     slices: list[tuple[int, ...]] = field(default_factory=list)
     pools: dict[Pool, list[PoolColumns]] = field(default_factory=dict)
     clock: Clock = field(default_factory=lambda: Clock(Limits()))
+    asked: tuple[float, ...] = ()  # the part of each DNN's rate that was asked for, where rates were raised
 
 
 def build(problem: Problem, candidates: Sequence[Candidate], clock: Clock | None = None) -> Formulation:
     """Return the mixed-integer programme over the candidates; raises TooLate where a clock is over before."""
-    formulation = Formulation(with_rates_of_a_slice(problem, candidates), candidates, clock=clock or Clock(Limits()))
+    raised = with_rates_of_a_slice(problem, candidates)
+    asked = tuple(
+        dnn.rate_rps / more.rate_rps if dnn.rate_rps and more.rate_rps else 1.0
+        for dnn, more in zip(problem.dnns, raised.dnns, strict=True)
+    )
+    formulation = Formulation(raised, candidates, clock=clock or Clock(Limits()), asked=asked)
+    add_totals(formulation)
     _add_columns(formulation)
-    _add_throughput_rows(formulation)
+    add_throughput_rows(formulation)
     _add_capacity_rows(formulation)
-    _add_pool_rows(formulation)
-    columns = PlanColumns(formulation.throughput, formulation.used, formulation.rate, candidates, formulation.slices)
-    set_objective(formulation.model, formulation.problem, columns)
+    add_pools(formulation, _segments(formulation))
+    add_objective(formulation)
     return formulation
 
 
 def with_rates_of_a_slice(problem: Problem, candidates: Sequence[Candidate]) -> Problem:
     """Return the problem with rates raised to what any pipeline serves, which changes no cost, devices or memory.
 
-    A rate far below that would be served by so small a part of a slice that a solver takes it for none.
+    A rate far below that would be served by so small a part of a slice that a solver takes it for none. As any one
+    pipeline serves the raised rate, the one of fewest joules does, whose work counts for the part that was asked for.
     """
-    whole = "least_cost", "fewest_devices", "least_memory"
+    whole = "least_cost", "fewest_devices", "least_memory", "least_energy"
     if problem.options.objective not in whole or problem.options.limits_accuracy:
         return problem
-    least: dict[int, float] = {}
-    for candidate in candidates:
-        rps = min(group * rps for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True))
-        least[candidate.dnn] = min(rps, least.get(candidate.dnn, rps))
+    least = _least_rps(candidates)
     dnns = (
         dnn
         if dnn.rate_rps is None
@@ -122,11 +131,38 @@ def with_rates_of_a_slice(problem: Problem, candidates: Sequence[Candidate]) -> 
     return replace(problem, dnns=tuple(dnns))
 
 
-def _add_columns(formulation: Formulation) -> None:
+def _with_weights_of_a_slice(problem: Problem, candidates: Sequence[Candidate], bound: float) -> Problem:
+    """Return the problem with weights at which any pipeline of a DNN is worth the bound, where they are less.
+
+    The least of all DNNs is at most the bound, so that this changes no plan's value, but it keeps integers from being
+    so small a part of 1 that a solver takes them for 0.
+    """
+    if problem.options.objective != "max_min_throughput" or not 0 < bound < inf:
+        return problem
+    least = _least_rps(candidates)
+    weights = (max(dnn.weight, least.get(number, 0.0) / bound) for number, dnn in enumerate(problem.dnns))
+    return replace(problem, dnns=tuple(replace(d, weight=w) for d, w in zip(problem.dnns, weights, strict=True)))
+
+
+def _least_rps(candidates: Sequence[Candidate]) -> dict[int, float]:
+    """Return the least that a pipeline of each DNN serves."""
+    least: dict[int, float] = {}
+    for candidate in candidates:
+        rps = min(group * rps for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True))
+        least[candidate.dnn] = min(rps, least.get(candidate.dnn, rps))
+    return least
+
+
+def add_totals(formulation: Formulation) -> None:
+    """Add the columns Y_d and U_g; the limit count_g is a bound of U_g."""
     problem, model = formulation.problem, formulation.model
     types = problem.cluster.device_types
     formulation.throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
     formulation.used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
+
+
+def _add_columns(formulation: Formulation) -> None:
+    problem, model = formulation.problem, formulation.model
     for number, candidate in enumerate(formulation.candidates):
         formulation.clock.expect_time()
         name = f"{problem.dnns[candidate.dnn].name}/{number}"
@@ -141,7 +177,7 @@ def _add_columns(formulation: Formulation) -> None:
         )
 
 
-def _add_throughput_rows(formulation: Formulation) -> None:
+def add_throughput_rows(formulation: Formulation) -> None:
     """Add Y_d <= sum of y_c."""
     rates = defaultdict(list)
     for candidate, rate in zip(formulation.candidates, formulation.rate, strict=True):
@@ -163,24 +199,35 @@ def _add_capacity_rows(formulation: Formulation) -> None:
             formulation.model.add_row(f"capacity[{name},{stage}]", [(rate, 1.0), (column, -rps)], upper=0.0)
 
 
-def _add_pool_rows(formulation: Formulation) -> None:
-    """Add the rows of every pool, and sum of its devices <= U_g; the limit count_g is a bound of U_g."""
-    problem, model = formulation.problem, formulation.model
+def _segments(formulation: Formulation) -> Segments:
     members: defaultdict[Pool, defaultdict[Kind, list[tuple[int, Fraction]]]] = defaultdict(lambda: defaultdict(list))
     for candidate, slices in zip(formulation.candidates, formulation.slices, strict=True):
         formulation.clock.expect_time()
         for position, (column, share, group) in enumerate(zip(slices, candidate.shares, candidate.groups, strict=True)):
-            pool = _pool(problem, candidate, position)
+            pool = _pool(formulation.problem, candidate, position)
             members[pool][kind_of(share)].append((column, Fraction(group, processes(share))))
+    return members
+
+
+def add_pools(formulation: Formulation, segments: Segments) -> None:
+    """Add the rows of every pool, of ``segments`` in terms of columns, and sum of its devices <= U_g."""
+    problem, model = formulation.problem, formulation.model
     devices: dict[str, list[tuple[int, float]]] = {device.name: [] for device in problem.cluster.device_types}
-    for pool, segments in sorted(members.items()):
+    for pool, own in sorted(segments.items()):
         device, dnn, position = pool
         name = f"{dnn},{position},{device}" if dnn else device
-        columns = add_pool(model, name, problem.cluster.device(device), segments)
+        columns = add_pool(model, name, problem.cluster.device(device), own)
         formulation.pools[pool] = columns
         devices[device] += (term for one in columns for term in one.devices)
     for (name, terms), used in zip(devices.items(), formulation.used, strict=True):
         model.add_row(f"devices[{name}]", [*terms, (used, -1.0)], upper=0.0)
+
+
+def add_objective(formulation: Formulation) -> None:
+    """Give the programme the problem's objective, and the rows that this needs."""
+    own = formulation
+    columns = PlanColumns(own.throughput, own.used, own.rate, own.candidates, own.slices, own.asked)
+    set_objective(own.model, own.problem, columns)
 
 
 def _pool(problem: Problem, candidate: Candidate, position: int) -> Pool:
@@ -277,6 +324,7 @@ def size(
         raise overloaded(problem, candidates)
     maximised = MAXIMISED[problem.options.objective]
     tighter = min if maximised else max
+    modelled = _with_weights_of_a_slice(problem, candidates, relaxation.bound)
     first, kept = begin, candidates
     status: Status = "no solution"
     last, complete = None, False
@@ -289,25 +337,34 @@ def size(
         if first is None and len(candidates) > AT_ONCE and not problem.options.limits_accuracy:
             order = np.argsort(unit_losses(problem, candidates, relaxation), kind="stable")
             shortlist = [candidates[number] for number in order[:SHORTLIST]]
-            first, status = _solve(problem, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict, tell)
+            first, status = _solve(modelled, shortlist, backend, clock.within(SHORTLIST_LIMITS), None, restrict, tell)
         if first is not None:
             tell(first)
         if first is not None and begin is None:
             kept = affordable(problem, candidates, relaxation, first.value(problem), first.candidates, clock)
         taken = _in_time(problem, kept, relaxation, clock)
         complete = len(taken) == len(kept)
-        last, status = _solve(problem, taken, backend, clock.remaining(), first, restrict, tell)
+        last, status = _solve(modelled, taken, backend, clock.remaining(), first, restrict, tell)
     except TooLate:
         log.info("no time to build the programme over %d candidates", len(kept))
     found = [sizing for sizing in (last, first) if sizing is not None]  # of equal ones, the solver's
     if not found:
         if status == "infeasible" and complete:
-            raise InputError(TROUBLE if MAXIMISED[problem.options.objective] else WHOLE_DEVICES)
+            raise InputError(_without_plan(problem))
         late = clock.over or limits.time_limit_s is not None
         raise TooLate(bound=relaxation.bound) if late else InputError(TROUBLE)
     best = (max if maximised else min)(found, key=lambda sizing: sizing.value(problem))
     proven = tighter(relaxation.bound, last.bound) if last is not None and complete else relaxation.bound
     return replace(best, bound=proven)
+
+
+def _without_plan(problem: Problem) -> str:
+    """Return why a programme has no solution; one without rates to serve has that of no pipelines."""
+    if problem.options.objective not in GIVEN_RATES:
+        return TROUBLE
+    limits = {"budget_per_hour": problem.options.budget_per_hour, "min_accuracy": problem.options.min_accuracy}
+    stated = [name for name, limit in limits.items() if limit is not None]
+    return WHOLE_DEVICES + (f", or change {' or '.join(stated)}" if stated else "")
 
 
 def _in_time(

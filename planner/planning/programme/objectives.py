@@ -32,6 +32,7 @@ Columns = Sequence[int]
 class PlanColumns:
     """The columns of a plan: ``throughput[d]``, ``used[g]``, ``rates[c]`` of ``candidates[c]``, and ``slices[c][s]``.
 
+    ``asked[d]`` is the part of the rate served of each DNN that was asked for, 1 where it is empty.
     A column of ``slices`` counts groups of them (`Candidate.groups`), and may be a pool's, in several places; there are
     none in a relaxation, whose slices are what rates need.
     """
@@ -41,6 +42,7 @@ class PlanColumns:
     rates: Columns
     candidates: Sequence[Candidate]
     slices: Sequence[Columns] = ()
+    asked: Sequence[float] = ()
 
     def of(self, dnn: int) -> list[tuple[int, Candidate]]:
         """Return the rates of a DNN's candidates."""
@@ -80,7 +82,10 @@ def least_energy(model: LinearModel, problem: Problem, columns: PlanColumns) -> 
     _serve_rates(model, problem, columns)
     types = zip(problem.cluster.device_types, columns.used, strict=True)
     idle = [(column, idle_and_busy_watts(problem, device.name)[0]) for device, column in types]
-    work = zip(columns.rates, rate_costs(problem, columns.candidates).tolist(), strict=True)
+    costs = rate_costs(problem, columns.candidates)
+    if columns.asked:
+        costs *= [columns.asked[candidate.dnn] for candidate in columns.candidates]
+    work = zip(columns.rates, costs.tolist(), strict=True)
     model.set_objective([*idle, *work], maximise=False)
 
 

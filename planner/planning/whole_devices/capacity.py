@@ -24,7 +24,7 @@ from math import gcd
 import numpy as np
 
 from planner.model import Problem
-from planner.model.packing import geometries, maximal_layouts, sums_decide
+from planner.model.packing import geometries, maximal_layouts, sums_decide, usable_shares
 from planner.model.placing import Layouts, Pool, pool_of
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.arrays import Floats, Integers
@@ -198,7 +198,7 @@ class SharedDevices:
         resources = 0
         for index, device in enumerate(problem.cluster.device_types):
             first, blocks = resources, []
-            for geometry in geometries(device, dict.fromkeys(kind_of(share) for share in device.offers)):
+            for geometry in geometries(device, dict.fromkeys(kind_of(share) for share in usable_shares(device))):
                 if sums_decide(geometry):
                     unit = gcd(geometry.slots, *geometry.widths)
                     blocks.append(np.array([[geometry.slots // unit]]))

@@ -191,7 +191,8 @@ class GivenRates(PlanSearch):
     @property
     def _cheaper(self) -> float:
         """What a better choice costs at most."""
-        return self.value - self._step * (1 - WHOLE) if self._step else self.value * (1 - self.gap)
+        step = self._step or self.gap * self.value
+        return self.value - step * (1 - WHOLE)
 
     @property
     def _done(self) -> bool:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from sharing_oracle import brute_force, random_problem
+from mixtures import random_problem
+from sharing_oracle import brute_force
 
 from planner.model import Cluster, DeviceType, Dnn, InputError, Network, Options, Problem
 from planner.model.check import check
@@ -142,6 +143,10 @@ def test_energy_is_least() -> None:
     assert plan.joules_per_thousand == pytest.approx(1300.0)
     two_slow = replace(problem, cluster=problem.cluster.with_counts({"slow": 1}))
     assert make_plan(two_slow).value == pytest.approx(230.0)
+    # Where idle devices draw nothing, and hardly a request comes, it is the fast one's 2 J or the slow one's 1.2.
+    idle = tuple(replace(device, idle_watts=0.0) for device in types)
+    seldom = replace(problem, cluster=replace(problem.cluster, device_types=idle), dnns=(replace(dnn, rate_rps=1e-9),))
+    assert make_plan(seldom).value == pytest.approx(1.2e-9)
     unknown = replace(
         problem, cluster=replace(problem.cluster, device_types=(types[0], replace(types[1], busy_watts=None)))
     )

@@ -38,7 +38,7 @@ def solve(
             timeLimit=limits.time_limit_s,
             gapRel=limits.gap,
             gapAbs=0.0,
-            options=[f"integerTolerance {INTEGER_TOLERANCE}", f"primalTolerance {INTEGER_TOLERANCE}"],
+            options=[f"{kind}Tolerance {INTEGER_TOLERANCE}" for kind in ("integer", "primal", "dual")],
             logPath=str(log),
             warmStart=start is not None,
         )
@@ -104,9 +104,10 @@ def _outcome(problem: pulp.LpProblem, solved: Any) -> Status:
         outcomes: dict[int, Status] = {
             pulp.LpSolutionOptimal: "optimal",
             pulp.LpSolutionIntegerFeasible: "feasible",
-            pulp.LpSolutionInfeasible: "infeasible",
             pulp.LpSolutionUnbounded: "unbounded",
         }
+        if solved == pulp.LpStatusInfeasible:  # also where only the integers are, of which sol_status knows nothing
+            return "infeasible"
         return outcomes.get(problem.sol_status, "no solution")
     if solved.has_solution:
         return "optimal" if solved.status.name in ("Optimal", "GapLimit") else "feasible"

@@ -29,6 +29,7 @@ def solve(
             loaded.Params.MIPGapAbs = 0.0
             loaded.Params.IntFeasTol = INTEGER_TOLERANCE
             loaded.Params.FeasibilityTol = INTEGER_TOLERANCE
+            loaded.Params.OptimalityTol = INTEGER_TOLERANCE
             if limits.time_limit_s is not None:
                 loaded.Params.TimeLimit = limits.time_limit_s
             _load(loaded, model, start)

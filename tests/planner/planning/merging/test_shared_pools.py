@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutants import missed, still_true
 from oracles import Piece, every_pipeline, random_problem
 
 from planner.files import load_plan, load_problem, save
@@ -292,3 +293,11 @@ def test_baselines_and_parts_of_a_problem_know_no_pools() -> None:
     assert make_plan(problem, "np").value == 3, "three whole models"
     assert problem.with_dnns(problem.dnns[1:]).merged == (Merged((MEMBERS[1], MergedMember("birds"))),)
     assert problem.with_dnns(problem.dnns[:1]).merged == ()
+
+
+def test_plans_with_pools_are_checked_in_everything_that_they_say() -> None:
+    plans = [(problem, make_plan(problem)) for problem in map(random_merged, range(6))]
+    assert any(stage.pool for _, plan in plans for one in plan.pipelines for stage in one.stages)
+    tried, passed = missed(plans, check, still_true)
+    assert tried > 300
+    assert passed == []

@@ -5,10 +5,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from mixtures import random_problem as random_sharing
 from oracles import brute_force, random_problem
 from sharing_oracle import brute_force as brute_force_of_sharing
 from sharing_oracle import fewest
-from sharing_oracle import random_problem as random_sharing
 
 from planner.model import DeviceType, InputError, Problem
 from planner.model.check import check
