@@ -43,9 +43,9 @@ def unknown_slices(plan: Plan) -> Iterator[Finding]:
         if not known:
             yield Finding("placement", where, 1, "expected a stage of the plan, got none")
             continue
-        if not placed.slots or placed.devices < 1:
-            got = f"{len(placed.slots)} slots on {placed.devices} devices"
-            yield Finding("placement", where, 1, f"expected slots on devices, got {got}")
+        if not placed.slots or placed.devices < 1 or placed.device < 0:
+            got = f"{len(placed.slots)} slots on {placed.devices} devices from {placed.device} on"
+            yield Finding("placement", where, 1, f"expected slots on devices of the cluster, got {got}")
         if (home := homes[placed.pipeline, placed.stage]) != (placed.pipeline, placed.stage):
             text = f"expected the slices of its pool under pipelines[{home[0]}].stages[{home[1]}] alone"
             yield Finding("placement", where, placed.slices, text)

@@ -14,13 +14,14 @@ For each application a with tasks s, choices of variants r and services c (a var
 """
 
 from collections.abc import Iterator
+from typing import get_args
 
 from planner.model.applications import Application
 from planner.model.digest import digest
 from planner.model.objective import MAXIMISED, plan_cost
 from planner.model.problem import Problem
 from planner.model.task_graph import applications_of, task_rates
-from planner.model.task_plan import TaskPlan
+from planner.model.task_plan import LatencyRule, TaskPlan
 from planner.model.task_worth import configuration, task_accuracy, task_devices, task_latency_us, task_value
 
 TOLERANCE = 1e-6  # relative
@@ -43,7 +44,11 @@ def profile_hashes(problem: Problem) -> dict[str, str]:
 
 
 def _unknown(problem: Problem, plan: TaskPlan) -> Iterator[str]:
-    """Yield names that the problem does not know."""
+    """Yield names that the problem does not know, and such as no plan has."""
+    if plan.scheduler != "per-task":
+        yield f"its scheduler is {plan.scheduler!r}, expected 'per-task'"
+    if plan.latency_rule not in get_args(LatencyRule):
+        yield f"its latency rule is {plan.latency_rule!r}, expected one of {list(get_args(LatencyRule))}"
     known = {(one.name, task.name) for one in applications_of(problem) for task in one.tasks}
     types = {device.name for device in problem.cluster.device_types}
     for one in plan.services:
@@ -51,6 +56,8 @@ def _unknown(problem: Problem, plan: TaskPlan) -> Iterator[str]:
             yield f"there is no task {one.application}/{one.task}"
         elif one.device not in types:
             yield f"{one.application}/{one.task}: there is no device type {one.device!r}"
+        elif min(one.batch, one.slices, one.share) < 1:
+            yield f"{one.application}/{one.task}: expected numbers from 1 on of batch, slices and share, got {one}"
     tasks = {one.name: one.tasks for one in applications_of(problem)}
     for flow in plan.flows:
         if flow.application not in tasks:

@@ -101,6 +101,8 @@ def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: 
         method = "milp"
     if method == "auto" and decomposition.admits(problem):
         method = _method_for(problem)
+    if method == "chains":
+        return chains.size(problem, clock.remaining()), method
     candidates = [] if method in ("columns", "decomposition") else all_candidates(problem, clock)
     if method == "auto":
         method = "dynamic" if dynamic.admits(problem, candidates) else "milp"
@@ -128,7 +130,7 @@ def _method_for(problem: Problem) -> str:
     types = problem.cluster.device_types
     few_types = len(types) <= dynamic.TYPES
     if pipelines > (ENUMERABLE_EXACT if few_types else ENUMERABLE):
-        method = "columns"
+        method = "chains" if problem.options.max_stages >= LONG and chains.exhaust(problem) else "columns"
     elif few_types:
         method = "auto"
     else:

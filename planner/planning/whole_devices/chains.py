@@ -27,7 +27,7 @@ from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.pricing import pricers
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sized, Sizing
-from planner.planning.pipelines.terrain import Terrain
+from planner.planning.pipelines.terrain import Terrain, terrain
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import columns, master
 from planner.planning.whole_devices.capacity import Capacity
@@ -56,6 +56,30 @@ def admits(problem: Problem) -> bool:
 
 def _vectors(problem: Problem) -> int:
     return prod(device.count + 1 for device in problem.cluster.device_types)
+
+
+def exhaust(problem: Problem) -> bool:
+    """Tell whether plans of one pipeline per DNN are all that there are: devices are too few for one more.
+
+    Pipelines of whole devices take at least one per stage, and a DNN's stages are at least as many as a walk takes
+    that goes as far with each as memory and latencies allow. X0 must be known.
+    """
+    if not admits(problem) or any(device.shares != (1,) for device in problem.cluster.device_types):
+        return False
+    least = [_fewest_stages(problem, number) for number in range(len(problem.dnns))]
+    return sum(least) + min(least) > sum(device.count for device in problem.cluster.device_types)
+
+
+def _fewest_stages(problem: Problem, number: int) -> int:
+    fewest = 0
+    for variant in range(len(problem.dnns[number].variants)):
+        ground = terrain(problem, number, variant, problem.dnns[number].np_throughput_rps or 0.0)
+        anywhere = np.isfinite(ground.latency_us).any(axis=(0, 1))  # [first, last)
+        stages = block = 0
+        while block < len(anywhere) - 1 and anywhere[block].any():
+            block, stages = int(np.flatnonzero(anywhere[block])[-1]), stages + 1
+        fewest = min(fewest, stages) if fewest else stages
+    return fewest
 
 
 def size(problem: Problem, limits: Limits) -> Sizing:

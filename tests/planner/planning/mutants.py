@@ -173,11 +173,11 @@ def true_of_tasks(problem: Problem, plan: TaskPlan, mutant: TaskPlan) -> bool:
     if same_but(mutant, plan, "latency_rule"):  # where a request waits for nothing, mean and worst are one
         return all(service.batch == 1 for service in plan.services)
     if same_but(mutant, plan, "services", "flows"):  # in another order, or with slices that are spare
-        as_before = [replace(one, slices=0) for one in mutant.services] == [
-            replace(one, slices=0) for one in plan.services
-        ]
+        if Counter(mutant.services) == Counter(plan.services) and Counter(mutant.flows) == Counter(plan.flows):
+            return True
+        before, after = ([replace(one, slices=1) for one in some.services] for some in (plan, mutant))
         enough = all(0 < one.rate_rps <= one.slices * one.slice_rps * (1 + 1e-6) for one in mutant.services)
-        spare = enough and task_devices(problem, mutant.services) == task_devices(problem, plan.services)
-        same = Counter(mutant.services) == Counter(plan.services) and Counter(mutant.flows) == Counter(plan.flows)
-        return same or (as_before and spare)
+        if before != after or mutant.flows != plan.flows or not enough:
+            return False
+        return task_devices(problem, mutant.services) == task_devices(problem, plan.services)
     return False

@@ -7,14 +7,27 @@ import threading
 from collections.abc import Iterator
 from itertools import product
 from math import inf
+from types import SimpleNamespace
+from typing import Any
 
 import gurobipy
+import highspy
 import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.programme.backends import BACKENDS, Clock, Interrupted, Limits, Unavailable, cbc, solve, version
-from planner.planning.programme.linear import LinearModel, Status
+from planner.planning.programme.backends import (
+    BACKENDS,
+    Clock,
+    Interrupted,
+    Limits,
+    Unavailable,
+    cbc,
+    highs,
+    solve,
+    version,
+)
+from planner.planning.programme.linear import LinearModel, Solution, Status
 
 
 def random_model(seed: int) -> LinearModel:
@@ -196,3 +209,31 @@ def test_a_clock_counts_down() -> None:
 )
 def test_bounds_of_cbc_are_what_its_log_proves(log: str, status: Status, bound: float) -> None:
     assert cbc._bound(log, status, 23.0) == bound
+
+
+def test_an_objective_that_its_solution_does_not_have_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As HiGHS 1.16 ended once, from a solution to begin with: "optimal", at an objective below that of its values.
+    model = LinearModel()
+    column = model.add_column("a", upper=9.0, objective=1.0, integer=True)
+    model.add_row("least", [(column, 2.0)], lower=5.0)
+    read, solved = highs._read, []
+
+    class Misled:
+        def __init__(self, solver: highspy.Highs) -> None:
+            self.solver = solver
+
+        def getInfo(self) -> SimpleNamespace:  # as HiGHS calls it
+            status = self.solver.getInfo().primal_solution_status
+            return SimpleNamespace(primal_solution_status=status, objective_function_value=2.0, mip_dual_bound=2.0)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.solver, name)
+
+    def misread(solver: highspy.Highs, own: LinearModel) -> Solution:
+        solved.append(read(Misled(solver) if not solved else solver, own))
+        return solved[-1]
+
+    monkeypatch.setattr(highs, "_read", misread)
+    solution = highs.solve(model, Limits(), {column: 4.0})
+    assert [(one.status, one.objective) for one in solved] == [("feasible", 3.0), ("optimal", 3.0)]
+    assert (solution.status, solution.objective, solution.bound) == ("optimal", 3.0, 3.0)

@@ -21,6 +21,7 @@ from planner.model import (
 )
 from planner.model.check import check
 from planner.planning import make_plan
+from planner.planning.whole_devices import chains
 
 
 def chain(blocks: int, counts: tuple[int, ...], held: int, stages: int) -> Problem:
@@ -39,10 +40,22 @@ def chain(blocks: int, counts: tuple[int, ...], held: int, stages: int) -> Probl
 def test_the_optimum_of_equal_blocks_is_one_even_chain(devices: int, held: int) -> None:
     problem = chain(60, (devices,), held, 12)
     longest = ceil(60 / devices)  # blocks of the longest stage of an even chain
-    plan = make_plan(problem, pipelines=1, gap=1e-6)
-    assert plan.value == pytest.approx(1000 / longest, rel=1e-6)
-    assert plan.method == "chains"
-    assert check(problem, plan) == ()
+    for pipelines in (1, None):
+        plan = make_plan(problem, pipelines=pipelines, gap=1e-6)
+        assert plan.value == pytest.approx(1000 / longest, rel=1e-6)
+        assert plan.status == "optimal"
+        assert check(problem, plan) == ()
+
+
+def test_one_pipeline_is_all_there_is_where_two_do_not_fit() -> None:
+    # 60 blocks on devices that hold 11 take 6 stages: 8 devices are one pipeline, 12 are two.
+    assert chains.exhaust(chain(60, (8,), 11, 12))
+    assert not chains.exhaust(chain(60, (12,), 11, 12))
+    # Two DNNs of 10 blocks on devices that hold 5: two stages each, so that 5 devices are no third pipeline.
+    one = chain(10, (2, 3), 5, 4)
+    two = replace(one, dnns=(one.dnns[0], replace(one.dnns[0], name="other")))
+    assert chains.exhaust(two)
+    assert not chains.exhaust(replace(two, cluster=two.cluster.with_counts({"g0": 3})))
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
