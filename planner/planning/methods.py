@@ -102,6 +102,7 @@ def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: 
     if method == "auto" and decomposition.admits(problem):
         method = _method_for(problem)
     if method == "chains":
+        best.by = method
         return chains.size(problem, clock.remaining()), method
     candidates = [] if method in ("columns", "decomposition") else all_candidates(problem, clock)
     if method == "auto":
