@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from planner.compilation import compiled
 from planner.model import InputError, Problem
-from planner.planning.arrays import Floats, Integers
+from planner.planning.arrays import Flags, Floats, Integers
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.pricing import pricers
 from planner.planning.pipelines.reach import unreachable
@@ -74,7 +74,7 @@ def _fewest_stages(problem: Problem, number: int) -> int:
     fewest = 0
     for variant in range(len(problem.dnns[number].variants)):
         ground = terrain(problem, number, variant, problem.dnns[number].np_throughput_rps or 0.0)
-        anywhere = np.isfinite(ground.latency_us).any(axis=(0, 1))  # [first, last)
+        anywhere: Flags = np.isfinite(ground.latency_us).any(axis=(0, 1))  # [first, last)
         stages = block = 0
         while block < len(anywhere) - 1 and anywhere[block].any():
             block, stages = int(np.flatnonzero(anywhere[block])[-1]), stages + 1
