@@ -74,7 +74,7 @@ def _fewest_stages(problem: Problem, number: int) -> int:
     fewest = 0
     for variant in range(len(problem.dnns[number].variants)):
         ground = terrain(problem, number, variant, problem.dnns[number].np_throughput_rps or 0.0)
-        anywhere: Flags = np.isfinite(ground.latency_us).any(axis=(0, 1))  # [first, last)
+        anywhere: Flags = np.any(np.isfinite(ground.latency_us), axis=(0, 1))  # [first, last)
         stages = block = 0
         while block < len(anywhere) - 1 and anywhere[block].any():
             block, stages = int(np.flatnonzero(anywhere[block])[-1]), stages + 1
