@@ -9,7 +9,8 @@ addresses of shape and strides; a tuple: its items after its head).
 
 import ctypes
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -17,9 +18,10 @@ from numba import types
 from numba.core import compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
-from numba.np.arrayobj import make_array, populate_array
+from numba.np import arrayobj
 from numba.np.numpy_support import from_dtype
 
+from simulator.compilation.by_address import ADDRESS, WORD, ByAddress, array_at, new_table
 from simulator.compilation.kinds import BOOL, FLOAT, INT, ArrayKind, Kind, TupleKind
 from simulator.compilation.loading import ENTRY, MachineCode
 
@@ -28,7 +30,7 @@ DATA, SHAPE, STRIDES = HEAD, HEAD + 16, HEAD + 24
 ITEMS = tuple.__basicsize__
 
 SCALARS = {INT: types.int64, BOOL: types.boolean, FLOAT: types.float64}
-ADDRESS, WORD, DOUBLE, STATUS = ir.IntType(8).as_pointer(), ir.IntType(64), ir.DoubleType(), ir.IntType(32)
+DOUBLE, STATUS = ir.DoubleType(), ir.IntType(32)
 
 
 def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[str, Any]) -> MachineCode:
@@ -37,7 +39,7 @@ def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[
     cpu_target.options.parse_as_flags(flags, options)
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.no_compile = True  # until the entry is there
-    with global_compiler_lock:
+    with global_compiler_lock, _indices_from_zero():
         result = compiler.compile_extra(
             cpu_target.typing_context,
             cpu_target.target_context,
@@ -59,12 +61,28 @@ def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[
     return MachineCode("=" + "".join(_format(part) for part in parts), single, object_file)
 
 
+@contextmanager
+def _indices_from_zero() -> Iterator[None]:
+    """Let indices be taken as they are: numba would ask at each whether it is negative, and counts from the end."""
+    usual = arrayobj.fix_integer_index
+
+    def as_it_is(context: Any, builder: Any, type_: Any, index: Any, _size: Any) -> Any:
+        return context.cast(builder, index, type_, types.intp)
+
+    arrayobj.fix_integer_index = as_it_is
+    try:
+        yield
+    finally:
+        arrayobj.fix_integer_index = usual
+
+
 def _type(kind: Kind) -> Any:
     """Return what numba calls a kind."""
     if isinstance(kind, ArrayKind):
-        return types.Array(from_dtype(kind.dtype), kind.dimensions, "C" if kind.contiguous else "A")
+        layout = "C" if kind.contiguous else "A"
+        return types.Array(from_dtype(kind.dtype), kind.dimensions, layout, readonly=not kind.writable)
     if isinstance(kind, TupleKind):
-        return types.NamedTuple([_type(array) for array in kind.arrays], kind.of)
+        return ByAddress(kind.of._fields, [_type(array) for array in kind.arrays])
     return SCALARS[kind]
 
 
@@ -89,7 +107,9 @@ def _entry(context: Any, fndesc: Any, parts: Sequence[Any], single: bool) -> Any
     builder = ir.IRBuilder(entry.append_basic_block("entry"))
     results, *arguments = entry.args
     values = [_value(context, builder, *pair) for pair in zip(fndesc.argtypes, arguments, strict=True)]
-    status, returned = context.call_conv.call_function(builder, callee, fndesc.restype, fndesc.argtypes, values)
+    status, returned = context.call_conv.call_function(
+        builder, callee, fndesc.restype, fndesc.argtypes, values, attrs=("noinline",)
+    )
     with builder.if_then(status.is_error, likely=False):
         builder.ret(STATUS(1))
     for k, part in enumerate(parts):
@@ -109,17 +129,15 @@ def _value(context: Any, builder: Any, type_: Any, argument: Any) -> Any:
     """Return an argument as compiled code has it."""
     if isinstance(type_, types.Array):
         return _array(context, builder, type_, argument)
-    if isinstance(type_, types.BaseTuple):
-        items = [_load(builder, argument, ITEMS + struct.calcsize("P") * k, ADDRESS) for k in range(len(type_))]
-        types_of: Any = type_
-        arrays = [_array(context, builder, *pair) for pair in zip(types_of, items, strict=True)]
-        return context.make_tuple(builder, type_, arrays)
+    if isinstance(type_, ByAddress):
+        items = [_load(builder, argument, ITEMS + struct.calcsize("P") * k, ADDRESS) for k in range(len(type_.arrays))]
+        arrays = [_array(context, builder, *pair) for pair in zip(type_.arrays, items, strict=True)]
+        return new_table(context, builder, arrays, type_.arrays)
     return builder.icmp_unsigned("!=", argument, WORD(0)) if type_ == types.boolean else argument
 
 
 def _array(context: Any, builder: Any, type_: Any, address: Any) -> Any:
     """Return an array of NumPy as compiled code has it."""
-    array = make_array(type_)(context, builder)
     shape, strides = (
         [
             builder.load(builder.gep(_load(builder, address, where, WORD.as_pointer()), [WORD(k)]))
@@ -127,15 +145,7 @@ def _array(context: Any, builder: Any, type_: Any, address: Any) -> Any:
         ]
         for where in (SHAPE, STRIDES)
     )
-    populate_array(
-        array,
-        data=builder.bitcast(_load(builder, address, DATA, ADDRESS), array.data.type),
-        shape=shape,
-        strides=strides,
-        itemsize=context.get_abi_sizeof(context.get_data_type(type_.dtype)),
-        meminfo=None,
-    )
-    return array._getvalue()
+    return array_at(context, builder, type_, _load(builder, address, DATA, ADDRESS), shape, strides)
 
 
 def _load(builder: Any, address: Any, offset: int, type_: Any) -> Any:

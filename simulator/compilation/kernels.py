@@ -20,8 +20,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def compiled(function: Function) -> Function:
     """Compile a function on its first call in nopython mode, and keep the machine code on disk.
 
-    It must not allocate arrays: then no references need counting, which would cost more than the work. It
-    becomes part of the compiled functions that call it, for an array costs a dozen arguments to pass.
+    It must not allocate arrays: then no references need counting, which would cost more than the work. Indices of
+    elements count from 0 (-1 is not the last one, but before the first). It becomes part of the compiled functions that
+    call it, for an array costs a dozen arguments to pass.
 
     Arguments are numbers, arrays and named tuples of arrays, by position; results are numbers, or tuples of them. A
     change to any module that holds compiled functions makes all of them be compiled again, for the code holds constants
@@ -43,6 +44,11 @@ def compiled_apart(function: Function) -> Function:
     return cast(Function, Kernel(function, OPTIONS | {"forceinline": False}))
 
 
+def prepare(function: Callable[..., object], *arguments: object) -> None:
+    """Have a compiled function ready for arguments of these kinds, without calling it."""
+    cast(Kernel, function).prepare(arguments)
+
+
 class Kernel:
     """A compiled function."""
 
@@ -54,6 +60,16 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it."""
+        kinds, values = self._looked_at(arguments)
+        entry = self._entries.get(kinds) or self._enter(kinds)
+        return entry(values)
+
+    def prepare(self, arguments: tuple[Any, ...]) -> None:
+        """Make it ready for arguments of these kinds."""
+        self._enter(self._looked_at(arguments)[0])
+
+    def _looked_at(self, arguments: tuple[Any, ...]) -> tuple[tuple[Kind, ...], list[Any]]:
+        """Return the kinds of arguments, and them as they are passed on."""
         kinds: list[Kind] = []
         values = [*arguments]
         for k, argument in enumerate(arguments):
@@ -66,8 +82,7 @@ class Kernel:
             else:
                 kind, values[k] = self._number(argument)
                 kinds.append(kind)
-        entry = self._entries.get(tuple(kinds)) or self._enter(tuple(kinds))
-        return entry(values)
+        return tuple(kinds), values
 
     @cached_property
     def _dispatcher(self) -> Any:

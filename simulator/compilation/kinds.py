@@ -13,15 +13,19 @@ INT, BOOL, FLOAT = "int", "bool", "float"
 
 @dataclass(frozen=True, eq=False)
 class ArrayKind:
-    """Arrays of one dtype and number of dimensions, in C order without gaps or not; there is one object a kind."""
+    """Arrays of one dtype and number of dimensions, in C order without gaps or not; there is one object a kind.
+
+    What writes to an array cannot be compiled for one that may not be written.
+    """
 
     dtype: np.dtype[Any]
     dimensions: int
     contiguous: bool
+    writable: bool
 
     def __str__(self) -> str:
         """Describe it so that another process understands the same."""
-        return f"{self.dtype.descr} {self.dtype.itemsize} {self.dimensions} {self.contiguous}"
+        return f"{self.dtype.descr} {self.dtype.itemsize} {self.dimensions} {self.contiguous} {self.writable}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +47,9 @@ tuple_kind = cache(TupleKind)
 
 
 def kind_of_array(array: np.ndarray) -> ArrayKind:
-    """Return the kind of an array. Whether it may be written is not looked at."""
-    return array_kind(array.dtype, array.ndim, array.flags.c_contiguous)
+    """Return the kind of an array."""
+    flags = array.flags
+    return array_kind(array.dtype, array.ndim, flags.c_contiguous, flags.writeable)
 
 
 class LastTuple:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from planner import kept_code
-from simulator.compilation import compiled, keeping
+from simulator.compilation import compiled, compiled_apart, keeping
 from simulator.compilation.kernels import OPTIONS, Kernel
 from simulator.engine import accounts
 
@@ -36,7 +36,7 @@ def half_sum(pair: Pair, scale: float) -> float:
 @compiled
 def last_of(values: np.ndarray, negated: bool) -> tuple[int, bool, float]:
     """Return the last value, whether it is negated, and half of it."""
-    value = values[-1, -1]
+    value = values[values.shape[0] - 1, values.shape[1] - 1]
     return (-value if negated else value), negated, value / 2
 
 
@@ -57,6 +57,50 @@ def test_results_of_all_sorts() -> None:
     assert values[:, 1].tolist() == [7, 7, 7]
     fill_with(row := np.zeros(0, np.int64), 1)
     assert not len(row)
+
+
+@compiled_apart
+def move_on(pair: Pair, steps: int) -> int:
+    """Move a number on, and the one that it names."""
+    pair.points[steps].number = pair.points[0].number + steps
+    return move_on_again(pair, 3)
+
+
+@compiled
+def move_on_again(pair: Pair, step: int) -> int:
+    """Change an array of two dimensions beside it."""
+    last = pair.whole.shape[1] - 1
+    pair.whole[1, last] += step
+    return int(pair.whole[1, last])
+
+
+@compiled
+def move_all(pair: Pair) -> int:
+    """Read again what calls have changed."""
+    before = pair.whole[1, 2]
+    after = move_on(pair, 1) + move_on(pair, 2)
+    return int(1000 * before + 10 * after + pair.whole[1, 2] + pair.points[2].number)
+
+
+def test_named_tuples_are_passed_on_and_changed() -> None:
+    pair = Pair(np.arange(6).reshape(2, 3), np.zeros(3, POINT))
+    pair.points["number"] = 4
+    assert move_all(pair) == 5000 + 10 * (8 + 11) + 11 + 6
+    assert pair.whole.tolist() == [[0, 1, 2], [3, 4, 11]]
+    assert pair.points["number"].tolist() == [4, 5, 6]
+    for _ in range(2):  # of the arrays that there are now, not of those of the last call
+        other = Pair(np.ones((2, 4), np.int64), np.zeros(9, POINT))
+        assert move_all(other) == 1000 + 10 * (4 + 7) + 1 + 2
+        assert other.whole[1].tolist() == [1, 1, 1, 7]
+
+
+def test_read_only_arrays_are_read_only() -> None:
+    values = np.arange(6).reshape(2, 3)
+    values.flags.writeable = False
+    assert last_of(values, True) == (-5, True, 2.5)
+    with pytest.raises(Exception, match="[Rr]ead.?only"):
+        fill_with(values[0], 1)
+    assert values.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_whole_numbers_are_of_one_kind() -> None:
