@@ -101,8 +101,8 @@ class Records:
             if visit is done:
                 continue  # batches stay together: the last stage has the last end
             done = visit
-            here = np.flatnonzero((visit >= 0) & (end_us < 0))
-            end_us[here] = visits.end_us[visit[here]]
+            if len(visits.end_us):
+                np.copyto(end_us, visits.end_us.take(visit, mode="clip"), where=(visit >= 0) & (end_us < 0))
         end_us.flags.writeable = False
         return end_us if self.answered_us is None else np.where(self.answered_us >= 0, self.answered_us, end_us)
 

@@ -20,10 +20,12 @@ def failures(records: Records) -> pd.DataFrame:
     """Return when failures cut services short, and what that cost: a row per stage and instant.
 
     ``services`` were cut and ``slices`` stopped in it, as far as they were serving; ``lost`` requests were in batches
-    that were given up in that stage then.
+    that were given up in that stage then, none (NA) where records do not tell: without reservations, lost requests are
+    in no batch.
     """
     rows = []
     lost = records.outcome == LOST
+    told = bool((records.visit[-1][lost] >= 0).all())
     for stage, visits in enumerate(records.visits):
         cut = (visits.size == 0) & (visits.slice >= 0) & (visits.end_us > visits.start_us)
         given_up_us = visits.end_us[records.visit[stage][lost & (records.visit[stage] >= 0)]]
@@ -36,7 +38,7 @@ def failures(records: Records) -> pd.DataFrame:
                     "services": int(here.sum()),
                     "pipelines": ", ".join(str(p) for p in np.unique(visits.pipeline[here])),
                     "served_in_vain_ms": float((visits.end_us[here] - visits.start_us[here]).sum()) / 1e3,
-                    "lost": int((given_up_us == at_us).sum()),
+                    "lost": int((given_up_us == at_us).sum()) if told else pd.NA,
                 }
             )
     columns = ["at_s", "stage", "services", "pipelines", "served_in_vain_ms", "lost"]

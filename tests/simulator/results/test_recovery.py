@@ -27,6 +27,15 @@ def test_failures_are_told_with_what_they_cost(failing):
     assert rows["served_in_vain_ms"].sum() == pytest.approx(vain_us / 1e3)
 
 
+def test_who_was_lost_when_is_not_claimed_where_records_do_not_tell(one_stage):
+    """One slice: what it serves at 5 ms is cut, begins again when it is repaired, and is cut and lost at 12 ms."""
+    system = build_system(*one_stage(slo_us=90_000), "net")
+    failing = tuple(Failure("slice", 0, 0, w, at_us, 1_000) for at_us in (5_000, 12_000) for w in (0, 1))
+    records = simulate(system, np.array([0, 1]), world=World(failures=failing), policy="reactive")
+    assert (records.outcome == LOST).sum() == 2
+    assert failures(records)["lost"].isna().all()
+
+
 def test_rates_attainment_and_queue_over_time(failing):
     rows = over_time(failing, bins=4)
     assert (rows["arrived_rps"] * (rows["until_s"] - rows["from_s"])).sum() == pytest.approx(20)
