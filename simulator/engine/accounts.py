@@ -81,22 +81,17 @@ def require_equal(served_us: Ints, busy_us: Ints) -> None:
 def check_network_accounts(records: NetworkRecords, busy_us: Ints | None = None) -> None:
     """Raise AssertionError unless the accounts of every station of a network balance.
 
-    Every request has an outcome or is open; a visit has as many requests as it says, which joined before it began; and
-    per station the time that requests spent there is what its queue and its servers held. Where the engine says for how
-    long each server was busy, ``busy_us``, that is what its visits took.
+    Every request has an outcome or is open, and a visit has as many requests as it says, which joined before it began.
+    So per station what requests spent there is what its queue and its servers held, term by term. Where the engine says
+    for how long each server was busy, ``busy_us``, that is what its visits took.
     """
     decided = records.done_us >= 0
     assert ((records.outcome == OPEN) != decided).all(), "network: a request has an outcome, but no time of it"
     missing = records.size.astype(np.int32)
-    unequal_us = np.zeros(int(records.station.max(initial=0)) + 1, np.int64)
-    times_us = records.reach_us, records.start_us, records.end_us
-    wrong = count_tokens(records.visit, records.joined_us, records.station, *times_us, missing, unequal_us)
+    wrong = count_tokens(records.visit, records.joined_us, records.start_us, missing)
     assert wrong < 0, f"network: request {wrong} was in a batch that began before it joined"
     short = np.flatnonzero(missing)
     assert not len(short), f"network: visit {short[0]} has {missing[short[0]]} requests fewer than it says"
-    count_visits(records.station, records.size, records.reach_us, records.end_us, unequal_us)
-    unequal = np.flatnonzero(unequal_us)
-    assert not len(unequal), f"network: times of station {unequal[0]} do not balance"
     if busy_us is not None:
         served_us = np.zeros(len(busy_us), np.int64)
         add_visits(records.server, records.start_us, records.end_us, served_us)
@@ -104,39 +99,17 @@ def check_network_accounts(records: NetworkRecords, busy_us: Ints | None = None)
 
 
 @compiled
-def count_tokens(
-    visit: NDArray[np.int32],
-    joined_us: Ints,
-    station: NDArray[np.int16],
-    reach_us: Ints,
-    start_us: Ints,
-    end_us: Ints,
-    missing: NDArray[np.int32],
-    unequal_us: Ints,
-) -> int:
-    """Take requests from what is missing in their visits, and add up what they spent but did not wait in queues.
-
-    Returns a request that joined too late, or -1.
-    """
+def count_tokens(visit: NDArray[np.int32], joined_us: Ints, start_us: Ints, missing: NDArray[np.int32]) -> int:
+    """Take requests from what is missing in their visits; returns a request that joined too late, or -1."""
     wrong = -1
     for request in range(visit.shape[0]):
         for step in range(visit.shape[1]):
             v = visit[request, step]
             if v >= 0:
                 missing[v] -= 1
-                unequal_us[station[v]] += end_us[v] - reach_us[v]
                 if start_us[v] < joined_us[request, step]:
                     wrong = request
     return wrong
-
-
-@compiled
-def count_visits(
-    station: NDArray[np.int16], size: NDArray[np.int16], reach_us: Ints, end_us: Ints, unequal_us: Ints
-) -> None:
-    """Take away what servers held, and had in front of them."""
-    for v in range(len(station)):
-        unequal_us[station[v]] -= size[v] * (end_us[v] - reach_us[v])
 
 
 @compiled

@@ -12,17 +12,10 @@ from simulator.compilation import compiled
 from simulator.dispatch.books import (
     CHOSEN,
     FACTS,
-    LATENCY,
     MAX_STAGES,
     NOTES,
-    PADDED,
-    READY,
-    SLICE_BITS,
-    SLICE_MASK,
-    SLO,
     STAGES,
     Books,
-    earliest,
     open_books,
 )
 from simulator.dispatch.decisions import HOPELESS
@@ -30,6 +23,9 @@ from simulator.dispatch.frontend import RESERVATION, next_batch
 from simulator.dispatch.system import Ints, System
 from simulator.engine.play import play
 from simulator.results.records import Records, Visits, outcomes
+
+WORD_SHIFT = 5
+WORD_BITS = 1 << WORD_SHIFT
 
 Shorts = NDArray[np.int16]
 Numbers = NDArray[np.int32]
@@ -46,7 +42,9 @@ def replay(system: System, arrivals_us: Ints, policy: int, truth: System | None 
     times_us = np.empty((3, stages, requests), np.int64)
     slices = np.full((stages, requests), -1, np.int16)
     if policy == RESERVATION and truth is None and is_single_pool(system):
-        sent = serve_singly(open_books(system), arrivals_us, fate, times_us[:, 0], slices[0])
+        latency_us, number = int(system.latency_us[0, 0, 1]), int(system.slices[0, 0])
+        idle = np.array([(1 << min(WORD_BITS, number - k)) - 1 for k in range(0, number, WORD_BITS)], np.int64)
+        sent = serve_singly(latency_us, system.slo_us, arrivals_us, fate, times_us[:, 0], slices[0], idle)
         pipeline, size = np.zeros(sent, np.int16), np.ones(sent, np.int16)
         slices, times_us = slices[:, :sent], times_us[:, :, :sent]
     else:
@@ -65,30 +63,60 @@ def is_single_pool(system: System) -> bool:
 
 
 @compiled
-def serve_singly(books: Books, arrivals: Ints, fate: Numbers, times_us: Ints, slices: Shorts) -> int:
+def serve_singly(
+    latency: int, slo: int, arrivals: Ints, fate: Numbers, times_us: Ints, chosen: Shorts, idle: Ints
+) -> int:
     """Run reservation dispatch for a single pool, fill the columns per batch, and return the number of batches.
 
-    A request takes the slice that is free first, the lowest on ties, when it comes, or leaves as hopeless. That is
-    what `next_batch` decides, without the work of a queue.
+    A request takes the slice that is free first, the lowest on ties, when it comes, or leaves as hopeless: what
+    `next_batch` decides. As all take the same time, slices are free again in the order in which they were taken, so
+    that no slice needs to be looked for but the lowest of those that are idle.
+
+    Parameters
+    ----------
+    idle
+        A bit for each slice, WORD_BITS a word, all 1: those that are idle.
     """
-    ready = books[READY, 0]
-    latency, slo, padded = books[LATENCY, 0, 1], books[NOTES, 0, SLO], books[FACTS, 0, PADDED]
-    sent = 0
+    slices = 0
+    for k in range(len(idle)):
+        slices += count_ones(idle[k])
+    sent = freed = 0  # batches; those whose slices are idle again, or were taken at their end
     for request in range(len(arrivals)):
         now = arrivals[request]
-        best = earliest(ready, padded, now + latency)
-        end = best >> SLICE_BITS
-        if end > now + slo:
+        while freed < sent and times_us[2, freed] <= now:
+            idle[chosen[freed] >> WORD_SHIFT] |= 1 << (chosen[freed] & (WORD_BITS - 1))
+            freed += 1
+        waits = sent - freed == slices
+        start = times_us[2, freed] if waits else now
+        if start + latency > now + slo:
             fate[request] = -HOPELESS
             continue
-        ready[best & SLICE_MASK] = end + latency
+        if waits:
+            w = int(chosen[freed])
+            freed += 1
+        else:
+            k = 0
+            while idle[k] == 0:
+                k += 1
+            w = (k << WORD_SHIFT) + count_ones((idle[k] & -idle[k]) - 1)
+            idle[k] &= idle[k] - 1
         fate[request] = sent
-        slices[sent] = best & SLICE_MASK
+        chosen[sent] = w
         times_us[0, sent] = now
-        times_us[1, sent] = end - latency
-        times_us[2, sent] = end
+        times_us[1, sent] = start
+        times_us[2, sent] = start + latency
         sent += 1
     return sent
+
+
+@compiled
+def count_ones(word: int) -> int:
+    """Return how many bits are 1; LLVM knows this loop as one instruction."""
+    ones = 0
+    while word != 0:
+        word &= word - 1
+        ones += 1
+    return ones
 
 
 @compiled

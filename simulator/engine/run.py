@@ -164,7 +164,7 @@ def require_runnable(policy: str | PythonPolicy, engine: str = "auto", world: Wo
 
 
 def checked_arrivals(arrivals_us: Ints) -> Ints:
-    """Return arrivals as a contiguous int64 array, or say why they are none."""
+    """Return arrivals as a contiguous int64 array that may be written, or say why they are none."""
     arrivals = np.ascontiguousarray(arrivals_us)
     if not arrivals.size:
         raise InputError("arrivals: zero requests; offer a longer time or a higher rate")
@@ -178,4 +178,4 @@ def checked_arrivals(arrivals_us: Ints) -> Ints:
     if (backwards := np.flatnonzero(arrivals[1:] < arrivals[:-1])).size:
         k = int(backwards[0])
         raise InputError(f"arrivals: not sorted: request {k + 1} at {arrivals[k + 1]} µs after {arrivals[k]} µs")
-    return arrivals.astype(np.int64, copy=False)
+    return arrivals.astype(np.int64, copy=not arrivals.flags.writeable)

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
+from simulator.compilation import prepare
 from simulator.dispatch.books import NEVER, NOTES, TAIL
 from simulator.dispatch.system import Ints
 from simulator.engine.checking import check_change
 from simulator.engine.core.calendar import END_OF_TIME_US
 from simulator.engine.core.configuration import load_servers, reconfigure
+from simulator.engine.core.latest_start import NOBODY
 from simulator.engine.core.loop import ASKS, CROWDED, ENDLESS, FULL, run
 from simulator.engine.core.reactive_queues import work_queue
 from simulator.engine.core.reservations import answered, dispatch, let_arrive, place_answer
@@ -99,6 +101,12 @@ class Run:
         wanted = np.array(change.replicas, np.int64)
         self.at(change.at_us, lambda: load_servers(self.state, q, wanted))
         self.at(change.ready_us, lambda: reconfigure(self.state, q, wanted.copy(), change.max_batch, self.now_us))
+
+    def prepare(self) -> None:
+        """Have compiled what changes will call, which would hold a run on a real clock up."""
+        wanted = np.zeros(0, np.int64)
+        prepare(load_servers, self.state, 0, wanted)
+        prepare(reconfigure, self.state, 0, wanted, 1, 0)
 
     def add_outages(self, outages: Sequence[Outage]) -> None:
         """Let servers fail that are now or later; raises InputError for a time that is over."""
@@ -183,4 +191,5 @@ class Run:
         servers, room = state.places.shape
         places = np.zeros((servers, int(state.c[WANTED])), PLACE)
         places[:, :room] = state.places
-        self.state = state._replace(places=places)
+        dues = np.pad(state.dues, [(0, 0), (0, places.shape[1] - room)], constant_values=NOBODY)
+        self.state = state._replace(places=places, dues=dues)

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
+from simulator.compilation import compiled
 from simulator.dispatch.books import CARD as CARD_OF
 from simulator.dispatch.books import FREE, NEVER, Books, forget, open_books, refresh
 from simulator.dispatch.decisions import OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.checking import check_conditions, check_network
 from simulator.engine.core.calendar import DISPATCH, HORIZON_US, SOURCES, UNIT, arm, empty_calendar
+from simulator.engine.core.latest_start import NEAR, NOBODY
 from simulator.engine.core.state import (
     AHEAD,
     BASE,
@@ -24,10 +26,12 @@ from simulator.engine.core.state import (
     CARDS,
     CORRECTED,
     DEPTH,
+    EACH,
     EXACT,
     FACTORS,
     FRONTEND,
     FRONTENDS,
+    HOME,
     LAST_OUTAGE,
     LOAD,
     LOG_NORMAL,
@@ -45,20 +49,22 @@ from simulator.engine.core.state import (
     ROUTED,
     SCALARS,
     SEED,
+    SELDOM,
     SENDS,
     SERVER,
     SHARED,
     SLOWDOWNS,
     STATION,
     STEP,
+    STEP_BITS,
     TIMERS,
     TOKEN,
     UNUSED,
     WANTED,
-    WIDTH,
     State,
 )
 from simulator.engine.network import (
+    CENTRAL,
     IDLE_FIRST,
     LATEST_START,
     NO_LIMIT_US,
@@ -97,6 +103,7 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
     lists: list[int] = []
     station, books = stations_of(network, frontends, lists)
     step = steps_of(routes, width, lists)
+    station["onward"] = onward_of(routes, station)
     outages = outages_of(conditions, lists)
     server = servers_of(network, station, lists, conditions.load_us)
     struck = sum(len(one.servers) for one in conditions.outages)
@@ -106,7 +113,7 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
 
     c = np.zeros(SCALARS, np.int64)
     c[SEED], c[LOAD], c[CORRECTED], c[UNUSED] = conditions.seed, conditions.load_us, conditions.corrected, NONE
-    c[WIDTH], c[ROUTED], c[MIXED], c[DEPTH] = width, routed, len(routes) > 1, depth
+    c[STEP_BITS], c[ROUTED], c[MIXED], c[DEPTH] = (width - 1).bit_length(), routed, len(routes) > 1, depth
     c[OUTAGE], c[LAST_OUTAGE], c[SLOWDOWNS] = *outages, len(conditions.slowdowns)
     c[WANTED] = places_of(network, step)
     c[NOISE] = noise_of(station, conditions)
@@ -125,7 +132,9 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
         frontend=frontend,
         step=step,
         places=np.zeros((len(server), int(c[WANTED])), PLACE),
-        token=np.empty(routed * width, TOKEN),
+        dues=np.full((len(server), int(c[WANTED])), NOBODY),
+        token=np.empty(routed << int(c[STEP_BITS]), TOKEN),
+        seldom=np.zeros(routed << int(c[STEP_BITS]), SELDOM),
         request=requests_of(starts[: len(routes) + 1], arrivals),
         lists=np.array(lists, np.int64),
         latency=latencies_of(network, frontends),
@@ -162,8 +171,36 @@ def requests_of(starts: Ints, arrivals: Ints) -> Rows:
     request = np.empty(int(starts[-1]), REQUEST)
     request["of_class"] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     if len(starts) > 2:
-        request["following"] = np.argsort(arrivals[: len(request)], kind="stable")
+        request["following"] = in_order(starts, arrivals)
     return request
+
+
+def in_order(starts: Ints, arrivals: Ints) -> NDArray[np.int32]:
+    """Return the requests of all classes in the order in which they come; those of one time class by class."""
+    order = np.arange(starts[-1], dtype=np.int32)
+    ends = starts.tolist()
+    while len(ends) > 2:
+        merged = order.copy()
+        for first, middle, last in zip(ends[:-2:2], ends[1:-1:2], ends[2::2], strict=True):
+            merge(arrivals, order, merged, first, middle, last)
+        order, ends = merged, [*ends[:-1:2], ends[-1]]
+    return order
+
+
+@compiled
+def merge(
+    arrivals: Ints, order: NDArray[np.int32], merged: NDArray[np.int32], first: int, middle: int, last: int
+) -> None:
+    """Merge two runs of requests, [first, middle) and [middle, last), each in order."""
+    i, j = first, middle
+    while i < middle and j < last:
+        second = int(arrivals[order[j]] < arrivals[order[i]])
+        merged[i + j - middle] = order[i + second * (j - i)]  # without a branch, which could not be predicted
+        i, j = i + 1 - second, j + second
+    for k in range(i, middle):
+        merged[j - middle + k] = order[k]
+    for k in range(j, last):
+        merged[k] = order[k]
 
 
 def queues_of(depth: int, stations: int, requests: int) -> NDArray[np.int32]:
@@ -200,7 +237,7 @@ def stations_of(network: Network, frontends: Sequence[Frontend], lists: list[int
     """Return stations, whose servers are added to the lists, and the books of all frontends."""
     rows = sum(f.system.slices.size for f in frontends)
     station = np.zeros(len(network.stations) + rows, STATION)
-    for name in ("head", "tail", "open", "frontend", "row"):
+    for name in ("head", "tail", "open", "onward", "frontend", "row"):
         station[name] = NONE
     station["alike"], station["look"] = np.arange(len(station)), NEVER
     for q, one in enumerate(network.stations):
@@ -272,6 +309,7 @@ def servers_of(network: Network, station: Rows, lists: Sequence[int], load_us: i
     )
     server["off"] = np.where(network.servers.on, ON, OFF)
     server["until"] = load_us
+    server["front"] = server["rear"] = NEAR
     for q in [*range(len(network.stations), len(station)), *range(len(network.stations))]:
         first, count = int(station["first"][q]), int(station["servers"][q])
         mine = np.array(lists[first : first + count], np.int64)
@@ -353,11 +391,34 @@ def steps_of(routes: Sequence[Route], width: int, lists: list[int]) -> Rows:
     return step
 
 
+def onward_of(routes: Sequence[Route], station: Rows) -> Ints:
+    """Return ``[station]``: where all that it serves goes on to, HOME, or EACH by itself.
+
+    The central queue that requests join together must be the one of the step with the next number, must not send each
+    as it comes, and pass over none.
+    """
+    onward = np.full(len(station), EACH)
+    ways: dict[int, set[int]] = {}
+    for route in routes:
+        for n, step in enumerate(route.steps):
+            way = route.steps[n + 1].station if step.then == (n + 1,) else EACH if step.then else HOME
+            ways.setdefault(step.station, set()).add(way)
+    for q, found in ways.items():
+        way = found.pop()
+        joins = way >= 0 and (station["rule"][way] != CENTRAL or station["timeout"][way] == 0 or station["voids"][way])
+        if not found and not joins and not station["voids"][q]:
+            onward[q] = way
+    return onward
+
+
 def places_of(network: Network, step: Rows) -> int:
-    """Return how many places there are in front of servers: twice as many as one end of a service may need."""
+    """Return how many places there are in front of servers: twice as many as one end of a service may need.
+
+    NEAR more are before the first one, which are looked at beside it.
+    """
     if not any(one.rule == LATEST_START for one in network.stations):
         return 0
-    return 2 * max(16, max(one.max_batch for one in network.stations) * int(step["steps"].max()))
+    return NEAR + 2 * max(16, max(one.max_batch for one in network.stations) * int(step["steps"].max()))
 
 
 def load_all(state: State, load_us: int) -> None:

@@ -20,8 +20,8 @@ from simulator.engine.core.state import (
     REACH_US,
     ROUTED,
     START_US,
+    STEP_BITS,
     VISITS,
-    WIDTH,
     State,
 )
 from simulator.engine.core.state import END_US as ENDED_US
@@ -39,7 +39,7 @@ def labels_of(state: State, first: int, last: int) -> Shorts:
 def network_records(state: State) -> NetworkRecords:
     """Return the two tables of the routes of a network."""
     routed, base, used = (int(state.c[scalar]) for scalar in (ROUTED, BASE, VISITS))
-    token = state.token.reshape(routed, int(state.c[WIDTH]))
+    token = state.token.reshape(routed, 1 << int(state.c[STEP_BITS]))[:, : state.step.shape[1]]
     labels = labels_of(state, base, base + used)
     return NetworkRecords(
         engine="events",

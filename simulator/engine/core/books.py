@@ -11,7 +11,6 @@ from simulator.dispatch.books import (
     UPLINK,
     VERSION,
     WALK_AT,
-    refresh,
     refresh_slice,
 )
 from simulator.engine.core.state import RECEIVES, SENDS, SHARED, State
@@ -33,8 +32,9 @@ def enter_free(S: State, q: int, column: int, until: int) -> None:
     row = S.station[q].row
     if books[FREE, row, column] != until:
         books[FREE, row, column] = until
-        refresh_slice(books, row, column)
-        forget_row(S, q)
+        if S.station[q].rule != REACTIVE:  # which looks at nothing else
+            refresh_slice(books, row, column)
+            forget_row(S, q)
 
 
 @compiled
@@ -65,10 +65,8 @@ def share_reservation(S: State, q: int, column: int) -> None:
                 books[DOWNLINK, at, mate] = max(books[DOWNLINK, at, mate], mine[DOWNLINK, row, mate])
             if links & SENDS:
                 books[UPLINK, at, mate] = max(books[UPLINK, at, mate], mine[UPLINK, row, mate])
-            if books[CARD, at, mate] == mate:
-                refresh(books, at, mate)
+            refresh_slice(books, at, mate)
             mate += 1
-        refresh(books, at, books[CARD, at, column])
         forget_row(S, other)
         other = S.station[other].alike
 

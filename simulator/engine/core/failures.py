@@ -1,7 +1,5 @@
 """Servers that fail and are repaired, and what becomes of the batches that were on them."""
 
-import numpy as np
-
 from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NOTES, TAIL
 from simulator.dispatch.decisions import LOST, OPEN
@@ -10,7 +8,7 @@ from simulator.engine.core.calendar import END_OF_TIME_US, UNIT, arm, disarm, ti
 from simulator.engine.core.latest_start import close, leave_all
 from simulator.engine.core.reactive_queues import back_to_queue
 from simulator.engine.core.reservations import dispatch, retry
-from simulator.engine.core.routes import decide, is_free, join, work_apart
+from simulator.engine.core.routes import decide, is_free, join, request_of, work
 from simulator.engine.core.servers import begin
 from simulator.engine.core.state import (
     BASE,
@@ -134,13 +132,13 @@ def dissolve(S: State, b: int, now: int, begun: bool) -> None:
     release(S, b)
     while token >= 0:
         follow = S.token[token].follow
-        r = int(np.int64(S.token[token].request))
+        r = request_of(S, token)
         if S.outcome[r] == OPEN:
-            if begun and S.token[token].cut:
+            if begun and S.seldom[token].cut:
                 decide(S, r, LOST, now)
             else:
                 if begun:
-                    S.token[token].cut = 1
+                    S.seldom[token].cut = 1
                 join(S, q, token, now)
         token = follow
 
@@ -157,4 +155,4 @@ def repair(S: State, w: int, now: int) -> None:
     elif station.rule == CENTRAL:
         if station.placement == IDLE_FIRST and is_free(S, w):
             station.idle += 1
-        work_apart(S, server.station, now)
+        work(S, server.station, now)

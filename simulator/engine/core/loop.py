@@ -21,6 +21,7 @@ from simulator.engine.core.calendar import (
     kind_armed,
 )
 from simulator.engine.core.failures import has_room, next_outage, repair
+from simulator.engine.core.latest_start import NEAR
 from simulator.engine.core.reactive_queues import finish_reactively, reach_queue, wake_up, work_queue
 from simulator.engine.core.reservations import dispatch, go_on_as_reserved, let_arrive, reach_slice, withdraw
 from simulator.engine.core.routes import arrive, go_on, look_for_work, time_out
@@ -175,7 +176,7 @@ def places_for_outage(S: State) -> int:
         while b >= 0:
             longest += S.batch[b].size
             b = S.batch[b].follow
-    return int(longest)
+    return int(NEAR + longest)
 
 
 @compiled

@@ -35,7 +35,7 @@ def join_queue(S: State, q: int, r: int) -> None:
     join(S.books[station.frontend], station.row, S.queue[S.c[DEPTH] + q], S.arrivals, r)
 
 
-@compiled
+@compiled_apart
 def work_queue(S: State, q: int, now: int) -> None:
     """Work through the queue of a station; that of a frontend's first station serves all first stages."""
     d, row = S.station[q].frontend, S.station[q].row

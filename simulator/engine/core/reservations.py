@@ -1,14 +1,10 @@
 """Frontends that reserve: batches take slices in all stages, and the books follow what happens to them."""
 
-import numpy as np
-from numpy.typing import NDArray
-
 from simulator.compilation import compiled, compiled_apart
-from simulator.dispatch.books import CHOSEN, FACTS, FREE, HEAD, MAX_STAGES, NEVER, NOTES, SENT, SLO, TAIL, WAKE, Books
+from simulator.dispatch.books import CHOSEN, FACTS, FREE, HEAD, MAX_STAGES, NEVER, NOTES, SENT, SLO, TAIL, WAKE
 from simulator.dispatch.books import STAGES as STAGES_OF
 from simulator.dispatch.decisions import LOST
 from simulator.dispatch.frontend import advance, next_batch
-from simulator.dispatch.system import Ints
 from simulator.engine.core.books import lay_out, share_reservation
 from simulator.engine.core.calendar import DISPATCH, END_OF_TIME_US, arm, disarm
 from simulator.engine.core.servers import begin, stand_in_front, transmit
@@ -31,16 +27,15 @@ from simulator.engine.network import REACTS
 # -- the frontend
 
 
-@compiled
+@compiled_apart
 def dispatch(S: State, d: int, now: int) -> None:
     """Work through the queue of a frontend, and arm its next event."""
     frontend = S.frontend[d]
-    a, z = frontend.from_, frontend.to
     ahead = S.c[AHEAD]
     size, pipeline = frontend.size, frontend.pipeline
     while True:
         if not ahead:
-            size, pipeline = advance_apart(frontend.policy, S.books[d], S.arrivals[a:z], S.fate[a:z], now)
+            size, pipeline = advance_apart(S, d, now)
         if size == 0:
             break
         reach_slice(S, place_batch(S, d, size, pipeline, now), now)
@@ -49,7 +44,7 @@ def dispatch(S: State, d: int, now: int) -> None:
     if not ahead:
         arm_frontend(S, d, now)
         return
-    at, size, pipeline = next_batch_apart(frontend.policy, S.books[d], S.arrivals[a:z], S.fate[a:z])
+    at, size, pipeline = next_batch_apart(S, d)
     frontend.size = size
     frontend.pipeline = pipeline
     if size > 0:
@@ -59,15 +54,19 @@ def dispatch(S: State, d: int, now: int) -> None:
 
 
 @compiled_apart
-def advance_apart(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32], now: int) -> tuple[int, int]:
-    """Work through a queue (`simulator.dispatch.frontend.advance`)."""
-    return advance(policy, books, arrivals, fate, now)
+def advance_apart(S: State, d: int, now: int) -> tuple[int, int]:
+    """Work through the queue of a frontend (`simulator.dispatch.frontend.advance`)."""
+    frontend = S.frontend[d]
+    a, z = frontend.from_, frontend.to
+    return advance(frontend.policy, S.books[d], S.arrivals[a:z], S.fate[a:z], now)
 
 
 @compiled_apart
-def next_batch_apart(policy: int, books: Books, arrivals: Ints, fate: NDArray[np.int32]) -> tuple[int, int, int]:
+def next_batch_apart(S: State, d: int) -> tuple[int, int, int]:
     """Run a dispatcher ahead (`simulator.dispatch.frontend.next_batch`)."""
-    return next_batch(policy, books, arrivals, fate)
+    frontend = S.frontend[d]
+    a, z = frontend.from_, frontend.to
+    return next_batch(frontend.policy, S.books[d], S.arrivals[a:z], S.fate[a:z])
 
 
 @compiled

@@ -9,10 +9,11 @@ from simulator.engine.core.calendar import TIMER, arm, disarm
 from simulator.engine.core.latest_start import insert
 from simulator.engine.core.servers import begin, stand_in_front
 from simulator.engine.core.state import (
+    HOME,
     NONE,
     ON,
+    STEP_BITS,
     TIMERS,
-    WIDTH,
     State,
     new_batch,
     number_batch,
@@ -28,23 +29,26 @@ def arrive(S: State, r: int, now: int) -> None:
     cls = int(np.int64(request.of_class))
     request.done = NONE
     request.left = S.step[cls, 0].sinks
-    for token in range(r * S.c[WIDTH], (r + 1) * S.c[WIDTH]):
-        S.token[token].request = r
+    first = r << S.c[STEP_BITS]
+    for token in range(first, first + S.step.shape[1]):
         S.token[token].joined = NONE
         S.token[token].visit = NONE
-        S.token[token].follow = NONE
-        S.token[token].came = 0
-        S.token[token].cut = 0
-    reach_step(S, cls, r, 0, now)
+    join(S, S.step[cls, 0].station, first, now)
+
+
+@compiled
+def request_of(S: State, token: int) -> int:
+    """Return the request of a token."""
+    return token >> S.c[STEP_BITS]
 
 
 @compiled
 def reach_step(S: State, cls: int, r: int, n: int, now: int) -> None:
     """Reach a step of a route, which waits for all that lead to it."""
-    token = r * S.c[WIDTH] + n
+    token = (r << S.c[STEP_BITS]) | n
     if S.step[cls, n].before > 1:
-        S.token[token].came += 1
-        if S.token[token].came < S.step[cls, n].before:
+        S.seldom[token].came += 1
+        if S.seldom[token].came < S.step[cls, n].before:
             return
     if S.outcome[r] == OPEN:
         join(S, S.step[cls, n].station, token, now)
@@ -55,27 +59,37 @@ def join(S: State, q: int, token: int, now: int) -> None:
     """Join the queue of a station."""
     S.token[token].joined = now
     S.token[token].follow = NONE
-    station = S.station[q]
-    if station.rule == LATEST_START:
+    if S.station[q].rule == LATEST_START:
         join_by_latest_start(S, q, token, now)
-        return
-    if station.head < 0:
-        station.head = token
     else:
-        S.token[station.tail].follow = token
-    station.tail = token
-    station.length += 1
-    if station.length >= station.max_batch or station.timeout == 0:
-        work(S, q, now)
-    elif station.length == 1:  # behind a head, its timer is set, or the queue is due and waits for a server
-        set_timer(S, q, now + station.timeout)
+        join_queue(S, q, token, token, 1, now)
 
 
 @compiled
+def join_queue(S: State, q: int, first: int, last: int, count: int, now: int) -> None:
+    """Put so many tokens, which are linked, into a central queue.
+
+    They are put there together: one by one they would make the same batches, if the queue has a timeout.
+    """
+    station = S.station[q]
+    if station.head < 0:
+        station.head = first
+    else:
+        S.token[station.tail].follow = first
+    station.tail = last
+    before = station.length
+    station.length = before + count
+    if before + count >= station.max_batch or station.timeout == 0:
+        work(S, q, now)
+    elif before == 0:  # behind a head, its timer is set, or the queue is due and waits for a server
+        set_timer(S, q, now + station.timeout)
+
+
+@compiled_apart
 def join_by_latest_start(S: State, q: int, token: int, now: int) -> None:
     """Join a batch in front of a server, or leave as hopeless."""
-    r = int(np.int64(S.token[token].request))
-    n = token - r * S.c[WIDTH]
+    r = request_of(S, token)
+    n = token - (r << S.c[STEP_BITS])
     step = S.step[S.request[r].of_class, n]
     discards = n == 0 and S.station[q].discard != 0
     b, w = insert(S, q, token, S.arrivals[r] + step.latest_start, S.arrivals[r] + step.discard, discards, now)
@@ -110,7 +124,7 @@ def set_timer(S: State, q: int, at: int) -> None:
         arm(S.tree, S.order, S.c[TIMERS] + q, at, TIMER, q)
 
 
-@compiled
+@compiled_apart
 def time_out(S: State, q: int, now: int) -> None:
     """Look at a central queue if that is what its timer was last set for; else set it for that."""
     station = S.station[q]
@@ -120,7 +134,7 @@ def time_out(S: State, q: int, now: int) -> None:
         return
     station.armed = 0
     if look == now:
-        work_apart(S, q, now)
+        work(S, q, now)
     if not station.armed:
         disarm(S.tree, S.order, S.c[TIMERS] + q)
 
@@ -149,7 +163,7 @@ def is_void(S: State, q: int, token: int, now: int) -> bool:
     """Return whether a request is not to be served any more; one that is too old has its outcome now."""
     if not S.station[q].voids:
         return False
-    r = int(np.int64(S.token[token].request))
+    r = request_of(S, token)
     if S.outcome[r] != OPEN:
         return True
     if now - S.arrivals[r] < S.station[q].drop_age:
@@ -181,11 +195,11 @@ def choose_server(S: State, q: int, now: int) -> int:
     return NONE
 
 
-@compiled
+@compiled_apart
 def choose_by_slack(S: State, q: int, now: int) -> int:
     """Return the server of the most accurate kind that serves a central queue's head in time, or the soonest."""
     station = S.station[q]
-    line = S.arrivals[S.token[station.head].request] + station.end_by
+    line = S.arrivals[request_of(S, station.head)] + station.end_by
     size = min(station.length, station.max_batch)
     chosen, best_kind, best_end = NONE, NONE, 0
     for k in range(station.first, station.first + station.servers):
@@ -211,7 +225,7 @@ def is_free(S: State, w: int) -> bool:
     return bool(server.serving < 0 and server.head < 0 and not server.down and server.off == ON)
 
 
-@compiled
+@compiled_apart
 def work(S: State, q: int, now: int) -> None:
     """Send the batches that are due from a central queue."""
     station = S.station[q]
@@ -238,17 +252,17 @@ def work(S: State, q: int, now: int) -> None:
         station.look = NEVER
 
 
-@compiled_apart
-def work_apart(S: State, q: int, now: int) -> None:
-    """Send the batches that are due from a central queue, where that is seldom."""
-    work(S, q, now)
-
-
 @compiled
 def fill(S: State, q: int, b: int, now: int) -> None:
     """Move requests from a central queue to a batch until it is full."""
     station, batch = S.station[q], S.batch[b]
     token, last, left, size = station.head, NONE, station.length, 0
+    if not station.voids:
+        size = min(left, station.max_batch)
+        left -= size
+        batch.head = token
+        for _ in range(size):
+            last, token = token, S.token[token].follow
     while left > 0 and size < station.max_batch:
         left -= 1
         follow = S.token[token].follow
@@ -279,20 +293,40 @@ def look_for_work(S: State, w: int, q: int, now: int) -> None:
             work(S, q, now)
 
 
-@compiled
+@compiled_apart
 def go_on(S: State, b: int, now: int) -> None:
     """Let the requests of a batch go on to what follows, or home."""
     batch = S.batch[b]
-    width = S.c[WIDTH]
-    q, visit, token = batch.station, batch.visit, batch.head
+    q, visit, token, size = batch.station, batch.visit, batch.head, batch.size
+    onward = S.station[q].onward
     release(S, b)
+    if onward >= 0:
+        go_on_together(S, onward, token, size, visit, now)
+        return
     while token >= 0:
         follow = S.token[token].follow
         S.token[token].visit = visit
-        if not is_void(S, q, token, now):
-            r = int(np.int64(S.token[token].request))
-            go_on_alone(S, r, token - r * width, now)
+        if onward == HOME:
+            decide(S, request_of(S, token), FINISHED, now)
+        elif not is_void(S, q, token, now):
+            r = request_of(S, token)
+            go_on_alone(S, r, token - (r << S.c[STEP_BITS]), now)
         token = follow
+
+
+@compiled
+def go_on_together(S: State, q: int, token: int, size: int, visit: int, now: int) -> None:
+    """Let all requests of a batch join the central queue of the next step, for which there is one place to go."""
+    first = last = token + 1
+    while token >= 0:
+        last = token + 1
+        follow = S.token[token].follow
+        S.token[token].visit = visit
+        S.token[last].joined = now
+        S.token[last].follow = follow + 1
+        token = follow
+    S.token[last].follow = NONE
+    join_queue(S, q, first, last, size, now)
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 from math import exp, floor
 
-from simulator.compilation import compiled
+from simulator.compilation import compiled, compiled_apart
 from simulator.engine.core.calendar import END, REACH, arm, disarm
 from simulator.engine.core.latest_start import begins, leave_front
 from simulator.engine.core.state import CARDS, EXACT, FACTORS, LOG_NORMAL, NOISE, NONE, SEED, SLOWDOWNS, State
@@ -69,7 +69,7 @@ def service_us(S: State, w: int, q: int, planned: int) -> int:
     return int(max(1, round(planned * factor)))
 
 
-@compiled
+@compiled_apart
 def draw(S: State, w: int, spread: float, n: int) -> float:
     """Return by what a server's service n takes longer than planned."""
     if S.c[NOISE] == FACTORS:
@@ -114,7 +114,7 @@ def comes_before(S: State, a: int, b: int) -> bool:
     return bool(first.there < second.there or (first.there == second.there and first.number < second.number))
 
 
-@compiled
+@compiled_apart
 def overtake(S: State, b: int, c: int) -> None:
     """Put a batch among those that a card delivers: hops differ in length, or it came with a lower number."""
     card = S.card[c]

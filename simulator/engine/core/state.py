@@ -76,6 +76,7 @@ STATION = np.dtype(
         ("alike", np.int64),  # the next station with the same servers, in a ring
         ("links", np.int64),  # RECEIVES and SENDS
         ("discard", np.int64),
+        ("onward", np.int64),  # station that all it serves join, one step on; HOME; or EACH goes its own way
         ("voids", np.int64),  # requests in its queue may be void: they are in others as well, or dropped at an age
         ("look", np.int64),  # when its timer is to go off, NEVER if it need not
         ("armed", np.int64),  # a timer is in the calendar, which goes off no later
@@ -83,6 +84,7 @@ STATION = np.dtype(
     align=True,
 )
 RECEIVES, SENDS = 1, 2
+EACH, HOME = -1, -2
 
 CARD = np.dtype([("free", np.int64), ("head", np.int64), ("tail", np.int64)], align=True)
 
@@ -96,7 +98,6 @@ BATCH = np.dtype(
         ("due", np.int64),  # latest start
         ("line", np.int64),  # discard line
         ("counted", np.int64),  # the time that insertion counts (latest start first)
-        ("place", np.int64),  # in front of its server (latest start first)
         ("ready", np.int64),  # when it is expected (reservations)
         ("first", np.int64),  # its first request (reservations), or the place of that in its queue (reactive)
         ("station", np.int64),
@@ -117,10 +118,9 @@ BATCH = np.dtype(
     align=True,
 )
 
-# A place in front of a server (latest start first).
+# A place in front of a server (latest start first); the latest starts of the batches there are `dues`.
 PLACE = np.dtype(
     [
-        ("due", np.int64),  # latest start of the batch
         ("before", np.int64),  # counted times of all that ever stood before it
         ("slack", np.int64),  # how late it and all behind it may become
         ("line", np.int64),  # discard line of the batch
@@ -129,18 +129,12 @@ PLACE = np.dtype(
     align=True,
 )
 
-# A request in a step of its route; token = request · WIDTH + step.
-TOKEN = np.dtype(
-    [
-        ("joined", np.int64),
-        ("visit", np.int32),
-        ("follow", np.int32),
-        ("request", np.int32),  # kept, because a division by the width costs as much as all else in a step
-        ("came", np.int16),  # how many of the steps before have served it, where there are several
-        ("cut", np.int16),  # a failure has cut its service in this step before
-    ],
-    align=True,
-)
+# A request in a step of its route; token = request << STEP_BITS | step.
+TOKEN = np.dtype([("joined", np.int64), ("visit", np.int32), ("follow", np.int32)], align=True)
+
+# What few tokens have: how many of the steps before have served it, where there are several, and whether a failure has
+# cut its service in this step before.
+SELDOM = np.dtype([("came", np.int16), ("cut", np.int16)], align=True)
 
 # A request of a route.
 REQUEST = np.dtype(
@@ -195,7 +189,7 @@ FRONTEND = np.dtype(
     CORRECTED,
     AHEAD,  # frontends decide ahead of time: nothing but their own reservations changes their books
     SHARED,  # some servers are in the pools of several frontends
-    WIDTH,  # steps of the longest route
+    STEP_BITS,  # as many as number the steps of the longest route
     NEXT,  # requests of routes that have come
     MIXED,  # there are several routes: `following` says which request is next
     ROUTED,  # requests of routes
@@ -226,10 +220,7 @@ L_STATION, L_SERVER, L_KIND, L_SIZE = range(4)
 
 
 class State(NamedTuple):
-    """All of a run; `simulator.engine.start` makes it from a network.
-
-    Few arrays, because each costs eight arguments wherever compiled functions call each other.
-    """
+    """All of a run; `simulator.engine.start` makes it from a network."""
 
     c: Array  # scalars
     tree: Array  # the calendar, and the order among events of one time and kind
@@ -241,7 +232,9 @@ class State(NamedTuple):
     frontend: Array
     step: Array  # [class, step]
     places: Array  # [server, place]
+    dues: Array  # [server, place]
     token: Array
+    seldom: Array  # [token]
     request: Array
     lists: Array  # servers of stations, steps that follow steps, servers of outages, outages (at, first, last, repair)
     latency: Array  # [0, station, kind, batch], and [1, ...]: those that insertion counts

@@ -24,7 +24,7 @@ from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import DISPATCH, END, END_OF_TIME_US, HORIZON_US, TIME_BITS, UNIT, arm, disarm
 from simulator.engine.core.configuration import load_servers, reconfigure
-from simulator.engine.core.state import FRONTENDS, LOADING, MIXED, NEXT, OFF, ROUTED, SENDS, WIDTH, State
+from simulator.engine.core.state import FRONTENDS, LOADING, MIXED, NEXT, OFF, ROUTED, SENDS, STEP_BITS, State
 from simulator.engine.network import (
     REACTIVE,
     REACTS,
@@ -177,6 +177,7 @@ class LiveRun:
     def compile(self) -> None:
         """Have everything compiled that a run will call, before anything arrives: it takes seconds the first time."""
         self.run.until(0)
+        self.run.prepare()
         state = self.state
         arm(state.tree, state.order, 0, END_OF_TIME_US, END, 0)
         disarm(state.tree, state.order, 0)
@@ -295,9 +296,9 @@ class LiveRun:
             first = int(batch["first"])
             requests, steps = tuple(row[first : first + size].tolist()), (int(station["stage"]),) * size
         else:
-            width, token, tokens = int(state.c[WIDTH]), int(batch["head"]), []
+            steps_of, token, tokens = 1 << int(state.c[STEP_BITS]), int(batch["head"]), []
             for _ in range(size):
-                tokens.append(divmod(token, width))
+                tokens.append(divmod(token, steps_of))
                 token = int(state.token["follow"][token])
             requests, steps = tuple(r for r, _ in tokens), tuple(n for _, n in tokens)
         return Service(self._services, w, q, kind, requests, steps)

@@ -83,6 +83,19 @@ def test_engines_give_the_same_records(policy: str, system: System, arrivals_us)
     assert_same(found, other)
 
 
+@pytest.mark.parametrize("slices", [1, 2, 31, 32, 33, 64, 70])
+def test_single_pools_of_any_size_on_replay(slices: int) -> None:
+    """Slices are bits of words there: each number of words, busy to the last slice, with ties and hopeless requests."""
+    system = make_system([[{"latency_us": [100], "slices": slices}]], 150, [1])
+    rng = np.random.default_rng(slices)
+    busy_us = np.sort(rng.integers(0, 2000, 60 * slices)) // 5 * 5
+    for arrivals_us in (busy_us, busy_us * 4):
+        found = simulate(system, arrivals_us)
+        assert found.engine == "replay"
+        assert_same(simulate(system, arrivals_us, engine="events"), found)
+    assert np.unique(simulate(system, busy_us).visits[0].slice).tolist() == list(range(slices))
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=40, deadline=None)
 @given(system=systems(), arrivals_us=arrivals)
