@@ -79,8 +79,8 @@ def _indices_from_zero() -> Iterator[None]:
 def _type(kind: Kind) -> Any:
     """Return what numba calls a kind."""
     if isinstance(kind, ArrayKind):
-        layout = "C" if kind.contiguous else "A"
-        return types.Array(from_dtype(kind.dtype), kind.dimensions, layout, readonly=not kind.writable)
+        dtype, readonly = from_dtype(kind.dtype), not kind.writable
+        return types.Array(dtype, kind.dimensions, "C" if kind.contiguous else "A", readonly=readonly)
     if isinstance(kind, TupleKind):
         return ByAddress(kind.of._fields, [_type(array) for array in kind.arrays])
     return SCALARS[kind]

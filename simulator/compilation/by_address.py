@@ -6,7 +6,7 @@ the address of its data, its shape and its strides, 64 bits each. Nothing change
 LLVM is told: what was read of it once need not be read again.
 """
 
-# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+# mypy: disable-error-code="no-untyped-call, override, untyped-decorator"
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.datamodel import PrimitiveModel
+from numba.core.datamodel.models import PrimitiveModel
 from numba.core.extending import register_model
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr

@@ -32,7 +32,7 @@ class ArrayKind:
 class TupleKind:
     """Named tuples of arrays; there is one object a kind."""
 
-    of: type
+    of: type[Any]
     arrays: tuple[ArrayKind, ...]
 
     def __str__(self) -> str:

@@ -39,7 +39,7 @@ def arrive(S: State, r: int, now: int) -> None:
 @compiled
 def request_of(S: State, token: int) -> int:
     """Return the request of a token."""
-    return token >> S.c[STEP_BITS]
+    return int(token >> S.c[STEP_BITS])
 
 
 @compiled
