@@ -6,7 +6,9 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 from time import process_time
 from typing import Annotated, Any, Literal
 
@@ -23,12 +25,13 @@ from planner.planning.merging.oracles import Budget, History
 from planner.planning.merging.recursion import deploy_recursively
 from planner.planning.merging.results import Found, Try
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, read_schemes, sharing_of
-from planner.planning.programme.backends import Limits
+from planner.planning.programme.backends import Limits, TooLate
 
 app = new_app("Reproduce CoMPI's published problems.")
 
 Data = Annotated[Path, typer.Option(help="Folder of the data (profiles/, tiny_cases.json, solve/).")]
 Out = Annotated[Path, typer.Option(help="CSV file to write.")]
+MostTries = Annotated[int, typer.Option(help="Questions that the search with a proof may ask.")]
 Method = Annotated[
     Literal["exact", "recursive"],
     typer.Option(help="The exact programme, or the reference's recursion, as a baseline."),
@@ -37,7 +40,7 @@ Method = Annotated[
 TINY_COLUMNS = ("case", "optimum", "ours", "optimum_all_stages", "ours_all_stages", "reference", "seconds", "reason")
 COMPARE_COLUMNS = (
     "instance", "models", "gpus", "budget", "rule_saved", "rule_tries", "ours_saved", "ours_tries", "found_at", "bound",
-    "rule_seconds", "ours_seconds",
+    "rule_seconds", "ours_seconds", "note",
 )  # fmt: skip
 LARGE_COLUMNS = ("instance", "models", "gpus", "stages", "bytes", "bound", "gap", "seconds")
 SOLVE_COLUMNS = ("case", "printed", "ours", "before_merging", "seconds", "note")
@@ -149,21 +152,47 @@ def search(
     data: Data,
     instance: Annotated[Path, typer.Option(help="Instance: profile, models, gpus, oracle (search_3m2g.json).")],
     proof: Annotated[bool, typer.Option(help="Also search for the best schemes, with a proof.")] = True,
-    most_tries: Annotated[int, typer.Option(help="Questions that the search with a proof may ask.")] = 100,
+    most_tries: MostTries = 100,
+    models: Annotated[
+        int | None,
+        typer.Option(min=2, help="So many models, the instance's in turn, GPUs and budget in proportion."),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for every programme that is solved.")] = 30.0,
+    search_limit: Annotated[float, typer.Option(min=1, help="Seconds for the search with a proof.")] = 600.0,
 ) -> None:
     """Search for schemes by the reference's rule, then for the best ones, and print every try."""
     document = read_json(instance if instance.exists() else data / instance)
+    if models is not None:
+        document = resized(document, models)
     problem = problem_of(document, read_groups(data / document["profile"]))
+    limits = Limits(1e-7, time_limit)
     rule = document["oracle"]
     if rule.get("rule") != "budget":
         raise InputError(f"{instance}: oracle: expected the rule budget, got {rule.get('rule')!r}")
     oracle = Budget(rule["budget"])
     console.print("by the reference's rule: models, groups, bytes saved, answer")
-    show_found(problem, bisection.search(problem, oracle, show_try))
+    show_found(problem, bisection.search(problem, oracle, show_try, limits=limits))
     if proof:
         console.print("with schemes as choices of the programme: bytes saved, answer, shared groups")
-        found = exact.search(problem, History(problem.models, oracle), most_tries=most_tries, report=show_try)
-        show_found(problem, found)
+        history = History(problem.models, oracle)
+        show_found(
+            problem,
+            exact.search(
+                problem, history, most_tries=most_tries, limits=limits, time_limit_s=search_limit, report=show_try
+            ),
+        )
+
+
+def resized(document: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return an instance with so many models, the given ones in turn; GPUs and the budget grow in proportion.
+
+    The budget is a share of what a model could spend, (models - 1) times the mergeable groups.
+    """
+    given = document["models"]
+    models = sorted((given[n % len(given)] for n in range(count)), key=lambda model: model["max_stage_num"])
+    gpus = [document["gpus"][0]] * ceil(len(document["gpus"]) * count / len(given))
+    budget = document["oracle"]["budget"] * (count - 1) // (len(given) - 1)
+    return {**document, "models": models, "gpus": gpus, "oracle": {**document["oracle"], "budget": budget}}
 
 
 @app.command()
@@ -232,42 +261,59 @@ def compare(
     out: Out,
     instances: Annotated[int, typer.Option(min=1, help="How many random instances.")] = 50,
     models: Annotated[str, typer.Option(help="Numbers of models that instances have, in turn.")] = "2,3",
-    most_tries: Annotated[int, typer.Option(help="Questions that the search with a proof may ask.")] = 60,
+    most_tries: MostTries = 60,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first instance.")] = 0,
-    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for every programme that is solved.")] = 30.0,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for every programme that is solved.")] = 10.0,
+    search_limit: Annotated[float, typer.Option(min=1, help="Seconds for every search with a proof.")] = 120.0,
 ) -> None:
-    """Search random instances of the example's form by the reference's rule and with a proof; a row each."""
+    """Search random instances of the example's form by the reference's rule and with a proof; a row each.
+
+    Rows that OUT has already are kept, so that what was interrupted goes on.
+    """
     groups = read_groups(data / "profiles/resnet50.json")
     counts = [int(part) for part in models.split(",")]
     limits = Limits(1e-7, time_limit)
-    rows = []
+    rows = read_rows(out, COMPARE_COLUMNS)
+    known = {int(row["instance"]) for row in rows}
     with progress() as bar:
         for seed in bar.track(range(first, first + instances), description="instances"):
-            problem, budget = random_instance(groups, counts[seed % len(counts)], seed)
-            oracle = Budget(budget)
-            begin_s = process_time()
-            try:
-                rule = bisection.search(problem, oracle, limits=limits)
-            except InputError:  # nothing can be deployed, whatever is shared
-                continue
-            middle_s = process_time()
-            ours = exact.search(problem, History(problem.models, oracle), most_tries=most_tries, limits=limits)
-            end_s = process_time()
-            found_at = next(n for n, saved in enumerate(best_so_far(ours)) if saved == ours.saved_bytes)
-            numbers = (seed, len(problem.models), len(problem.device_bytes), budget, rule.saved_bytes, len(rule.tries))
-            proof = (ours.saved_bytes, len(ours.tries), found_at, ours.bound_bytes)
-            seconds = (round(middle_s - begin_s, 2), round(end_s - middle_s, 2))
-            rows.append(dict(zip(COMPARE_COLUMNS, (*numbers, *proof, *seconds), strict=True)))
-            write_rows(out, COMPARE_COLUMNS, rows)
-    less = sum(row["ours_saved"] < row["rule_saved"] for row in rows)
-    more = sum(row["ours_saved"] > row["rule_saved"] for row in rows)
-    proven = sum(row["bound"] <= row["ours_saved"] for row in rows)
-    asked = [sum(row[name] for row in rows) / len(rows) for name in ("rule_tries", "found_at", "ours_tries")]
+            if seed not in known:
+                problem, budget = random_instance(groups, counts[seed % len(counts)], seed)
+                rows.append(compared(seed, problem, budget, most_tries, limits, search_limit))
+                write_rows(out, COMPARE_COLUMNS, rows)
+    searched = [row for row in rows if not row["note"]]
+    saved = [(int(row["rule_saved"]), int(row["ours_saved"]), int(row["bound"])) for row in searched]
+    asked = [fmean(int(row[name]) for row in searched) for name in ("rule_tries", "found_at", "ours_tries")]
     console.print(
-        f"{len(rows)} instances: ours saves more in {more}, less in {less}, proven in {proven}; questions on the mean: "
-        f"{asked[0]:.1f} by the rule, ours found with {asked[1]:.1f}, ended with {asked[2]:.1f}",
+        f"{len(searched)} instances searched, {len(rows) - len(searched)} cannot be deployed: ours saves more in "
+        f"{sum(ours > rule for rule, ours, _ in saved)}, less in {sum(ours < rule for rule, ours, _ in saved)}, proven "
+        f"in {sum(bound <= ours for _, ours, bound in saved)}; questions on the mean: {asked[0]:.1f} by the rule, ours "
+        f"found with {asked[1]:.1f}, ended with {asked[2]:.1f}",
         soft_wrap=True,
     )
+
+
+def compared(
+    seed: int, problem: MergeProblem, budget: int, most_tries: int, limits: Limits, search_limit_s: float
+) -> dict[str, Any]:
+    """Search by the rule and with a proof; the row has a note where nothing can be deployed, whatever is shared."""
+    numbers: list[Any] = [seed, len(problem.models), len(problem.device_bytes), budget]
+    oracle = Budget(budget)
+    begin_s = process_time()
+    try:
+        rule = bisection.search(problem, oracle, limits=limits)
+    except TooLate:
+        raise
+    except InputError as reason:
+        return dict(zip(COMPARE_COLUMNS, [*numbers, *[""] * 8, str(reason)], strict=True))
+    middle_s = process_time()
+    history = History(problem.models, oracle)
+    ours = exact.search(problem, history, most_tries=most_tries, limits=limits, time_limit_s=search_limit_s)
+    end_s = process_time()
+    found_at = next(n for n, saved in enumerate(best_so_far(ours)) if saved == ours.saved_bytes)
+    numbers += [rule.saved_bytes, len(rule.tries), ours.saved_bytes, len(ours.tries), found_at, ours.bound_bytes]
+    numbers += [round(middle_s - begin_s, 2), round(end_s - middle_s, 2), ""]
+    return dict(zip(COMPARE_COLUMNS, numbers, strict=True))
 
 
 def best_so_far(found: Found) -> list[int]:
@@ -367,6 +413,17 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}; expected the published data") from None
+
+
+def read_rows(out: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows that a file has, to go on with them; none where there is no file."""
+    if not out.exists():
+        return []
+    reader = csv.DictReader(out.read_text(encoding="utf-8").splitlines())
+    rows: list[dict[str, Any]] = list(reader)
+    if tuple(reader.fieldnames or ()) != tuple(columns):
+        raise InputError(f"{out}: it has other columns than this command writes; give another file, or delete it")
+    return rows
 
 
 def write_rows(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -78,7 +78,7 @@ def search(
                 if not any(overlap(half, other) for other in accepted):
                     add(half)
     sharing = sharing_of(problem.models, accepted)
-    deployment = deploy(replace(problem, sharing=sharing), limits=limits)
+    deployment = savings.deployment(sharing) or deploy(replace(problem, sharing=sharing), limits=limits)
     return Found(tuple(tries), sharing, deployment, savings.apart_bytes - deployment.memory_bytes, None)
 
 

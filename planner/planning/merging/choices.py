@@ -1,24 +1,30 @@
 """Schemes as choices inside the deployment's programme: the most that sharing can still save, whoever shares.
 
 To the programme of `planner.planning.merging.deployment` come, for every set K of members (model, group) that could be
-one copy (two or more models, equal bytes, none a head),
+one copy (two or more models, equal bytes, none a head; the *place* of K is what they are groups of),
 
     u_K binary      the members of K share one copy                                       ``share[K]``
     c_{K,j}         that copy is on device j, 0 to 1                                      ``copy[K,j]``
+    b_{m,g,K,j}     the copy of K on device j is the one that (m, g) uses there, 0 to 1     ``uses[m,g,K,j]``
     a_{m,g,j}       a copy of the member's own is on device j, 0 to 1                      ``own[m,g,j]``
 
     one_copy[m,g]     sum over K that hold (m, g) of u_K <= 1
-    copy[K,m,g,j]     c_{K,j} >= (sum over I that hold g of q_{m,I,j}) + u_K - 1           for every member (m, g) of K
-    own[m,g,j]        a_{m,g,j} >= (sum over I that hold g of q_{m,I,j}) - sum over K that hold (m, g) of u_K
+    held[m,g,j]       a_{m,g,j} + sum over K that hold (m, g) of b_{m,g,K,j} >= sum over I that hold g, k of q_{m,I,k,j}
+    uses[m,g,K,j]     b_{m,g,K,j} <= c_{K,j}
+    open[K,j]         c_{K,j} <= u_K
     refused[r]        not everything that a refused answer r shares: for every set R of r, u of the sets that hold it;
                       their sum over r is at most |r| - 1
     load[m]           sum over K with a member of m of (|K| - 1) · u_K <= load            where a limit is given
 
 and memory[j] counts c and a. The optimum bounds what any further try can save, as long as sharing more is never easier.
+As there, rows that follow, but not from the relaxation, with N_p integer the copies of a place p on all devices:
+
+    copies[p]         N_p = sum over j, K of c_{K,j} + sum over j, (m, g) of a_{m,g,j}          of the place
+    busy[f,p,j]       the copies of p on j >= sum over (m, g) of p, over I that hold g, k of f(v_{m,I,k}) · q_{m,I,k,j}
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -31,6 +37,7 @@ from planner.planning.merging.deployment import (
     without_memory,
 )
 from planner.planning.merging.schemes import Member, Scheme, Sharing
+from planner.planning.merging.stages import ROUNDING, Replicated, dual_loads, holding
 from planner.planning.programme.backends import Limits, TooLate, solve
 
 
@@ -42,22 +49,27 @@ class Choice:
     deployment: Deployment
 
 
-def candidates(problem: MergeProblem) -> list[frozenset[Member]]:
-    """Return every set of members that could be one copy: equal groups at the same place of two or more models.
+def places(problem: MergeProblem) -> list[tuple[Member, ...]]:
+    """Return groups of two or more models that could be one copy: equal ones at the same place, at most one a model.
 
     Models of unlike architectures share where their groups are of equal kind and bytes, wherever these stand.
     """
-    alike: defaultdict[tuple[int, str, int], dict[int, Member]] = defaultdict(dict)
+    alike: defaultdict[tuple[int, str, int], list[Member]] = defaultdict(list)
     for model, merged in enumerate(problem.models):
         met: defaultdict[tuple[int, str], int] = defaultdict(int)
         for group, one in enumerate(merged.groups):
             if one.mergeable:
                 kind = one.parameter_bytes, one.kind
-                alike[(*kind, met[kind])][model] = (model, group)
+                alike[(*kind, met[kind])].append((model, group))
                 met[kind] += 1
+    return [tuple(members) for members in alike.values() if len(members) > 1]
+
+
+def candidates(problem: MergeProblem) -> list[frozenset[Member]]:
+    """Return every set of members that could be one copy: two or more of a place."""
     return [
-        frozenset(members[model] for model in chosen)
-        for members in alike.values()
+        frozenset(chosen)
+        for members in places(problem)
         for size in range(2, len(members) + 1)
         for chosen in combinations(members, size)
     ]
@@ -68,6 +80,7 @@ def best_choice(
     refused: Collection[Sharing],
     load: int | None = None,
     at_most_bytes: int | None = None,
+    begin: Choice | None = None,
     limits: Limits | None = None,
 ) -> Choice | None:
     """Return what saves the most of all that is not refused, up to limits; None where nothing is left.
@@ -80,6 +93,8 @@ def best_choice(
         Largest sum over a model's shared groups of (models that share it - 1); None is no limit.
     at_most_bytes
         Only choices that need no more memory than this are of interest.
+    begin
+        A choice to begin from; it may be ruled out.
 
     Raises
     ------
@@ -95,7 +110,8 @@ def best_choice(
     if load is not None:
         _add_load(formulation, shared, load)
     _add_memory(formulation, shared, at_most_bytes)
-    solution, _ = solve(model, "highs", limits or Limits(gap=1e-7))
+    start = None if begin is None else _start(formulation, shared, begin)
+    solution, _ = solve(model, "highs", limits or Limits(gap=1e-7), start)
     if solution.status == "infeasible":
         return None
     if not solution.found:
@@ -104,22 +120,34 @@ def best_choice(
     return Choice(chosen, extract(formulation, solution, chosen))
 
 
+def _start(formulation: Formulation, shared: Mapping[frozenset[Member], int], begin: Choice) -> dict[int, float]:
+    """Return the values of what is chosen and where it runs; how many copies there are follows."""
+    stages = {
+        Replicated(stage.model, (stage.first, stage.last), len(stage.devices)): stage.devices
+        for stage in begin.deployment.stages
+    }
+    chosen = {column: float(stage in stages) for stage, column in formulation.stage.items()}
+    chosen |= {column: float(device in stages.get(stage, ())) for (stage, device), column in formulation.on.items()}
+    return chosen | {column: float(members in begin.sharing) for members, column in shared.items()}
+
+
 def _name(members: frozenset[Member]) -> str:
     return "+".join(f"{model}.{group}" for model, group in sorted(members))
 
 
-def _holding(shared: dict[frozenset[Member], int]) -> dict[Member, list[int]]:
-    """Return for every member the columns of the sets that hold it."""
-    holding: defaultdict[Member, list[int]] = defaultdict(list)
+def _holding(shared: Mapping[frozenset[Member], int]) -> dict[Member, dict[frozenset[Member], int]]:
+    """Return for every member the sets that hold it, with their columns."""
+    found: defaultdict[Member, dict[frozenset[Member], int]] = defaultdict(dict)
     for members, column in shared.items():
         for member in members:
-            holding[member].append(column)
-    return holding
+            found[member][members] = column
+    return found
 
 
 def _add_one_copy(formulation: Formulation, shared: dict[frozenset[Member], int]) -> None:
-    for (model, group), columns in sorted(_holding(shared).items()):
-        formulation.model.add_row(f"one_copy[{model},{group}]", [(column, 1.0) for column in columns], upper=1)
+    for (model, group), sets in sorted(_holding(shared).items()):
+        terms = [(column, 1.0) for column in sets.values()]
+        formulation.model.add_row(f"one_copy[{model},{group}]", terms, upper=1)
 
 
 def _add_refused(formulation: Formulation, shared: dict[frozenset[Member], int], refused: Collection[Sharing]) -> None:
@@ -141,40 +169,70 @@ def _add_load(formulation: Formulation, shared: dict[frozenset[Member], int], lo
 
 
 def _add_memory(formulation: Formulation, shared: dict[frozenset[Member], int], at_most_bytes: int | None) -> None:
+    """Add copies where they are used, what devices hold at most, and the objective."""
     problem, model = formulation.problem, formulation.model
-    holding = _holding(shared)
-    total: defaultdict[int, float] = defaultdict(float)
-    for device, memory in enumerate(problem.device_bytes):
-        held: defaultdict[int, float] = defaultdict(float)
-        present: defaultdict[Member, list[int]] = defaultdict(list)
-        for (number, (first, last), where), column in formulation.on.items():
-            if where == device:
-                for group in range(first, last):
-                    present[number, group].append(column)
-        for members, share in shared.items():
-            copy = model.add_column(f"copy[{_name(members)},{device}]", upper=1)
-            held[copy] += _bytes(problem, min(members))
-            for member in sorted(members):
-                terms = [(column, -1.0) for column in present[member]]
-                model.add_row(
-                    f"copy[{_name(members)},{member},{device}]", [(copy, 1.0), (share, -1.0), *terms], lower=-1
-                )
-        for member, columns in present.items():
-            if member not in holding:
-                for column in columns:
-                    held[column] += _bytes(problem, member)
-                continue
-            own = model.add_column(f"own[{member[0]},{member[1]},{device}]", upper=1)
-            held[own] += _bytes(problem, member)
-            terms = [(own, 1.0), *((column, -1.0) for column in columns), *((s, 1.0) for s in holding[member])]
-            model.add_row(f"own[{member[0]},{member[1]},{device}]", terms, lower=0)
-        terms = [(column, size / SCALE_BYTES) for column, size in held.items()]
-        model.add_row(f"memory[{device}]", terms, upper=memory / SCALE_BYTES)
-        for column, size in held.items():
-            total[column] += size / SCALE_BYTES
+    copies = _add_copies(formulation, shared)
+    of_place = {member for members in places(problem) for member in members}
+    held: list[dict[int, float]] = [dict(one) for one in copies]
+    for (stage, device), column in formulation.on.items():
+        rest = [(stage.model, group) for group in stage.groups if (stage.model, group) not in of_place]
+        held[device][column] = sum(_bytes(problem, member) for member in rest) / SCALE_BYTES
+    for device, (terms, memory) in enumerate(zip(held, problem.device_bytes, strict=True)):
+        model.add_row(f"memory[{device}]", terms.items(), upper=memory / SCALE_BYTES)
+    total = [term for terms in held for term in terms.items()]
     if at_most_bytes is not None:
-        model.add_row("better", total.items(), upper=at_most_bytes / SCALE_BYTES)
-    model.set_objective(total.items(), maximise=False)
+        model.add_row("better", total, upper=at_most_bytes / SCALE_BYTES)
+    model.set_objective(total, maximise=False)
+
+
+def _add_copies(formulation: Formulation, shared: dict[frozenset[Member], int]) -> list[dict[int, float]]:
+    """Add copies of places, shared and own; return per device their columns with their megabytes."""
+    problem, model = formulation.problem, formulation.model
+    holders, sets = holding(formulation.stage), _holding(shared)
+    held: list[dict[int, float]] = [{} for _ in formulation.devices]
+    for number, members in enumerate(places(problem)):
+        size = _bytes(problem, members[0]) / SCALE_BYTES
+        stages = [stage for member in members for stage in holders.get(member, [])]
+        by_load = list(dual_loads(problem.models, stages))
+        everywhere: list[int] = []
+        for device in formulation.devices:
+            here = _add_uses(formulation, {one: holders.get(one, []) for one in members}, sets, device)
+            for name, taken in by_load:
+                terms = [(formulation.on[stage, device], -part) for stage, part in taken.items()]
+                row = [*((column, 1.0 + ROUNDING) for column in here), *terms]
+                model.add_row(f"busy[{name},{number},{device}]", row, lower=0)
+            held[device].update(dict.fromkeys(here, size))
+            everywhere += here
+        most = len(members) * len(formulation.devices)
+        count = model.add_column(f"copies[{number}]", upper=most, integer=True)
+        model.add_row(f"copies[{number}]", [*((one, 1.0) for one in everywhere), (count, -1.0)], lower=0, upper=0)
+    return held
+
+
+def _add_uses(
+    formulation: Formulation,
+    stages: Mapping[Member, Collection[Replicated]],
+    sets: Mapping[Member, Mapping[frozenset[Member], int]],
+    device: int,
+) -> list[int]:
+    """Add that members of a place whose stages are on a device have a copy there; return the columns of the copies."""
+    model = formulation.model
+    copies: dict[frozenset[Member], int] = {}
+    own = []
+    for member, holders in stages.items():
+        name = f"{member[0]},{member[1]}"
+        own.append(model.add_column(f"own[{name},{device}]", upper=1))
+        held = [(own[-1], 1.0)]
+        for shared, share in sets[member].items():
+            if shared not in copies:
+                copy = copies[shared] = model.add_column(f"copy[{_name(shared)},{device}]", upper=1)
+                model.add_row(f"open[{_name(shared)},{device}]", [(share, 1.0), (copy, -1.0)], lower=0)
+            uses = model.add_column(f"uses[{name},{_name(shared)},{device}]", upper=1)
+            model.add_row(f"uses[{name},{_name(shared)},{device}]", [(copies[shared], 1.0), (uses, -1.0)], lower=0)
+            held.append((uses, 1.0))
+        present = [(formulation.on[stage, device], -1.0) for stage in holders]
+        model.add_row(f"held[{name},{device}]", [*held, *present], lower=0)
+    return [*copies.values(), *own]
 
 
 def _bytes(problem: MergeProblem, member: Member) -> int:

@@ -12,42 +12,51 @@ Parameters
     t_I / T_m   the part of the model's latency that a stage takes
     size_g      bytes of a group;   memory_j   bytes of a device
     least_I     replicas that a stage needs: max(1, ceil(P_m · t_I / T_m))
+    v_{m,I,k}   the load of each of k replicas, mu_m · t_I / (T_m · k)
 
 Variables
-    y_{m,I}     binary: I is a stage                                                     ``stage[m,I]``
-    r_{m,I,k}   binary: the stage has k replicas, k >= least_I                             ``replicas[m,I,k]``
-    q_{m,I,j}   binary: a replica of it is on device j                                    ``on[m,I,j]``
-    f_{m,I,j}   its load there, mu_m · t_I / (T_m · k) if it is                            ``load[m,I,j]``
+    r_{m,I,k}   binary: I is a stage of k replicas, k >= least_I                          ``stage[m,I,k]``
+    q_{m,I,k,j} binary: one of these replicas is on device j                               ``on[m,I,k,j]``
     w_{c,j}     the copy of class c is on device j, 0 to 1                                ``copy[c,j]``
+    n_c         integer: the copies of class c                                           ``copies[c]``
 
     minimise    sum over j of the memory in use there
-    path        the intervals with y = 1 cover every group once, at most S_m of them
-    count[m,I]      sum over k of r_{m,I,k} = y_{m,I}
-    placed[m,I]     sum over j of q_{m,I,j} = sum over k of k · r_{m,I,k}
-    load[m,I,j]     f_{m,I,j} >= sum over k of (mu_m t_I / (T_m k)) · r_{m,I,k} - u · (1 - q_{m,I,j}),
-                    u = mu_m t_I / (T_m least_I)
-    busy[j]         sum of f_{m,I,j} <= 1
-    one[m,j]        sum over I of q_{m,I,j} <= 1                       a device holds one stage of a model
-    copy[m,g,j]     w_{c,j} >= sum over I that hold g of q_{m,I,j}       for every member (m, g) of c
+    path, stages    the intervals with r = 1 cover every group once, at most S_m of them
+    placed[m,I,k]   sum over j of q_{m,I,k,j} = k · r_{m,I,k},    q_{m,I,k,j} <= r_{m,I,k}
+    busy[j]         sum of v_{m,I,k} · q_{m,I,k,j} <= 1
+    one[m,j]        sum over I, k of q_{m,I,k,j} <= 1                    a device holds one stage of a model
+    copy[m,g,j]     w_{c,j} >= sum over I that hold g, k of q_{m,I,k,j}      for every member (m, g) of c
     memory[j]       sum of size over unshared groups present + sum over c of size_c · w_{c,j} <= memory_j
+
+Rows that follow from these, but not from their relaxation: with f dual feasible (`stages.dual_feasible`)
+
+    copies[c]       n_c = sum over j of w_{c,j}
+    busy[f,c,j]     w_{c,j} >= sum over members (m, g) of c, over I that hold g, k of f(v_{m,I,k}) · q_{m,I,k,j}
 
 With ``all_stages`` (the reference's rule) every model has exactly S_m stages, and an empty one still takes a device of
 its own: replicas + (S_m - stages) <= devices.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Literal
 
 from planner.model import InputError
 from planner.planning.merging.schemes import Member, MergeModel, Sharing, check_models, check_sharing
-from planner.planning.programme.backends import Limits, solve
+from planner.planning.merging.stages import (
+    ROUNDING,
+    Replicated,
+    add_paths,
+    dual_loads,
+    holding,
+    intervals,
+    least_replicas,
+    replica_load,
+    stage_name,
+)
+from planner.planning.programme.backends import Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel, Solution
 
-Interval = tuple[int, int]
-ROUNDING = 1e-9
 SCALE_BYTES = 1e6  # the programme counts megabytes
 NOTHING_FITS = (
     "no deployment keeps memory, load and one stage of a model per device; "
@@ -106,16 +115,20 @@ class Formulation:
 
     problem: MergeProblem
     model: LinearModel = field(default_factory=LinearModel)
-    stage: dict[tuple[int, Interval], int] = field(default_factory=dict)
-    on: dict[tuple[int, Interval, int], int] = field(default_factory=dict)
-    load: dict[tuple[int, Interval, int], int] = field(default_factory=dict)
-    replicas: dict[tuple[int, Interval], dict[int, int]] = field(default_factory=dict)
+    stage: dict[Replicated, int] = field(default_factory=dict)
+    on: dict[tuple[Replicated, int], int] = field(default_factory=dict)
+
+    @property
+    def devices(self) -> range:
+        """The devices, by number."""
+        return range(len(self.problem.device_bytes))
 
 
 def build(problem: MergeProblem) -> Formulation:
     """Return the programme of a problem."""
     formulation = without_memory(problem)
-    _add_memory(formulation)
+    copies = _add_copies(formulation)
+    _add_memory(formulation, copies)
     return formulation
 
 
@@ -123,134 +136,95 @@ def without_memory(problem: MergeProblem, busy: Sequence[float] | None = None) -
     """Return the programme without copies, their limits and the objective; ``busy`` is the load that devices have."""
     formulation = Formulation(problem)
     _add_stages(formulation)
-    _add_paths(formulation)
-    _add_replicas(formulation)
+    add_paths(formulation.model, problem.models, formulation.stage)
+    _add_places(formulation)
     _add_loads(formulation, [0.0] * len(problem.device_bytes) if busy is None else busy)
     return formulation
 
 
-def least_replicas(model: MergeModel, interval: Interval) -> int:
-    """Return the replicas that a stage needs at the model's peak: max(1, ceil(P · t / T))."""
-    return max(1, ceil(model.peak_devices * latency_share(model, interval) - ROUNDING))
-
-
-def latency_share(model: MergeModel, interval: Interval) -> float:
-    """Return the part of the model's latency that a stage takes."""
-    return sum(group.latency for group in model.groups[slice(*interval)]) / model.latency
-
-
 def _add_stages(formulation: Formulation) -> None:
     problem, model = formulation.problem, formulation.model
-    devices = range(len(problem.device_bytes))
     for number, merged in enumerate(problem.models):
         for interval in intervals(merged):
-            least = least_replicas(merged, interval)
-            if least > len(devices):
-                continue
-            name = f"{merged.name},{interval[0]}-{interval[1]}"
-            formulation.stage[number, interval] = model.add_column(f"stage[{name}]", upper=1, integer=True)
-            formulation.replicas[number, interval] = {
-                count: model.add_column(f"replicas[{name},{count}]", upper=1, integer=True)
-                for count in range(least, len(devices) + 1)
-            }
-            for device in devices:
-                key = number, interval, device
-                formulation.on[key] = model.add_column(f"on[{name},{device}]", upper=1, integer=True)
-                formulation.load[key] = model.add_column(f"load[{name},{device}]", upper=1)
+            for count in range(least_replicas(merged, interval), len(problem.device_bytes) + 1):
+                stage = Replicated(number, interval, count)
+                name = stage_name(problem.models, stage)
+                formulation.stage[stage] = model.add_column(f"stage[{name}]", upper=1, integer=True)
+                for device in formulation.devices:
+                    column = model.add_column(f"on[{name},{device}]", upper=1, integer=True)
+                    formulation.on[stage, device] = column
 
 
-def intervals(model: MergeModel) -> list[Interval]:
-    """Return the stages that a model may have: with one all groups, with two those that touch an end, else any."""
-    count = len(model.groups)
-    return [
-        (first, last)
-        for first in range(count)
-        for last in range(first + 1, count + 1)
-        if (first > 0) + (last < count) < model.max_stages
-    ]
-
-
-def _add_paths(formulation: Formulation) -> None:
-    """Add that a model's stages follow each other from its first group to its last, and how many there may be."""
+def _add_places(formulation: Formulation) -> None:
+    """Add that replicas are on devices of their own; with ``all_stages`` empty stages take some, too."""
     problem, model = formulation.problem, formulation.model
+    for stage, chosen in formulation.stage.items():
+        name = stage_name(problem.models, stage)
+        placed = [formulation.on[stage, device] for device in formulation.devices]
+        terms = [*((column, 1.0) for column in placed), (chosen, -float(stage.replicas))]
+        model.add_row(f"placed[{name}]", terms, lower=0, upper=0)
+        if stage.replicas < len(placed):
+            for device, column in enumerate(placed):
+                model.add_row(f"open[{name},{device}]", [(column, 1.0), (chosen, -1.0)], upper=0)
     for number, merged in enumerate(problem.models):
-        stages = {interval: column for (owner, interval), column in formulation.stage.items() if owner == number}
-        for boundary in range(len(merged.groups) + 1):
-            begins = [(column, 1.0) for (first, _), column in stages.items() if first == boundary]
-            ends = [(column, -1.0) for (_, last), column in stages.items() if last == boundary]
-            balance = (boundary == 0) - (boundary == len(merged.groups))
-            model.add_row(f"path[{merged.name},{boundary}]", [*begins, *ends], lower=balance, upper=balance)
-        counted = [(column, 1.0) for column in stages.values()]
-        model.add_row(f"stages[{merged.name}]", counted, upper=merged.max_stages)
-        if problem.all_stages:
-            placed = [(column, 1.0) for (owner, _, _), column in formulation.on.items() if owner == number]
-            empty = [(column, -1.0) for column in stages.values()]
-            limit = len(problem.device_bytes) - merged.max_stages
-            model.add_row(f"empty[{merged.name}]", [*placed, *empty], upper=limit)
-
-
-def _add_replicas(formulation: Formulation) -> None:
-    problem, model = formulation.problem, formulation.model
-    devices = range(len(problem.device_bytes))
-    for (number, interval), counts in formulation.replicas.items():
-        name = f"{problem.models[number].name},{interval[0]}-{interval[1]}"
-        stage = formulation.stage[number, interval]
-        model.add_row(f"count[{name}]", [*((c, 1.0) for c in counts.values()), (stage, -1.0)], lower=0, upper=0)
-        placed = [(formulation.on[number, interval, device], 1.0) for device in devices]
-        model.add_row(f"placed[{name}]", [*placed, *((c, -float(k)) for k, c in counts.items())], lower=0, upper=0)
-        for device in devices:
-            model.add_row(
-                f"open[{name},{device}]", [(formulation.on[number, interval, device], 1.0), (stage, -1.0)], upper=0
-            )
-    for number, merged in enumerate(problem.models):
-        for device in devices:
-            here = [(c, 1.0) for (owner, _, where), c in formulation.on.items() if (owner, where) == (number, device)]
+        own = [(pair, column) for pair, column in formulation.on.items() if pair[0].model == number]
+        for device in formulation.devices:
+            here = [(column, 1.0) for (_, where), column in own if where == device]
             model.add_row(f"one[{merged.name},{device}]", here, upper=1)
+        if problem.all_stages:
+            empty = [(column, -1.0) for stage, column in formulation.stage.items() if stage.model == number]
+            limit = len(problem.device_bytes) - merged.max_stages
+            model.add_row(f"empty[{merged.name}]", [*((column, 1.0) for _, column in own), *empty], upper=limit)
 
 
 def _add_loads(formulation: Formulation, busy: Sequence[float]) -> None:
     problem, model = formulation.problem, formulation.model
-    for (number, interval, device), on in formulation.on.items():
-        merged = problem.models[number]
-        work = merged.mean_devices * latency_share(merged, interval)
-        counts = formulation.replicas[number, interval]
-        most = work / min(counts)
-        load = formulation.load[number, interval, device]
-        shares = [(column, -work / count) for count, column in counts.items()]
-        name = f"load[{merged.name},{interval[0]}-{interval[1]},{device}]"
-        model.add_row(name, [(load, 1.0), *shares, (on, -most)], lower=-most)
+    loads = {stage: replica_load(problem.models, stage) for stage in formulation.stage}
     for device, already in enumerate(busy):
-        here = [(column, 1.0) for (_, _, where), column in formulation.load.items() if where == device]
+        here = [(column, loads[stage]) for (stage, where), column in formulation.on.items() if where == device]
         model.add_row(f"busy[{device}]", here, upper=1 + ROUNDING - already)
 
 
-def _add_memory(formulation: Formulation) -> None:
-    """Add the copies, what a device holds at most, and the objective."""
+def _add_copies(formulation: Formulation) -> dict[tuple[int, int], int]:
+    """Add copies where members are, and how many there are; return the columns by (class, device)."""
     problem, model = formulation.problem, formulation.model
-    classes = sorted(problem.sharing, key=min)
-    shared = {member for members in classes for member in members}
-    present: defaultdict[tuple[Member, int], list[int]] = defaultdict(list)
-    for (number, (first, last), device), column in formulation.on.items():
-        for group in range(first, last):
-            present[(number, group), device].append(column)
-    total: defaultdict[int, float] = defaultdict(float)
-    for device, memory in enumerate(problem.device_bytes):
-        held: defaultdict[int, float] = defaultdict(float)
-        for number, members in enumerate(classes):
-            copy = model.add_column(f"copy[{number},{device}]", upper=1)
-            held[copy] += _bytes(problem, min(members))
-            for member in sorted(members):
-                columns = [(column, -1.0) for column in present[member, device]]
-                model.add_row(f"copy[{member[0]},{member[1]},{device}]", [(copy, 1.0), *columns], lower=0)
-        for (member, where), holders in present.items():
-            if where == device and member not in shared:
-                for column in holders:
-                    held[column] += _bytes(problem, member)
-        terms = [(column, size / SCALE_BYTES) for column, size in held.items()]
-        model.add_row(f"memory[{device}]", terms, upper=memory / SCALE_BYTES)
-        for column, size in held.items():
-            total[column] += size / SCALE_BYTES
-    model.set_objective(total.items(), maximise=False)
+    holders = holding(formulation.stage)
+    copies: dict[tuple[int, int], int] = {}
+    for number, members in enumerate(_classes(problem)):
+        stages = {member: holders.get(member, []) for member in sorted(members)}
+        by_load = list(dual_loads(problem.models, [stage for some in stages.values() for stage in some]))
+        for device in formulation.devices:
+            copy = copies[number, device] = model.add_column(f"copy[{number},{device}]", upper=1)
+            for (owner, group), some in stages.items():
+                terms = [(formulation.on[stage, device], -1.0) for stage in some]
+                model.add_row(f"copy[{owner},{group},{device}]", [(copy, 1.0), *terms], lower=0)
+            for name, taken in by_load:
+                terms = [(formulation.on[stage, device], -part) for stage, part in taken.items()]
+                model.add_row(f"busy[{name},{number},{device}]", [(copy, 1.0 + ROUNDING), *terms], lower=0)
+        count = model.add_column(f"copies[{number}]", upper=len(formulation.devices), integer=True)
+        terms = [(copies[number, device], 1.0) for device in formulation.devices]
+        model.add_row(f"copies[{number}]", [*terms, (count, -1.0)], lower=0, upper=0)
+    return copies
+
+
+def _add_memory(formulation: Formulation, copies: dict[tuple[int, int], int]) -> None:
+    """Add what devices hold at most, and the objective."""
+    problem, model = formulation.problem, formulation.model
+    shared = {member for members in problem.sharing for member in members}
+    sizes = [_bytes(problem, min(members)) for members in _classes(problem)]
+    held: list[dict[int, float]] = [{} for _ in formulation.devices]
+    for (number, device), copy in copies.items():
+        held[device][copy] = sizes[number] / SCALE_BYTES
+    for (stage, device), column in formulation.on.items():
+        own = [(stage.model, group) for group in stage.groups if (stage.model, group) not in shared]
+        held[device][column] = sum(_bytes(problem, member) for member in own) / SCALE_BYTES
+    for device, (terms, memory) in enumerate(zip(held, problem.device_bytes, strict=True)):
+        model.add_row(f"memory[{device}]", terms.items(), upper=memory / SCALE_BYTES)
+    model.set_objective([term for terms in held for term in terms.items()], maximise=False)
+
+
+def _classes(problem: MergeProblem) -> list[frozenset[Member]]:
+    return sorted(problem.sharing, key=min)
 
 
 def _bytes(problem: MergeProblem, member: Member) -> int:
@@ -261,15 +235,11 @@ def extract(formulation: Formulation, solution: Solution, sharing: Sharing | Non
     """Return the deployment in a solution, its memory counted anew; ``sharing`` is the problem's if None."""
     stages = tuple(
         DeployedStage(
-            number,
-            *interval,
-            tuple(
-                device
-                for device in range(len(formulation.problem.device_bytes))
-                if solution.values[formulation.on[number, interval, device]] > 0.5
-            ),
+            stage.model,
+            *stage.interval,
+            tuple(device for device in formulation.devices if solution.values[formulation.on[stage, device]] > 0.5),
         )
-        for (number, interval), column in sorted(formulation.stage.items())
+        for stage, column in sorted(formulation.stage.items(), key=lambda one: (one[0].model, one[0].interval))
         if solution.values[column] > 0.5
     )
     memory = sum(device_bytes(formulation.problem, stages, sharing))
@@ -296,7 +266,9 @@ def deploy(problem: MergeProblem, backend: str = "highs", limits: Limits | None 
     Raises
     ------
     InputError
-        No deployment keeps the limits of memory, load and devices, or none was found in time.
+        No deployment keeps the limits of memory, load and devices.
+    TooLate
+        None was found in time; its bound is the least memory (bytes).
 
     Examples
     --------
@@ -317,7 +289,7 @@ def deploy(problem: MergeProblem, backend: str = "highs", limits: Limits | None 
     if solution.status == "infeasible":
         raise InputError(NOTHING_FITS)
     if not solution.found:
-        raise InputError("no deployment was found in the time given; raise the time limit")
+        raise TooLate("no deployment was found in the time given; raise the time limit", solution.bound * SCALE_BYTES)
     return extract(formulation, solution)
 
 

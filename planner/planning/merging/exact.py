@@ -4,30 +4,29 @@ Sharing is a choice inside the programme (`planner.planning.merging.choices`), s
 ruled out could save is known at any time: a bound. As long as sharing more is never easier, an answer rules out more
 than itself: what shares all of something refused is refused, what shares part of something accepted is accepted.
 
-Which question to ask is a matter of skill only. The measure of a model's *load* is the sum over its shared groups of
-(models that share it - 1). Between the largest load accepted and the smallest refused,
+Which question to ask is a matter of skill only (`planner.planning.merging.questions`). Between the largest *load*
+accepted and the smallest refused,
 
 1. *bisect*: ask for the best choice whose loads are at most in the middle, until these loads are neighbours;
 2. *prove*: the best choice not ruled out saves more than the best accepted. Ask for the part of it that is just above
-   the load accepted and keeps the groups that save most: refused, that rules out every choice that holds it; accepted,
-   it raises the load, and the search goes on.
+   the load accepted and saves most: refused, that rules out every choice that holds it; accepted, it raises the load,
+   and the search goes on.
 
-The search ends when nothing that is not ruled out saves more than the best accepted.
+The search ends when nothing that is not ruled out saves more than the best accepted. Where the time of a programme is
+short, what is left of the last choice without what was refused takes the place of its answer, and its bound stays.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from math import inf
 
 from planner.model import InputError
-from planner.planning.merging.choices import best_choice
+from planner.planning.merging.choices import Choice, best_choice
 from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import History
+from planner.planning.merging.questions import core, everything, lightened, load_of, without
 from planner.planning.merging.results import Found, Savings, Try
-from planner.planning.merging.schemes import Member, Sharing
-from planner.planning.programme.backends import Limits, TooLate
+from planner.planning.merging.schemes import Sharing
+from planner.planning.programme.backends import Clock, Limits, TooLate
 
 
 def search(
@@ -36,6 +35,7 @@ def search(
     *,
     most_tries: int | None = None,
     limits: Limits | None = None,
+    time_limit_s: float | None = None,
     report: Callable[[Try], None] = lambda _: None,
 ) -> Found:
     """Return the sharing that saves the most of all that the oracle accepts.
@@ -47,103 +47,123 @@ def search(
     most_tries
         After so many questions the best accepted so far is returned, with what further ones could still save as bound.
     limits
-        Of every programme that is solved, one or two a question; where time is short the search goes on with what was
-        found, and ends, with a bound, where nothing was.
+        Of every programme that is solved, some three a question.
+    time_limit_s
+        After so many seconds no more questions are asked; the oracle is not interrupted.
 
     Raises
     ------
     InputError
         Nothing can be deployed, or the oracle fails.
+    TooLate
+        No deployment was found in time even of what shares nothing.
     """
-    savings = Savings(problem, partial(deploy, limits=limits))
-    best: Sharing = frozenset()
-    best_saved = savings.of(best)
-    tries: list[Try] = []
-    low, high = _loads(problem, history)
-    least_bytes: float | None = (
-        0.0  # that something not ruled out, and better than the best, needs; None: there is none
-    )
-    while True:
+    state = _Search(problem, history, limits or Limits(gap=1e-7), time_limit_s)
+    wanted: Sharing | None = everything(problem)
+    while (wanted := state.left(wanted)) is not None and not state.clock.over:
+        if most_tries is not None and len(state.tries) >= most_tries:
+            break
+        tried = state.ask(state.question(wanted))
+        if tried is not None:
+            report(tried)
+    return state.found()
+
+
+class _Search:
+    """The best accepted so far, and the least memory of anything better that is not ruled out."""
+
+    def __init__(self, problem: MergeProblem, history: History, limits: Limits, time_limit_s: float | None) -> None:
+        self.problem, self.history, self.limits = problem, history, limits
+        self.clock = Clock(Limits(limits.gap, time_limit_s))
+        self.savings = Savings(problem, lambda one: deploy(one, limits=self.next_limits()))
+        self.tries: list[Try] = []
+        self.best: Sharing = frozenset()
+        self.best_saved = self.savings.of(self.best)
+        self.least_bytes = 0.0
+        most = len(problem.models) * max(len(model.groups) for model in problem.models)
+        self.high = min((load_of(sharing) for sharing in history.refused), default=most)
+        self.low = 0
+        for sharing in history.accepted:
+            self._accept(sharing)
+
+    def next_limits(self) -> Limits:
+        """Return the limits of the next programme."""
+        left_s, own_s = self.clock.remaining().time_limit_s, self.limits.time_limit_s
+        return Limits(self.limits.gap, own_s if left_s is None else left_s if own_s is None else min(left_s, own_s))
+
+    def left(self, last: Sharing) -> Sharing | None:
+        """Return the best choice that is not ruled out and saves more than the best; None where none is known.
+
+        ``last`` is the choice before.
+        """
+        begin = self._choice(without(self.problem, last, self.history.refused))
+        better = None if self.best_saved is None else self.savings.apart_bytes - self.best_saved - 1
         try:
-            left = best_choice(problem, history.refused, at_most_bytes=_better(savings, best_saved), limits=limits)
+            found = best_choice(
+                self.problem, self.history.refused, at_most_bytes=better, begin=begin, limits=self.next_limits()
+            )
         except TooLate as late:
-            least_bytes = max(least_bytes or 0.0, late.bound or 0.0)  # what was left before holds what is left now
-            break
-        least_bytes = None if left is None else left.deployment.bound_bytes
-        if left is None or (most_tries is not None and len(tries) >= most_tries):
-            break
-        sharing = _question(problem, history, left.sharing, low, high, limits)
-        saved, accepted = savings.of(sharing), history(sharing)
-        tries.append(Try(sharing, saved or 0, accepted))
-        report(tries[-1])
-        if accepted:
-            low = max(low, load_of(sharing))
-            high = max(high, low + 1)
-            if saved is not None and (best_saved is None or saved > best_saved):
-                best, best_saved = sharing, saved
+            self.least_bytes = max(self.least_bytes, late.bound or 0.0)
+            return begin.sharing if begin and (better is None or begin.deployment.memory_bytes <= better) else None
+        self.least_bytes = max(self.least_bytes, inf if found is None else found.deployment.bound_bytes)
+        return None if found is None else found.sharing
+
+    def question(self, wanted: Sharing) -> Sharing:
+        """Return what to ask, given the best choice that is not ruled out."""
+        if load_of(wanted) <= self.low + 1:
+            return wanted
+        if self.high > self.low + 1:
+            lighter = self._lighter(wanted, (self.low + self.high) // 2)
+            if lighter is not None and self.history.known(lighter) is None:
+                return lighter
+        return core(self.problem, wanted, self.low + 1)
+
+    def _lighter(self, wanted: Sharing, load: int) -> Sharing | None:
+        """Return the best choice of a load at most."""
+        begin = self._choice(without(self.problem, lightened(self.problem, wanted, load), self.history.refused))
+        try:
+            found = best_choice(self.problem, self.history.refused, load=load, begin=begin, limits=self.next_limits())
+        except TooLate:
+            found = begin
+        return None if found is None else found.sharing
+
+    def _choice(self, sharing: Sharing) -> Choice | None:
+        """Return some sharing with its deployment; None where there is none, or none was found in time."""
+        try:
+            deployment = self.savings.deployment(sharing)
+        except TooLate:
+            return None
+        return None if deployment is None else Choice(sharing, deployment)
+
+    def ask(self, sharing: Sharing) -> Try | None:
+        """Ask the oracle; return the try, None where the answer was known."""
+        choice, known = self._choice(sharing), self.history.known(sharing)
+        saved = 0 if choice is None else self.savings.apart_bytes - choice.deployment.memory_bytes
+        tried = Try(sharing, saved, self.history(sharing))
+        if known is None:
+            self.tries.append(tried)
+        if tried.accepted:
+            self._accept(sharing)
         else:
-            high = min(high, load_of(sharing))
-            low = min(low, high - 1)
-    if best_saved is None:
-        raise InputError("nothing that the oracle accepts can be deployed; add devices or memory, or allow more stages")
-    bound = best_saved if least_bytes is None else max(best_saved, savings.apart_bytes - int(max(0.0, least_bytes)))
-    return Found(tuple(tries), best, deploy(replace(problem, sharing=best), limits=limits), best_saved, bound)
+            self.high = min(self.high, load_of(sharing))
+            self.low = min(self.low, self.high - 1)
+        return tried if known is None else None
 
+    def _accept(self, sharing: Sharing) -> None:
+        self.low = max(self.low, load_of(sharing))
+        self.high = max(self.high, self.low + 1)
+        choice = self._choice(sharing)
+        if choice is not None:
+            saved = self.savings.apart_bytes - choice.deployment.memory_bytes
+            if self.best_saved is None or saved > self.best_saved:
+                self.best, self.best_saved = sharing, saved
 
-def _loads(problem: MergeProblem, history: History) -> tuple[int, int]:
-    """Return the largest load accepted and the smallest refused, as far as answers are known."""
-    most = len(problem.models) * max(len(model.groups) for model in problem.models)
-    high = min((load_of(sharing) for sharing in history.refused), default=most)
-    accepted = (load_of(sharing) for sharing, answer in history.answers.items() if answer)
-    return min(max(accepted, default=0), high - 1), high
-
-
-def _question(
-    problem: MergeProblem, history: History, wanted: Sharing, low: int, high: int, limits: Limits | None
-) -> Sharing:
-    """Return what to ask, given the best choice that is not ruled out."""
-    if load_of(wanted) <= low + 1:
-        return wanted
-    if high > low + 1:
-        lighter = None
-        with suppress(TooLate):
-            lighter = best_choice(problem, history.refused, load=(low + high) // 2, limits=limits)
-        if lighter is not None and history.known(lighter.sharing) is None:
-            return lighter.sharing
-    return core(problem, wanted, low + 1)
-
-
-def _better(savings: Savings, saved: int | None) -> int | None:
-    return None if saved is None else savings.apart_bytes - saved - 1
-
-
-def load_of(sharing: Sharing) -> int:
-    """Return the largest load of a model: the sum over its shared groups of (models that share it - 1)."""
-    loads: Counter[int] = Counter()
-    for members in sharing:
-        loads.update({model: len(members) - 1 for model, _ in members})
-    return max(loads.values(), default=0)
-
-
-def core(problem: MergeProblem, sharing: Sharing, load: int) -> Sharing:
-    """Return the part of some sharing that is just at a load and keeps the groups that save the most.
-
-    Groups are added by the bytes that they save, whole where that does not exceed the load, else among as many models
-    as it allows.
-    """
-    kept: set[frozenset[Member]] = set()
-
-    def saves(members: frozenset[Member]) -> int:
-        model, group = min(members)
-        return problem.models[model].groups[group].parameter_bytes * (len(members) - 1)
-
-    for members in sorted(sharing, key=lambda one: (-saves(one), min(one))):
-        ordered = sorted(members)
-        for size in range(len(ordered), 1, -1):
-            part = frozenset(ordered[:size])
-            if load_of(frozenset({*kept, part})) <= load:
-                kept.add(part)
-                break
-        if load_of(frozenset(kept)) == load:
-            break
-    return frozenset(kept)
+    def found(self) -> Found:
+        """Return the best accepted, with what could be saved at most."""
+        deployment = self.savings.deployment(self.best)
+        if deployment is None or self.best_saved is None:
+            raise InputError(
+                "nothing that the oracle accepts can be deployed; add devices or memory, or allow more stages"
+            )
+        could = -inf if self.least_bytes == inf else self.savings.apart_bytes - int(max(0.0, self.least_bytes))
+        return Found(tuple(self.tries), self.best, deployment, self.best_saved, int(max(self.best_saved, could)))

@@ -140,6 +140,11 @@ class History:
         """What was refused."""
         return [sharing for sharing, accepted in self.answers.items() if not accepted]
 
+    @property
+    def accepted(self) -> list[Sharing]:
+        """What was accepted."""
+        return [sharing for sharing, accepted in self.answers.items() if accepted]
+
     def _read(self, line: str, where: str) -> None:
         numbers = {model.name: number for number, model in enumerate(self.models)}
         try:

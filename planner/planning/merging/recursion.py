@@ -6,7 +6,7 @@ At every node of that tree a programme places its two halves h as if each were o
     S_h = least S_m,   mu_h = sum of mu_m,   P_h = max(largest P_m, mu_h)              over the models m of the half
 
 and exactly S_h stages, in the words of `planner.planning.merging.deployment`. With present_{h,g,j} = the sum over I
-that hold g of q_{h,I,j},
+that hold g, k of q_{h,I,k,j},
 
     copies_{h,g}   copies of group g that the models of the half need; of what they share the original knows only what
                    part of them shares, and that only if all of them share some group
@@ -46,10 +46,10 @@ from planner.planning.merging.deployment import (
     device_bytes,
     extract,
     hopeless,
-    latency_share,
     without_memory,
 )
 from planner.planning.merging.schemes import MergeModel, middle
+from planner.planning.merging.stages import latency_share, stage_name
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import Solution
 
@@ -184,10 +184,10 @@ class _Recursion:
         copies = [[self._copies(half, group) for group in range(len(sizes))] for half in halves]
         held: list[defaultdict[int, float]] = [defaultdict(float) for _ in formulation.problem.device_bytes]
         present: Present = defaultdict(list)
-        for (half, (first, last), device), column in formulation.on.items():
-            for group in range(first, last):
-                present[half, group, device].append(column)
-                held[device][column] += sizes[group] * copies[half][group] * free[device, group]
+        for (stage, device), column in formulation.on.items():
+            for group in stage.groups:
+                present[stage.model, group, device].append(column)
+                held[device][column] += sizes[group] * copies[stage.model][group] * free[device, group]
         for device, group in np.argwhere(free > 0).tolist():
             if len(halves) > 1 and group in self._shared(models):
                 both = model.add_column(f"both[{group},{device}]", upper=1)
@@ -262,11 +262,11 @@ def _add_shortest(formulation: Formulation, number: int) -> int:
     model, merged = formulation.model, formulation.problem.models[number]
     shortest = model.add_column(f"shortest[{merged.name}]", upper=1)
     full = model.add_column(f"full[{merged.name}]", upper=1, integer=True)
-    stages = {interval: column for (owner, interval), column in formulation.stage.items() if owner == number}
-    for interval, column in stages.items():
-        name = f"shortest[{merged.name},{interval[0]}-{interval[1]}]"
-        model.add_row(name, [(shortest, 1.0), (column, 1.0)], upper=1 + latency_share(merged, interval))
-    counted = [(column, -1.0) for column in stages.values()]
+    own = {stage: column for stage, column in formulation.stage.items() if stage.model == number}
+    for stage, column in own.items():
+        name = f"shortest[{stage_name(formulation.problem.models, stage)}]"
+        model.add_row(name, [(shortest, 1.0), (column, 1.0)], upper=1 + latency_share(merged, stage.interval))
+    counted = [(column, -1.0) for column in own.values()]
     model.add_row(f"full[{merged.name}]", [(full, float(merged.max_stages)), *counted], upper=0)
     model.add_row(f"shortest[{merged.name}]", [(shortest, 1.0), (full, -1.0)], upper=0)
     return shortest

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from planner.model import InputError
 from planner.planning.merging.deployment import Deployment, MergeProblem, deploy
 from planner.planning.merging.schemes import Scheme, Sharing
+from planner.planning.programme.backends import TooLate
 
 
 @dataclass(frozen=True)
@@ -40,24 +41,25 @@ class Savings:
 
     def __init__(self, problem: MergeProblem, planner: Callable[[MergeProblem], Deployment] = deploy) -> None:
         self.problem, self.planner = problem, planner
-        self.known: dict[Sharing, int | None] = {}
-        apart = self._memory(frozenset())
+        self.known: dict[Sharing, Deployment | None] = {}
+        apart = self.deployment(frozenset())
         if apart is None:  # nothing fits without sharing: what a deployment without limits of memory needs
             room = sum(model.parameter_bytes for model in problem.models)
-            apart = planner(
-                replace(problem, sharing=frozenset(), device_bytes=(room,) * len(problem.device_bytes))
-            ).memory_bytes
-        self.apart_bytes: int = apart
+            apart = planner(replace(problem, sharing=frozenset(), device_bytes=(room,) * len(problem.device_bytes)))
+        self.apart_bytes: int = apart.memory_bytes
 
-    def _memory(self, sharing: Sharing) -> int | None:
+    def deployment(self, sharing: Sharing) -> Deployment | None:
+        """Return how sharing is deployed; None where nothing can be. Raises TooLate where the planner does."""
         if sharing not in self.known:
             try:
-                self.known[sharing] = self.planner(replace(self.problem, sharing=sharing)).memory_bytes
+                self.known[sharing] = self.planner(replace(self.problem, sharing=sharing))
+            except TooLate:
+                raise
             except InputError:
                 self.known[sharing] = None
         return self.known[sharing]
 
     def of(self, sharing: Sharing) -> int | None:
         """Return the bytes that sharing saves; None where nothing can be deployed with it."""
-        memory = self._memory(sharing)
-        return None if memory is None else self.apart_bytes - memory
+        deployment = self.deployment(sharing)
+        return None if deployment is None else self.apart_bytes - deployment.memory_bytes

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.merging.counting import Replicated, deploy_counted, dual_feasible, pack
-from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes, latency_share, least_replicas
+from planner.planning.merging.counting import deploy_counted
+from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes
+from planner.planning.merging.packing import pack
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, sharing_of
+from planner.planning.merging.stages import Replicated, dual_feasible, latency_share, least_replicas
 from planner.planning.programme.backends import Limits
 
 
