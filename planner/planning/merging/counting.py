@@ -18,8 +18,9 @@ f is dual feasible (`stages.dual_feasible`). What a device with a copy of c runs
 so that the optimum bounds every deployment. Counts of the least + `MORE` or above are one column, which costs what its
 least count does and counts in busy[f] with f(x) = x alone.
 
-The replicas are then packed on devices (`planner.planning.merging.packing`). What is left of the gap is partly the
-bound's: a class's copies are counted without asking whether the same devices hold the classes before and after it.
+The replicas are then packed on devices (`planner.planning.merging.packing`), and what was packed is improved a few
+models at a time (`planner.planning.merging.neighbourhoods`). What is left of the gap is mostly the bound's: a class's
+copies are counted without asking whether the same devices hold the classes before and after it.
 """
 
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ from planner.planning.merging.deployment import (
     device_bytes,
     hopeless,
 )
+from planner.planning.merging.neighbourhoods import improve
 from planner.planning.merging.packing import pack
 from planner.planning.merging.schemes import Member
 from planner.planning.merging.stages import (
@@ -46,11 +48,12 @@ from planner.planning.merging.stages import (
     least_replicas,
     stage_name,
 )
-from planner.planning.programme.backends import Clock, Limits, solve
+from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel
 
 MORE = 2  # replicas beyond the least that have columns of their own
-PACKING_SHARE = 0.4  # of the time, left for packing
+COUNTING_SHARE, PACKING_SHARE = 0.4, 0.1  # of the time; the rest is for improving what was packed
+MOST_PACKING_S, MOST_IMPROVING_S = 6.0, 30.0  # where there is no limit
 
 
 @dataclass
@@ -72,7 +75,7 @@ def build(problem: MergeProblem) -> Counting:
     """Return the programme that counts."""
     counting = Counting(problem)
     _add_columns(counting)
-    add_paths(counting.model, problem.models, counting.stage)
+    add_paths(counting.model, dict(enumerate(problem.models)), counting.stage)
     _add_replicas(counting)
     _add_copies(counting)
     _add_totals(counting)
@@ -171,20 +174,24 @@ def deploy_counted(problem: MergeProblem, backend: str = "highs", limits: Limits
     limits = limits or Limits(gap=0.01, time_limit_s=60.0)
     clock = Clock(limits)
     counting = build(problem)
-    time_limit_s = None if limits.time_limit_s is None else (1 - PACKING_SHARE) * limits.time_limit_s
+    time_limit_s = None if limits.time_limit_s is None else COUNTING_SHARE * limits.time_limit_s
     solution, _ = solve(counting.model, backend, Limits(limits.gap / 4, time_limit_s))
     if solution.status == "infeasible":
         raise InputError(NOTHING_FITS)
     if not solution.found:
-        raise InputError("no deployment was found in the time given; raise the time limit")
+        raise TooLate("no deployment was found in the time given; raise the time limit", solution.bound * SCALE_BYTES)
     chosen = [one for one, column in counting.stage.items() if solution.values[column] > 0.5]
     bound = solution.bound * SCALE_BYTES
-    stages = pack(problem, chosen, enough_bytes=bound / (1 - limits.gap), over=lambda: clock.over)
+    enough = bound / (1 - limits.gap)
+    packing = clock.at_most(MOST_PACKING_S if limits.time_limit_s is None else PACKING_SHARE * limits.time_limit_s)
+    stages = pack(problem, chosen, enough_bytes=enough, over=lambda: packing.over)
     if stages is None:
         raise InputError(
             "the stages that need the fewest copies were not packed on the devices; "
             "add devices or memory, or try `deploy`"
         )
+    improving = clock.at_most(MOST_IMPROVING_S) if limits.time_limit_s is None else clock
+    stages = improve(problem, stages, enough, improving)
     memory = sum(device_bytes(problem, stages))
     bound = min(bound, float(memory))
     return Deployment(stages, memory, bound, "optimal" if memory - bound <= limits.gap * memory else "feasible")

@@ -37,7 +37,7 @@ With ``all_stages`` (the reference's rule) every model has exactly S_m stages, a
 its own: replicas + (S_m - stages) <= devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -136,7 +136,7 @@ def without_memory(problem: MergeProblem, busy: Sequence[float] | None = None) -
     """Return the programme without copies, their limits and the objective; ``busy`` is the load that devices have."""
     formulation = Formulation(problem)
     _add_stages(formulation)
-    add_paths(formulation.model, problem.models, formulation.stage)
+    add_paths(formulation.model, dict(enumerate(problem.models)), formulation.stage)
     _add_places(formulation)
     _add_loads(formulation, [0.0] * len(problem.device_bytes) if busy is None else busy)
     return formulation
@@ -247,17 +247,40 @@ def extract(formulation: Formulation, solution: Solution, sharing: Sharing | Non
     return Deployment(stages, memory, bound, "optimal" if solution.status == "optimal" else "feasible")
 
 
-def device_bytes(problem: MergeProblem, stages: Sequence[DeployedStage], sharing: Sharing | None = None) -> list[int]:
-    """Return the bytes in use on each device: every group once, a shared one once for all that share it."""
+def class_of(problem: MergeProblem, sharing: Sharing | None = None) -> dict[Member, Member]:
+    """Return for every member that shares a copy the first of those that do."""
     classes = problem.sharing if sharing is None else sharing
-    shared = {member: min(members) for members in classes for member in members}
+    return {member: min(members) for members in classes for member in members}
+
+
+def held_by(
+    problem: MergeProblem, stages: Iterable[DeployedStage], sharing: Sharing | None = None
+) -> list[set[Member]]:
+    """Return what lies on each device, a shared group as the first of those that share it."""
+    shared = class_of(problem, sharing)
     held: list[set[Member]] = [set() for _ in problem.device_bytes]
     for stage in stages:
         for device in stage.devices:
             for group in range(stage.first, stage.last):
                 member = stage.model, group
                 held[device].add(shared.get(member, member))
+    return held
+
+
+def device_bytes(problem: MergeProblem, stages: Iterable[DeployedStage], sharing: Sharing | None = None) -> list[int]:
+    """Return the bytes in use on each device: every group once, a shared one once for all that share it."""
+    held = held_by(problem, stages, sharing)
     return [sum(_bytes(problem, member) for member in members) for members in held]
+
+
+def loads_of(problem: MergeProblem, stages: Iterable[DeployedStage]) -> list[float]:
+    """Return the load of each device."""
+    busy = [0.0] * len(problem.device_bytes)
+    for stage in stages:
+        replicated = Replicated(stage.model, (stage.first, stage.last), len(stage.devices))
+        for device in stage.devices:
+            busy[device] += replica_load(problem.models, replicated)
+    return busy
 
 
 def deploy(problem: MergeProblem, backend: str = "highs", limits: Limits | None = None) -> Deployment:

@@ -28,6 +28,8 @@ from planner.planning.merging.results import Found, Savings, Try
 from planner.planning.merging.schemes import Sharing
 from planner.planning.programme.backends import Clock, Limits, TooLate
 
+ASKING_GAP = 0.3  # of the memory of what is asked about next: it has to be better than the best, not the best of all
+
 
 def search(
     problem: MergeProblem,
@@ -59,13 +61,15 @@ def search(
         No deployment was found in time even of what shares nothing.
     """
     state = _Search(problem, history, limits or Limits(gap=1e-7), time_limit_s)
-    wanted: Sharing | None = everything(problem)
-    while (wanted := state.left(wanted)) is not None and not state.clock.over:
+    wanted = state.left(everything(problem))
+    while wanted is not None and not state.clock.over:
         if most_tries is not None and len(state.tries) >= most_tries:
+            state.left(wanted, gap=state.limits.gap)
             break
         tried = state.ask(state.question(wanted))
         if tried is not None:
             report(tried)
+        wanted = state.left(wanted)
     return state.found()
 
 
@@ -91,16 +95,20 @@ class _Search:
         left_s, own_s = self.clock.remaining().time_limit_s, self.limits.time_limit_s
         return Limits(self.limits.gap, own_s if left_s is None else left_s if own_s is None else min(left_s, own_s))
 
-    def left(self, last: Sharing) -> Sharing | None:
-        """Return the best choice that is not ruled out and saves more than the best; None where none is known.
+    def left(self, last: Sharing, gap: float = ASKING_GAP) -> Sharing | None:
+        """Return a choice that is not ruled out and saves more than the best; None where none is known.
 
-        ``last`` is the choice before.
+        ``last`` is the choice before. No choice needs less memory than ``least_bytes`` then, near the least by the gap.
         """
         begin = self._choice(without(self.problem, last, self.history.refused))
         better = None if self.best_saved is None else self.savings.apart_bytes - self.best_saved - 1
         try:
             found = best_choice(
-                self.problem, self.history.refused, at_most_bytes=better, begin=begin, limits=self.next_limits()
+                self.problem,
+                self.history.refused,
+                at_most_bytes=better,
+                begin=begin,
+                limits=Limits(gap, self.next_limits().time_limit_s),
             )
         except TooLate as late:
             self.least_bytes = max(self.least_bytes, late.bound or 0.0)

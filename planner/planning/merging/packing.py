@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from planner.planning.merging.deployment import DeployedStage, MergeProblem
 from planner.planning.merging.schemes import Member
-from planner.planning.merging.stages import ROUNDING, Interval, Replicated, least_replicas, replica_load
+from planner.planning.merging.stages import ROUNDING, Interval, Replicated, families, least_replicas, replica_load
 
 ROUNDS = 20_000
 RUINED = 5  # devices at most, a round
@@ -71,7 +71,7 @@ class _Packing:
             for m, model in enumerate(problem.models)
         ]
         self.sizes = np.array([problem.models[m].groups[g].parameter_bytes for m, g in kinds], dtype=np.float64)
-        self.family = _families(problem)
+        self.family = families(problem.models, problem.sharing)
         self.placed = [(one, -1) for one in chosen for _ in range(one.replicas)]
         self._known: dict[Replicated, tuple[NDArray[np.bool_], float]] = {}
 
@@ -155,12 +155,3 @@ def _stages(placed: Sequence[tuple[Replicated, int]]) -> tuple[DeployedStage, ..
     return tuple(
         DeployedStage(model, *interval, tuple(sorted(own))) for (model, interval), own in sorted(found.items())
     )
-
-
-def _families(problem: MergeProblem) -> list[int]:
-    """Return a number per model, alike where models share something, directly or by others."""
-    family = list(range(len(problem.models)))
-    for members in problem.sharing:
-        joined = {family[model] for model, _ in members}
-        family = [min(joined) if own in joined else own for own in family]
-    return family

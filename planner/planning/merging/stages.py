@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from planner.planning.merging.schemes import MergeModel
+from planner.planning.merging.schemes import MergeModel, Sharing
 from planner.planning.programme.linear import LinearModel
 
 Interval = tuple[int, int]
@@ -90,12 +90,12 @@ def dual_loads(
         yield f"{threshold:g}", {stage: part for stage, part in taken.items() if part}
 
 
-def add_paths(model: LinearModel, models: Sequence[MergeModel], columns: Mapping[Replicated, int]) -> None:
+def add_paths(model: LinearModel, models: Mapping[int, MergeModel], columns: Mapping[Replicated, int]) -> None:
     """Add that the chosen stages of a model follow each other from its first group to its last, and how many there are.
 
     Rows ``path[m,boundary]`` and ``stages[m]``; ``columns`` are binaries, one per stage and number of replicas.
     """
-    for number, merged in enumerate(models):
+    for number, merged in models.items():
         own = [(stage.interval, column) for stage, column in columns.items() if stage.model == number]
         for boundary in range(len(merged.groups) + 1):
             begins = [(column, 1.0) for (first, _), column in own if first == boundary]
@@ -118,3 +118,12 @@ def holding(stages: Collection[Replicated]) -> dict[tuple[int, int], list[Replic
         for group in stage.groups:
             found.setdefault((stage.model, group), []).append(stage)
     return found
+
+
+def families(models: Sequence[MergeModel], sharing: Sharing) -> list[int]:
+    """Return a number per model, alike where models share something, directly or by others."""
+    family = list(range(len(models)))
+    for members in sharing:
+        joined = {family[model] for model, _ in members}
+        family = [min(joined) if own in joined else own for own in family]
+    return family

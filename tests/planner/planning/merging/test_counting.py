@@ -1,6 +1,6 @@
 """Deployments by counting copies against the exact programme, which small cases allow."""
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +39,7 @@ def test_bounds_hold_and_deployments_are_what_they_say(seed: int) -> None:
     held = device_bytes(problem, found.stages)
     assert sum(held) == found.memory_bytes
     assert all(used <= room for used, room in zip(held, problem.device_bytes, strict=True))
-    busy: Counter[int] = Counter()
+    busy: defaultdict[int, float] = defaultdict(float)
     for number, model in enumerate(problem.models):
         own = [stage for stage in found.stages if stage.model == number]
         places = [device for stage in own for device in stage.devices]

@@ -1,16 +1,15 @@
 """Deployments against brute force, by hand, and what never may happen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations, product
-from math import ceil
 
 import numpy as np
 import pytest
+from merging_oracle import least_bytes
 
 from planner.model import InputError
-from planner.planning.merging.deployment import DeployedStage, MergeProblem, deploy, device_bytes
-from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, read_schemes, sharing_of
+from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes
+from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, read_schemes, sharing_of
 
 
 def random_problem(seed: int) -> MergeProblem:
@@ -27,46 +26,10 @@ def random_problem(seed: int) -> MergeProblem:
     return MergeProblem(models, devices, sharing_of(models, schemes), all_stages=bool(rng.random() < 0.3))
 
 
-def ways(model: MergeModel, number: int, devices: int, all_stages: bool) -> Iterator[list[DeployedStage]]:
-    """Every division into stages with every choice of devices for each."""
-    count = len(model.groups)
-    for pieces in range(1, min(model.max_stages, count) + 1):
-        for cuts in combinations(range(1, count), pieces - 1):
-            bounds = list(zip((0, *cuts), (*cuts, count), strict=True))
-            choices = []
-            for first, last in bounds:
-                part = sum(group.latency for group in model.groups[first:last]) / model.latency
-                least = max(1, ceil(model.peak_devices * part - 1e-9))
-                choices.append([s for k in range(least, devices + 1) for s in combinations(range(devices), k)])
-            for chosen in product(*choices):
-                used = [device for places in chosen for device in places]
-                empty = model.max_stages - pieces if all_stages else 0
-                if len(set(used)) == len(used) and len(used) + empty <= devices:
-                    yield [DeployedStage(number, *bound, places) for bound, places in zip(bounds, chosen, strict=True)]
-
-
-def brute_force(problem: MergeProblem) -> int | None:
-    best = None
-    devices = len(problem.device_bytes)
-    options = [list(ways(model, n, devices, problem.all_stages)) for n, model in enumerate(problem.models)]
-    for chosen in product(*options):
-        stages = [stage for own in chosen for stage in own]
-        load = [0.0] * devices
-        for stage in stages:
-            model = problem.models[stage.model]
-            part = sum(group.latency for group in model.groups[stage.first : stage.last]) / model.latency
-            for device in stage.devices:
-                load[device] += model.mean_devices * part / len(stage.devices)
-        held = device_bytes(problem, stages)
-        if max(load) <= 1 + 1e-9 and all(h <= m for h, m in zip(held, problem.device_bytes, strict=True)):
-            best = sum(held) if best is None else min(best, sum(held))
-    return best
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_equal_to_brute_force(seed: int) -> None:
     problem = random_problem(seed)
-    expected = brute_force(problem)
+    expected = least_bytes(problem)
     if expected is None:
         with pytest.raises(InputError):
             deploy(problem)
@@ -74,6 +37,97 @@ def test_equal_to_brute_force(seed: int) -> None:
     found = deploy(problem)
     assert found.memory_bytes == expected
     assert found.status == "optimal"
+
+
+def few_models(rng: np.random.Generator, models: int = 2, groups: int = 3) -> tuple[MergeModel, ...]:
+    layers = tuple(
+        LayerGroup(int(rng.integers(10, 90)), float(rng.uniform(1, 3)), number < groups - 1) for number in range(groups)
+    )
+    return tuple(
+        MergeModel(
+            f"m{n}", layers, int(rng.integers(1, 3)), float(rng.choice([0.5, 1, 2])), float(rng.uniform(0.1, 0.6))
+        )
+        for n in range(models)
+    )
+
+
+def on_unlike_devices(rng: np.random.Generator) -> MergeProblem:
+    """Memories from what holds a group to what holds everything."""
+    models = few_models(rng, 3)
+    return MergeProblem(models, tuple(rng.integers(60, 500, 3).tolist()), shared(models, rng))
+
+
+def four_models(rng: np.random.Generator) -> MergeProblem:
+    models = few_models(rng, 4, groups=2)
+    return MergeProblem(models, (int(rng.integers(150, 400)),) * int(rng.integers(2, 4)), shared(models, rng))
+
+
+def just_enough(rng: np.random.Generator) -> MergeProblem:
+    """Every device has exactly what the best deployment with plenty of memory holds there."""
+    models = few_models(rng, 3)
+    roomy = MergeProblem(models, (1000,) * 3, shared(models, rng))
+    return replace(roomy, device_bytes=tuple(device_bytes(roomy, deploy(roomy).stages)))
+
+
+def one_byte_less(rng: np.random.Generator) -> MergeProblem:
+    """As before, and the fullest device has a byte less."""
+    problem = just_enough(rng)
+    most = max(problem.device_bytes)
+    return replace(problem, device_bytes=tuple(size - (size == most) for size in problem.device_bytes))
+
+
+def with_empty_groups(rng: np.random.Generator) -> MergeProblem:
+    """Groups without weights, as activations and pooling are, at no device's cost; one takes no time, either."""
+    models = few_models(rng, 2, groups=4)
+    bare = tuple(
+        replace(group, parameter_bytes=0 if number in (1, 2) else group.parameter_bytes, latency=(number != 2) * 1.5)
+        for number, group in enumerate(models[0].groups)
+    )
+    models = tuple(replace(model, groups=bare) for model in models)
+    return MergeProblem(models, tuple(rng.integers(40, 300, 3).tolist()), shared(models, rng))
+
+
+def of_equal_models(rng: np.random.Generator) -> MergeProblem:
+    """One model several times, all of it merged but the head."""
+    one = few_models(rng, 1)[0]
+    models = tuple(replace(one, name=f"m{n}") for n in range(3))
+    sharing = sharing_of(models, [Scheme((0, 1, 2), 0, 3)])
+    return MergeProblem(models, (int(rng.integers(100, 400)),) * 3, sharing, all_stages=bool(rng.random() < 0.3))
+
+
+def shared(models: tuple[MergeModel, ...], rng: np.random.Generator) -> Sharing:
+    """Some of the first groups of some models."""
+    some = tuple(sorted(rng.permutation(len(models))[: int(rng.integers(2, len(models) + 1))].tolist()))
+    return sharing_of(models, [Scheme(some, 0, int(rng.integers(1, len(models[0].groups))))])
+
+
+KINDS = [on_unlike_devices, four_models, just_enough, one_byte_less, with_empty_groups, of_equal_models]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_problems_equal_to_brute_force(kind: Callable[[np.random.Generator], MergeProblem], seed: int) -> None:
+    problem = kind(np.random.default_rng(seed))
+    expected = least_bytes(problem)
+    if expected is None:
+        with pytest.raises(InputError):
+            deploy(problem)
+        return
+    found = deploy(problem)
+    assert found.memory_bytes == expected
+    assert found.bound_bytes == pytest.approx(expected, rel=1e-6)
+    held = device_bytes(problem, found.stages)
+    assert all(used <= room for used, room in zip(held, problem.device_bytes, strict=True))
+
+
+def test_a_byte_decides_by_hand() -> None:
+    """A trunk of 100 and heads of 10: one device of 120 holds both models, one of 119 neither way."""
+    group, head = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
+    models = tuple(MergeModel(name, (group, head), 1, 1.0, 0.4) for name in "ab")
+    sharing = sharing_of(models, [Scheme((0, 1), 0, 1)])
+    assert deploy(MergeProblem(models, (120,), sharing)).memory_bytes == 120
+    with pytest.raises(InputError, match="no deployment keeps memory"):
+        deploy(MergeProblem(models, (119,), sharing))
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes, latency_share, least_replicas
+from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes
 from planner.planning.merging.recursion import deploy_recursively
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, sharing_of
+from planner.planning.merging.stages import latency_share, least_replicas
 
 TRUNK, HEAD = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
 

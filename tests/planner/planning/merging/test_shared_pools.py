@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations_with_replacement, product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from planner.model import (
 )
 from planner.model.check import check
 from planner.model.placing import locations
+from planner.model.problem import Objective
 from planner.planning import make_plan
 from planner.planning.programme.backends import solve
 from planner.planning.programme.linear import LinearModel
@@ -94,10 +96,24 @@ def best_rates(problem: Problem, ways: list[list[tuple[Piece, tuple[Slot, ...]]]
     least = model.add_column("z", objective=1.0)
     model.maximise = True
     for dnn, terms in zip(problem.dnns, served, strict=True):
-        need = (dnn.rate_rps or 0.0) if problem.options.objective == "fewest_devices" else dnn.weight
+        need = dnn.weight if problem.options.objective.startswith("max") else (dnn.rate_rps or 0.0)
         model.add_row("weight", [(least, -need), *terms], lower=0.0)
     solution, _ = solve(model)
     return solution.objective
+
+
+def costs(problem: Problem, ways: list[list[tuple[Piece, tuple[Slot, ...]]]]) -> list[dict[Slot, float]]:
+    """What an objective at given rates counts of every slot, per type of device."""
+    found: list[dict[Slot, float]] = [{} for _ in problem.cluster.device_types]
+    for dnn, mine in zip(problem.dnns, ways, strict=True):
+        for piece, slots in mine:
+            for stage, (device, slot) in enumerate(zip(piece.devices, slots, strict=True)):
+                held = dnn.variants[0].memory_bytes(piece.batches[stage], *piece.cuts[stage : stage + 2])
+                price = problem.cluster.device_types[device].price_per_hour
+                found[device][slot] = {"least_memory": held / 1e6, "least_cost": price or 0.0}.get(
+                    problem.options.objective, 1.0
+                )
+    return found
 
 
 def brute_force(problem: Problem) -> float | None:
@@ -114,18 +130,20 @@ def brute_force(problem: Problem) -> float | None:
         [chosen for n in range(kind.count + 1) for chosen in combinations_with_replacement(sorted(some, key=repr), n)]
         for kind, some in zip(kinds, slots, strict=True)
     ]
-    fewest = problem.options.objective == "fewest_devices"
+    given = not problem.options.objective.startswith("max")
+    counted = costs(problem, ways)
     best: float | None = None
     for chosen in product(*choices):
+        worth = -sum(of[slot] for of, some in zip(counted, chosen, strict=True) for slot in some)
         held = Counter(slot for some in chosen for slot in some)
-        if not _complete(ways, held):
+        if (given and best is not None and worth <= best) or not _complete(ways, held):
             continue
         value = best_rates(problem, ways, held)
-        if value is None or (fewest and value < 1 - 1e-9):
+        if value is None or (given and value < 1 - 1e-9):
             continue
-        worth = -float(held.total()) if fewest else value
+        worth = worth if given else value
         best = worth if best is None else max(best, worth)
-    return best if best is None or not fewest else -best
+    return best if best is None or not given else -best
 
 
 def _complete(ways: list[list[tuple[Piece, tuple[Slot, ...]]]], held: Counter[Slot]) -> bool:
@@ -153,21 +171,31 @@ def test_equal_to_brute_force(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_fewest_devices_equal_to_brute_force(seed: int) -> None:
+@pytest.mark.parametrize("objective", ["fewest_devices", "least_cost", "least_memory"])
+def test_given_rates_equal_to_brute_force(objective: Objective, seed: int) -> None:
     problem = random_merged(seed)
-    dnns = tuple(replace(dnn, rate_rps=60.0) for dnn in problem.dnns)
-    problem = replace(problem, dnns=dnns, options=replace(problem.options, objective="fewest_devices"))
+    dnns = tuple(replace(dnn, rate_rps=(60.0, 150.0)[seed % 2]) for dnn in problem.dnns)
+    types = tuple(
+        replace(kind, price_per_hour=price)
+        for kind, price in zip(problem.cluster.device_types, (2.0, 3.5), strict=True)
+    )
+    cluster = replace(problem.cluster, device_types=types)
+    options = replace(problem.options, objective=objective)
+    problem = replace(problem, cluster=cluster, dnns=dnns, options=options)
     expected = brute_force(problem)
     if expected is None:
         with pytest.raises(InputError):
             make_plan(problem)
         return
-    assert make_plan(problem).value == expected
+    plan = make_plan(problem)
+    assert plan.value == pytest.approx(expected, rel=2e-6)
+    assert plan.status == "optimal"
+    assert not check(problem, plan)
 
 
 @pytest.mark.parametrize("sharing", ["own", "shared"])
 @pytest.mark.parametrize("seed", range(2))
-def test_merging_never_costs_throughput(seed: int, sharing: str) -> None:
+def test_merging_never_costs_throughput(seed: int, sharing: Literal["own", "shared"]) -> None:
     """What is planned without sharing is a plan with it; merged blocks are as slow as the slowest measurement."""
     problem = random_merged(seed, counts=(2, 2), shares=(1, 2)).planned
     problem = replace(problem, options=replace(problem.options, device_sharing=sharing))
