@@ -39,6 +39,7 @@ its own: replicas + (S_m - stages) <= devices.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from planner.model import InputError
@@ -80,6 +81,9 @@ class MergeProblem:
         """Refuse models and sharing that cannot be, and a problem without devices."""
         if not self.device_bytes:
             raise InputError("device_bytes: empty; give the memory of one device at least")
+        for device, memory in enumerate(self.device_bytes):
+            if not 0 <= memory < inf:
+                raise InputError(f"device_bytes[{device}]: expected a number of bytes from 0 on, got {memory}")
         check_models(self.models)
         check_sharing(self.models, self.sharing)
 

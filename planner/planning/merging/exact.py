@@ -58,7 +58,7 @@ def search(
     InputError
         Nothing can be deployed, or the oracle fails.
     TooLate
-        No deployment was found in time even of what shares nothing.
+        What shares nothing was not deployed within the limits of a programme.
     """
     state = _Search(problem, history, limits or Limits(gap=1e-7), time_limit_s)
     wanted = state.left(everything(problem))
@@ -78,11 +78,12 @@ class _Search:
 
     def __init__(self, problem: MergeProblem, history: History, limits: Limits, time_limit_s: float | None) -> None:
         self.problem, self.history, self.limits = problem, history, limits
-        self.clock = Clock(Limits(limits.gap, time_limit_s))
+        self.clock = Clock(limits)
         self.savings = Savings(problem, lambda one: deploy(one, limits=self.next_limits()))
         self.tries: list[Try] = []
         self.best: Sharing = frozenset()
         self.best_saved = self.savings.of(self.best)
+        self.clock = Clock(Limits(limits.gap, time_limit_s))  # from here on there is something to return
         self.least_bytes = 0.0
         most = len(problem.models) * max(len(model.groups) for model in problem.models)
         self.high = min((load_of(sharing) for sharing in history.refused), default=most)

@@ -103,7 +103,11 @@ class History:
     def __post_init__(self) -> None:
         """Read the answers on file."""
         if self.path is not None and self.path.exists():
-            for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                lines = self.path.read_text(encoding="utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise InputError(f"{self.path}: {error}; expected a file of answers, a line of JSON each") from None
+            for number, line in enumerate(lines, 1):
                 self._read(line, f"{self.path}: line {number}")
 
     def __call__(self, sharing: Sharing) -> bool:

@@ -24,6 +24,12 @@ B = replace(A, name="b")
     [
         # no device
         ((A, B), (), "device_bytes: empty; give the memory of one device at least"),
+        # devices of less than nothing, of no number of bytes, without end
+        ((A, B), (500, -1), "device_bytes[1]: expected a number of bytes from 0 on, got -1"),
+        ((A, B), (nan,), "device_bytes[0]: expected a number of bytes from 0 on, got nan"),
+        ((A, B), (inf,), "device_bytes[0]: expected a number of bytes from 0 on, got inf"),
+        # a device that holds nothing
+        ((A,), (0,), "a needs at least 110 bytes on a device, the largest has 0"),
         # no model
         ((), (500,), "models: expected one or more of different names, got []"),
         # two models of one name, whose answers no history could tell apart
@@ -121,6 +127,28 @@ def test_histories_of_something_else(tmp_path: Path, answer: dict[str, object], 
         History((A, B), None, path)
     assert message in str(refused.value)
     assert str(refused.value).startswith(f"{path}: line 1: ")
+
+
+def test_histories_that_are_no_files_of_answers(tmp_path: Path) -> None:
+    """A folder, and bytes that are no text."""
+    with pytest.raises(InputError, match="expected a file of answers, a line of JSON each"):
+        History((A, B), None, tmp_path)
+    (tmp_path / "answers.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="expected a file of answers, a line of JSON each"):
+        History((A, B), None, tmp_path / "answers.jsonl")
+
+
+def test_an_oracle_that_changes_its_mind_is_not_asked_again(tmp_path: Path) -> None:
+    """It accepts everything, then nothing: what it said first stands, in what follows from it, too."""
+    models = tuple(MergeModel(name, (GROUP, GROUP, HEAD), 1, 1.0, 0.3) for name in "ab")
+    both = frozenset({frozenset({(0, 0), (1, 0)}), frozenset({(0, 1), (1, 1)})})
+    one = frozenset({frozenset({(0, 0), (1, 0)})})
+    said = iter([True, False])
+    history = History(models, lambda _: next(said), tmp_path / "answers.jsonl")
+    assert history(both)
+    assert history(both)
+    assert history(one)
+    assert history.asked == 1
 
 
 def test_an_oracle_that_fails_keeps_the_answers_before(tmp_path: Path) -> None:

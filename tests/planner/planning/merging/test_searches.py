@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.merging import bisection, exact
+from planner.planning.merging import bisection, exact, questions
 from planner.planning.merging.choices import best_choice, candidates
 from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import Budget, Command, History, within
@@ -67,8 +67,8 @@ def test_questions_that_are_not_asked_leave_a_bound() -> None:
     assert stopped.saved_bytes <= proven.saved_bytes <= stopped.bound_bytes
 
 
-def test_time_that_is_too_short_leaves_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third programme of the search finds nothing in its time: what was accepted stays, with the bound before."""
+def test_time_that_is_too_short_leaves_a_bound_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its third programme on nothing is found in time: it asks what is left of choices, the bound stays."""
     problem = small(1, models=3)
     proven = exact.search(problem, History(problem.models, Budget(2)))
     calls: list[int] = []
@@ -82,8 +82,70 @@ def test_time_that_is_too_short_leaves_a_bound(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(exact, "best_choice", late)
     found = exact.search(problem, History(problem.models, Budget(2)), limits=Limits(1e-7, 60.0))
     assert found.bound_bytes is not None
-    assert found.saved_bytes <= proven.saved_bytes <= found.bound_bytes
+    assert 0 < found.saved_bytes <= proven.saved_bytes <= found.bound_bytes
     assert found.bound_bytes < Savings(problem).apart_bytes - 10
+    assert len(found.tries) > 2
+    assert len({tried.sharing for tried in found.tries}) == len(found.tries)
+
+
+def test_a_search_without_time_asks_nothing() -> None:
+    problem = small(2, models=3)
+    found = exact.search(problem, History(problem.models, Budget(2)), time_limit_s=1e-9)
+    assert not found.tries
+    assert found.saved_bytes == 0
+    assert found.bound_bytes is not None
+    assert found.bound_bytes >= exact.search(problem, History(problem.models, Budget(2))).saved_bytes
+
+
+def test_what_is_on_file_is_where_a_search_begins(tmp_path: Path) -> None:
+    """Asked again with all answers on file it asks nothing, and with no question left it has the best accepted."""
+    problem = small(4, models=3)
+    first = exact.search(problem, History(problem.models, Budget(2), tmp_path / "answers.jsonl"))
+    again = exact.search(problem, History(problem.models, None, tmp_path / "answers.jsonl"))
+    assert not again.tries
+    assert (again.saved_bytes, again.bound_bytes) == (first.saved_bytes, first.bound_bytes)
+    stopped = exact.search(problem, History(problem.models, None, tmp_path / "answers.jsonl"), most_tries=0)
+    assert stopped.saved_bytes == first.saved_bytes
+
+
+def of_three(*groups: tuple[int, ...]) -> Sharing:
+    """Groups 0, 1, ... shared by these models each."""
+    return frozenset(frozenset((model, group) for model in models) for group, models in enumerate(groups))
+
+
+def test_parts_of_sharing_by_hand() -> None:
+    """Groups of 10, 20, 30 bytes: all by three models is a load of 6 for each."""
+    layers = (*(LayerGroup(size, 1.0) for size in (10, 20, 30)), LayerGroup(5, 1.0, mergeable=False))
+    models = tuple(MergeModel(f"m{n}", layers, 1, 1.0, 0.3) for n in range(3))
+    problem = MergeProblem(models, (1000,))
+    everything = of_three((0, 1, 2), (0, 1, 2), (0, 1, 2))
+    assert questions.everything(problem) == everything
+    assert questions.load_of(everything) == 6
+    third, second = frozenset({(0, 2), (1, 2), (2, 2)}), frozenset({(0, 1), (1, 1)})
+    assert questions.core(problem, everything, 3) == {third, second}
+    assert questions.core(problem, everything, 7) == everything, "no model has so much"
+    assert questions.lightened(problem, everything, 3) == {third, second}
+    less = questions.without(problem, everything, [frozenset({third, second}), frozenset({third})])
+    assert not within(frozenset({third}), less)
+    assert not within(frozenset({third, second}), less)
+    assert questions.without(problem, everything, []) == everything
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_parts_of_sharing_are_parts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = small(seed, models=3, groups=4)
+    sharing = questions.everything(problem)
+    load = int(rng.integers(1, 7))
+    core, light = questions.core(problem, sharing, load), questions.lightened(problem, sharing, load)
+    assert within(core, sharing)
+    assert questions.load_of(core) == load
+    assert within(light, sharing)
+    assert questions.load_of(light) <= load
+    left = questions.without(problem, sharing, [core, light])
+    assert within(left, sharing)
+    assert not within(core, left)
+    assert not within(light, left)
 
 
 def test_choices_are_the_deployment_of_what_they_choose() -> None:
