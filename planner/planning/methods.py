@@ -36,22 +36,24 @@ BEGIN_COLUMNS_SECONDS = 6.0  # for the plan that the decomposition begins with
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 # Of a limited time NP's plan gets so many seconds, and then half, up to the second number.
 NP_SECONDS, NP_HALF_SECONDS = 5.0, 10.0
+NP_FIRST_S = 20.0  # of time left, below which NP's plan comes first even where it is hardly needed
 
 
 def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better.
 
     Where time is limited NP's plan is looked for first, as if it had been asked for, so that pipelines are no worse
-    than NP in the same time. Else that is done before a decomposition, which begins with it, and after other methods
-    where NP could have a better plan.
+    than NP in the same time; where devices are many and time is not short, generated columns come before it. Else that
+    is done before a decomposition, which begins with it, and after other methods. It is left out where it cannot be
+    better.
 
     Raises
     ------
     TooLate
         The time was up; ``best`` has the best plan and bound so far.
     """
-    limited = clock.remaining().time_limit_s is not None
-    if limited:
+    left_s = clock.remaining().time_limit_s
+    if left_s is not None and (left_s < NP_FIRST_S or not _has_many(problem)):
         _offer_np(problem, backend, clock, best)
     try:
         found, used = _by_method(problem, method, backend, clock, best)
@@ -60,14 +62,21 @@ def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, be
             best.prove(late.bound)
         raise
     best.report(found)
-    if not (limited or used == "decomposition" or _proven(best, clock) or _beyond_np(problem, found)):
+    if used != "decomposition" and not _proven(best, clock):
         _offer_np(problem, backend, clock, best)
     simplest = better_of(problem, found, best.plan) or found  # of equal plans, the one that was tidied up
     return replace(simplest, bound=found.bound if best.bound is None else best.bound), used
 
 
+def _has_many(problem: Problem) -> bool:
+    """Tell whether devices are so many that generated columns have a plan at once, mostly one that is beyond NP's."""
+    return columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN
+
+
 def _offer_np(problem: Problem, backend: str, clock: Clock, best: Incumbent) -> None:
-    """Let NP's plan be known, as far as it is found in its part of the time."""
+    """Let NP's plan be known, as far as it is found in its part of the time, unless it cannot be better."""
+    if clock.over or _beyond_np(problem, best):
+        return
     left_s = clock.remaining().time_limit_s
     part_s = NP_HALF_SECONDS if left_s is None else max(NP_SECONDS, min(left_s / 2, NP_HALF_SECONDS))
     try:
@@ -81,15 +90,16 @@ def _proven(best: Incumbent, clock: Clock) -> bool:
     return known and isclose(best.bound or 0.0, best.value, rel_tol=clock.remaining().gap, abs_tol=1e-12)
 
 
-def _beyond_np(problem: Problem, sizing: Sizing) -> bool:
-    """Tell whether no plan of NP is better than this one, by what NP's relaxation cannot exceed."""
+def _beyond_np(problem: Problem, best: Incumbent) -> bool:
+    """Tell whether no plan of NP is better than the best, by what NP's relaxation cannot exceed."""
+    if best.plan is None:
+        return False
     whole = unpartitioned(problem)
     try:
         bound = relax(whole, all_candidates(whole)).bound
     except InputError:  # NP cannot serve all of them
         return True
-    value = sizing.value(problem)
-    return bound <= value if MAXIMISED[problem.options.objective] else bound >= value
+    return bound <= best.value if MAXIMISED[problem.options.objective] else bound >= best.value
 
 
 def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
@@ -150,13 +160,14 @@ def _devices_per_dnn(problem: Problem) -> float:
 
 def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent) -> Sizing:
     """Return the plan of the decomposition, which begins with NP's and, where devices are many, that of columns."""
-    if clock.remaining().time_limit_s is None:
-        _offer_np(problem, backend, clock, best)
     best.by = "decomposition"
-    if columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN:
+    if _has_many(problem):
         limits = clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))
         with suppress(TooLate):
             best.report(columns.size(problem, backend, limits, best.report))
+    left_s = clock.remaining().time_limit_s
+    if left_s is None or _has_many(problem):
+        _offer_np(problem, backend, clock, best)
     found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
     return _tidied(problem, found, backend, clock)
 

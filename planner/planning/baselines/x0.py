@@ -28,7 +28,7 @@ from planner.planning.whole_devices import decomposition, narrowed, tables
 # decomposition takes more.
 EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 64, 128
 RELAXED_PER_DNN, MANY_PER_DNN = 150, 30
-SUM_LIMITS = Limits(gap=1e-4, time_limit_s=10.0)  # for the largest sum of throughputs among many optima
+SUM_GAP, SUM_SECONDS, SUM_SHARE = 1e-4, 10.0, 0.2  # for the largest sum among many optima; the share of a limited time
 
 
 Devices = Mapping[tuple[int, int], int]  # (DNN, device type) -> how many
@@ -182,7 +182,9 @@ def _largest_sum(
             raise
         first = begin
     first = better_of(problem, first, begin) or first
-    left = clock.within(SUM_LIMITS) if large else clock.remaining()
+    left_s = clock.remaining().time_limit_s
+    sum_s = SUM_SECONDS if left_s is None else min(SUM_SECONDS, SUM_SHARE * left_s)
+    left = Limits(SUM_GAP, sum_s) if large else clock.remaining()
     formulation = milp.build(problem, candidates)
     milp.keep_objective(formulation, first.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)

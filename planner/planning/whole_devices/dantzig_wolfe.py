@@ -42,6 +42,7 @@ KNOWN_LIMIT_S, CHOICE_LIMIT_S = 1.0, 10.0
 PERTURBATIONS = 30
 REPAIRS = 40
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
+WORTH_PROVING = 0.5  # of the gap: a bound that is lower by more is proven on the way
 COARSE = 1e-4  # relative: the first target is so much below the bound
 
 
@@ -113,11 +114,15 @@ class Decomposition(PlanSearch):
         step = max(self.gap, COARSE) / 4
         while not self._done:
             target, price = self._least_out_of_reach(step)
-            if target == self.bound:
+            if target == self.bound or self._certify(target, price):
                 return
-            if sum(self.certified(target, price)) > 1 + CERTAIN:
-                self._prove(target)
-                return
+
+    def _certify(self, target: float, price: Floats) -> bool:
+        """Tell whether prices prove a target out of reach, all items that a plan can hold considered."""
+        out_of_reach = sum(self.certified(target, price)) > 1 + CERTAIN
+        if out_of_reach:
+            self._prove(target)
+        return out_of_reach
 
     def _least_out_of_reach(self, step: float) -> tuple[float, Floats]:
         """Return the least target, to a relative step, that listed items do not reach, and the prices that say so."""
@@ -132,6 +137,8 @@ class Decomposition(PlanSearch):
             down = settled.bound > CERTAIN
             if down:
                 top, top_price, distance = target, settled.price, settled.bound
+                if self.bound - top > WORTH_PROVING * (self.bound - self.value):
+                    self._certify(top, top_price)
             else:
                 reached = target
                 self._choose_known(target, KNOWN_LIMIT_S)
