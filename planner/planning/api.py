@@ -34,6 +34,9 @@ from planner.planning.whole_devices import chains
 
 log = logging.getLogger(__name__)
 
+# What ends a search (a bound where none is known, writing the plan down, checking it) takes about twice as long as a
+# plan to begin with, and is kept of a limited time, up to this share.
+ENDING, ENDING_SHARE = 2.0, 0.25
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS, "decomposition", "columns"),
     "np": ("auto", "milp", "decomposition", "columns", "closed-form"),
@@ -117,7 +120,10 @@ def make_plan(
     clock, best = Clock(Limits(gap, time_limit_s)), Incumbent(problem, progress)
     of_whole_dnns = scheduler != "dart-r" and current is None and pipelines is None  # plans to begin with are answers
     try:
-        known = _with_x0(problem, method, backend, clock, best, begin=of_whole_dnns)
+        if of_whole_dnns and method != "closed-form":
+            _begin(problem, best)
+            clock = clock.sparing(ENDING_SHARE, ENDING * (perf_counter() - record.begin_s))
+        known = _with_x0(problem, method, backend, clock, best)
         if current is not None and max_started is not None:
             sizing, used = _size_changes(known, scheduler, method, current, max_started, backend, clock, best), "milp"
         elif pipelines is not None:
@@ -171,18 +177,19 @@ def _plan(problem: Problem, sizing: Sizing, method: str, record: _Record) -> Pla
     )
 
 
-def _with_x0(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, *, begin: bool) -> Problem:
-    """Return the problem with X0, which may take half of the time; a plan to begin with is there before and after.
-
-    The one before rests on an X0 that is found in a moment.
-    """
-    if method == "closed-form":
-        return with_closed_form_x0(problem)
-    if not begin:
-        return x0_and_devices(problem, backend, clock.half())[0]
+def _begin(problem: Problem, best: Incumbent) -> None:
+    """Let a plan to begin with be known, in a moment: on the X0 that itself gives."""
     quick = with_quick_x0(problem)
     best.restart(quick, first_plan(quick))
-    plan_on = plans_on_devices(quick)
+
+
+def _with_x0(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> Problem:
+    """Return the problem with X0, which may take half of the time; with a plan begun, one that rests on X0 follows."""
+    if method == "closed-form":
+        return with_closed_form_x0(problem)
+    if best.plan is None:
+        return x0_and_devices(problem, backend, clock.half())[0]
+    plan_on = plans_on_devices(best.problem)
     known, devices = x0_and_devices(problem, backend, clock.half(), lambda devices: best.offer(plan_on(devices)))
     start = first_plan(known)
     best.restart(known, start if devices is None else better_of(known, start, plans_on_devices(known)(devices)))

@@ -10,7 +10,7 @@ at least (of each type u_{d,a,g}: whole devices, or parts of one where DNNs shar
 picks them, the weightier of equally many.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -24,7 +24,7 @@ from planner.planning.answers.explain import servable
 from planner.planning.api import make_plan
 from planner.planning.baselines import unpartitioned, with_x0
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
-from planner.planning.programme.backends import TooLate, solve
+from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel
 
 MOST_SETS = 4  # that a reason names
@@ -69,9 +69,14 @@ def plan_best_effort(problem: Problem, scheduler: Scheduler = "pipelines", **opt
     devices are too few: its SLO of 20.00 ms needs at least 1 L4 (166.7 requests/s), and 1 L4 serve 1 of 2 DNNs; add as
     many, or plan fewer DNNs
     """
-    left, reasons = servable(problem)
+    clock = Clock(Limits(time_limit_s=options.get("time_limit_s")))
+    left, reasons = servable(problem, clock.half())
+
+    def planned(some: Problem) -> Plan:
+        return make_plan(some, scheduler, **{**options, "time_limit_s": clock.remaining().time_limit_s})
+
     try:
-        return BestEffort(left, make_plan(left, scheduler, **options), reasons)
+        return BestEffort(left, planned(left), reasons)
     except TooLate:
         raise
     except InputError as error:
@@ -79,11 +84,11 @@ def plan_best_effort(problem: Problem, scheduler: Scheduler = "pipelines", **opt
     if not MAXIMISED[left.options.objective]:
         left = _by_rates(left)
     try:
-        made = make_plan(left, scheduler, **options)
+        made = planned(left)
     except TooLate:
         raise
     except InputError:
-        left, made, too_few = _without_some(left, scheduler, options)
+        left, made, too_few = _without_some(left, scheduler, clock, planned)
         reasons |= too_few
     if left.options.objective != problem.options.objective:
         reasons |= {
@@ -100,21 +105,22 @@ def _by_rates(problem: Problem) -> Problem:
 
 
 def _without_some(
-    problem: Problem, scheduler: Scheduler, options: Mapping[str, Any]
+    problem: Problem, scheduler: Scheduler, clock: Clock, planned: Callable[[Problem], Plan]
 ) -> tuple[Problem, Plan, dict[str, str]]:
     """Return the problem of as many DNNs as the devices are enough for, its plan, and what the others need."""
-    known = with_x0(problem if scheduler == "pipelines" else unpartitioned(problem))
+    whole = problem if scheduler == "pipelines" else unpartitioned(problem)
+    known = with_x0(whole, limits=clock.half())
     sets = [_least_devices(known, number) for number in range(len(known.dnns))]
     try:
         left = problem.with_dnns(_served_together(problem, [tuple(own) for own in sets]))
-        made = make_plan(left, scheduler, **options)
+        made = planned(left)
     except TooLate:
         raise
     except InputError:  # parts of devices add up to less than layouts allow: whoever earns most is served
         weighted = replace(problem, options=replace(problem.options, objective="max_weighted_throughput"))
-        chosen = make_plan(weighted, scheduler, **options)
+        chosen = planned(weighted)
         left = problem.with_dnns(tuple(dnn for dnn in problem.dnns if chosen.of(dnn.name)))
-        made = make_plan(left, scheduler, **options)
+        made = planned(left)
     served = {dnn.name for dnn in left.dnns}
     there = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types if device.count)
     reasons = {

@@ -8,6 +8,7 @@ from planner.model import InputError, Problem
 from planner.planning.baselines import with_x0
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates
 from planner.planning.pipelines.reach import LeastSlo, least_slo, unreachable
+from planner.planning.programme.backends import Limits
 from planner.planning.programme.relaxation import overloaded, relax
 
 
@@ -85,8 +86,13 @@ def without(problem: Problem, names: Mapping[str, str]) -> Problem:
     return problem.with_dnns(left)
 
 
-def servable(problem: Problem) -> tuple[Problem, dict[str, str]]:
+def servable(problem: Problem, limits: Limits | None = None) -> tuple[Problem, dict[str, str]]:
     """Return a problem, as it is planned, less the DNNs that no pipeline serves as asked, and by DNN why.
+
+    Parameters
+    ----------
+    limits
+        Of finding X0.
 
     Raises
     ------
@@ -104,5 +110,5 @@ def servable(problem: Problem) -> tuple[Problem, dict[str, str]]:
     (['slow'], ['quick'])
     """
     planned = problem.planned
-    reasons = reasons_of(with_x0(planned))
+    reasons = reasons_of(with_x0(planned, limits=limits))
     return without(planned, reasons), reasons

@@ -34,7 +34,7 @@ from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Report, Sizing
 from planner.planning.pipelines.terrain import planned_batches
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits
+from planner.planning.programme.backends import Clock, Limits, TooLate
 from planner.planning.programme.relaxation import relax
 from planner.planning.whole_devices import rounding
 from planner.planning.whole_devices.fractions import by_fractions
@@ -72,7 +72,7 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
     Parameters
     ----------
     report
-        Is told every better plan.
+        Is told the bound, and every better plan.
 
     Raises
     ------
@@ -92,10 +92,10 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
         priced.append(pricers(problem, number))
     generated = generate(problem, priced, clock)
     log.info("%d columns, bound %.9g", len(generated.columns), generated.bound)
+    tell: Report = (lambda found: None) if report is None else report
+    tell(Sizing((), generated.bound, "highs"))
     columns = _enriched(problem, priced, generated, clock)
-    best = rounding.size(
-        problem, columns, generated.device_price, generated.bound, clock, report or (lambda found: None)
-    )
+    best = rounding.size(problem, columns, generated.device_price, generated.bound, clock, tell)
     if len(columns) <= POLISH_COLUMNS and best.value(problem) < generated.bound * (1 - limits.gap):
         best = _polished(problem, columns, best, backend, clock)
     return replace(best, bound=max(generated.bound, best.value(problem)))
@@ -139,7 +139,8 @@ def generate(problem: Problem, priced: Sequence[Sequence[Pricer]], clock: Clock 
     columns: dict[Candidate, None] = {}
     bound = inf
     for device in range(len(counts) + 1):
-        clock.expect_time()
+        if clock.over:
+            raise TooLate(bound=bound if bound < inf else None)
         skewed = price.copy()
         skewed[device:][:1] *= 0.01
         found = [_cheapest(pricer_list, skewed) for pricer_list in priced]

@@ -1,6 +1,10 @@
 """The commands plan and explain, as users run them."""
 
+import json
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,3 +94,45 @@ def test_shared_devices_are_listed_with_what_runs_on_them(
     assert "A30 0 (server 0): left 1g.6gb at 0" in printed
     assert "draws 240.0 W, 480.0 J per thousand requests" in printed
     assert load_plan(tmp_path / "plan.json").watts == pytest.approx(240.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_search_with_the_plan_so_far(
+    number: signal.Signals,
+    problem: Problem,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def disturbed(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)  # until the signal is heard
+
+    monkeypatch.setattr("planner.planning.api.x0_and_devices", disturbed)
+    monkeypatch.setattr("planner.cli.search_progress.QUIET_S", 0.0)
+    save(problem, tmp_path / "problem.json")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        begin_s = time.monotonic()
+        status = status_of(monkeypatch, "plan", str(tmp_path / "problem.json"), "--out", str(tmp_path / "plan.json"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status in (0, None)
+    assert time.monotonic() - begin_s < 8
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.method == "start"
+    assert check(problem, plan) == ()
+    assert f"{plan.value:.6g} requests/s per weight, bound not known yet" in capsys.readouterr().err
+
+
+def test_better_plans_and_bounds_are_told_on_standard_error(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(problem, tmp_path / "problem.json")
+    arguments = ("plan", str(tmp_path / "problem.json"), "--method", "milp", "--json")
+    for quiet_s, tells in ((60.0, False), (0.0, True)):
+        monkeypatch.setattr("planner.cli.search_progress.QUIET_S", quiet_s)
+        assert status_of(monkeypatch, *arguments) in (0, None)
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["value"] == 250.0
+        assert ("s  250 requests/s per weight, at most 250 possible (gap 0.0e+00)" in printed.err) == tells
