@@ -10,7 +10,7 @@ Transfers take the slowest link to where services of the next task are, as in th
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
+from math import floor, inf
 
 import numpy as np
 
@@ -111,6 +111,7 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
             "requests at once; expected a fan_out of 1, raise the application's rate instead"
         )
     flows = plan.flows_of(one.name)
+    _require_some([flow.rate_rps for flow in flows], f"application {one.name}: flows")
     numbered = list(enumerate(plan.services))
     of_variant = {
         (s, variant.name): [
@@ -121,6 +122,12 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
         for s, task in enumerate(one.tasks)
         for variant in task.variants
     }
+    for number, flow in enumerate(flows):
+        if len(flow.variants) != len(one.tasks) or not all(of_variant.get(key) for key in enumerate(flow.variants)):
+            raise InputError(
+                f"application {one.name}: flow {number}: expected a variant for each of {len(one.tasks)} tasks that some "
+                f"service runs, got {', '.join(flow.variants)}; plan again"
+            )
     longest = [
         max(plan.services[number].batch for s, name in enumerate(flow.variants) for number in of_variant[s, name])
         for flow in flows
@@ -134,7 +141,9 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
             there = np.flatnonzero(names == variant.name)
             own = of_variant[s, variant.name]
             if len(there):
-                weights, batches = zip(*((plan.services[n].rate_rps, plan.services[n].batch) for n in own), strict=True)
+                weights = [plan.services[number].rate_rps for number in own]
+                _require_some(weights, f"application {one.name}: task {task.name}: services of {variant.name}")
+                batches = [plan.services[number].batch for number in own]
                 column[there] = np.array(own)[dealt(weights, batches, len(there))]
         columns.append(column)
     for task in one.tasks:
@@ -148,6 +157,12 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
         profiles = [known[name] for known, name in zip(variants, flows[flow].variants, strict=True)]
         made = TaskClass(one.name, tuple(row[:tasks]), tuple(row[tasks:]), choice_accuracy(one, profiles))
         yield made, arrivals_us[which.ravel() == number]
+
+
+def _require_some(rates_rps: Sequence[float], where: str) -> None:
+    """Refuse requests of which nobody gets a share."""
+    if not 0 < sum(rates_rps) < inf:
+        raise InputError(f"{where}: rate_rps: expected a sum above 0, got {sum(rates_rps):g}; plan again")
 
 
 def _route(application: Application, of_class: TaskClass) -> Route:

@@ -131,3 +131,14 @@ def test_what_cannot_be_simulated_is_one_line() -> None:
     absurd = replace(plan, services=(replace(plan.services[0], slices=10**9), *plan.services[1:]))
     with pytest.raises(InputError, match=r"task plan: 100000000\d slices; expected at most 32767 to simulate"):
         network_of_tasks(problem, absurd, {"app": np.arange(3)})
+    idle = replace(plan, services=tuple(replace(one, rate_rps=0.0) for one in plan.services))
+    with pytest.raises(InputError, match=r"app: task find: services of f: rate_rps: expected a sum above 0, got 0"):
+        network_of_tasks(problem, idle, {"app": np.arange(3)})
+    with pytest.raises(InputError, match=r"application app: flows: rate_rps: expected a sum above 0, got 0"):
+        network_of_tasks(problem, replace(plan, flows=()), {"app": np.arange(3)})
+    for variants in (("f", "other"), ("f",)):
+        astray = replace(plan, flows=(replace(plan.flows[0], variants=variants),))
+        with pytest.raises(
+            InputError, match="app: flow 0: expected a variant for each of 2 tasks that some service runs"
+        ):
+            network_of_tasks(problem, astray, {"app": np.arange(3)})
