@@ -125,8 +125,8 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
     for number, flow in enumerate(flows):
         if len(flow.variants) != len(one.tasks) or not all(of_variant.get(key) for key in enumerate(flow.variants)):
             raise InputError(
-                f"application {one.name}: flow {number}: expected a variant for each of {len(one.tasks)} tasks that some "
-                f"service runs, got {', '.join(flow.variants)}; plan again"
+                f"application {one.name}: flow {number}: expected a variant for each of {len(one.tasks)} tasks that "
+                f"some service runs, got {', '.join(flow.variants)}; plan again"
             )
     longest = [
         max(plan.services[number].batch for s, name in enumerate(flow.variants) for number in of_variant[s, name])
