@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "planner.planning.arrays",
         "planner.planning.pipelines",
         "planner.planning.programme",
+        "planner.planning.whole_devices",
         "planner.planning.baselines",
     },
     "planner.retraining": {"planner.model", "planner.profiling", "planner.planning.merging"},

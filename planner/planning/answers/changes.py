@@ -10,22 +10,34 @@ of `planner.planning.programme.milp`, with o_r slices in role r now:
 
 Candidates that differ from a better one only in cuts can keep slices running that the better one cannot, so all of them
 take part; of candidates with equal roles the Pareto-best remain. At equal objective the fewest slices are started.
+
+The current plan, as far as it is still one, starts nothing, so that no plan is worse. Where pipelines are too many to
+list, its own and those of long chains (`planner.planning.whole_devices.chains`) are what there is to choose from.
 """
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.model import InputError, Plan, Problem
+from planner.model import InputError, Pipeline, Plan, Problem, digest
+from planner.model.check import check, slice_rps
 from planner.model.segments import Share
+from planner.planning.baselines import better_of
 from planner.planning.pipelines.candidates import Candidate, enumerate_candidates, pareto_best
 from planner.planning.pipelines.reach import unreachable
-from planner.planning.pipelines.sizing import Report, Sizing
+from planner.planning.pipelines.sizing import Report, Sized, Sizing, build_plan
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, solve
+from planner.planning.programme.block_bound import block_bound
+from planner.planning.whole_devices import chains, columns
 
+log = logging.getLogger(__name__)
+
+MOST_LISTED = 100_000_000  # pipelines: seconds
+CHAIN_LIMITS = Limits(gap=1e-6, time_limit_s=10.0)
 TIDY_LIMITS = Limits(gap=1e-6, time_limit_s=2.0)
 
 
@@ -84,12 +96,21 @@ def size_from(
         raise InputError(f"slices that may be started: expected at least 0, got {most}")
     clock = Clock(limits)
     running = slices_by_role(current)
-    candidates = [candidate for number in range(len(problem.dnns)) for candidate in _candidates(problem, number)]
+    kept = _still_planned(problem, current)
+    if kept is not None and report is not None:
+        report(kept)
+    listed = not columns.admits(problem) or columns.enumeration_size(problem) <= MOST_LISTED
+    if listed:
+        candidates = [candidate for number in range(len(problem.dnns)) for candidate in _candidates(problem, number)]
+    else:
+        chained = chains.size(problem, clock.within(CHAIN_LIMITS)) if chains.admits(problem) else None
+        candidates = sorted({one for plan in (kept, chained) if plan is not None for one in plan.candidates})
 
     def limit_started(formulation: milp.Formulation) -> list[int]:
         return _limit_started(formulation, running, most)
 
-    best = milp.size(problem, candidates, backend, clock.remaining(), limit_started, report=report)
+    best = milp.size(problem, candidates, backend, clock.remaining(), limit_started, report=report if listed else None)
+    best = replace(better_of(problem, best, kept) or best, bound=best.bound if listed else block_bound(problem))
     formulation = milp.build(problem, best.candidates)
     started = limit_started(formulation)
     milp.keep_objective(formulation, best.value(problem))
@@ -97,6 +118,36 @@ def size_from(
     start = milp.start_from(formulation, best)
     solution, _ = solve(formulation.model, backend, clock.within(TIDY_LIMITS), start)
     return milp.extract(formulation, solution, best.bound, best.backend) if solution.found else best
+
+
+def _still_planned(problem: Problem, current: Plan) -> Sizing | None:
+    """Return the current plan as one of a problem; None where it is none any more."""
+    try:
+        pipelines = tuple(_sized(problem, pipeline) for pipeline in current.pipelines)
+        sizing = Sizing(pipelines, block_bound(problem), "none")
+        made = build_plan(
+            problem, sizing, scheduler="pipelines", method="milp", gap=0.0, seconds=0.0, problem_sha256=digest(problem),
+            versions={},
+        )  # fmt: skip
+        return None if check(problem, made) else sizing
+    except InputError as error:
+        log.info("the current plan is none of this problem: %s", error)
+        return None
+
+
+def _sized(problem: Problem, pipeline: Pipeline) -> Sized:
+    """Return a pipeline of a plan as a sized candidate; raises InputError where the problem does not know a name."""
+    dnn, stages = problem.dnn(pipeline.dnn), pipeline.stages
+    candidate = Candidate(
+        problem.dnns.index(dnn),
+        dnn.variants.index(dnn.variant(pipeline.variant)),
+        (0, *(stage.last_block for stage in stages)),
+        tuple(problem.cluster.index(stage.device) for stage in stages),
+        tuple(stage.share for stage in stages),
+        tuple(stage.batch for stage in stages),
+        tuple(slice_rps(problem, dnn, pipeline, position) for position in range(len(stages))),
+    )
+    return Sized(candidate, tuple(stage.slices for stage in stages))
 
 
 def _candidates(problem: Problem, number: int) -> list[Candidate]:

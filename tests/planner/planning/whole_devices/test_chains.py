@@ -21,6 +21,7 @@ from planner.model import (
 )
 from planner.model.check import check
 from planner.planning import make_plan
+from planner.planning.answers.changes import slices_started
 from planner.planning.whole_devices import chains
 
 
@@ -83,6 +84,21 @@ def test_dnns_divide_the_devices() -> None:
     plan = make_plan(problem, pipelines=1)
     assert plan.value == pytest.approx(200.0, rel=1e-6)
     assert [len(plan.of(name)) for name in ("long", "other")] == [1, 1]
+
+
+def test_the_next_plan_of_a_long_chain_is_found_without_listing_any() -> None:
+    # 12 stages of 5 blocks on 12 devices; of 10^11 pipelines on 13 devices none is listed. With 12 devices left nothing
+    # need be started; with one less the chain is no plan any more, and eleven stages of at most 6 blocks are started.
+    problem = chain(60, (13,), 7, 12)
+    current = make_plan(chain(60, (12,), 7, 12), pipelines=1)
+    following = make_plan(problem, current=current, max_started=0)
+    assert following.value == pytest.approx(200.0, rel=1e-6)
+    assert slices_started(current, following) == 0
+    fewer = chain(60, (11,), 7, 12)
+    following = make_plan(fewer, current=current, max_started=11)
+    assert following.value == pytest.approx(1000 / 6, rel=1e-6)
+    with pytest.raises(InputError):
+        make_plan(fewer, current=current, max_started=0)
 
 
 def test_what_it_cannot_do_is_refused() -> None:
