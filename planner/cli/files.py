@@ -95,10 +95,12 @@ def _describe_plan(path: Path, plan: Plan | TaskPlan, problem: Problem | None) -
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; of world, see `simulator schema`.")],
     out: Annotated[Path | None, typer.Option(help="Write it to this file instead of the terminal.")] = None,
 ) -> None:
     """Print the JSON Schema of a kind of file."""
+    if kind == "world":
+        raise InputError("world files are the simulator's; see `python -m simulator schema world`")
     if kind not in KINDS:
         raise InputError(f"unknown kind of file {kind!r}; expected one of {', '.join(KINDS)}")
     text = json.dumps(schema_of(kind), indent=2, ensure_ascii=False) + "\n"

@@ -33,7 +33,9 @@ from simulator.cli.options import (
 
 if TYPE_CHECKING:
     from simulator.cli.inputs import Offered
-    from simulator.dispatch.system import Pools
+    from simulator.dispatch.system import Pools, System
+    from simulator.engine import World
+    from simulator.engine.run import EngineName
     from simulator.results import Records
 
 RUN_COLUMNS = {
@@ -127,7 +129,7 @@ def run_plan(
         trace_sha256,
     )
     from simulator.cli.worlds import load_world
-    from simulator.engine import build_system, simulate
+    from simulator.engine import build_system
     from simulator.engine.plans import pools_of
     from simulator.engine.run import require_runnable
     from simulator.results.metrics import require_counted
@@ -146,15 +148,14 @@ def run_plan(
     if different and different.shares_pools() and (apart or dnn):
         raise InputError(f"{world}: switches: DNNs share pools; simulate them together, without --apart and --dnn")
     served = served_dnns(loaded, None)
-    worlds = [different.of(systems[name], seed, served) for name in names] if different else None
-    for each in worlds or ():
+    worlds = {name: different.of(systems[name], seed, served) for name in names} if different else {}
+    for each in worlds.values():
         require_runnable(policy, engine, each)
     recorded = load_trace(trace, how, seed)
     offered = times_per_dnn(recorded, names, round_robin)
     arrivals = offer_all(
         offered, loaded.plan, replay, rate=rate, load=load, default=0.9, duration_s=duration, seed=seed
     )
-    runs = [[k] for k in range(len(names))] if apart else [list(range(len(names)))]
     what = {
         "schema": "run/1",
         "plan": loaded.name,
@@ -178,22 +179,9 @@ def run_plan(
     with owned(out, what, overwrite=overwrite, again=True):
         takeovers = [(one.problem, one.plan) for one in different.plans] if different else []
         write_what(out, what, loaded.problem, loaded.plan, takeovers)
-        found = {
-            names[k]: records
-            for run in runs
-            for k, records in zip(
-                run,
-                simulate(
-                    [systems[names[k]] for k in run],
-                    [arrivals[names[k]].arrivals_us for k in run],
-                    policy=policy,
-                    engine=engine,
-                    world=[worlds[k] for k in run] if worlds else None,
-                    pools=pools,
-                ),
-                strict=True,
-            )
-        }
+        found: dict[str, Records] = {}
+        for together in [[name] for name in names] if apart else [names]:
+            found |= _simulated(together, systems, arrivals, worlds, policy, engine, pools)
         rows = _write(found, arrivals, pools, policy, layout, out)
     with output(as_json) as printed:
         printed.table("runs", RUN_COLUMNS, rows)
@@ -201,6 +189,29 @@ def run_plan(
         if loaded.violations:
             printed.line(f"note: the plan breaks {len(loaded.violations)} constraints, first: {loaded.violations[0]}")
         printed.line(f"records, summary, plan and problem written to {out}")
+
+
+def _simulated(
+    names: Sequence[str],
+    systems: Mapping[str, System],
+    arrivals: Mapping[str, Offered],
+    worlds: Mapping[str, World],
+    policy: str,
+    engine: EngineName,
+    pools: Sequence[Pools] | None,
+) -> dict[str, Records]:
+    """Return the records of some DNNs in one run."""
+    from simulator.engine import simulate
+
+    records = simulate(
+        [systems[name] for name in names],
+        [arrivals[name].arrivals_us for name in names],
+        policy=policy,
+        engine=engine,
+        world=[worlds[name] for name in names] if worlds else None,
+        pools=pools,
+    )
+    return dict(zip(names, records, strict=True))
 
 
 def _write(

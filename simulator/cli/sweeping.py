@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,9 @@ from simulator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from simulator.cli.inputs import LoadedPlan
+    from simulator.cli.inputs import Layout, LoadedPlan
     from simulator.cli.worlds import LoadedWorld
-    from simulator.sweep import Series
+    from simulator.sweep import Series, SweepResult
     from simulator.workload import Trace
     from simulator.workload.arrivals import TimesS
 
@@ -97,11 +97,9 @@ def sweep(
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds × worlds; a row per run, and each largest load that holds."""
     from simulator.cli.folders import held, require_no_run
-    from simulator.cli.inputs import Layout, checked, load_plans, load_trace, references
+    from simulator.cli.inputs import Layout, checked, load_plans, references
     from simulator.cli.worlds import load_worlds
     from simulator.engine.run import require_runnable
-    from simulator.results import ppipe_layout
-    from simulator.results.tables import write_table
     from simulator.sweep import SweepOptions, run_sweep
 
     options = SweepOptions(_percents(loads), duration, engine, target, largest_only, replay)
@@ -111,28 +109,15 @@ def sweep(
     for one_policy in policy:
         require_runnable(one_policy, engine)
     loaded = load_plans(plans, problem, data)
-    for one in loaded:
-        if any(stage.pool for pipeline in one.plan.pipelines for stage in pipeline.stages):
-            raise InputError(
-                f"{one.path}: its DNNs share pools, a sweep simulates each DNN apart; use run, load by load"
-            )
     refer = references(loaded, reference)
     worlds = load_worlds(world or [], problem, data)
-    for different in worlds.values():
-        if different.shares_pools():
-            raise InputError(
-                f"{different.path}: switches: DNNs share pools, a sweep simulates each apart; use run, load by load"
-            )
+    _refuse_shared_pools(loaded, worlds)
     traces: dict[str, TimesS] = {}
     series: list[Series] = []
-    for path in trace:
-        for one_seed in seed:
-            recorded = load_trace(path, Layout(schema, time_column, unit, sort), one_seed)
-            name = path.name if len({one.name for one in trace}) == len(trace) else str(path)
-            name = f"{name} (seed {one_seed})" if recorded.spread else name
-            for one in loaded:
-                names = _offer(traces, name, recorded, one, round_robin)
-                series += _series(one, names, refer[one.name], policy, one_seed, worlds)
+    for one_seed, name, recorded in _recorded(trace, seed, Layout(schema, time_column, unit, sort)):
+        for one in loaded:
+            names = _offer(traces, name, recorded, one, round_robin)
+            series += _series(one, names, refer[one.name], policy, one_seed, worlds)
     loaded = [checked(one, unchecked) for one in loaded]
     with held(out):
         require_no_run(out, overwrite)
@@ -148,30 +133,67 @@ def sweep(
                 hosts=engine_hosts,
                 progress=lambda done, _: bar.update(task, completed=done),
             )
-        for row in (*result.rows, *result.largest):
-            if broken := next(len(one.violations) for one in loaded if one.name == row["plan"]):
-                row["constraints_broken"] = broken
         if result.rows:
-            path = out / f"runs.{table}"
-            write_table(result.rows, path)
-            path.with_suffix({".csv": ".parquet", ".parquet": ".csv"}[path.suffix]).unlink(missing_ok=True)
-            write_table(result.largest, out / "largest.csv")
-            (out / "logs.csv").unlink(missing_ok=True)
-            if layout == "ppipe":
-                plans_run = {one.name: (one.problem, one.plan) for one in loaded}
-                full_rps = {
-                    plan: {dnn: to.plan.throughput_rps(dnn) for dnn, to in of.items()} for plan, of in refer.items()
-                }
-                write_table(ppipe_layout.log_rows(result.rows, plans_run, full_rps), out / "logs.csv")
+            _write(result, loaded, refer, out, table, layout)
     if result.rows:
         with output(as_json) as printed:
             printed.value("runs", result.rows)
             _show_largest(printed, result.largest)
-            printed.line(f"{len(result.rows)} runs in {path}")
+            printed.line(f"{len(result.rows)} runs in {out / f'runs.{table}'}")
     for failure in result.failures:
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
     if result.failures:
         raise typer.Exit(1)
+
+
+def _refuse_shared_pools(plans: Sequence[LoadedPlan], worlds: Mapping[str, LoadedWorld]) -> None:
+    for one in plans:
+        if any(stage.pool for pipeline in one.plan.pipelines for stage in pipeline.stages):
+            raise InputError(
+                f"{one.path}: its DNNs share pools, a sweep simulates each DNN apart; use run, load by load"
+            )
+    for different in worlds.values():
+        if different.shares_pools():
+            raise InputError(
+                f"{different.path}: switches: DNNs share pools, a sweep simulates each apart; use run, load by load"
+            )
+
+
+def _recorded(paths: Sequence[Path], seeds: Sequence[int], layout: Layout) -> Iterator[tuple[int, str, Trace]]:
+    """Yield every trace with every seed, and what it is called: by its file's name where that is enough."""
+    from simulator.cli.inputs import load_trace
+
+    short = len({path.name for path in paths}) == len(paths)
+    for path in paths:
+        for seed in seeds:
+            recorded = load_trace(path, layout, seed)
+            name = path.name if short else str(path)
+            yield seed, f"{name} (seed {seed})" if recorded.spread else name, recorded
+
+
+def _write(
+    result: SweepResult,
+    plans: Sequence[LoadedPlan],
+    refer: Mapping[str, Mapping[str, LoadedPlan]],
+    out: Path,
+    table: Literal["csv", "parquet"],
+    layout: Literal["native", "ppipe"],
+) -> None:
+    """Write the tables of a sweep in the place of those of another format that lie there."""
+    from simulator.results import ppipe_layout
+    from simulator.results.tables import write_table
+
+    for row in (*result.rows, *result.largest):
+        if broken := next(len(one.violations) for one in plans if one.name == row["plan"]):
+            row["constraints_broken"] = broken
+    write_table(result.rows, out / f"runs.{table}")
+    (out / f"runs.{'parquet' if table == 'csv' else 'csv'}").unlink(missing_ok=True)
+    write_table(result.largest, out / "largest.csv")
+    (out / "logs.csv").unlink(missing_ok=True)
+    if layout == "ppipe":
+        plans_run = {one.name: (one.problem, one.plan) for one in plans}
+        full_rps = {plan: {dnn: to.plan.throughput_rps(dnn) for dnn, to in of.items()} for plan, of in refer.items()}
+        write_table(ppipe_layout.log_rows(result.rows, plans_run, full_rps), out / "logs.csv")
 
 
 def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPlan, round_robin: bool) -> dict[str, str]:

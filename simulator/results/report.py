@@ -26,6 +26,8 @@ from simulator.results.run_plots import latency_distribution, timeline
 from simulator.results.style import SCHEDULER_NAMES, figure_of
 
 MOST_ROWS = 400
+WIDE = 10  # columns, from which on words are broken so that a table fits a printed page
+SAME = ("cluster", "plan", "scheduler", "trace", "policy", "seed", "world", "reference")  # said once if all are alike
 BATCHES_SHOWN = 8  # of the longest, in a timeline
 EXECUTED = {  # tables that a run on devices writes (`simulator.executor.report`), and what they show
     "comparison": "Prediction against measurement",
@@ -114,7 +116,15 @@ def _largest(largest: pd.DataFrame) -> str:
     gaps = ""
     if "holds_up_to" in largest and (largest["holds_up_to"] < largest["largest_load_factor"]).any():
         gaps = "<p>Attainment need not fall with the load: where the two differ, a load between them fails.</p>"
-    return gaps + table(largest.rename(columns=heads))
+    said, varying = _told_once(largest)
+    return said + gaps + table(varying.rename(columns=heads))
+
+
+def _told_once(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """Return what all rows have in common as a line, and the rows without it: narrower tables."""
+    common = [name for name in SAME if name in rows and len(rows) > 1 and rows[name].nunique(dropna=False) == 1]
+    said = ", ".join(f"{name} {rows[name].iloc[0]}" for name in common)
+    return f"<p>In all rows: {_text(said)}.</p>" if said else "", rows.drop(columns=common)
 
 
 def _problem(problem: Problem) -> str:
@@ -200,7 +210,8 @@ def _sweep(runs: pd.DataFrame) -> str:
         pictures = figure(attainment_over_load(runs), "attainment over load factor")
         if len(runs.groupby([c for c in ("cluster", "plan", "dnn", "trace", "policy", "world") if c in runs])) <= 60:
             pictures += figure(attainment_heat_map(runs), "attainment heat map")
-    return pictures + table(runs[shown])
+    said, varying = _told_once(runs[shown])
+    return pictures + said + table(varying)
 
 
 def _run(name: str, records: Records) -> str:
@@ -257,7 +268,8 @@ def table(rows: pd.DataFrame) -> str:
         for row in rows.head(MOST_ROWS).itertuples(index=False)
     )
     more = f"<p>The first {MOST_ROWS} of {len(rows)} rows.</p>" if len(rows) > MOST_ROWS else ""
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
+    wide = ' class="wide"' if len(rows.columns) > WIDE else ""
+    return f'<div class="scroll"><table{wide}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
 def _cell(value: object) -> str:

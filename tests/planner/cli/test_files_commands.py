@@ -46,6 +46,12 @@ def test_schema_is_printed_or_written(command: Command, tmp_path: Path) -> None:
     assert printed["properties"]["schema"]["const"] == "plan/1"
 
 
+def test_the_schema_of_worlds_is_told_where_to_find(command: Command) -> None:
+    finished = command("planner", "schema", "world")
+    assert finished.status == 2
+    assert "see `python -m simulator schema world`" in finished.err
+
+
 def test_an_unknown_kind_of_schema_is_named(command: Command) -> None:
     finished = command("planner", "schema", "cake")
     assert (finished.status, finished.err) == (

@@ -184,6 +184,17 @@ def test_files_that_are_no_plans_are_refused(tmp_path: Path, content: str | None
         read_problem(path, tmp_path)
 
 
+def test_a_plan_by_hand_is_read_back_as_it_was_written(tmp_path: Path, toy: tuple[Problem, Plan]) -> None:
+    """The published form leaves out how a plan was found, and keeps all that serves."""
+    problem, plan = toy
+    again = read_plan(write_plan(problem, plan, tmp_path), problem)
+    assert (again.scheduler, again.objective) == (plan.scheduler, plan.objective)
+    assert again.value == pytest.approx(plan.value)
+    for found, made in zip(again.pipelines, plan.pipelines, strict=True):
+        assert replace(found, stages=()) == replace(made, stages=())
+        assert found.stages == made.stages
+
+
 def test_x0_is_recovered_from_the_batch_building_of_a_plan(tmp_path: Path, toy: tuple[Problem, Plan]) -> None:
     # B = 1.3 · (2 - 1) / 650 rps = 2000 µs; the problem itself leaves X0 to the planner
     problem, plan = toy
