@@ -64,7 +64,7 @@ arrivals_us = poisson(rate_rps, 30.0, rng)
 records = simulate(build_system(problem, plans["pipelines"], "mobilenet_v2"), arrivals_us)
 print(records)
 us = distribution(latencies_us(records))  # and `quantile(latencies_us(records), 0.999)` for any other
-print(f"after the first second: {attainment(records):.2%} in time, p50 {us['p50']} µs, p95 {us['p95']} µs")
+print(f"after the first millisecond: {attainment(records):.2%} in time, p50 {us['p50']} µs, p95 {us['p95']} µs")
 print(f"goodput {summary(records)['goodput_rps']:.1f} requests/s, devices busy {utilisation(records)}")
 
 # %% 6. Your own arrivals: a steady stream, and bursts on top of it; or any times in seconds.
