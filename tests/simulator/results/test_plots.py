@@ -113,6 +113,19 @@ def test_heat_map_has_a_row_per_series_and_dots_where_the_target_is_met():
     assert max(right[down == 1]) == 1  # NP of a holds up to the second load
 
 
+def test_the_last_percents_of_a_heat_map_are_told_apart():
+    shade = attainment_heat_map(rows()).images[0].norm
+    shades = [shade(1 - attainment) for attainment in (0.999, 0.99, 0.95, 0.9)]
+    assert min(later - earlier for earlier, later in pairwise(shades)) > 0.1
+
+
+def test_the_axis_says_whose_throughput_load_1_is():
+    one = attainment_over_load(rows(reference="best.json"))
+    assert one.get_xlabel() == "load factor (offered rate / throughput of best.json)"
+    several = attainment_over_load(pd.concat([rows(reference="a.json"), rows(reference="b.json")]))
+    assert several.get_xlabel() == "load factor (offered rate / throughput of the reference plan)"
+
+
 def test_tradeoff_joins_the_front_only():
     plans = pd.DataFrame({"scheduler": "np", "slo_ms": [0, 1, 2, 3, 4], "throughput_rps": [0, 10, 30, 20, 40]})
     ax = throughput_tradeoff(plans, against="slo_ms", x="SLO (ms)")
