@@ -5,7 +5,7 @@ The same as ``python -m simulator sweep``; see ``--help``. Results go to out/swe
 """
 
 from planner.cli.app import new_app, run
-from simulator.cli.simulation import sweep
+from simulator.cli.sweeping import sweep
 
 app = new_app(__doc__)
 app.command()(sweep)

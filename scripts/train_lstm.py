@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 
 from planner.cli.app import console, new_app, run
 from planner.files import replacing
 from simulator.adaptation.predictors import AHEAD_S, STEP_S, WINDOW_S
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit('error: torch is not installed; pip install -e ".[training]"') from None
 
 app = new_app("Train the LSTM that predicts load.")
 
