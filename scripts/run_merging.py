@@ -380,6 +380,10 @@ def draw_memory(ax: Axes, tasks: Sequence[Task], plans: Mapping[str, Sequence[He
         left = np.array([sum(one.parts.get(other, 0) for other in kinds[:number]) / 1e6 for _, one in rows])
         colour = FAINT if kind == "shared" else COLOURS[number]
         ax.barh(range(len(rows)), sizes, left=left, color=colour, label=kind, hatch=HATCHES[number], edgecolor="white")
+    totals = [sum(one.parts.values()) / 1e6 for _, one in rows]
+    for row, total in enumerate(totals):
+        ax.text(total, row, f" {total:.3f}", va="center", fontsize=8, color=INK)
+    ax.set_xlim(0, 1.15 * max(totals))
     ax.set_yticks(range(len(rows)), [f"{plan}: {one.device}" for plan, one in rows])
     ax.invert_yaxis()
     finish(ax, x="weights on the device (MB)")

@@ -112,12 +112,12 @@ def closed_loop(
     clients: Annotated[
         int, typer.Option(max=MOST_CLIENTS, help="Clients that each wait for a response before they think.")
     ] = 10,
-    response: Annotated[float, typer.Option(help="Response time that is assumed, s.")] = 0.1,
+    response: Annotated[float, typer.Option(help="Response time that is assumed, s; a run's mean latency, say.")] = 0.1,
     think: Annotated[float, typer.Option(help="Mean thinking time, s.")] = 0.9,
     duration: Duration = 30.0,
     seed: Seed = 1,
 ) -> None:
-    """Clients that send, wait, think, and send again."""
+    """Clients that send, wait, think, and send again; how long they wait is assumed, whatever a run then takes."""
     _generate(out, seed, "closed_loop", clients, duration, response_s=response, think_s=think)
 
 

@@ -125,9 +125,10 @@ def diurnal(
 def closed_loop(clients: int, duration_s: float, rng: Rng, *, response_s: float, think_s: float) -> ArrivalsUs:
     """Return what ``clients`` send that each wait for a response, think, and send again.
 
-    A response takes ``response_s`` (constant: the generator runs before the simulation and cannot know better),
-    thinking is exponential with mean ``think_s``, also before the first request. The rate tends to
-    clients / (response + think), and no more than ``clients`` requests ever fall into ``response_s``.
+    A response takes ``response_s``, which is assumed: arrivals are made before the simulation, so that no queue slows
+    clients down. Take the mean latency of a run, and make them again, until the two agree. Thinking is exponential with
+    mean ``think_s``, also before the first request. The rate tends to clients / (response + think), and no more than
+    ``clients`` requests ever fall into ``response_s``.
 
     >>> len(closed_loop(10, 60.0, np.random.default_rng(1), response_s=0.1, think_s=0.9))
     624

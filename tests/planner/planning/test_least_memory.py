@@ -4,10 +4,13 @@ from collections import Counter
 from dataclasses import replace
 from itertools import product
 from math import ceil
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from oracles import every_pipeline, random_problem, with_detours
 
+from planner.files import load_plan, load_problem, save
 from planner.model import (
     Block,
     Cluster,
@@ -25,6 +28,8 @@ from planner.model import (
 )
 from planner.model.check import check
 from planner.model.memory import planned_memory_bytes
+from planner.model.objective import MAXIMISED
+from planner.model.problem import Objective
 from planner.planning import make_plan
 
 MEASURED = Provenance("measured", "by hand")
@@ -126,6 +131,26 @@ def test_merging_never_costs_more(objective: str, rate_rps: float) -> None:
     except InputError:
         return
     assert plan.value <= apart.value * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_every_objective_from_a_problem_file(objective: Objective, tmp_path: Path) -> None:
+    """Plans with pools are no worse than those without, whatever is asked for; both from files."""
+    found = {}
+    for share in (True, False):
+        problem = classifiers(objective, 60.0, share)
+        types = tuple(replace(kind, idle_watts=2.0, busy_watts=9.0) for kind in problem.cluster.device_types)
+        dnns = tuple(replace(dnn, accuracy={dnn.name: 90.0}) for dnn in problem.dnns)
+        save(
+            replace(problem, cluster=replace(problem.cluster, device_types=types), dnns=dnns), tmp_path / "problem.json"
+        )
+        read = load_problem(tmp_path / "problem.json")
+        plan = make_plan(read)
+        save(plan, tmp_path / "plan.json")
+        assert not check(read, load_plan(tmp_path / "plan.json"))
+        found[share] = plan.value
+    better, rounding = (max if MAXIMISED[objective] else min), 1 + 1e-6 * (-1 if MAXIMISED[objective] else 1)
+    assert better(found[True], found[False] * rounding) == found[True]
 
 
 def test_a_rate_is_needed() -> None:
