@@ -92,7 +92,7 @@ def _proven(best: Incumbent, clock: Clock) -> bool:
 
 def _beyond_np(problem: Problem, best: Incumbent) -> bool:
     """Tell whether no plan of NP is better than the best, by what NP's relaxation cannot exceed."""
-    if best.plan is None:
+    if best.plan is None or best.method == "start":  # that is a plan of NP
         return False
     whole = unpartitioned(problem)
     try:

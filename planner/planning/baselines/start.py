@@ -7,9 +7,9 @@ With x_{d,g} further devices of type g for DNN d, r_{d,g} requests/s each, the l
                               sum over d of (first_{d,g} + x_{d,g}) <= count_g                for every g
 
 is rounded down, and what is left goes, device by device, to the DNN that is served least, where it serves most for the
-programme's price of the device. For given rates w_d is the rate, a plan needs z >= 1, and devices that nothing needs
-are given back, the dearest for what they serve first. The weighted sum of throughputs is largest where every device
-goes to the DNN that it earns most with.
+programme's price of the device. Devices are then exchanged, as long as that serves the least DNN more. For given rates
+w_d is the rate, a plan needs z >= 1, and devices that nothing needs are given back, the dearest for what they serve
+first. The weighted sum of throughputs is largest where every device goes to the DNN that it earns most with.
 
 Where DNNs share devices, all devices of a type may also be cut into equal segments: the best cut of those tried counts.
 No step looks at the clock: what it takes grows with DNNs · types, and not with devices.
@@ -35,6 +35,7 @@ from planner.planning.programme.backends import solve
 from planner.planning.programme.linear import LinearModel
 
 ROUNDING = 1e-9
+EXCHANGES = 20  # at most, per DNN
 FREE = 1e-3  # of the dearest price: what a device counts at least when it is dealt out
 
 Offers = Mapping[tuple[int, int], Candidate]  # (DNN, device type) -> what runs on a segment there
@@ -186,6 +187,39 @@ def _least_served_first(deal: Deal) -> Integers | None:
             break
         held[least, open_to.argmax()] += 1
         left[open_to.argmax()] -= 1
+    return exchanged(deal, held)
+
+
+def exchanged(deal: Deal, held: Integers) -> Integers:
+    """Return segments with which the least DNN is served more: it gets one of another DNN, and may give one for it.
+
+    Of all such exchanges that leave both above what the least had, the one is taken that leaves the lesser of them
+    most, again and again.
+
+    >>> deal = Deal(np.array([[9.0, 5.0], [8.0, 1.0]]), np.array([1, 1]), np.array([1.0, 1.0]))
+    >>> exchanged(deal, np.array([[1, 0], [0, 1]])).tolist()
+    [[0, 1], [1, 0]]
+    """
+    held = held.copy()
+    worth = deal.rate_rps / deal.weight[:, np.newaxis]
+    given = np.concatenate([np.zeros((len(worth), 1)), worth], axis=1)  # nothing, or one of a type
+    for _ in range(EXCHANGES * len(worth)):
+        value = deal.values(held)
+        least = int(value.argmin())
+        change = worth[least, :, np.newaxis] - given[least]  # [type got, type given or nothing]
+        others = value[:, np.newaxis, np.newaxis] + given[:, np.newaxis] - worth[:, :, np.newaxis]
+        both = np.minimum(value[least] + change, others)  # [other DNN, type got, type given or nothing]
+        both[held == 0] = -inf
+        both[least] = -inf
+        both[:, :, np.flatnonzero(np.append(1, held[least]) == 0)] = -inf
+        other, got, gave = np.unravel_index(int(both.argmax()), both.shape)
+        if both[other, got, gave] <= value[least] * (1 + ROUNDING):
+            break
+        held[least, got] += 1
+        held[other, got] -= 1
+        if gave > 0:
+            held[least, gave - 1] -= 1
+            held[other, gave - 1] += 1
     return held
 
 

@@ -14,7 +14,7 @@ from planner.model.objective import MAXIMISED
 from planner.model.problem import GIVEN_RATES, DeviceSharing, Objective
 from planner.planning import make_plan
 from planner.planning.baselines import first_plan, unpartitioned, with_x0
-from planner.planning.baselines.start import one_each
+from planner.planning.baselines.start import Deal, exchanged, one_each
 from planner.planning.pipelines import listing
 from planner.planning.pipelines.terrain import terrain
 from planner.planning.programme import backends
@@ -51,6 +51,30 @@ def test_every_dnn_gets_a_device_where_some_choice_of_one_each_fits(seed: int) -
         assert (held.sum(axis=1) == 1).all()
         assert (held.sum(axis=0) <= units).all()
         assert (rate_rps[held > 0] > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_exchanges_serve_the_least_more_until_none_of_two_dnns_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dnns, types = int(rng.integers(2, 5)), int(rng.integers(1, 4))
+    rate_rps = rng.uniform(1, 9, (dnns, types)) * rng.integers(0, 2, (dnns, types))
+    held = rng.integers(0, 4, (dnns, types)) * (rate_rps > 0)
+    deal = Deal(rate_rps, held.sum(axis=0), rng.uniform(0.5, 2, dnns))
+    found = exchanged(deal, held)
+    assert (found >= 0).all()
+    assert (found.sum(axis=0) == held.sum(axis=0)).all()
+    assert (found[rate_rps == 0] == 0).all()
+    reached = deal.values(found)
+    assert reached.min() >= deal.values(held).min() * (1 - 1e-12)
+    least = int(reached.argmin())
+    for other, got, gave in itertools.product(range(dnns), range(types), (None, *range(types))):
+        changed = found.copy()
+        for kind, sign in ((got, 1), (gave, -1)):
+            if kind is not None:
+                changed[least, kind] += sign
+                changed[other, kind] -= sign
+        if other != least and (changed >= 0).all():
+            assert deal.values(changed)[[least, other]].min() <= reached[least] * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("sharing", ["own", "shared"])
