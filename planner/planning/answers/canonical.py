@@ -19,6 +19,7 @@ lose least by the relaxation's prices (`planner.planning.programme.relaxation`).
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ from planner.model.placing import Layouts, Pool
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme import milp
-from planner.planning.programme.backends import Clock, Limits, Start, solve
+from planner.planning.programme.backends import Clock, Limits, Start, TooLate, solve
 from planner.planning.programme.objectives import rate_costs
 from planner.planning.programme.relaxation import affordable, most_slices, relax
 
@@ -56,17 +57,17 @@ def canonical(
     found: list[Sized] = []
     layouts: dict[Pool, tuple[Layouts, ...]] = {}
     for dnn in range(len(problem.dnns)):
-        mine = _of(sizing.pipelines, dnn)
-        if clock.over:
-            name = problem.dnns[dnn].name
-            found += (_renumbered(sized, dnn) for sized in mine)
-            layouts |= {pool: held for pool, held in sizing.layouts.items() if pool[1] == name}
-        elif mine:
+        name, mine = problem.dnns[dnn].name, _of(sizing.pipelines, dnn)
+        simplest: Sizing | None = None
+        if mine:
             own = [replace(candidate, dnn=0) for candidate in candidates if candidate.dnn == dnn]
             alone = _alone(problem, sizing, dnn)
-            simplest = _simplest(alone, own, replace(sizing, pipelines=mine), backend, clock)
-            found += (_renumbered(sized, dnn) for sized in simplest.pipelines)
-            layouts |= {pool: held for pool, held in simplest.layouts.items() if pool[1] == problem.dnns[dnn].name}
+            with suppress(TooLate):
+                clock.expect_time()
+                simplest = _simplest(alone, own, replace(sizing, pipelines=mine), backend, clock)
+        kept = sizing.layouts if simplest is None else simplest.layouts
+        layouts |= {pool: held for pool, held in kept.items() if pool[1] == name}
+        found += (_renumbered(sized, dnn) for sized in (mine if simplest is None else simplest.pipelines))
     return replace(sizing, pipelines=tuple(found), layouts=layouts)
 
 
@@ -87,7 +88,10 @@ def _fewest_together(problem: Problem, sizing: Sizing, backend: str, clock: Cloc
     """Return the pipelines in use on the fewest devices in all, where the objective leaves that open."""
     if not MAXIMISED[problem.options.objective] or not sizing.pipelines:
         return sizing
-    formulation = milp.build(problem, sorted(set(sizing.candidates)))
+    try:
+        formulation = milp.build(problem, sorted(set(sizing.candidates)), clock)
+    except TooLate:
+        return sizing
     milp.keep_objective(formulation, sizing.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.used], maximise=False)
     solution, _ = solve(formulation.model, backend, clock.within(LIMITS), milp.start_from(formulation, sizing))
@@ -128,9 +132,9 @@ def _alone(problem: Problem, sizing: Sizing, number: int) -> Problem:
 
 def _simplest(problem: Problem, candidates: Sequence[Candidate], best: Sizing, backend: str, clock: Clock) -> Sizing:
     """Solve both steps for one DNN, each from the plan that the one before left."""
-    relaxation = relax(problem, candidates)
-    kept = affordable(problem, candidates, relaxation, best.value(problem), best.candidates)[:LARGEST]
-    formulation = milp.build(problem, sorted({*kept, *best.candidates}))
+    relaxation = relax(problem, candidates, clock)
+    kept = affordable(problem, candidates, relaxation, best.value(problem), best.candidates, clock)[:LARGEST]
+    formulation = milp.build(problem, sorted({*kept, *best.candidates}), clock)
     proven = relaxation.bound > best.value(problem) - 1 + milp.ROUNDING  # no device less is possible
     for step in (_count_pipelines,) if proven else (milp.start_from, _count_pipelines):
         start = step(formulation, best)
