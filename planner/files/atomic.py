@@ -70,8 +70,8 @@ def replacing(path: Path) -> Iterator[Path]:
                 if mode is not None:
                     temporary.chmod(stat.S_IMODE(mode))
                 temporary.replace(target)
-        except BrokenPipeError:  # its reader has left, which is no failure of ours
-            raise
+        except BrokenPipeError:  # its reader has left, which ends nothing
+            pass
         except OSError as error:
             raise _cannot(path, error) from None
     finally:

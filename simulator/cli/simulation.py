@@ -177,11 +177,11 @@ def run_plan(
         "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
     }
     with owned(out, what, overwrite=overwrite, again=True):
-        takeovers = [(one.problem, one.plan) for one in different.plans] if different else []
-        write_what(out, what, loaded.problem, loaded.plan, takeovers)
         found: dict[str, Records] = {}
         for together in [[name] for name in names] if apart else [names]:
             found |= _simulated(together, systems, arrivals, worlds, policy, engine, pools)
+        takeovers = [(one.problem, one.plan) for one in different.plans] if different else []
+        write_what(out, what, loaded.problem, loaded.plan, takeovers)
         rows = _write(found, arrivals, pools, policy, layout, out)
     with output(as_json) as printed:
         printed.table("runs", RUN_COLUMNS, rows)

@@ -94,8 +94,8 @@ def run_task_plan(
         "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
     }
     with owned(out, what, overwrite=overwrite, again=True):
-        write_what(out, what, asked, plan, ())
         records = simulate_network(made.network, made.arrivals_us, engine=engines[engine])
+        write_what(out, what, asked, plan, ())
         write_network_records(records, out, [_label(plan, one) for one in made.classes])
         rows = [
             {"application": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -164,9 +165,9 @@ def info(
         "functions": f"{statistics.functions:,}",
         "duration": f"{statistics.duration_s:,.1f} s",
         "average rate": f"{statistics.rate_rps:.3f} requests/s",
-        "gaps, standard deviation / mean": f"{statistics.gap_cv:.2f}",
-        "index of dispersion over 1 s": f"{statistics.dispersion_1s:.2f}",
-        "index of dispersion over 60 s": f"{statistics.dispersion_60s:.2f}",
+        "gaps, standard deviation / mean": _known(statistics.gap_cv),
+        "index of dispersion over 1 s": _known(statistics.dispersion_1s),
+        "index of dispersion over 60 s": _known(statistics.dispersion_60s),
         "busiest function": f"{statistics.busiest_share:.1%} of the requests",
         "five busiest functions": f"{statistics.five_busiest_share:.1%} of the requests",
     }
@@ -176,6 +177,10 @@ def info(
         if not as_json:
             rows = [{"what": what, "value": value} for what, value in shown.items()]
             printed.table("statistics", {"what": Column(""), "value": Column(str(file))}, rows)
+
+
+def _known(figure: float) -> str:
+    return "the trace is too short for it" if isnan(figure) else f"{figure:.2f}"
 
 
 def convert(

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from planner.cli.app import about
 from planner.files import load_record
@@ -29,6 +29,7 @@ from planner.model import InputError, digest
 from planner.model.record import record
 from simulator.cli.inputs import LoadedPlan, load_plans
 from simulator.engine import System, World, build_system
+from simulator.engine.network import NO_LIMIT_US
 from simulator.engine.plans import pools_of
 from simulator.engine.world import Degradation, Failure, FailureRate, Switch, TimeUs, require_same_service
 
@@ -58,7 +59,7 @@ class WorldDocument:
     factors: tuple[Annotated[float, Gt(0)], ...] = ()
     failures: tuple[FailureOf, ...] = ()
     failure_rate: FailureRate | None = None
-    load_us: TimeUs = 0
+    load_us: Annotated[int, Ge(0), Le(NO_LIMIT_US)] = 0
     switches: tuple[PlanSwitch, ...] = ()
     degradations: tuple[Degradation, ...] = ()
 

@@ -48,7 +48,8 @@ def write_network_records(
         first = next(pieces)
         with (
             replacing(folder / f"{name}.parquet") as temporary,
-            pa.parquet.ParquetWriter(temporary, first.schema) as parquet,
+            temporary.open("wb") as file,
+            pa.parquet.ParquetWriter(file, first.schema) as parquet,
         ):
             parquet.write_table(first)
             for piece in pieces:

@@ -146,7 +146,7 @@ def _cause_shares(row: Mapping[str, Any]) -> list[float]:
 def _write(path: Path, records: Records, stage: int, requests: Ints) -> None:
     schema = pa.schema(COLUMNS)
     queue = queue_lengths(records) if stage == 0 else np.zeros(len(records), np.int64)
-    with replacing(path) as temporary, pa.csv.CSVWriter(temporary, schema) as text:
+    with replacing(path) as temporary, temporary.open("wb") as file, pa.csv.CSVWriter(file, schema) as text:
         for begin in range(0, len(requests), PIECE):
             chosen = requests[begin : begin + PIECE]
             columns = _columns(records, stage, chosen) | {"queueLen": queue[chosen]}

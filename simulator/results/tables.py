@@ -7,6 +7,7 @@ no request belongs to any more, follow as rows without a request, outcome *inter
 `PIECE` rows, so that memory stays flat.
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,13 @@ def write_records(records: Records, path: Path) -> None:
         Another suffix, or the folder cannot be written.
     """
     schema = _schema(len(records.visits), answered=records.answered_us is not None)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, temporary.open("wb") as file:  # pyarrow takes paths for UTF-8
         if path.suffix == ".parquet":
-            with pa.parquet.ParquetWriter(temporary, schema) as parquet:
+            with pa.parquet.ParquetWriter(file, schema) as parquet:
                 for piece in _pieces(records, schema):
                     parquet.write_table(piece)
         elif path.suffix == ".csv":
-            with pa.csv.CSVWriter(temporary, schema) as text:
+            with pa.csv.CSVWriter(file, schema) as text:
                 for piece in _pieces(records, schema):
                     text.write_table(piece)
         else:
@@ -55,11 +56,11 @@ def write_records(records: Records, path: Path) -> None:
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write rows that name their columns in one step; the suffix, .parquet or another (CSV), says how."""
     table = pd.DataFrame(rows)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         if path.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
+            table.to_parquet(file, index=False)
         else:
-            as_cells(table).to_csv(temporary, index=False)
+            as_cells(table).to_csv(file, index=False)
 
 
 def as_cells(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +71,7 @@ def as_cells(table: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: Path) -> pd.DataFrame:
     """Read what `write_table` wrote; a text such as ``NA`` is a name, not a blank."""
     if path.suffix == ".parquet":
-        return pd.read_parquet(path)
+        return pd.read_parquet(io.BytesIO(path.read_bytes()))
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     texts = table.select_dtypes(exclude="number").columns
     table[texts] = table[texts].map(value_of)
@@ -86,7 +87,8 @@ def read_records(path: Path, system: System) -> Records:
         The file cannot be read, or its columns are others.
     """
     try:
-        table = pa.parquet.read_table(path) if path.suffix == ".parquet" else pa.csv.read_csv(path)
+        with path.open("rb") as file:
+            table = pa.parquet.read_table(file) if path.suffix == ".parquet" else pa.csv.read_csv(file)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: cannot read records there ({error}); expected a .csv or .parquet file") from None
     answered = "answered_us" in table.column_names

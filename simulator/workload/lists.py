@@ -16,7 +16,7 @@ import numpy as np
 from planner.files.names import value_of
 from planner.model import InputError
 from simulator.workload.arrivals import ABSURD_S
-from simulator.workload.lines import open_text, time_problem
+from simulator.workload.lines import first_line, open_text, time_problem
 from simulator.workload.maf19 import MinuteCounts, Rows
 from simulator.workload.trace import Trace, from_arrivals
 
@@ -80,8 +80,10 @@ def read_list(path: Path, layout: ListFormat, *, sort: bool = False) -> Trace:
 
 def _csv_rows(path: Path, layout: ListFormat) -> Iterator[tuple[str, str, str]]:
     """Yield the place, the time and the function of every row; rows of other lengths than the header's are refused."""
+    first = first_line(path) if layout.columns else ""
+    separator = ";" if ";" in first and "," not in first else ","  # as spreadsheets write it in many countries
     with open_text(path) as lines:
-        rows = csv.reader(lines)
+        rows = csv.reader(lines, delimiter=separator)
         header = ["0", "1"] if not layout.columns else next((row for row in rows if row), [])
         header = [name.strip() for name in header]
         missing = [name for name in layout.columns if name not in header]

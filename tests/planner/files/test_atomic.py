@@ -116,6 +116,15 @@ def test_standard_output_is_written_where_it_stands(out: str, tmp_path: Path) ->
     assert [each.name for each in tmp_path.iterdir()] == ["all.txt"]
 
 
+def test_a_reader_that_has_left_ends_nothing() -> None:
+    code = "from pathlib import Path\nfrom planner.files import write_text\nwrite_text(Path('-'), 'x' * 10**6)"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_standard_output_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="^-: - is standard output, which holds one file; give a folder"):

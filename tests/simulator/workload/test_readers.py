@@ -298,6 +298,8 @@ def test_traces_that_people_have_beside_maf(tmp_path):
     assert read_trace(written(tmp_path, vidur)).times_s.tolist() == [0.5, 2.25]
     any_csv = written(tmp_path, "id,when,what\n1,2500,a\n2,3000,b\n")
     assert read_trace(any_csv, time_column="when", unit="ms").times_s.tolist() == [2.5, 3.0]
+    assert read_trace(written(tmp_path, "id;when\n1;2500\n"), time_column="when", unit="ms").times_s.tolist() == [2.5]
+    any_csv = written(tmp_path, "id,when,what\n1,2500,a\n2,3000,b\n")
     with pytest.raises(InputError, match="line 1: expected the columns then; then missing"):
         read_trace(any_csv, time_column="then")
     with pytest.raises(InputError, match="unit: expected one of us, ms, s, date, got 'h'"):
