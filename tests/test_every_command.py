@@ -9,6 +9,7 @@ import io
 import json
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -248,3 +249,18 @@ def test_names_in_tables_are_data(with_run: Path, tmp_path: Path) -> None:
         assert len({len(row) for row in rows}) == 1
         assert [value_of(name) for name in rows[0]] == list(read_table(path).columns)
         assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "@"))]
+
+
+def test_a_locale_without_utf_8_ends_nothing(with_run: Path, tmp_path: Path) -> None:
+    """Folders with letters that it lacks are read and written; only Python's own help against such locales is off."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out = tmp_path / "ü"
+    for package, *arguments in (
+        ["simulator", "run", *FILL["simulator run"].replace("{out}", str(out / "run")).split()],
+        ["simulator", "report", str(out / "run"), "--out", str(out / "report.html")],
+        ["planner", "plan", "problem.json", "--out", str(out / "plan.json")],
+    ):
+        command = [sys.executable, "-m", package, *arguments]
+        done = subprocess.run(command, cwd=with_run, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"run", "report.html", "plan.json"}

@@ -69,7 +69,8 @@ class Report:
 
 def report_html(report: Report) -> str:
     """Return the page."""
-    style, script = (files("simulator.results").joinpath(f"assets/report.{kind}").read_text() for kind in ("css", "js"))
+    assets = files("simulator.results") / "assets"
+    style, script = ((assets / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     body = "".join(_sections(report))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

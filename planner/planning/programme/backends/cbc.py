@@ -51,7 +51,9 @@ def solve(
         for column, value in (start or {}).items():
             columns[column].setInitialValue(value)
         solved, interrupted = interruptible(lambda tell: problem.solve(solver), _end_children)
-        solution = _read(problem, _outcome(problem, solved), columns, model, log.read_text())
+        solution = _read(
+            problem, _outcome(problem, solved), columns, model, log.read_text(encoding="utf-8", errors="replace")
+        )
         if interrupted:
             raise Interrupted(solution)
         return solution
