@@ -15,7 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import compiler
+from numba.core import codegen, compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.np import arrayobj
@@ -39,16 +39,17 @@ def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[
     cpu_target.options.parse_as_flags(flags, options)
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.no_compile = True  # until the entry is there
-    with global_compiler_lock, _indices_from_zero():
-        result = compiler.compile_extra(
-            cpu_target.typing_context,
-            cpu_target.target_context,
-            function,
-            args=tuple(_type(kind) for kind in kinds),
-            return_type=None,
-            flags=flags,
-            locals={},
-        )
+    with global_compiler_lock, replaced(arrayobj, "fix_integer_index", _index_from_zero):
+        with replaced(codegen.CPUCodeLibrary, "_optimize_final_module", _not_yet):
+            result = compiler.compile_extra(
+                cpu_target.typing_context,
+                cpu_target.target_context,
+                function,
+                args=tuple(_type(kind) for kind in kinds),
+                return_type=None,
+                flags=flags,
+                locals={},
+            )
         context, library = result.target_context, result.library
         returned = types.unliteral(result.signature.return_type)
         single = not isinstance(returned, types.BaseTuple)
@@ -62,18 +63,23 @@ def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[
 
 
 @contextmanager
-def _indices_from_zero() -> Iterator[None]:
-    """Let indices be taken as they are: numba would ask at each whether it is negative, and counts from the end."""
-    usual = arrayobj.fix_integer_index
-
-    def as_it_is(context: Any, builder: Any, type_: Any, index: Any, _size: Any) -> Any:
-        return context.cast(builder, index, type_, types.intp)
-
-    arrayobj.fix_integer_index = as_it_is
+def replaced(owner: Any, name: str, by: Callable[..., Any]) -> Iterator[None]:
+    """Let a function of numba's be another one for a while."""
+    usual = getattr(owner, name)
+    setattr(owner, name, by)
     try:
         yield
     finally:
-        arrayobj.fix_integer_index = usual
+        setattr(owner, name, usual)
+
+
+def _index_from_zero(context: Any, builder: Any, type_: Any, index: Any, _size: Any) -> Any:
+    """Return an index as it is. numba would ask of each whether it is negative, and counts from the end."""
+    return context.cast(builder, index, type_, types.intp)
+
+
+def _not_yet(_library: Any) -> None:
+    """Leave what a function calls as it is: it is optimised in the end as a part of the whole, not in each part."""
 
 
 def _type(kind: Kind) -> Any:

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model import InputError
-from simulator.compilation import compiled
 from simulator.dispatch.books import CARD as CARD_OF
 from simulator.dispatch.books import FREE, NEVER, Books, forget, open_books, refresh
 from simulator.dispatch.decisions import OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.checking import check_conditions, check_network
-from simulator.engine.core.calendar import DISPATCH, HORIZON_US, SOURCES, UNIT, arm, empty_calendar
+from simulator.engine.core.calendar import ARRIVAL, DISPATCH, HORIZON_US, SOURCES, UNIT, arm, empty_calendar
 from simulator.engine.core.latest_start import NEAR, NOBODY
 from simulator.engine.core.state import (
     AHEAD,
@@ -35,7 +34,6 @@ from simulator.engine.core.state import (
     LAST_OUTAGE,
     LOAD,
     LOG_NORMAL,
-    MIXED,
     NOISE,
     NONE,
     OFF,
@@ -46,7 +44,9 @@ from simulator.engine.core.state import (
     RECEIVES,
     REQUEST,
     ROOM,
+    ROUTE,
     ROUTED,
+    ROUTES,
     SCALARS,
     SEED,
     SELDOM,
@@ -113,14 +113,14 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
 
     c = np.zeros(SCALARS, np.int64)
     c[SEED], c[LOAD], c[CORRECTED], c[UNUSED] = conditions.seed, conditions.load_us, conditions.corrected, NONE
-    c[STEP_BITS], c[ROUTED], c[MIXED], c[DEPTH] = (width - 1).bit_length(), routed, len(routes) > 1, depth
+    c[STEP_BITS], c[ROUTED], c[DEPTH] = (width - 1).bit_length(), routed, depth
     c[OUTAGE], c[LAST_OUTAGE], c[SLOWDOWNS] = *outages, len(conditions.slowdowns)
     c[WANTED] = places_of(network, step)
     c[NOISE] = noise_of(station, conditions)
     c[SHARED] = bool((station["alike"] != np.arange(len(station))).any())
     c[AHEAD] = not conditions.corrected and not c[SHARED] and all(f.policy >= 0 for f in frontends)
     c[BASE], c[ROOM] = block, 2 * (routed * width + depth * requests) + len(lists)
-    tree, order = empty_calendar(number_sources(c, len(server), len(card), len(station), len(frontend)))
+    tree, order = empty_calendar(number_sources(c, len(server), len(card), len(station), len(frontend), len(routes)))
     state = State(
         c=c,
         tree=tree,
@@ -130,12 +130,13 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
         card=card,
         batch=np.empty(routed * width + (requests - routed) * stages + 1, BATCH),
         frontend=frontend,
+        route=routes_of(starts[: len(routes) + 1]),
         step=step,
         places=np.zeros((len(server), int(c[WANTED])), PLACE),
         dues=np.full((len(server), int(c[WANTED])), NOBODY),
         token=np.empty(routed << int(c[STEP_BITS]), TOKEN),
         seldom=np.zeros(routed << int(c[STEP_BITS]), SELDOM),
-        request=requests_of(starts[: len(routes) + 1], arrivals),
+        request=np.empty(routed, REQUEST),
         lists=np.array(lists, np.int64),
         latency=latencies_of(network, frontends),
         floats=np.array([*slowdowns_of(conditions), *conditions.factors], np.float64),
@@ -152,6 +153,9 @@ def start(network: Network, arrivals_us: Sequence[Ints], conditions: Conditions)
         if frontend["from_"][d] < frontend["to"][d]:
             at = 0 if c[AHEAD] else int(arrivals[frontend["from_"][d]])
             arm(tree, order, int(c[FRONTENDS]) + d, at, DISPATCH, d)
+    for k in range(len(routes) if len(routes) > 1 else 0):
+        if starts[k] < starts[k + 1]:
+            arm(tree, order, int(c[ROUTES]) + k, int(arrivals[starts[k]]), ARRIVAL, k)
     if conditions.load_us:
         load_all(state, conditions.load_us)
     return state
@@ -166,41 +170,11 @@ def joined(arrivals_us: Sequence[Ints]) -> tuple[Ints, Ints]:
     return np.cumsum([0, *map(len, arrivals_us)]), together
 
 
-def requests_of(starts: Ints, arrivals: Ints) -> Rows:
-    """Return the requests of routes, class by class, with the order in which they come."""
-    request = np.empty(int(starts[-1]), REQUEST)
-    request["of_class"] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    if len(starts) > 2:
-        request["following"] = in_order(starts, arrivals)
-    return request
-
-
-def in_order(starts: Ints, arrivals: Ints) -> NDArray[np.int32]:
-    """Return the requests of all classes in the order in which they come; those of one time class by class."""
-    order = np.arange(starts[-1], dtype=np.int32)
-    ends = starts.tolist()
-    while len(ends) > 2:
-        merged = order.copy()
-        for first, middle, last in zip(ends[:-2:2], ends[1:-1:2], ends[2::2], strict=True):
-            merge(arrivals, order, merged, first, middle, last)
-        order, ends = merged, [*ends[:-1:2], ends[-1]]
-    return order
-
-
-@compiled
-def merge(
-    arrivals: Ints, order: NDArray[np.int32], merged: NDArray[np.int32], first: int, middle: int, last: int
-) -> None:
-    """Merge two runs of requests, [first, middle) and [middle, last), each in order."""
-    i, j = first, middle
-    while i < middle and j < last:
-        second = int(arrivals[order[j]] < arrivals[order[i]])
-        merged[i + j - middle] = order[i + second * (j - i)]  # without a branch, which could not be predicted
-        i, j = i + 1 - second, j + second
-    for k in range(i, middle):
-        merged[j - middle + k] = order[k]
-    for k in range(j, last):
-        merged[k] = order[k]
+def routes_of(starts: Ints) -> Rows:
+    """Return the classes of requests that follow routes."""
+    route = np.empty(len(starts) - 1, ROUTE)
+    route["first"], route["next"], route["to"] = starts[:-1], starts[:-1], starts[1:]
+    return route
 
 
 def queues_of(depth: int, stations: int, requests: int) -> NDArray[np.int32]:
@@ -217,10 +191,10 @@ def slowdowns_of(conditions: Conditions) -> list[float]:
     return [float(value) for one in conditions.slowdowns for value in (one.from_us, one.until_us, one.factor)]
 
 
-def number_sources(c: Ints, servers: int, cards: int, stations: int, frontends: int) -> int:
+def number_sources(c: Ints, servers: int, cards: int, stations: int, frontends: int, routes: int) -> int:
     """Give the sources of events their numbers, and return how many there are."""
-    firsts = np.cumsum([servers, cards, stations, 1, frontends])
-    c[[CARDS, TIMERS, OUTAGES, FRONTENDS]] = firsts[:-1]
+    firsts = np.cumsum([servers, cards, stations, 1, frontends, routes])
+    c[[CARDS, TIMERS, OUTAGES, FRONTENDS, ROUTES]] = firsts[:-1]
     if (sources := int(firsts[-1])) > SOURCES:
         raise InputError(
             f"network: {servers} servers, {cards} cards and {stations} stations are {sources} sources of events; "

@@ -30,6 +30,7 @@ from simulator.engine.core.state import (
     NOISE,
     OUTAGE,
     OUTAGES,
+    ROUTES,
     SHARED,
     TIMERS,
     State,
@@ -89,6 +90,7 @@ def with_successors(state: State, olds: Sequence[int], network: Network, now_us:
 
     c = state.c.copy()
     numbers = [servers + len(server), cards + len(fresh.card), stations + len(station), first + len(successor)]
+    numbers.append(len(state.route))
     tree, order = moved(state, c, empty_calendar(number_sources(c, *numbers)))
     c[NOISE] = max(int(c[NOISE]), int(fresh.c[NOISE]))
     c[SHARED] = max(int(c[SHARED]), int(fresh.c[SHARED]))
@@ -123,8 +125,9 @@ def with_successors(state: State, olds: Sequence[int], network: Network, now_us:
 def moved(state: State, c: NDArray[np.int64], calendar: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
     """Enter the events of a run in a calendar whose sources are numbered as ``c`` says; numbers within a sort stay."""
     tree, order = calendar
-    sorts = np.array([0, *state.c[[CARDS, TIMERS, OUTAGES, FRONTENDS]]])
-    shift = np.array([0, *c[[CARDS, TIMERS, OUTAGES, FRONTENDS]]]) - sorts
+    firsts = [CARDS, TIMERS, OUTAGES, FRONTENDS, ROUTES]
+    sorts = np.array([0, *state.c[firsts]])
+    shift = np.array([0, *c[firsts]]) - sorts
     leaves = len(state.order)
     for source in np.flatnonzero(state.tree[leaves:] < IDLE).tolist():
         event = int(state.tree[leaves + source])

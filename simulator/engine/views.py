@@ -44,7 +44,7 @@ def network_records(state: State) -> NetworkRecords:
     return NetworkRecords(
         engine="events",
         arrival_us=state.arrivals[:routed],
-        request_class=state.request["of_class"],
+        request_class=np.repeat(np.arange(len(state.route), dtype=np.int16), np.diff([*state.route["first"], routed])),
         outcome=state.outcome[:routed],
         done_us=np.where(state.outcome[:routed] == OPEN, NONE, state.request["done"]),
         visit=token["visit"],

@@ -1,7 +1,8 @@
 """The calendar: a tournament over *sources*, each of which has at most one event ahead.
 
 A source is a server (the end of its service, its fill timeout, or its repair), a card (what it delivers next), a
-station's timer, the list of outages, a frontend. So no event is ever stale: a source is armed anew, or disarmed.
+station's timer, the list of outages, a frontend, a class of requests that follow a route. So no event is ever stale: a
+source is armed anew, or disarmed.
 
     tree[leaves + source] = time << 20 | kind << 16 | source
 
@@ -23,8 +24,8 @@ IDLE = 1 << 62
 END_OF_TIME_US = (1 << 42) - 1  # no event is later
 HORIZON_US = 1 << 41  # the last arrival comes before
 
-# Kinds, in their order at one instant; arrivals of requests come after all of them.
-UNIT, AWAKE, END, REACH, TIMER, FILL, WORK, DISPATCH = range(8)
+# Kinds, in their order at one instant. Of a single class of requests arrivals are no events; they come last.
+UNIT, AWAKE, END, REACH, TIMER, FILL, WORK, DISPATCH, ARRIVAL = range(9)
 
 
 def empty_calendar(sources: int) -> tuple[Ints, Ints]:

@@ -4,6 +4,7 @@ from simulator.compilation import compiled, compiled_apart
 from simulator.dispatch.books import NEVER
 from simulator.engine.core.books import say_free
 from simulator.engine.core.calendar import (
+    ARRIVAL,
     AWAKE,
     DISPATCH,
     END,
@@ -17,6 +18,7 @@ from simulator.engine.core.calendar import (
     TIME_BITS,
     TIMER,
     WORK,
+    arm,
     disarm,
     kind_armed,
 )
@@ -32,13 +34,11 @@ from simulator.engine.core.state import (
     CARDS,
     CORRECTED,
     FRONTENDS,
-    MIXED,
-    NEXT,
     NONE,
     NOW,
     OUTAGE,
     OUTAGES,
-    ROUTED,
+    ROUTES,
     SENDS,
     TIMERS,
     WANTED,
@@ -61,9 +61,8 @@ def run(S: State, until: int) -> tuple[int, int]:
         answer at NOW. FULL: there must be more room before the outage at hand. CROWDED: there must be WANTED
         places in front of servers. ENDLESS: the run has come to the end of the calendar.
     """
-    routed = S.c[ROUTED]
-    following = S.c[NEXT]
-    arrival = next_arrival(S, following, routed)
+    alone = len(S.route) == 1  # its arrivals need no calendar
+    arrival = next_arrival(S, 0) if alone else NEVER
     code, d = DONE, NONE
     while True:
         if S.c[WANTED] > S.places.shape[1]:
@@ -75,9 +74,8 @@ def run(S: State, until: int) -> tuple[int, int]:
             if arrival >= until:
                 code = PAUSED
                 break
-            arrive(S, S.request[following].following if S.c[MIXED] else following, arrival)
-            following += 1
-            arrival = next_arrival(S, following, routed)
+            arrive(S, 0, arrival)
+            arrival = next_arrival(S, 0)
             continue
         if top >= IDLE:
             break
@@ -110,6 +108,8 @@ def run(S: State, until: int) -> tuple[int, int]:
                 dispatch(S, d, now)
         elif kind in (WORK, AWAKE):
             queue = queue_of(S, source)
+        elif kind == ARRIVAL:
+            arrive_mixed(S, source - S.c[ROUTES], now)
         elif kind == TIMER:
             time_out(S, source - S.c[TIMERS], now)
         elif kind == FILL:
@@ -131,16 +131,25 @@ def run(S: State, until: int) -> tuple[int, int]:
             queue = reach(S, arrived, now)
         if queue >= 0:
             work_queue(S, queue, now)
-    S.c[NEXT] = following
     return code, d
 
 
 @compiled
-def next_arrival(S: State, following: int, routed: int) -> int:
-    """Return when the next request of a route comes."""
-    if following >= routed:
-        return NEVER
-    return int(S.arrivals[S.request[following].following if S.c[MIXED] else following])
+def next_arrival(S: State, k: int) -> int:
+    """Return when the next request of a class comes."""
+    route = S.route[k]
+    return int(S.arrivals[route.next]) if route.next < route.to else NEVER
+
+
+@compiled_apart
+def arrive_mixed(S: State, k: int, now: int) -> None:
+    """Let the next request of one of several classes come."""
+    arrive(S, k, now)
+    at = next_arrival(S, k)
+    if at < NEVER:
+        arm(S.tree, S.order, S.c[ROUTES] + k, at, ARRIVAL, k)
+    else:
+        disarm(S.tree, S.order, S.c[ROUTES] + k)
 
 
 @compiled

@@ -23,10 +23,12 @@ from simulator.engine.network import BY_SLACK, IDLE_FIRST, LATEST_START
 
 
 @compiled
-def arrive(S: State, r: int, now: int) -> None:
-    """Let a request come."""
+def arrive(S: State, cls: int, now: int) -> None:
+    """Let the next request of a class come."""
+    r = S.route[cls].next
+    S.route[cls].next = r + 1
     request = S.request[r]
-    cls = int(np.int64(request.of_class))
+    request.of_class = cls
     request.done = NONE
     request.left = S.step[cls, 0].sinks
     first = r << S.c[STEP_BITS]

@@ -140,12 +140,14 @@ SELDOM = np.dtype([("came", np.int16), ("cut", np.int16)], align=True)
 REQUEST = np.dtype(
     [
         ("done", np.int64),  # when its outcome was decided
-        ("following", np.int32),  # the request that comes as number r (where there are several routes)
         ("of_class", np.int16),
         ("left", np.int16),  # steps without a successor that have not served it
     ],
     align=True,
 )
+
+# A class of requests: from ``first`` on, those still to come are [next, to).
+ROUTE = np.dtype([("first", np.int64), ("next", np.int64), ("to", np.int64)], align=True)
 
 STEP = np.dtype(
     [
@@ -190,8 +192,6 @@ FRONTEND = np.dtype(
     AHEAD,  # frontends decide ahead of time: nothing but their own reservations changes their books
     SHARED,  # some servers are in the pools of several frontends
     STEP_BITS,  # as many as number the steps of the longest route
-    NEXT,  # requests of routes that have come
-    MIXED,  # there are several routes: `following` says which request is next
     ROUTED,  # requests of routes
     DEPTH,  # stages of reactive pipelines
     SLOTS,  # slots of batches ever used
@@ -209,8 +209,9 @@ FRONTEND = np.dtype(
     TIMERS,
     OUTAGES,
     FRONTENDS,
+    ROUTES,
     SCALARS,
-) = range(28)
+) = range(27)
 
 EXACT, LOG_NORMAL, FACTORS = range(3)  # NOISE
 
@@ -230,6 +231,7 @@ class State(NamedTuple):
     card: Array
     batch: Array
     frontend: Array
+    route: Array
     step: Array  # [class, step]
     places: Array  # [server, place]
     dues: Array  # [server, place]

@@ -24,7 +24,7 @@ from simulator.dispatch.decisions import FINISHED, OPEN
 from simulator.dispatch.system import Ints
 from simulator.engine.core.calendar import DISPATCH, END, END_OF_TIME_US, HORIZON_US, TIME_BITS, UNIT, arm, disarm
 from simulator.engine.core.configuration import load_servers, reconfigure
-from simulator.engine.core.state import FRONTENDS, LOADING, MIXED, NEXT, OFF, ROUTED, SENDS, STEP_BITS, State
+from simulator.engine.core.state import FRONTENDS, LOADING, OFF, ROUTES, SENDS, STEP_BITS, State
 from simulator.engine.network import (
     REACTIVE,
     REACTS,
@@ -149,7 +149,6 @@ class LiveRun:
         never = (Outage(HORIZON_US, (), 1),) if reacts else ()
         conditions = Conditions(factors=np.array([ENDLESS]), corrected=True, outages=never)
         self.run = Run(self.network, [one.copy() for one in self.arrivals_us], conditions)
-        self._arrivals_us = self.state.arrivals.copy()  # which `stop` moves out of reach
         self._begun = self.state.server["begun"].copy()
         self._serving: dict[int, Service] = {}
         self._open: set[int] = set()  # requests that workers have seen and that have no outcome yet
@@ -198,7 +197,6 @@ class LiveRun:
             self._happen(now_us)
             for event in self.staff.poll(min(look_us, self._next_us())):
                 self._take(event)
-        self.state.arrivals[:] = self._arrivals_us
 
     def stop(self) -> None:
         """Let no further request in, and finish what has come. The loop sees to it: a signal may come at any time."""
@@ -209,9 +207,11 @@ class LiveRun:
         self._closed = True
         state, c = self.state, self.state.c
         self.run.changes.clear()
-        for request in range(int(c[ROUTED])):
-            if state.arrivals[request] > self.stopped_us:
-                state.arrivals[request] = END_OF_TIME_US
+        for k, route in enumerate(state.route):
+            coming = state.arrivals[route["next"] : route["to"]]
+            route["to"] = route["next"] + int(np.searchsorted(coming, self.stopped_us, side="right"))
+            if route["next"] == route["to"]:
+                disarm(state.tree, state.order, int(c[ROUTES]) + k)
         for d, frontend in enumerate(state.frontend):
             came = frontend["came"] if frontend["policy"] == REACTS else state.books[d, NOTES, 0, TAIL]
             frontend["to"] = frontend["from_"] + came
@@ -233,11 +233,9 @@ class LiveRun:
 
     def _next_us(self) -> int:
         """Return when something will happen unless a worker speaks before."""
-        state, following = self.state, int(self.state.c[NEXT])
-        coming_us = END_OF_TIME_US
-        if following < int(state.c[ROUTED]):
-            request = int(state.request["following"][following]) if state.c[MIXED] else following
-            coming_us = int(state.arrivals[request])
+        state, coming_us = self.state, END_OF_TIME_US
+        if len(state.route) == 1 and state.route["next"][0] < state.route["to"][0]:
+            coming_us = int(state.arrivals[state.route["next"][0]])
         change_us = self.run.changes[0][0] if self.run.changes else END_OF_TIME_US
         return min(int(state.tree[1]) >> TIME_BITS, coming_us, change_us)
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from simulator.engine.core.state import EACH, HOME
 from simulator.engine.network import (
@@ -17,17 +15,7 @@ from simulator.engine.network import (
     Step,
     servers,
 )
-from simulator.engine.start import in_order, start
-
-classes = st.lists(st.lists(st.integers(0, 30), max_size=20).map(sorted), min_size=2, max_size=7)
-
-
-@settings(deadline=None)
-@given(classes)
-def test_requests_come_by_time_then_class_by_class(arrivals_us: list[list[int]]) -> None:
-    starts = np.cumsum([0, *map(len, arrivals_us)])
-    together = np.array([at_us for one in arrivals_us for at_us in one], np.int64)
-    np.testing.assert_array_equal(in_order(starts, together), np.argsort(together, kind="stable"))
+from simulator.engine.start import start
 
 
 def station(w: int, rule: int = CENTRAL, timeout_us: int = 5, drop_age_us: int = NO_LIMIT_US) -> Station:
