@@ -122,7 +122,16 @@ def _largest(largest: pd.DataFrame) -> str:
 
 
 def _told_once(rows: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Return what all rows have in common as a line, and the rows without it: narrower tables."""
+    """Return what all rows have in common as a line, and the rows without it: narrower tables.
+
+    Traces named by their DNN tell no more than the part before it, schedulers that are the plans' names nothing.
+    """
+    if {"trace", "dnn"} <= set(rows):
+        pairs = [(str(trace), f" for {dnn}") for trace, dnn in zip(rows["trace"], rows["dnn"], strict=True)]
+        if all(trace.endswith(end) for trace, end in pairs):
+            rows = rows.assign(trace=[f"{trace.removesuffix(end)} for each DNN" for trace, end in pairs])
+    if {"plan", "scheduler"} <= set(rows) and (rows["plan"] == rows["scheduler"]).all():
+        rows = rows.drop(columns="scheduler")
     common = [name for name in SAME if name in rows and len(rows) > 1 and rows[name].nunique(dropna=False) == 1]
     said = ", ".join(f"{name} {rows[name].iloc[0]}" for name in common)
     return f"<p>In all rows: {_text(said)}.</p>" if said else "", rows.drop(columns=common)

@@ -133,6 +133,14 @@ def test_what_all_rows_have_in_common_is_said_once(page):
     assert ">scheduler</button>" in page
 
 
+def test_traces_named_by_their_dnn_and_plans_by_their_scheduler_take_no_columns(report):
+    runs = report.runs.assign(plan=report.runs["scheduler"], trace="t for " + report.runs["dnn"])
+    page = report_html(Report("narrow", runs=runs))
+    assert "In all rows: trace t for each DNN, policy reservation, seed 0." in page
+    assert ">scheduler</button>" not in page
+    assert ">plan</button>" in page
+
+
 def test_worlds_are_told_apart(report):
     runs = pd.concat([report.runs.assign(world=name) for name in ("as planned", "rough.toml")])
     page = report_html(Report("worlds", runs=runs))
