@@ -147,7 +147,8 @@ def make_plan(
         log.info("ended early (%s): the best plan so far is taken", type(reason).__name__)
         known, used = best.problem, best.method
         sizing = best.with_bound(lambda problem: block_bound(unpartitioned(problem) if scheduler == "np" else problem))
-    _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], clock)
+    served_rps = [sizing.throughput_rps(number) for number in range(len(known.dnns))]
+    _refuse_nothing(known, served_rps, sizing.bound, clock)
     try:
         return _checked(known, _plan(known, sizing, used, record), asked)
     except KeyboardInterrupt:  # the search has ended; what was found is not lost
@@ -212,7 +213,8 @@ def _plan_merged(problem: Problem, method: str, backend: str, clock: Clock, best
             raise TooLate from None
         raise
     best.prove(found.bound)
-    _refuse_nothing(problem, [sum(one.throughput_rps for one in found.of(dnn.name)) for dnn in problem.dnns], clock)
+    served_rps = [sum(one.throughput_rps for one in found.of(dnn.name)) for dnn in problem.dnns]
+    _refuse_nothing(problem, served_rps, found.bound, clock)
     plan = plan_of(
         problem,
         found.pipelines,
@@ -299,16 +301,25 @@ def _size_dart_r(problem: Problem, np_plan: Plan | None, backend: str, clock: Cl
     return size_dart_r(problem, devices_of(np_plan))
 
 
-def _refuse_nothing(problem: Problem, throughput_rps: Sequence[float], clock: Clock) -> None:
-    """Refuse a plan that leaves a DNN without pipelines though the objective is to serve all."""
+def _refuse_nothing(problem: Problem, throughput_rps: Sequence[float], bound: float, clock: Clock) -> None:
+    """Refuse a plan that leaves a DNN without pipelines though the objective is to serve all.
+
+    Devices are said to be too few only where that is proven: where no plan is worth more than nothing.
+    """
     if problem.options.objective == "max_weighted_throughput":
         return
     for dnn, served_rps in zip(problem.dnns, throughput_rps, strict=True):
         if served_rps == 0:
             if clock.over:
                 raise TooLate(f"no plan that serves {dnn.name} was found in the time given; raise the time limit")
-            devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)
             own = problem.options.device_sharing == "own"
+            fewer = own and sum(device.count for device in problem.cluster.device_types) < len(problem.dnns)
+            if problem.options.objective == "max_min_throughput" and bound > 0 and not fewer:
+                raise InputError(
+                    f"no plan that serves {dnn.name} beside the others was found, and none is proven impossible; try "
+                    "another --method, add devices, or plan fewer DNNs"
+                )
+            devices = " + ".join(f"{device.count} {device.name}" for device in problem.cluster.device_types)
             raise InputError(
                 f"{dnn.name} gets no devices: {devices} are too few for {len(problem.dnns)} DNNs"
                 f"{', which do not share devices' if own else ''}; add devices, plan fewer DNNs, "

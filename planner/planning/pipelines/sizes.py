@@ -85,6 +85,12 @@ class CandidateTable:
         """The largest number of stages."""
         return int(self.value.shape[1])
 
+    @property
+    def least_value(self) -> float:
+        """What no pipeline is worth less than: its slowest stage on one slice, or group of slices."""
+        used = np.arange(self.value.shape[1]) < self.stages[:, np.newaxis]
+        return float(np.where(used, self.value, np.inf).min(initial=np.inf))
+
     def device_use(self, types: int) -> Floats:
         """Return the devices ``[candidate, type]`` that a candidate fills per unit of value."""
         use = np.zeros((len(self.stages), types))

@@ -74,7 +74,7 @@ class Decomposition(PlanSearch):
                 budget = min(4 * budget, 1.0)
                 supply.extend(self.price, budget, self.bound)
         # No plan of the cluster is worth less, so that below it nothing is to be found.
-        self._least = min((supply.items.value.min(initial=inf) for supply in self.supplies), default=0.0)
+        self._least = min((supply.table.least_value for supply in self.supplies), default=0.0)
         log.debug("items %s", [len(supply.items.row) for supply in self.supplies])
 
     def begin(self, plans: Sequence[list[Sized]], uses: Sequence[Integers]) -> None:
@@ -288,6 +288,11 @@ class Decomposition(PlanSearch):
         if target < self.bound:
             self.bound = max(target, self.value)
             self.report()
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it is proven that no plan of the cluster serves all DNNs."""
+        return not self.best and self.bound <= self._least
 
     @property
     def _done(self) -> bool:

@@ -95,7 +95,8 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
 def _found(problem: Problem, ground: "Ground", search: Decomposition | GivenRates) -> Sizing:
     """Return the best plan and bound so far."""
     pipelines = tuple(sized for own in search.best for sized in own)
-    found = Sizing(pipelines, search.bound, "highs", ground.layouts(pipelines)).merged()
+    bound = 0.0 if isinstance(search, Decomposition) and search.impossible else search.bound
+    found = Sizing(pipelines, bound, "highs", ground.layouts(pipelines)).merged()
     better = max if MAXIMISED[problem.options.objective] else min
     return replace(found, bound=better(found.bound, found.value(problem))) if pipelines else found
 

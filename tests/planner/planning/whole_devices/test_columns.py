@@ -147,3 +147,19 @@ def test_what_it_cannot_do_is_refused() -> None:
     tight = replace(problem, dnns=(problem.dnns[0], replace(problem.dnns[1], slo_us=10.0)))
     with pytest.raises(InputError, match=problem.dnns[1].name):
         make_plan(tight, method="columns")
+
+
+def test_devices_are_said_to_be_too_few_only_where_that_is_proven() -> None:
+    """Two DNNs that fit one device only, which this method does not prove to be too few, and more DNNs than devices."""
+    problem = random_problem(4, dnns=2, counts=(1, 9, 9))
+    dnns = tuple(
+        replace(dnn, variants=tuple(replace(one, tables=(one.table("g0", 1),)) for one in dnn.variants))
+        for dnn in problem.dnns
+    )
+    scarce = replace(problem, dnns=dnns)
+    with pytest.raises(InputError, match="none is proven impossible"):
+        make_plan(scarce, method="columns")
+    with pytest.raises(InputError, match="are too few for 2 DNNs"):
+        make_plan(scarce, method="decomposition")
+    with pytest.raises(InputError, match="are too few for 4 DNNs"):
+        make_plan(random_problem(3, dnns=4, counts=(1, 1, 1)), method="columns")
