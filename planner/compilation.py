@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from numba import njit
 from numba.core import caching
 
-from planner.kept_code import own_folder, reason, say, say_nowhere, say_temporary
+from planner.kept_code import own_folder, reason, say, say_compiling, say_nowhere, say_temporary
 
 # numba 0.61 names these with an underscore.
 _NAMES = ("UserWideCacheLocator", "_UserWideCacheLocator")
@@ -80,10 +80,13 @@ class _Cache(caching.FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code of a signature, or None where there is none that can be read."""
         try:
-            return super().load_overload(sig, target_context)
+            kept = super().load_overload(sig, target_context)
         except Exception as error:  # a file that was cut off raises whatever unpickling it comes upon
             say(f"compiled code in {self.cache_path} cannot be read ({reason(error)}) and is made anew")
             return None
+        if kept is None:
+            say_compiling()
+        return kept
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep the machine code of a signature where that is possible."""

@@ -36,6 +36,11 @@ def say(text: str) -> None:
         log.warning("note: %s", text)
 
 
+def say_compiling() -> None:
+    """Say what takes so long the first time."""
+    say("compiling for this processor, which takes up to a minute or two, once where it can be kept")
+
+
 def say_temporary() -> None:
     """Say that code is kept among the temporary files."""
     say(f"compiled code is kept in {own_folder()}, as neither installation nor home can be written; {HINT}")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from planner.kept_code import say
+from planner.kept_code import say_compiling
 from simulator.compilation.keeping import keep, kept
 from simulator.compilation.kinds import BOOL, FLOAT, INT, Kind, LastTuple, kind_of_array
 from simulator.compilation.loading import load
@@ -113,7 +113,7 @@ class Kernel:
                 return entry
             code = kept(self.py_func, kinds)
             if code is None:
-                say("compiling for this processor, which takes up to a minute or two and is kept for the next time")
+                say_compiling()
                 from simulator.compilation.building import build
 
                 code = build(self.py_func, kinds, self._options)
