@@ -275,9 +275,9 @@ def _structure(problem: Problem, dnn: Dnn, pipeline: Pipeline, where: str) -> It
 
 
 def _whole_segments(pipeline: Pipeline, where: str) -> Iterator[Violation]:
-    """Segments are taken whole, with all the processes that their share says."""
+    """Segments are taken whole, one at least, with all the processes that their share says."""
     for position, stage in enumerate(pipeline.stages):
-        if stage.slices % processes(stage.share):
+        if stage.slices < 1 or stage.slices % processes(stage.share):
             text = f"expected slices in groups of {processes(stage.share)} on {stage.place}, got {stage.slices}"
             yield Violation("processes", f"{where}.stages[{position}]", stage.slices, text)
 
