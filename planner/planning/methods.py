@@ -110,7 +110,7 @@ def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: 
             raise InputError(f"stage_batches is for method milp, got {method}")
         method = "milp"
     if method == "auto" and decomposition.admits(problem):
-        method = _method_for(problem)
+        method = _method_for(problem, clock)
     if method == "chains":
         best.by = method
         return chains.size(problem, clock.remaining()), method
@@ -133,7 +133,7 @@ def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: 
     return sizing, method
 
 
-def _method_for(problem: Problem) -> str:
+def _method_for(problem: Problem, clock: Clock) -> str:
     """Return the method for an objective that the decomposition knows; ``auto``: the dynamic programme may apply."""
     if not columns.admits(problem):
         return "decomposition"
@@ -142,7 +142,7 @@ def _method_for(problem: Problem) -> str:
     few_types = len(types) <= dynamic.TYPES
     if pipelines > (ENUMERABLE_EXACT if few_types else ENUMERABLE):
         method = "chains" if problem.options.max_stages >= LONG and chains.exhaust(problem) else "columns"
-    elif few_types:
+    elif few_types and dynamic.expects(problem, clock.remaining().time_limit_s):
         method = "auto"
     else:
         method = _by_devices(problem)
@@ -208,7 +208,7 @@ def size_np(
     if whole.options.limited:
         method = "milp"
     if method == "auto":
-        method = _method_for(whole) if decomposition.admits(whole) else "milp"
+        method = _method_for(whole, clock) if decomposition.admits(whole) else "milp"
     if method not in ("columns", "decomposition"):
         method = "milp"
     if report is None:

@@ -31,9 +31,9 @@ from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import labels, tables
 from planner.planning.whole_devices.splits import Cell, best_split, fewest_devices
-from planner.planning.whole_devices.tables import EPSILON, TYPES, Tables, admits
+from planner.planning.whole_devices.tables import EPSILON, TYPES, Tables, admits, expects
 
-__all__ = ["TYPES", "admits", "size"]
+__all__ = ["TYPES", "admits", "expects", "size"]
 
 log = logging.getLogger(__name__)
 

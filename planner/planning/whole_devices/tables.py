@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 # Plans better by less than this, relative, are not looked for: it covers the rounding of sums of floats.
 EPSILON = 1e-9
 CELL_LIMIT = 30_000_000  # of an upper table: 240 MB
+CELLS_PER_SECOND = 2_000_000  # of the upper tables of all DNNs, at least
 TYPES = 2
 
 
@@ -90,9 +91,23 @@ def admits(problem: Problem, candidates: Sequence[Candidate]) -> bool:
         or problem.options.objective != "max_min_throughput"
     ):
         return False
+    return _cells(problem, _units(candidates)) <= CELL_LIMIT
+
+
+def expects(problem: Problem, left_s: float | None) -> bool:
+    """Tell before any candidate is listed whether tables fit in memory and time, if candidates are on all shares."""
+    shares = [device.shares for device in problem.cluster.device_types]
+    if len(shares) > TYPES:
+        return False
+    cells = _cells(problem, np.array([lcm(*own) for own in [*shares, (1,)][:TYPES]]))
+    in_time = left_s is None or len(problem.dnns) * cells <= CELLS_PER_SECOND * left_s
+    return in_time and cells <= CELL_LIMIT
+
+
+def _cells(problem: Problem, units: Integers) -> float:
+    """Return how large the largest table is; a split is chosen from one [devices in all, own]."""
     counts = _counts(problem)
-    cells = float(np.prod(counts * _units(candidates) + 1.0))
-    return max(cells, float(counts[0] + 1) ** 2) <= CELL_LIMIT  # a split is chosen from a table [devices in all, own]
+    return max(float(np.prod(counts * units + 1.0)), float(counts[0] + 1) ** 2)
 
 
 def build(problem: Problem, candidates: Sequence[Candidate], clock: Clock) -> list[Tables]:
