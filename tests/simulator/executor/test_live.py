@@ -245,23 +245,25 @@ def test_a_server_that_keeps_dying_stays_down() -> None:
 
 
 def test_a_run_that_is_stopped_finishes_what_has_come() -> None:
-    for network, arrivals_us in (chain(), _pipelines()):
+    one, arrivals_us = chain()
+    two = replace(one, classes=one.classes * 2)
+    for network, each_us in ((one, [arrivals_us]), (two, [arrivals_us, arrivals_us + 1]), _pipelines()):
         staff = Virtual(as_planned)
 
         def stop(now_us: int, staff: Virtual = staff) -> None:
             if now_us > 0 and staff.live is not None and staff.live.stopped_us is None:
                 staff.live.stop()
 
-        live = serve(network, [arrivals_us], staff, tick=stop)
+        live = serve(network, each_us, staff, tick=stop)
         assert live.stopped_us is not None
-        came = int((arrivals_us <= live.stopped_us).sum())
-        assert 0 < came < len(arrivals_us)
-        assert sorted(staff.finished) == list(range(came))
+        came = np.flatnonzero(np.concatenate(each_us) <= live.stopped_us)
+        assert 0 < len(came) < sum(map(len, each_us))
+        assert sorted(staff.finished) == came.tolist()
 
 
-def _pipelines() -> tuple[Network, np.ndarray]:
+def _pipelines() -> tuple[Network, list[np.ndarray]]:
     system = replace(random_system(np.random.default_rng(3)), slo_us=10_000_000)
-    return network_of([system], 0), np.arange(100) * 20_000
+    return network_of([system], 0), [np.arange(100) * 20_000]
 
 
 def test_a_loop_without_a_period_is_refused() -> None:
