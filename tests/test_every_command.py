@@ -123,7 +123,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], name=DNN), helper.make_node("Relu", ["h"], ["y"], name="r")]
     graph = helper.make_graph(nodes, "net", batched[:1], batched[1:], [weight])
     for name in ("net.onnx", "other.onnx"):
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), folder / name)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), folder / name)
     return folder
 
 

@@ -242,7 +242,7 @@ def progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=errors,
+        console=errors if errors.is_terminal else Console(quiet=True),  # disabled, rich 13 still prints an empty line
         transient=True,
         disable=not errors.is_terminal,
     )
