@@ -34,6 +34,7 @@ from planner.planning.merging.deployment import (
     Formulation,
     MergeProblem,
     extract,
+    held_by,
     without_memory,
 )
 from planner.planning.merging.schemes import Member, Scheme, Sharing
@@ -109,8 +110,8 @@ def best_choice(
     _add_refused(formulation, shared, refused)
     if load is not None:
         _add_load(formulation, shared, load)
-    _add_memory(formulation, shared, at_most_bytes)
-    start = None if begin is None else _start(formulation, shared, begin)
+    counts = _add_memory(formulation, shared, at_most_bytes)
+    start = None if begin is None else _start(formulation, shared, counts, begin)
     solution, _ = solve(model, "highs", limits or Limits(gap=1e-7), start)
     if solution.status == "infeasible":
         return None
@@ -120,14 +121,19 @@ def best_choice(
     return Choice(chosen, extract(formulation, solution, chosen))
 
 
-def _start(formulation: Formulation, shared: Mapping[frozenset[Member], int], begin: Choice) -> dict[int, float]:
-    """Return the values of what is chosen and where it runs; how many copies there are follows."""
+def _start(
+    formulation: Formulation, shared: Mapping[frozenset[Member], int], counts: Collection[int], begin: Choice
+) -> dict[int, float]:
+    """Return the values of what is chosen, where it runs, and how many copies there are."""
+    held = held_by(formulation.problem, begin.deployment.stages, begin.sharing)
     stages = {
         Replicated(stage.model, (stage.first, stage.last), len(stage.devices)): stage.devices
         for stage in begin.deployment.stages
     }
     chosen = {column: float(stage in stages) for stage, column in formulation.stage.items()}
     chosen |= {column: float(device in stages.get(stage, ())) for (stage, device), column in formulation.on.items()}
+    for column, members in zip(counts, places(formulation.problem), strict=True):
+        chosen[column] = float(sum(len(one.intersection(members)) for one in held))
     return chosen | {column: float(members in begin.sharing) for members, column in shared.items()}
 
 
@@ -168,10 +174,10 @@ def _add_load(formulation: Formulation, shared: dict[frozenset[Member], int], lo
         formulation.model.add_row(f"load[{model}]", terms, upper=load)
 
 
-def _add_memory(formulation: Formulation, shared: dict[frozenset[Member], int], at_most_bytes: int | None) -> None:
-    """Add copies where they are used, what devices hold at most, and the objective."""
+def _add_memory(formulation: Formulation, shared: dict[frozenset[Member], int], at_most_bytes: int | None) -> list[int]:
+    """Add copies where they are used, what devices hold at most, and the objective; return how many there are."""
     problem, model = formulation.problem, formulation.model
-    copies = _add_copies(formulation, shared)
+    copies, counts = _add_copies(formulation, shared)
     of_place = {member for members in places(problem) for member in members}
     held: list[dict[int, float]] = [dict(one) for one in copies]
     for (stage, device), column in formulation.on.items():
@@ -183,13 +189,17 @@ def _add_memory(formulation: Formulation, shared: dict[frozenset[Member], int], 
     if at_most_bytes is not None:
         model.add_row("better", total, upper=at_most_bytes / SCALE_BYTES)
     model.set_objective(total, maximise=False)
+    return counts
 
 
-def _add_copies(formulation: Formulation, shared: dict[frozenset[Member], int]) -> list[dict[int, float]]:
-    """Add copies of places, shared and own; return per device their columns with their megabytes."""
+def _add_copies(
+    formulation: Formulation, shared: dict[frozenset[Member], int]
+) -> tuple[list[dict[int, float]], list[int]]:
+    """Add copies of places, shared and own; return per device their columns with their megabytes, and their numbers."""
     problem, model = formulation.problem, formulation.model
     holders, sets = holding(formulation.stage), _holding(shared)
     held: list[dict[int, float]] = [{} for _ in formulation.devices]
+    counts = []
     for number, members in enumerate(places(problem)):
         size = _bytes(problem, members[0]) / SCALE_BYTES
         stages = [stage for member in members for stage in holders.get(member, [])]
@@ -206,7 +216,8 @@ def _add_copies(formulation: Formulation, shared: dict[frozenset[Member], int]) 
         most = len(members) * len(formulation.devices)
         count = model.add_column(f"copies[{number}]", upper=most, integer=True)
         model.add_row(f"copies[{number}]", [*((one, 1.0) for one in everywhere), (count, -1.0)], lower=0, upper=0)
-    return held
+        counts.append(count)
+    return held, counts
 
 
 def _add_uses(

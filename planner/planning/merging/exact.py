@@ -133,8 +133,9 @@ class _Search:
         try:
             found = best_choice(self.problem, self.history.refused, load=load, begin=begin, limits=self.next_limits())
         except TooLate:
-            found = begin
-        return None if found is None else found.sharing
+            found = None
+        choices = [choice for choice in (found, begin) if choice is not None]
+        return min(choices, key=lambda one: one.deployment.memory_bytes).sharing if choices else None
 
     def _choice(self, sharing: Sharing) -> Choice | None:
         """Return some sharing with its deployment; None where there is none, or none was found in time."""
