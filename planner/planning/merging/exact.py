@@ -13,7 +13,8 @@ accepted and the smallest refused,
    and the search goes on.
 
 The search ends when nothing that is not ruled out saves more than the best accepted. Where the time of a programme is
-short, what is left of the last choice without what was refused takes the place of its answer, and its bound stays.
+short, what is left of the last choice without what was refused takes the place of its answer, and its bound stays; the
+rest of bisecting then does without programmes.
 """
 
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class _Search:
         self.best_saved = self.savings.of(self.best)
         self.clock = Clock(Limits(limits.gap, time_limit_s))  # from here on there is something to return
         self.least_bytes = 0.0
+        self.late = False  # whether a programme was not solved in its time
         most = len(problem.models) * max(len(model.groups) for model in problem.models)
         self.high = min((load_of(sharing) for sharing in history.refused), default=most)
         self.low = 0
@@ -103,6 +105,8 @@ class _Search:
         """
         begin = self._choice(without(self.problem, last, self.history.refused))
         better = None if self.best_saved is None else self.savings.apart_bytes - self.best_saved - 1
+        if self.late and self.high > self.low + 1 and begin:  # what is asked next is made by hand, too
+            return begin.sharing
         try:
             found = best_choice(
                 self.problem,
@@ -112,6 +116,7 @@ class _Search:
                 limits=Limits(gap, self.next_limits().time_limit_s),
             )
         except TooLate as late:
+            self.late = True
             self.least_bytes = max(self.least_bytes, late.bound or 0.0)
             return begin.sharing if begin and (better is None or begin.deployment.memory_bytes <= better) else None
         self.least_bytes = max(self.least_bytes, inf if found is None else found.deployment.bound_bytes)
@@ -130,10 +135,14 @@ class _Search:
     def _lighter(self, wanted: Sharing, load: int) -> Sharing | None:
         """Return the best choice of a load at most."""
         begin = self._choice(without(self.problem, lightened(self.problem, wanted, load), self.history.refused))
+        if self.late and begin:
+            return begin.sharing
         try:
             found = best_choice(self.problem, self.history.refused, load=load, begin=begin, limits=self.next_limits())
         except TooLate:
             found = None
+            self.late = True
+        self.late |= found is not None and found.deployment.status != "optimal"
         choices = [choice for choice in (found, begin) if choice is not None]
         return min(choices, key=lambda one: one.deployment.memory_bytes).sharing if choices else None
 

@@ -56,15 +56,19 @@ def core(problem: MergeProblem, sharing: Sharing, load: int) -> Sharing:
 
 
 def lightened(problem: MergeProblem, sharing: Sharing, load: int) -> Sharing:
-    """Return a part of some sharing in which no model exceeds a load: groups by their bytes, as many models as fit."""
+    """Return a part of some sharing in which no model exceeds a load: groups by their bytes, as many models as fit.
+
+    Models that do not fit with others share among themselves.
+    """
     kept: list[frozenset[Member]] = []
     for members in _by_bytes(problem, sharing):
-        ordered = sorted(members)
-        for size in range(len(ordered), 1, -1):
-            part = frozenset(ordered[:size])
-            if load_of(frozenset([*kept, part])) <= load:
+        left = sorted(members)
+        while len(left) > 1:
+            parts = (frozenset(left[:size]) for size in range(len(left), 1, -1))
+            part = next((part for part in parts if load_of(frozenset([*kept, part])) <= load), None)
+            if part is not None:
                 kept.append(part)
-                break
+            left = left[1:] if part is None else left[len(part) :]
     return frozenset(kept)
 
 
