@@ -1,5 +1,6 @@
 """Compiled functions called from Python, with and without numba."""
 
+import ast
 import logging
 import os
 import subprocess
@@ -101,6 +102,27 @@ def test_read_only_arrays_are_read_only() -> None:
     with pytest.raises(Exception, match="[Rr]ead.?only"):
         fill_with(values[0], 1)
     assert values.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def negative_indices(source: str) -> list[int]:
+    """Return the lines on which compiled functions index from the end, which for them is before the beginning."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    marked = [each for each in functions if any("compiled" in ast.unparse(mark) for mark in each.decorator_list)]
+    indices = [
+        index
+        for each in marked
+        for node in ast.walk(each)
+        if isinstance(node, ast.Subscript)
+        for index in (node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice])
+    ]
+    return [k.lineno for k in indices if isinstance(k, ast.UnaryOp) and isinstance(k.op, ast.USub)]
+
+
+def test_compiled_functions_count_from_the_beginning() -> None:
+    assert negative_indices("@compiled\ndef last(x):\n    return x[0, -1] + x[-1]") == [3, 3]
+    assert negative_indices("def last(x):\n    return x[-1]") == []
+    sources = Path(accounts.__file__).parents[1].rglob("*.py")
+    assert {str(path): lines for path in sources if (lines := negative_indices(path.read_text("utf-8")))} == {}
 
 
 def test_whole_numbers_are_of_one_kind() -> None:
