@@ -195,3 +195,9 @@ def test_data_folders_hold_no_python(folder: str) -> None:
 def test_only_the_two_packages_are_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["planner", "simulator"]
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """Pytest takes files of one name for one module where their folders are no packages."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -30,6 +30,7 @@ def test_sweeps_end_with_their_processes(
     with subprocess.Popen(
         [sys.executable, "-m", "simulator", *map(str, command)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # jobs in the background ignore it
     ) as sweep:  # fmt: skip
         while not (processes := _spawned(sweep.pid)):
             assert sweep.poll() is None
