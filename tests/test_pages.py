@@ -12,7 +12,9 @@ import simulator.cli.main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-    path for path in ROOT.rglob("*.md") if not {".venv", "out", "node_modules"} & set(path.relative_to(ROOT).parts)
+    path
+    for path in ROOT.rglob("*.md")
+    if not any(part in ("out", "node_modules") or part[0] == "." for part in path.relative_to(ROOT).parts)
 )
 APPS = {"planner": planner.cli.main.app, "simulator": simulator.cli.main.app}
 COMMAND = re.compile(r"python -m (planner|simulator) ([^`\n#]*)")

@@ -199,16 +199,19 @@ def test_a_clock_counts_down() -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "status", "bound"),
+    ("log", "status", "objective", "bound"),
     [
-        ("Lower bound:                    0.5\n", "feasible", 0.5),
-        ("Result - Optimal solution found\n", "optimal", 23.0),  # searched whole: the objective
-        ("23 best solution, best possible 1.5 (0.70 seconds)\n(best possible 2)\n", "feasible", 2.0),
-        ("", "feasible", -inf),  # stopped before it said anything: nothing is proven
+        ("Lower bound:                    0.5\n", "feasible", 23.0, 0.5),
+        ("Lower bound:                    -316.162\nGap:        3.59585e-16\n", "optimal", -316.1616441, -316.1616441),
+        ("Lower bound:                    99.99\nGap:         0.0001\n", "feasible", 100.0, 99.99),
+        ("Lower bound:                    0.000\nGap:              0.00\n", "optimal", 0.0, 0.0),
+        ("Result - Optimal solution found\n", "optimal", 23.0, 23.0),  # searched whole: the objective
+        ("23 best solution, best possible 1.5 (0.70 seconds)\n(best possible 2)\n", "feasible", 23.0, 2.0),
+        ("", "feasible", 23.0, -inf),  # stopped before it said anything: nothing is proven
     ],
 )
-def test_bounds_of_cbc_are_what_its_log_proves(log: str, status: Status, bound: float) -> None:
-    assert cbc._bound(log, status, 23.0) == bound
+def test_bounds_of_cbc_are_what_its_log_proves(log: str, status: Status, objective: float, bound: float) -> None:
+    assert cbc._bound(log, status, objective) == pytest.approx(bound, rel=1e-12)
 
 
 def test_an_objective_that_its_solution_does_not_have_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
