@@ -95,6 +95,10 @@ def _fewest(device: DeviceType, segments: tuple[tuple[Kind, int], ...]) -> int:
 def _by_device(device: DeviceType, kinds: tuple[Kind, ...]) -> frozenset[tuple[int, ...]]:
     """Return every multiset of segments that one device holds, by putting each at each slot."""
     found: set[tuple[int, ...]] = set()
+    seen: set[tuple[tuple[int, ...], frozenset[int]]] = set()
+    shapes = [geometry(device, kind) for kind in kinds]
+    # Where all may begin anywhere, none needs a gap before it.
+    anywhere = all(starts == tuple(range(slots - width + 1)) for slots, width, starts in shapes)
     named = [kind for kind in kinds if isinstance(kind, str)]
     over = bool(named) and device.memory_bytes is not None
 
@@ -107,15 +111,20 @@ def _by_device(device: DeviceType, kinds: tuple[Kind, ...]) -> frozenset[tuple[i
         )
 
     def put(held: tuple[int, ...], taken: frozenset[int], first: int) -> None:
+        if (held, taken) in seen:
+            return
+        seen.add((held, taken))
         found.add(held)
         for number in range(first, len(kinds)):
-            _, width, starts = geometry(device, kinds[number])
+            _, width, starts = shapes[number]
             more = (*held[:number], held[number] + 1, *held[number + 1 :])
             if allowed(more):
                 for start in starts:
                     slots = frozenset(range(start, start + width))
                     if not slots & taken:
                         put(more, taken | slots, number)
+                        if anywhere:
+                            break
 
     put((0,) * len(kinds), frozenset(), 0)
     return frozenset(found)
