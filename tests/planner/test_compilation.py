@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core import config
 
 from planner import compilation, kept_code
 
@@ -59,7 +60,8 @@ def test_no_cache_where_the_temporary_folder_is_open_to_others(tmp_path: Path) -
 def test_broken_and_unwritable_caches_cost_time_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    config.reload_config()  # type: ignore[no-untyped-call]
     kept_code.say.cache_clear()  # another test may have made it say the same
 
     def thrice(number: int) -> int:
