@@ -116,6 +116,10 @@ def make_plan(
     _check_limits(problem, scheduler, method)
     if (current is None) != (max_started is None):
         raise InputError("a current plan and the number of slices that may be started belong together; give both")
+    if current is not None and pipelines is not None:
+        raise InputError(
+            "a number of pipelines is for plans made anew, not from a current one; leave out one of the two"
+        )
     record = _Record(scheduler, gap, perf_counter(), digest(asked))
     clock, best = Clock(Limits(gap, time_limit_s)), Incumbent(problem, progress)
     of_whole_dnns = scheduler != "dart-r" and current is None and pipelines is None  # plans to begin with are answers

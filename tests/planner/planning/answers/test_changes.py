@@ -96,6 +96,8 @@ def test_bad_input() -> None:
         make_plan(problem, current=current, max_started=-1)
     with pytest.raises(InputError, match="is for scheduler pipelines and method milp, got np and auto"):
         make_plan(problem, "np", current=current, max_started=1)
+    with pytest.raises(InputError, match="leave out one of the two"):
+        make_plan(problem, current=current, max_started=1, pipelines=1)
     empty = replace(current, pipelines=())
     with pytest.raises(InputError, match="raise the limit of started slices"):
         make_plan(problem, current=empty, max_started=0)
