@@ -15,7 +15,8 @@ from simulator.memory import require_memory
 from simulator.workload.arrivals import ArrivalsUs, require_positive
 
 Rng = np.random.Generator
-BYTES = 24  # an arrival takes while it is drawn: its gap, its time in seconds and in µs
+BYTES = 48  # an arrival takes while it is drawn: as a part, in seconds and in µs, before and after the cut, sorted
+BYTES_OF_STAY = 200  # a stay in a state takes: an array of its own
 
 
 def poisson(rate_rps: float, duration_s: float, rng: Rng) -> ArrivalsUs:
@@ -57,6 +58,8 @@ def markov_modulated(rates_rps: Sequence[float], dwell_s: Sequence[float], durat
             raise InputError(f"rate of a state: expected a number >= 0 (requests/s), got {rate_rps}")
     require_positive("duration", duration_s, "s")
     mean_rps = np.average(rates_rps, weights=dwell_s)
+    stays = duration_s / float(np.mean(dwell_s))
+    require_memory(BYTES_OF_STAY * stays, f"{stays:.3g} stays in states", "generate a shorter time, or longer stays")
     _require_room(mean_rps * duration_s)
     state, now_s = int(rng.integers(len(rates_rps))), 0.0
     parts: list[NDArray[np.float64]] = []

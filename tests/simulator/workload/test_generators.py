@@ -159,3 +159,8 @@ TOO_MANY = {
 def test_memory_is_estimated_before_it_is_taken(kind: str) -> None:
     with pytest.raises(InputError, match="arrivals would take about .* GB of memory; generate fewer"):
         TOO_MANY[kind](np.random.default_rng(1))
+
+
+def test_memory_of_stays_is_estimated_too() -> None:
+    with pytest.raises(InputError, match=r"1e\+14 stays in states would take about .* GB of memory"):
+        markov_modulated([1.0, 1.0], [1e-9, 1e-9], 1e5, np.random.default_rng(1))
