@@ -53,16 +53,17 @@ def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, be
         The time was up; ``best`` has the best plan and bound so far.
     """
     left_s = clock.remaining().time_limit_s
-    if left_s is not None and (left_s < NP_FIRST_S or not _has_many(problem)):
+    np_first = left_s is not None and (left_s < NP_FIRST_S or not _has_many(problem))
+    if np_first:
         _offer_np(problem, backend, clock, best)
     try:
-        found, used = _by_method(problem, method, backend, clock, best)
+        found, used = _by_method(problem, method, backend, clock, best, np_first)
     except TooLate as late:
         if late.bound is not None:
             best.prove(late.bound)
         raise
     best.report(found)
-    if used != "decomposition" and not _proven(best, clock):
+    if not np_first and used != "decomposition" and not _proven(best, clock):
         _offer_np(problem, backend, clock, best)
     simplest = better_of(problem, found, best.plan) or found  # of equal plans, the one that was tidied up
     return replace(simplest, bound=found.bound if best.bound is None else best.bound), used
@@ -102,7 +103,9 @@ def _beyond_np(problem: Problem, best: Incumbent) -> bool:
     return bound <= best.value if MAXIMISED[problem.options.objective] else bound >= best.value
 
 
-def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
+def _by_method(
+    problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, np_known: bool
+) -> tuple[Sizing, str]:
     if problem.options.limited:
         method = "milp"
     if problem.options.stage_batches:  # the other methods know one batch size per pipeline
@@ -125,7 +128,7 @@ def _by_method(problem: Problem, method: str, backend: str, clock: Clock, best: 
         found = columns.size(problem, backend, clock.remaining(), best.report)
         return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
     if method == "decomposition":
-        return _decomposed(problem, backend, clock, best), method
+        return _decomposed(problem, backend, clock, best, np_known), method
     best.by = method
     sizing = METHODS[method](problem, candidates, backend, clock.remaining(), best.report)
     if method not in CANONICAL_METHODS:
@@ -158,15 +161,14 @@ def _devices_per_dnn(problem: Problem) -> float:
     return sum(device.count for device in problem.cluster.device_types) / len(problem.dnns)
 
 
-def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent) -> Sizing:
+def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, np_known: bool) -> Sizing:
     """Return the plan of the decomposition, which begins with NP's and, where devices are many, that of columns."""
     best.by = "decomposition"
     if _has_many(problem):
         limits = clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))
         with suppress(TooLate):
             best.report(columns.size(problem, backend, limits, best.report))
-    left_s = clock.remaining().time_limit_s
-    if left_s is None or _has_many(problem):
+    if not np_known:
         _offer_np(problem, backend, clock, best)
     found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
     return _tidied(problem, found, backend, clock)
