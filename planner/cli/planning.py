@@ -54,7 +54,7 @@ PRICES = {
     Against.ENERGY: "watts",
     Against.ACCURACY: "cost_per_hour",
 }
-LEAST_S = 0.01
+LEAST_S = 0.01  # that planning is left of its limit, however long the problem took to read
 SHOWN_DEVICES = 40  # so many devices are listed with what lies on them; a plan's file has them all
 
 ProblemFile = Annotated[Path, typer.Argument(help="Problem file (JSON or TOML).")]
