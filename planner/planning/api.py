@@ -63,9 +63,8 @@ def make_plan(
     Parameters
     ----------
     problem
-        What to plan. Where a DNN's ``np_throughput_rps`` is None it is computed first: exactly where NP has at most
-        64 candidates (about one per DNN variant and device type; 128 for at most two device types), else from NP's
-        relaxation (`planner.planning.baselines.with_x0`).
+        What to plan. Where a DNN's ``np_throughput_rps`` is None it is computed first: exactly up to 150 devices per
+        DNN, else from NP's relaxation (`planner.planning.baselines.with_x0`).
     scheduler
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method

@@ -23,12 +23,12 @@ from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.whole_devices import decomposition, narrowed, tables
 
-# The programme takes seconds up to so many candidates, and may not end above; for at most two device types, which
+# The programme takes a moment up to so many candidates, and may not end above; for at most two device types, which
 # tables (`planner.planning.whole_devices.tables`) narrow, up to the second number, and on few devices per DNN. The
-# decomposition takes more.
-EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 64, 128
+# decomposition takes a second or two for more.
+EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 16, 128
 RELAXED_PER_DNN, MANY_PER_DNN = 150, 30
-SUM_GAP, SUM_SECONDS, SUM_SHARE = 1e-4, 10.0, 0.2  # for the largest sum among many optima; the share of a limited time
+SUM_GAP, SUM_SECONDS, SUM_SHARE = 1e-4, 2.0, 0.2  # for the largest sum among many optima; the share of a limited time
 
 
 Devices = Mapping[tuple[int, int], int]  # (DNN, device type) -> how many

@@ -41,6 +41,7 @@ STOCK = 0.7  # average devices: the loss up to which items are listed at first
 KNOWN_LIMIT_S, CHOICE_LIMIT_S = 1.0, 10.0
 PERTURBATIONS = 30
 REPAIRS = 40
+LISTED_PARTS = 1 / 8, 1.0  # of the steps that listing may take: a choice may be found early
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
 WORTH_PROVING = 0.5  # of the gap: a bound that is lower by more is proven on the way
 COARSE = 1e-4  # relative: the first target is so much below the bound
@@ -213,15 +214,15 @@ class Decomposition(PlanSearch):
         slack = 1 - sum(cheapest)
         if slack < -CERTAIN:
             return False
-        near, complete = self.list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, effort)
-        if all(map(len, near)):
+        for part in LISTED_PARTS:
+            near, complete = self.list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, part * effort)
             chosen, status = self._choose(near, price, CHOICE_LIMIT_S)
             log.debug("%d plans to choose from, complete %s: %s", sum(map(len, near)), complete, status)
             if chosen:
                 return True
-            if complete and status == "infeasible":
-                return False
-        elif complete:
+            if complete:
+                break
+        if complete and status == "infeasible":
             return False
         return self._look_for(target, price, effort) or None
 

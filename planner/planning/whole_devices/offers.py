@@ -43,10 +43,14 @@ class Cheapest:
 
 @dataclass(frozen=True)
 class Within:
-    """All plans within a budget: whether these are all, devices ``[plan, type]``, values, and items of each."""
+    """All plans within a budget: whether these are all, devices ``[plan, type]``, values, and items of each.
+
+    ``labels`` were made, in as many steps as ``work``.
+    """
 
     complete: bool
     use: Integers
     value: Floats
     items: list[Integers]
     labels: int
+    work: int

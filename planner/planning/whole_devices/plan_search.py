@@ -27,7 +27,7 @@ ROUNDS = 80
 SETTLED = 1e-5  # of the price of all: what is so close is equal, and the cheapest plans of all together are so exact
 CERTAIN = 1e-9  # of the price of all: what must be missing before something counts as out of reach
 LABELS, CERTIFYING_LABELS, PERTURBED_LABELS = 40_000, 300_000, 8_000
-LISTED = 400_000, 6_000, 300_000_000  # labels, plans, and comparisons of all DNNs together
+LISTED = 400_000, 6_000, 300_000_000  # labels and plans of a DNN, and steps of all together
 SPREADS = 0.05, 0.3
 SEED = 0
 
@@ -93,25 +93,47 @@ class PlanSearch:
         return bounds
 
     def list_within(
-        self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: int
+        self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: float
     ) -> tuple[list[Integers], bool]:
         """Find all plans of every DNN that a solution can hold; return those known then, and whether they are all.
 
-        Of a DNN's plans one that uses no less of anything than another is left out.
+        ``effort`` multiplies the steps. Of a DNN's plans one that uses no less of anything than another is left out.
         """
-        labels, plans, work = LISTED
-        complete, near = True, []
+        complete = self._list_all(target, price, [least + slack for least in cheapest], effort)
+        near = []
         for supply, least in zip(self.supplies, cheapest, strict=True):
-            if self.clock.over:
-                complete = False
-            else:
-                supply.extend(price, least - supply.value_price(price) * target + slack, target)
-                most = labels, plans, effort * work // len(self.supplies)
-                complete &= supply.all_within(price, target, least + slack, most)
             own = supply.usable(target)
             own = own[supply.use[own] @ price <= least + slack + CERTAIN]
             near.append(own[least_vectors(supply.use[own])])
         return near, complete
+
+    def _list_all(self, target: float, price: Floats, budgets: Sequence[float], effort: float) -> bool:
+        """Find the plans of every DNN within its budget; tell whether these are all.
+
+        What some DNNs leave of their part of the steps, those get whose search was cut off.
+        """
+        labels, plans, steps = LISTED
+        left = int(effort * steps)
+        part = left // len(self.supplies)
+        waiting, complete = list(range(len(self.supplies))), True
+        while waiting:
+            if left // len(waiting) < part:
+                return False
+            cut_off = []
+            for at, number in enumerate(waiting):
+                if self.clock.over:
+                    return False
+                supply, budget = self.supplies[number], budgets[number]
+                supply.extend(price, budget - supply.value_price(price) * target, target)
+                most = labels, plans, left // (len(waiting) - at)
+                ended, taken = supply.all_within(price, target, budget, most)
+                left -= taken
+                if taken > most[2]:
+                    cut_off.append(number)
+                else:
+                    complete &= ended
+            waiting = cut_off
+        return complete
 
     def near(self, price: Floats, spread: float) -> Floats:
         """Return prices perturbed by a factor each, none far below the dearest; the cluster costs what it did."""

@@ -15,7 +15,8 @@ the label expanded last is a valid bound whenever the search ends.
 
 *All within a budget*: every vector of whole devices by type on which some plan has the value, none of them pointwise
 larger than another. Labels also remember the whole devices behind their residues; of equal residues, one with no more
-value on no fewer devices of any type leads nowhere else.
+value on no fewer devices of any type leads nowhere else. A device more costs its price, so that of types that cost more
+than the budget such labels have equally many, and only those need to be compared.
 """
 
 import numpy as np
@@ -78,8 +79,8 @@ def all_within(offer: Offer, counts: Integers, *, budget: float, most: tuple[int
     """
     types = len(counts)
     if len(offer.item) == 0:
-        return Within(True, np.zeros((0, types), dtype=np.int64), np.zeros(0), [], 0)
-    complete, labels, use, value, start, items = _all_within(
+        return Within(True, np.zeros((0, types), dtype=np.int64), np.zeros(0), [], 0, 0)
+    complete, labels, work, use, value, start, items = _all_within(
         offer.use,
         offer.value,
         offer.loss,
@@ -95,7 +96,7 @@ def all_within(offer: Offer, counts: Integers, *, budget: float, most: tuple[int
         *most,
     )
     parts = [offer.item[items[start[plan] : start[plan + 1]]] for plan in range(len(value))]
-    return Within(bool(complete), use, value, parts, int(labels))
+    return Within(bool(complete), use, value, parts, int(labels), int(work))
 
 
 @searched
@@ -111,6 +112,41 @@ def _slot(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int16]
         same = True
         for pool in range(len(wanted)):
             if residue[known, pool] != wanted[pool]:
+                same = False
+                break
+        if same:
+            break
+        at = (at + 1) & mask
+    return at
+
+
+@searched
+def _slot_apart(
+    table: Integers,
+    residue: NDArray[np.int16],
+    wanted: NDArray[np.int16],
+    whole: NDArray[np.int32],
+    taken: Integers,
+    apart: NDArray[np.bool_],
+) -> int:
+    """Return the place of a residue as `_slot` does, where devices of types ``apart`` count as well."""
+    mask = len(table) - 1
+    mixed = 0
+    for pool in range(len(wanted)):
+        mixed = (mixed * 1000003 + wanted[pool]) & 0x7FFFFFFFFFFF
+    for kind in range(len(taken)):
+        if apart[kind]:
+            mixed = (mixed * 1000003 + taken[kind]) & 0x7FFFFFFFFFFF
+    at = (mixed ^ (mixed >> 23)) & mask
+    while table[at] >= 0:
+        known = table[at]
+        same = True
+        for pool in range(len(wanted)):
+            if residue[known, pool] != wanted[pool]:
+                same = False
+                break
+        for kind in range(len(taken)):
+            if apart[kind] and whole[known, kind] != taken[kind]:
                 same = False
                 break
         if same:
@@ -279,7 +315,7 @@ def _all_within(
     label_limit: int,
     plan_limit: int,
     work_limit: int,
-) -> tuple[bool, int, Integers, Floats, Integers, Integers]:
+) -> tuple[bool, int, int, Integers, Floats, Integers, Integers]:
     items, pools = use.shape
     types = len(counts)
     with_pools = least_from.shape[1] > 1
@@ -297,7 +333,10 @@ def _all_within(
     plan_worth = np.empty(plan_limit)
     plan_label, plan_item = np.empty(plan_limit, np.int64), np.empty(plan_limit, np.int64)
     wanted, taken = np.zeros(pools, np.int16), np.zeros(types, np.int64)
-    table[_slot(table, residue, wanted)] = 0
+    apart = np.zeros(types, np.bool_)
+    for pool in range(pools):
+        apart[kind[pool]] = price[pool] > budget
+    table[_slot_apart(table, residue, wanted, whole, taken, apart)] = 0
     size, labels, plans, work, complete = push(heap, key, 0, 0), 1, 0, 0, True
     while size > 0 and complete:
         size = pop(heap, key, size)
@@ -358,7 +397,7 @@ def _all_within(
                 if child_lost + more > budget:
                     continue
                 child_key = max(child_key, child_lost + more)
-            slot = _slot(table, residue, wanted)
+            slot = _slot_apart(table, residue, wanted, whole, taken, apart)
             dominated = False
             known, before = table[slot], -1
             while known >= 0:
@@ -412,4 +451,4 @@ def _all_within(
             at += 1
             chosen[at] = last[label]
             label = parent[label]
-    return complete, labels, plan_use[:plans].copy(), plan_worth[:plans].copy(), start, chosen
+    return complete, labels, work, plan_use[:plans].copy(), plan_worth[:plans].copy(), start, chosen

@@ -16,9 +16,11 @@ from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, cheap_i
 from planner.planning.pipelines.sizing import Sized
 from planner.planning.whole_devices import cover_bounds, searches
 from planner.planning.whole_devices.offers import Cheapest, Offer
+from planner.planning.whole_devices.vectors import DeviceRates
 
 REACHED = 1 - searches.REACHED
 QUICK_LABELS = 8_000  # of a search without tables of pools, which cost more than that many labels
+VECTORS, STEPS = 10_000, 250  # of devices; and steps for each label that a search would be allowed
 REST_PARTS = 4_000  # of what completes a plan, which is little
 Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candidates, or pipelines
 
@@ -61,6 +63,7 @@ class Supply:
         self._filled = self.items.totals / self.units
         self._class = np.zeros(0, dtype=np.int64)
         self._per_value = self.table.device_use(len(self.limit))
+        self._rates = DeviceRates.of(self.table, self.units)
         self.use, self.value = np.zeros((0, len(self.limit)), dtype=np.int64), np.zeros(0)
 
     @property
@@ -76,10 +79,8 @@ class Supply:
         arguments = self.table, self.limit, self.units, price, self.value_price(price), budget, target
         listed = cheap_items(*arguments)
         listed = self.items.and_those_of(listed if self._in_parts else listed.with_totals())
-        order = np.lexsort((listed.use.sum(axis=1), -listed.value))
-        _, first = np.unique(listed.use[order], axis=0, return_index=True)
-        listed = listed.take(order[np.sort(first)])
-        listed = listed.take(_undominated(listed.use, listed.value))
+        listed = listed.take(np.lexsort((listed.use.sum(axis=1), -listed.value)))
+        listed = listed.take(_undominated(listed.use))
         grown = not np.isin(_keys(listed), _keys(self.items)).all()
         self.keep_items(listed)
         return grown
@@ -106,12 +107,14 @@ class Supply:
             By how much a plan may be dearer than the cheapest.
         """
         base = self.value_price(price) * target
-        usable = self.usable(target)
-        if len(usable):
-            below = min(below, float((self.use[usable] @ price).min()))
-        elif below == inf:
+        below = self._least_price(price, target, below)
+        if below == inf:
             below = self._cover(price, target)
         below = max(below - base, 0.0) + 1e-12 * base
+        if self._rates is not None:
+            complete, _ = self._keep_vectors(self._rates, price, target, below, True, (VECTORS, label_limit * STEPS))
+            found_price = self._least_price(price, target, base + below)
+            return Priced(found_price, found_price if complete else base, 0)
         offer = self.offer(price, target, below, cheapest_only=True)
         if len(offer.item) == 0 or offer.least[-1] - base >= below:
             return Priced(base + below, base + below, 0)
@@ -127,18 +130,21 @@ class Supply:
             self._keep(self.items.take(found.items))
         return Priced(base + found.loss, base + found.bound, found.labels)
 
-    def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> bool:
-        """Find and keep all plans worth a target that cost no more than a budget; tell whether the search ended.
+    def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> tuple[bool, int]:
+        """Find and keep all plans worth a target that cost no more than a budget; tell whether these are all.
 
-        Of plans of equal use one is kept, and none that uses more of everything than another. Items within the
-        budget must be listed.
+        Of plans of equal use one is kept, and none that uses more of everything than another. Items within the budget
+        must be listed. The second number returned is that of the steps taken; where the search was cut off, it is more
+        than the last of ``most``, which limits labels, plans and steps.
         """
         left = budget - self.value_price(price) * target
+        if self._rates is not None:
+            return self._keep_vectors(self._rates, price, target, left, False, most[1:])
         offer = self.with_pools(self.offer(price, target, left, cheapest_only=False))
         found = searches.all_within(offer, self.limit, budget=left, most=most)
         for items in found.items:
             self._keep(self.items.take(items))
-        return found.complete
+        return found.complete, found.work
 
     def usable(self, target: float) -> Integers:
         """Return the known plans worth a target."""
@@ -231,6 +237,26 @@ class Supply:
         )
         return len(found.items) > 0 and self._keep(begun.and_those_of(self.items.take(found.items)))
 
+    def _least_price(self, price: Floats, target: float, otherwise: float) -> float:
+        """Return the price of the cheapest known plan worth a target, or another one that is lower."""
+        usable = self.usable(target)
+        return min(otherwise, float((self.use[usable] @ price).min())) if len(usable) else otherwise
+
+    def _keep_vectors(
+        self, rates: DeviceRates, price: Floats, target: float, budget: float, cheapest: bool, most: tuple[int, int]
+    ) -> tuple[bool, int]:
+        """Keep the plans of one stage on whole devices within a budget of loss; returns as `all_within`."""
+        value_price = self.value_price(price)
+        complete, steps, vectors = rates.vectors(
+            price, value_price, target, self.limit, budget=budget, cheapest=cheapest, most=most
+        )
+        for vector in vectors[-1:] if cheapest else vectors:
+            taken = np.flatnonzero(vector)
+            use, worth = np.zeros_like(self.limit), vector * rates.rate
+            use[rates.kind] = vector
+            self.add(use, float(worth.sum()), (rates.row[taken], worth[taken]))
+        return complete, steps
+
     def _cover(self, price: Floats, target: float) -> float:
         """Keep a plan found by rounding every item up to whole devices, and return its price; infinite if none."""
         if len(self.items.row) == 0:
@@ -264,31 +290,47 @@ def _keys(items: Items) -> Integers:
 
 
 @compiled
-def _undominated(use: Integers, value: Floats) -> Integers:
-    """Return the items (by falling value, then rising total use) that no other reaches in value and every use."""
+def _undominated(use: Integers) -> Integers:
+    """Return the items (by falling value, then rising total use) whose every use no earlier one keeps within.
+
+    Items use a few pools of many: those kept are grouped by the pools they use, and only groups within an item's own
+    pools are looked through. Pools 63 apart share a bit, which costs comparisons and nothing else.
+    """
     items, pools = use.shape
-    kept = np.empty(items, np.int64)
-    total = np.zeros(items, np.int64)
-    count = 0
+    kept, total = np.empty(items, np.int64), np.zeros(items, np.int64)
+    group_pools = np.empty(items, np.int64)
+    last, before = np.full(items, -1), np.full(items, -1)  # the last item kept of a group, and the one kept before
+    count = groups = 0
     for item in range(items):
+        own = 0
         for pool in range(pools):
             total[item] += use[item, pool]
-        dominated = False
-        for at in range(count):
-            other = kept[at]
-            if total[other] > total[item]:
+            if use[item, pool] > 0:
+                own |= 1 << (pool % 63)
+        dominated, mine = False, -1
+        for group in range(groups):
+            if group_pools[group] == own:
+                mine = group
+            if group_pools[group] & ~own:
                 continue
-            fewer = True
-            for pool in range(pools):
-                if use[other, pool] > use[item, pool]:
-                    fewer = False
-                    break
-            if fewer:
-                dominated = True
+            other = last[group]
+            while other >= 0 and not dominated:
+                dominated = total[other] <= total[item]
+                for pool in range(pools):
+                    if use[other, pool] > use[item, pool]:
+                        dominated = False
+                        break
+                other = before[other]
+            if dominated:
                 break
-        if not dominated:
-            kept[count] = item
-            count += 1
+        if dominated:
+            continue
+        if mine < 0:
+            mine, groups = groups, groups + 1
+            group_pools[mine] = own
+        before[item], last[mine] = last[mine], item
+        kept[count] = item
+        count += 1
     return kept[:count].copy()
 
 
