@@ -21,6 +21,8 @@ from planner.planning.whole_devices.vectors import DeviceRates
 REACHED = 1 - searches.REACHED
 QUICK_LABELS = 8_000  # of a search without tables of pools, which cost more than that many labels
 VECTORS, STEPS = 10_000, 250  # of devices; and steps for each label that a search would be allowed
+ROOM = 64  # plans, twice as many whenever they are more
+LARGEST = 2**62  # number that classes may have before they are counted anew
 REST_PARTS = 4_000  # of what completes a plan, which is little
 Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candidates, or pipelines
 
@@ -51,8 +53,6 @@ class Supply:
     limit: Integers
     units: Integers
     items: Items = field(init=False)
-    use: Integers = field(init=False)
-    value: Floats = field(init=False)
     _parts: list[Parts] = field(default_factory=list)
     _known: dict[tuple[int, ...], int] = field(default_factory=dict)
 
@@ -64,7 +64,17 @@ class Supply:
         self._class = np.zeros(0, dtype=np.int64)
         self._per_value = self.table.device_use(len(self.limit))
         self._rates = DeviceRates.of(self.table, self.units)
-        self.use, self.value = np.zeros((0, len(self.limit)), dtype=np.int64), np.zeros(0)
+        self._use, self._value = np.zeros((ROOM, len(self.limit)), dtype=np.int64), np.zeros(ROOM)
+
+    @property
+    def use(self) -> Integers:
+        """What the known plans use ``[plan, resource]``."""
+        return self._use[: len(self._parts)]
+
+    @property
+    def value(self) -> Floats:
+        """What the known plans are worth."""
+        return self._value[: len(self._parts)]
 
     @property
     def _in_parts(self) -> bool:
@@ -81,16 +91,18 @@ class Supply:
         listed = self.items.and_those_of(listed if self._in_parts else listed.with_totals())
         listed = listed.take(np.lexsort((listed.use.sum(axis=1), -listed.value)))
         listed = listed.take(_undominated(listed.use))
-        grown = not np.isin(_keys(listed), _keys(self.items)).all()
+        same = len(listed.row) == len(self.items.row) and (listed.row == self.items.row).all()
+        if same and (listed.use == self.items.use).all():
+            return False
         self.keep_items(listed)
-        return grown
+        return True
 
     def keep_items(self, items: Items) -> None:
         """Take these items in place of those that are listed."""
         self.items = items
         self._filled = items.totals / self.units
-        residues = items.use % np.resize(self.units, items.use.shape[1])
-        self._class = np.unique(residues, axis=0, return_inverse=True)[1].ravel()
+        units = np.resize(self.units, items.use.shape[1])
+        self._class = _classes(items.use % units, units)
 
     def price(
         self, price: Floats, target: float, *, label_limit: int, below: float = inf, tolerance: float = 0.0
@@ -140,11 +152,17 @@ class Supply:
         left = budget - self.value_price(price) * target
         if self._rates is not None:
             return self._keep_vectors(self._rates, price, target, left, False, most[1:])
-        offer = self.with_pools(self.offer(price, target, left, cheapest_only=False))
-        found = searches.all_within(offer, self.limit, budget=left, most=most)
+        labels, plans, steps = most
+        offer, quick = self.offer(price, target, left, cheapest_only=False), min(QUICK_LABELS, labels)
+        first = min(quick * STEPS, steps)
+        found = searches.all_within(offer, self.limit, budget=left, most=(quick, plans, first))
+        taken = found.work
+        if not found.complete and steps > first:
+            found = searches.all_within(self.with_pools(offer), self.limit, budget=left, most=most)
+            taken = max(taken, found.work)
         for items in found.items:
             self._keep(self.items.take(items))
-        return found.complete, found.work
+        return found.complete, taken
 
     def usable(self, target: float) -> Integers:
         """Return the known plans worth a target."""
@@ -155,8 +173,10 @@ class Supply:
         key = tuple(use.tolist())
         known = self._known.get(key)
         if known is None:
-            self._known[key] = len(self._parts)
-            self.use, self.value = np.vstack([self.use, use]), np.append(self.value, value)
+            count = self._known[key] = len(self._parts)
+            if count == len(self._value):
+                self._use, self._value = np.concatenate([self._use] * 2), np.concatenate([self._value] * 2)
+            self._use[count], self._value[count] = use, value
             self._parts.append(parts)
         elif value > self.value[known] * TIE:
             self.value[known], self._parts[known] = value, parts
@@ -281,12 +301,22 @@ class Supply:
         return by_type
 
 
-def _keys(items: Items) -> Integers:
-    """Return numbers by which items are told apart."""
-    mixed = items.row.copy()
-    for column in range(items.use.shape[1]):
-        mixed = mixed * 1_000_003 + items.use[:, column]
-    return mixed
+def _classes(residues: Integers, units: Integers) -> Integers:
+    """Return numbers of the distinct rows of residues of ``units``, by which rows are told apart.
+
+    >>> _classes(np.array([[0, 1], [2, 1], [0, 1]]), np.array([3, 2])).tolist()
+    [0, 1, 0]
+    """
+    number = np.zeros(len(residues), dtype=np.int64)
+    size = 1  # numbers are below it
+    for residue, unit in zip(residues.T, units.tolist(), strict=True):
+        if size * unit > LARGEST:
+            number = np.unique(number, return_inverse=True)[1]
+            size = int(number.max(initial=0)) + 1
+        number = number * unit + residue
+        size *= unit
+    classes: Integers = np.unique(number, return_inverse=True)[1]
+    return classes
 
 
 @compiled

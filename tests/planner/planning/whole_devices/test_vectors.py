@@ -130,3 +130,15 @@ def test_pipelines_of_several_stages_or_parts_of_devices_have_no_vectors() -> No
     rates = DeviceRates.of(whole, np.array([1, 1, 1]))
     assert rates is not None
     assert rates.rate.tolist() == [whole.value[whole.device[:, 0] == kind].max() for kind in rates.kind.tolist()]
+
+
+@pytest.mark.parametrize("largest", [10**12, 40])
+def test_classes_tell_rows_of_residues_apart(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supply, "LARGEST", largest)  # so that numbers are counted anew on the way
+    rng = np.random.default_rng(0)
+    units = rng.integers(1, 13, 9)
+    residues = rng.integers(0, units, (300, 9)) * (rng.random((300, 9)) < 0.2)
+    expected = np.unique(residues, axis=0, return_inverse=True)[1].ravel()
+    found = supply._classes(residues, units)
+    assert len(set(zip(found.tolist(), expected.tolist(), strict=True))) == len(set(expected.tolist()))
+    assert len(set(found.tolist())) == len(set(expected.tolist()))
