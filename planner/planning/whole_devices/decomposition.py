@@ -119,7 +119,10 @@ def _search(problem: Problem, ground: Ground, gap: float, clock: Clock) -> Decom
     if problem.options.objective == "max_min_throughput":
         price, bound = relaxed([supply.table for supply in supplies], capacity, clock)
         log.info("bound %.9g", bound)
-        return Decomposition(supplies, capacity, price, bound, gap, clock)
+        try:
+            return Decomposition(supplies, capacity, price, bound, gap, clock)
+        except TooLate:
+            raise TooLate(bound=bound) from None
     types = problem.cluster.device_types
     cost = [price_per_hour(problem, one.name) if problem.options.objective == "least_cost" else 1.0 for one in types]
     return GivenRates(supplies, capacity, np.zeros(0), 0.0, gap, clock, device_cost=np.array(cost))

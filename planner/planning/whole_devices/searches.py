@@ -24,11 +24,9 @@ from numpy.typing import NDArray
 
 from planner.planning.arrays import Floats, Integers
 from planner.planning.whole_devices.heaps import pop, push, searched
-from planner.planning.whole_devices.offers import Cheapest, Offer, Within
+from planner.planning.whole_devices.offers import CAUTION, REACHED, Cheapest, Offer, Within
 
-REACHED = 1e-12  # relative: a value so close to the target reaches it
 COMPARISONS = 250  # of labels of equal residues, per label of the limit
-CAUTION = 1e-6  # of a part: sums of values in parts are off by less
 
 
 def cheapest(

@@ -14,11 +14,11 @@ from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, cheap_items
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.whole_devices import cover_bounds, searches
+from planner.planning.whole_devices import cover_bounds, offers, searches
 from planner.planning.whole_devices.offers import Cheapest, Offer
 from planner.planning.whole_devices.vectors import DeviceRates
 
-REACHED = 1 - searches.REACHED
+REACHED = 1 - offers.REACHED
 QUICK_LABELS = 8_000  # of a search without tables of pools, which cost more than that many labels
 VECTORS, STEPS = 10_000, 250  # of devices; and steps for each label that a search would be allowed
 ROOM = 64  # plans, twice as many whenever they are more
@@ -127,7 +127,7 @@ class Supply:
             complete, _ = self._keep_vectors(self._rates, price, target, below, True, (VECTORS, label_limit * STEPS))
             found_price = self._least_price(price, target, base + below)
             return Priced(found_price, found_price if complete else base, 0)
-        offer = self.offer(price, target, below, cheapest_only=True)
+        offer = self.offer(price, target, below, cheapest_only=True).within(below)
         if len(offer.item) == 0 or offer.least[-1] - base >= below:
             return Priced(base + below, base + below, 0)
         quick = min(QUICK_LABELS, label_limit)
@@ -135,7 +135,8 @@ class Supply:
         if found.bound < found.loss - tolerance and label_limit > QUICK_LABELS:
             if len(found.items):
                 self._keep(self.items.take(found.items))
-            below, offer = min(below, found.loss), self.with_pools(offer)
+            below = min(below, found.loss)
+            offer = offer.with_pools().within(below).with_pools()
             again = searches.cheapest(offer, below=below, tolerance=tolerance, label_limit=label_limit)
             found = again if len(again.items) else Cheapest(again.loss, again.bound, found.items, again.labels)
         if len(found.items):
@@ -153,12 +154,14 @@ class Supply:
         if self._rates is not None:
             return self._keep_vectors(self._rates, price, target, left, False, most[1:])
         labels, plans, steps = most
-        offer, quick = self.offer(price, target, left, cheapest_only=False), min(QUICK_LABELS, labels)
+        offer = self.offer(price, target, left, cheapest_only=False).within(left)
+        quick = min(QUICK_LABELS, labels)
         first = min(quick * STEPS, steps)
         found = searches.all_within(offer, self.limit, budget=left, most=(quick, plans, first))
         taken = found.work
         if not found.complete and steps > first:
-            found = searches.all_within(self.with_pools(offer), self.limit, budget=left, most=most)
+            offer = offer.with_pools().within(left).with_pools()
+            found = searches.all_within(offer, self.limit, budget=left, most=most)
             taken = max(taken, found.work)
         for items in found.items:
             self._keep(self.items.take(items))
@@ -226,16 +229,6 @@ class Supply:
             cover_bounds.least_cost(value[chosen], cost[chosen], target, parts),
             np.zeros((1, 1, 1)),
         )
-
-    def with_pools(self, offer: Offer) -> Offer:
-        """Return the offer with the tables of pools."""
-        if len(offer.item) == 0:
-            return offer
-        cost = offer.loss + offer.value_price * offer.value
-        table = cover_bounds.least_from(
-            offer.use.astype(np.int64), offer.value, cost, offer.unit, offer.price, offer.target
-        )
-        return Offer(**{**vars(offer), "least_from": table})
 
     def complete(self, begun: Items, price: Floats, target: float, *, budget: float, label_limit: int) -> bool:
         """Find the cheapest plan worth a target that holds some items already, and keep it; tell whether there is one.

@@ -18,7 +18,7 @@ from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.whole_devices import cover_bounds
-from planner.planning.whole_devices.searches import CAUTION, REACHED
+from planner.planning.whole_devices.offers import CAUTION, REACHED
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Vectors of devices for pipelines of one stage, and how steps are shared out among DNNs, against enumeration."""
 
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from planner.planning import make_plan
 from planner.planning.arrays import Floats, Integers
 from planner.planning.baselines import unpartitioned, with_x0
 from planner.planning.methods import all_candidates
+from planner.planning.pipelines.candidates import enumerate_pipelines
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits
@@ -142,3 +143,23 @@ def test_classes_tell_rows_of_residues_apart(largest: int, monkeypatch: pytest.M
     found = supply._classes(residues, units)
     assert len(set(zip(found.tolist(), expected.tolist(), strict=True))) == len(set(expected.tolist()))
     assert len(set(found.tolist())) == len(set(expected.tolist()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("pools", [False, True])
+def test_items_of_all_plans_within_a_budget_stay(seed: int, pools: bool) -> None:
+    problem = random_problem(seed, stages=2, counts=(3, 2, 2), shares=(1, 2, 3))
+    table = CandidateTable.of_pipelines(enumerate_pipelines(problem, 0, 1000.0), 1.0)
+    own, price = supply.Supply(table, np.array([3, 2, 2]), np.array([6, 6, 6])), np.array([0.5, 0.7, 0.3])
+    own.extend(price, 10.0, np.inf)
+    target, budget = float(own.items.value.max() * 1.1), 0.4
+    offer = own.offer(price, target, 5 * budget, cheapest_only=False)
+    within = (offer.with_pools() if pools else offer).within(budget)
+    assert len(within.item) < len(offer.item)
+    value, left = own.items.value, [np.flatnonzero(within.item == item) for item in range(len(own.items.row))]
+    base = own.value_price(price) * target
+    for size in (1, 2):  # whatever two items come to is a plan's price
+        for chosen in combinations_with_replacement(offer.item.tolist(), size):
+            items = own.items.take(np.array(chosen))
+            if value[list(chosen)].sum() >= target and own._whole(items) @ price - base <= budget:
+                assert all(len(left[item]) for item in chosen)
