@@ -261,7 +261,7 @@ def compare(
     out: Out,
     instances: Annotated[int, typer.Option(min=1, help="How many random instances.")] = 50,
     models: Annotated[str, typer.Option(help="Numbers of models that instances have, in turn.")] = "2,3",
-    most_tries: MostTries = 60,
+    most_tries: MostTries = 200,
     first: Annotated[int, typer.Option(min=0, help="Seed of the first instance.")] = 0,
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for every programme that is solved.")] = 10.0,
     search_limit: Annotated[float, typer.Option(min=1, help="Seconds for every search with a proof.")] = 120.0,

@@ -19,7 +19,7 @@ from planner.model import InputError
 from planner.planning.merging.deployment import MergeProblem, deploy
 from planner.planning.merging.oracles import Oracle
 from planner.planning.merging.results import Found, Savings, Try
-from planner.planning.merging.schemes import Scheme, middle, sharing_of
+from planner.planning.merging.schemes import Scheme, Sharing, middle, sharing_of
 from planner.planning.programme.backends import Limits
 
 
@@ -43,43 +43,67 @@ def search(
     if stages != sorted(stages):
         raise InputError(f"models: expected them by increasing stage limit, got limits {stages}")
     savings = Savings(problem, partial(deploy, limits=limits))
-    whole = Scheme(tuple(range(len(stages))), 0, max(len(model.groups) for model in problem.models))
-    accepted: tuple[Scheme, ...] = ()
+    tree = Tree(problem, savings)
     tries: list[Try] = []
-    waiting: dict[Scheme, int] = {}
-    seen: set[Scheme] = set()
-
-    def saved_by(*schemes: Scheme) -> int | None:
-        return savings.of(sharing_of(problem.models, schemes))
-
-    def add(scheme: Scheme) -> None:
-        if scheme not in seen and shares(problem, scheme):
-            seen.add(scheme)
-            saved = saved_by(*accepted, scheme)
-            if saved is not None and saved > (saved_by(*accepted) or 0):
-                waiting[scheme] = saved
-
-    add(whole)
-    while waiting:
-        scheme = max(waiting, key=lambda one: (waiting[one], -one.first, -one.models[0]))
-        sharing = sharing_of(problem.models, (*accepted, scheme))
-        tried = Try(sharing, waiting.pop(scheme), oracle(sharing), scheme)
-        tries.append(tried)
-        report(tried)
-        if tried.accepted:
-            accepted = (*accepted, scheme)
-            left = [other for other in waiting if not overlap(other, scheme)]
-            waiting.clear()
-            seen.difference_update(left)
-            for other in left:
-                add(other)
-        else:
-            for half in halves(problem, scheme):
-                if not any(overlap(half, other) for other in accepted):
-                    add(half)
-    sharing = sharing_of(problem.models, accepted)
+    while (scheme := tree.next()) is not None:
+        sharing = tree.with_accepted(scheme)
+        tries.append(Try(sharing, tree.waiting[scheme], oracle(sharing), scheme))
+        report(tries[-1])
+        tree.answer(scheme, tries[-1].accepted)
+    sharing = tree.with_accepted()
     deployment = savings.deployment(sharing) or deploy(replace(problem, sharing=sharing), limits=limits)
     return Found(tuple(tries), sharing, deployment, savings.apart_bytes - deployment.memory_bytes, None)
+
+
+def applies(problem: MergeProblem) -> bool:
+    """Whether all models have equal groups and are in order of their stage limits."""
+    stages = [model.max_stages for model in problem.models]
+    groups = {
+        tuple((group.parameter_bytes, group.mergeable, group.kind) for group in model.groups)
+        for model in problem.models
+    }
+    return stages == sorted(stages) and len(groups) == 1
+
+
+class Tree:
+    """The schemes that wait, with what they would save beside all that was accepted."""
+
+    def __init__(self, problem: MergeProblem, savings: Savings) -> None:
+        self.problem, self.savings = problem, savings
+        self.accepted: tuple[Scheme, ...] = ()
+        self.waiting: dict[Scheme, int] = {}
+        self._seen: set[Scheme] = set()
+        self._add(Scheme(tuple(range(len(problem.models))), 0, max(len(model.groups) for model in problem.models)))
+
+    def next(self) -> Scheme | None:
+        """Return what to ask next, the scheme that saves the most; None at the end."""
+        return max(self.waiting, key=lambda one: (self.waiting[one], -one.first, -one.models[0]), default=None)
+
+    def with_accepted(self, *schemes: Scheme) -> Sharing:
+        """Return what was accepted and some schemes, together."""
+        return sharing_of(self.problem.models, (*self.accepted, *schemes))
+
+    def answer(self, scheme: Scheme, accepted: bool) -> None:
+        """Take the answer about a scheme that waits."""
+        del self.waiting[scheme]
+        if accepted:
+            self.accepted = (*self.accepted, scheme)
+            left = [other for other in self.waiting if not overlap(other, scheme)]
+            self.waiting.clear()
+            self._seen.difference_update(left)
+            for other in left:
+                self._add(other)
+        else:
+            for half in halves(self.problem, scheme):
+                if not any(overlap(half, other) for other in self.accepted):
+                    self._add(half)
+
+    def _add(self, scheme: Scheme) -> None:
+        if scheme not in self._seen and shares(self.problem, scheme):
+            self._seen.add(scheme)
+            saved = self.savings.of(self.with_accepted(scheme))
+            if saved is not None and saved > (self.savings.of(self.with_accepted()) or 0):
+                self.waiting[scheme] = saved
 
 
 def shares(problem: MergeProblem, scheme: Scheme) -> bool:

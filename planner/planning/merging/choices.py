@@ -23,7 +23,7 @@ As there, rows that follow, but not from the relaxation, with N_p integer the co
     busy[f,p,j]       the copies of p on j >= sum over (m, g) of p, over I that hold g, k of f(v_{m,I,k}) · q_{m,I,k,j}
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -40,6 +40,7 @@ from planner.planning.merging.deployment import (
 from planner.planning.merging.schemes import Member, Scheme, Sharing
 from planner.planning.merging.stages import ROUNDING, Replicated, dual_loads, holding
 from planner.planning.programme.backends import Limits, TooLate, solve
+from planner.planning.programme.linear import LinearModel
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,13 @@ def best_choice(
         Nothing was found in the time given, though something may be left; its bound is the least memory (bytes).
     """
     formulation = without_memory(problem)
-    sets = candidates(problem)
+    sets = [members for members in candidates(problem) if load is None or len(members) <= load + 1]
     model = formulation.model
-    shared = {members: model.add_column(f"share[{_name(members)}]", upper=1, integer=True) for members in sets}
-    _add_one_copy(formulation, shared)
-    _add_refused(formulation, shared, refused)
+    shared = {members: model.add_column(f"share[{set_name(members)}]", upper=1, integer=True) for members in sets}
+    add_one_copy(model, shared)
+    add_refused(model, shared, refused)
     if load is not None:
-        _add_load(formulation, shared, load)
+        add_load(model, shared, load, len(problem.models))
     counts = _add_memory(formulation, shared, at_most_bytes)
     start = None if begin is None else _start(formulation, shared, counts, begin)
     solution, _ = solve(model, "highs", limits or Limits(gap=1e-7), start)
@@ -137,7 +138,8 @@ def _start(
     return chosen | {column: float(members in begin.sharing) for members, column in shared.items()}
 
 
-def _name(members: frozenset[Member]) -> str:
+def set_name(members: frozenset[Member]) -> str:
+    """Return how a set of members is called in names of columns and rows."""
     return "+".join(f"{model}.{group}" for model, group in sorted(members))
 
 
@@ -150,28 +152,34 @@ def _holding(shared: Mapping[frozenset[Member], int]) -> dict[Member, dict[froze
     return found
 
 
-def _add_one_copy(formulation: Formulation, shared: dict[frozenset[Member], int]) -> None:
-    for (model, group), sets in sorted(_holding(shared).items()):
-        terms = [(column, 1.0) for column in sets.values()]
-        formulation.model.add_row(f"one_copy[{model},{group}]", terms, upper=1)
+def add_one_copy(model: LinearModel, shared: Mapping[frozenset[Member], int]) -> None:
+    """Add that a member shares one copy at most; ``shared`` has the columns of sets of members."""
+    for (number, group), sets in sorted(_holding(shared).items()):
+        model.add_row(f"one_copy[{number},{group}]", [(column, 1.0) for column in sets.values()], upper=1)
 
 
-def _add_refused(formulation: Formulation, shared: dict[frozenset[Member], int], refused: Collection[Sharing]) -> None:
+def add_refused(model: LinearModel, shared: Mapping[frozenset[Member], int], refused: Collection[Sharing]) -> None:
+    """Add that nothing is chosen that shares all of a refused answer; what no choice can share needs no row."""
     for number, answer in enumerate(refused):
-        terms = dict.fromkeys(
-            (column for members in answer for holder, column in shared.items() if members <= holder), 1.0
-        )
-        formulation.model.add_row(f"refused[{number}]", terms.items(), upper=len(answer) - 1)
+        terms: Counter[int] = Counter()
+        held = 0
+        for members in answer:
+            holders = [column for holder, column in shared.items() if members <= holder]
+            terms.update(holders)  # a set that holds two of an answer's counts twice
+            held += bool(holders)
+        if held == len(answer):
+            model.add_row(f"refused[{number}]", terms.items(), upper=len(answer) - 1)
 
 
-def _add_load(formulation: Formulation, shared: dict[frozenset[Member], int], load: int) -> None:
-    for model in range(len(formulation.problem.models)):
+def add_load(model: LinearModel, shared: Mapping[frozenset[Member], int], load: int, models: int) -> None:
+    """Add that no model's sum over its shared groups of (models that share it - 1) exceeds a load."""
+    for number in range(models):
         terms = [
             (column, len(members) - 1.0)
             for members, column in shared.items()
-            if any(owner == model for owner, _ in members)
+            if any(owner == number for owner, _ in members)
         ]
-        formulation.model.add_row(f"load[{model}]", terms, upper=load)
+        model.add_row(f"load[{number}]", terms, upper=load)
 
 
 def _add_memory(formulation: Formulation, shared: dict[frozenset[Member], int], at_most_bytes: int | None) -> list[int]:
@@ -236,10 +244,10 @@ def _add_uses(
         held = [(own[-1], 1.0)]
         for shared, share in sets[member].items():
             if shared not in copies:
-                copy = copies[shared] = model.add_column(f"copy[{_name(shared)},{device}]", upper=1)
-                model.add_row(f"open[{_name(shared)},{device}]", [(share, 1.0), (copy, -1.0)], lower=0)
-            uses = model.add_column(f"uses[{name},{_name(shared)},{device}]", upper=1)
-            model.add_row(f"uses[{name},{_name(shared)},{device}]", [(copies[shared], 1.0), (uses, -1.0)], lower=0)
+                copy = copies[shared] = model.add_column(f"copy[{set_name(shared)},{device}]", upper=1)
+                model.add_row(f"open[{set_name(shared)},{device}]", [(share, 1.0), (copy, -1.0)], lower=0)
+            uses = model.add_column(f"uses[{name},{set_name(shared)},{device}]", upper=1)
+            model.add_row(f"uses[{name},{set_name(shared)},{device}]", [(copies[shared], 1.0), (uses, -1.0)], lower=0)
             held.append((uses, 1.0))
         present = [(formulation.on[stage, device], -1.0) for stage in holders]
         model.add_row(f"held[{name},{device}]", [*held, *present], lower=0)

@@ -3,13 +3,16 @@
 The measure of a model's *load* is the sum over its shared groups of (models that share it - 1).
 """
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from itertools import combinations
 
 from planner.planning.merging.choices import places
-from planner.planning.merging.deployment import MergeProblem
-from planner.planning.merging.oracles import within
+from planner.planning.merging.deployment import SCALE_BYTES, MergeProblem
 from planner.planning.merging.schemes import Member, Sharing
+from planner.planning.merging.stages import ROUNDING, Replicated, intervals, least_replicas, replica_load
+from planner.planning.programme.backends import solve
+from planner.planning.programme.linear import LinearModel
 
 
 def everything(problem: MergeProblem) -> Sharing:
@@ -55,35 +58,61 @@ def core(problem: MergeProblem, sharing: Sharing, load: int) -> Sharing:
     return best
 
 
-def lightened(problem: MergeProblem, sharing: Sharing, load: int) -> Sharing:
-    """Return a part of some sharing in which no model exceeds a load: groups by their bytes, as many models as fit.
+def teams(problem: MergeProblem, load: int) -> Iterator[Sharing]:
+    """Yield sharing in which models are divided into teams, each of which shares its heaviest groups up to a load.
 
-    Models that do not fit with others share among themselves.
+    Begins with what would save the most if every team was on one device; teams whose stages with these groups are too
+    much for one are left out. A small programme: u_T binary for every team T, each model in one at most.
     """
+    sharing = {
+        team: shared
+        for size in range(2, min(len(problem.models), load + 1) + 1)
+        for team in combinations(range(len(problem.models)), size)
+        if (shared := _heaviest(problem, team, load)) and _fit(problem, shared)
+    }
+    model = LinearModel(maximise=True)
+    columns = {
+        team: model.add_column(f"team[{team}]", upper=1, objective=_saved(problem, shared), integer=True)
+        for team, shared in sharing.items()
+    }
+    for number in range(len(problem.models)):
+        model.add_row(f"one[{number}]", [(column, 1.0) for team, column in columns.items() if number in team], upper=1)
+    while True:
+        solution, _ = solve(model)
+        chosen = [team for team, column in columns.items() if solution.found and solution.values[column] > 0.5]
+        if not chosen:
+            return
+        yield frozenset().union(*(sharing[team] for team in chosen))
+        model.add_row(f"other[{chosen}]", [(columns[team], 1.0) for team in chosen], upper=len(chosen) - 1)
+
+
+def _heaviest(problem: MergeProblem, team: Collection[int], load: int) -> Sharing:
+    """Return the groups with the most bytes that some models can share without exceeding a load, all of them each."""
     kept: list[frozenset[Member]] = []
-    for members in _by_bytes(problem, sharing):
-        left = sorted(members)
-        while len(left) > 1:
-            parts = (frozenset(left[:size]) for size in range(len(left), 1, -1))
-            part = next((part for part in parts if load_of(frozenset([*kept, part])) <= load), None)
-            if part is not None:
-                kept.append(part)
-            left = left[1:] if part is None else left[len(part) :]
+    for members in _by_bytes(problem, everything(problem)):
+        own = frozenset(member for member in members if member[0] in team)
+        if len(own) > 1 and load_of(frozenset([*kept, own])) <= load:
+            kept.append(own)
     return frozenset(kept)
 
 
-def without(problem: MergeProblem, sharing: Sharing, refused: Iterable[Sharing]) -> Sharing:
-    """Return what is left of some sharing when of everything refused that it holds the least bytes are taken out."""
-    kept = set(sharing)
-    for answer in refused:
-        if within(answer, frozenset(kept)):
-            least = min(answer, key=lambda members: (_bytes(problem, min(members)), min(members)))
-            whole = next(members for members in kept if least <= members)
-            kept.remove(whole)
-            rest = whole - {max(least)}
-            if len(rest) > 1:
-                kept.add(rest)
-    return frozenset(kept)
+def _fit(problem: MergeProblem, sharing: Sharing) -> bool:
+    """Whether a device could run the stages that hold all that is shared, with the fewest replicas of each."""
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for number, group in (member for members in sharing for member in members):
+        groups[number].append(group)
+    busy = 0.0
+    for number, own in groups.items():
+        merged = problem.models[number]
+        holding = [one for one in intervals(merged) if one[0] <= min(own) and max(own) < one[1]]
+        busy += min(
+            replica_load(problem.models, Replicated(number, one, least_replicas(merged, one))) for one in holding
+        )
+    return busy <= 1 + ROUNDING
+
+
+def _saved(problem: MergeProblem, sharing: Sharing) -> float:
+    return sum((len(members) - 1) * _bytes(problem, min(members)) for members in sharing) / SCALE_BYTES
 
 
 def _by_bytes(problem: MergeProblem, sharing: Sharing) -> list[frozenset[Member]]:

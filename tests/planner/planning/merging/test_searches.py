@@ -13,11 +13,12 @@ import pytest
 from planner.model import InputError
 from planner.planning.merging import bisection, exact, questions
 from planner.planning.merging.choices import best_choice, candidates
-from planner.planning.merging.deployment import MergeProblem, deploy
+from planner.planning.merging.deployment import DeployedStage, Deployment, MergeProblem, deploy, device_bytes
+from planner.planning.merging.layouts import Layouts
 from planner.planning.merging.oracles import Budget, Command, History, within
 from planner.planning.merging.results import Savings
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, Sharing, sharing_of
-from planner.planning.programme.backends import Limits, TooLate
+from planner.planning.programme.backends import TooLate
 
 SHARED = frozenset({frozenset({(0, 0), (1, 0)})})
 MORE = frozenset({frozenset({(0, 0), (1, 0)}), frozenset({(0, 1), (1, 1)})})
@@ -67,25 +68,138 @@ def test_questions_that_are_not_asked_leave_a_bound() -> None:
     assert stopped.saved_bytes <= proven.saved_bytes <= stopped.bound_bytes
 
 
-def test_time_that_is_too_short_leaves_a_bound_and_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its third programme on nothing is found in time: it asks what is left of choices, the bound stays."""
-    problem = small(1, models=3)
-    proven = exact.search(problem, History(problem.models, Budget(2)))
-    calls: list[int] = []
+def late(*arguments: object, **options: object) -> None:
+    raise TooLate(bound=10.0)
 
-    def late(*arguments: object, **options: object) -> object:
-        calls.append(1)
-        if len(calls) > 2:
-            raise TooLate(bound=10.0)
-        return best_choice(*arguments, **options)  # type: ignore[arg-type]
 
+@pytest.mark.parametrize("seed", range(8))
+def test_never_less_is_saved_than_by_the_rule(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Proven, or with all programmes that choose late; and in that case what it says is possible is."""
+    rng = np.random.default_rng(seed)
+    problem = small(seed, models=2 + seed % 2, groups=4)
+    budget = Budget(int(rng.integers(1, 4)))
+    by_rule = bisection.search(problem, budget)
+    proven = exact.search(problem, History(problem.models, budget))
+    assert by_rule.saved_bytes <= proven.saved_bytes == proven.bound_bytes
     monkeypatch.setattr(exact, "best_choice", late)
-    found = exact.search(problem, History(problem.models, Budget(2)), limits=Limits(1e-7, 60.0))
+    found = exact.search(problem, History(problem.models, budget))
+    assert budget(found.sharing)
     assert found.bound_bytes is not None
-    assert 0 < found.saved_bytes <= proven.saved_bytes <= found.bound_bytes
-    assert found.bound_bytes < Savings(problem).apart_bytes - 10
-    assert len(found.tries) > 2
+    assert by_rule.saved_bytes <= found.saved_bytes <= proven.saved_bytes <= found.bound_bytes
     assert len({tried.sharing for tried in found.tries}) == len(found.tries)
+
+
+@pytest.mark.parametrize("seed", [*range(6), 103, 106])
+def test_oracles_that_know_nothing_of_loads(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Refused is what holds some random sharing: proven, and late (103 and 106 follow the rule) not less than it."""
+    rng = np.random.default_rng(seed)
+    problem = small(seed, models=3)
+    sharings = sorted(every_sharing(problem), key=lambda one: sorted(map(sorted, one)))
+    refused = [sharings[int(at)] for at in rng.integers(1, len(sharings), 1 + seed % 4)]
+
+    def oracle(sharing: Sharing) -> bool:
+        return not any(within(one, sharing) for one in refused)
+
+    savings = Savings(problem)
+    expected = max(savings.of(sharing) or 0 for sharing in sharings if oracle(sharing))
+    found = exact.search(problem, History(problem.models, oracle))
+    assert found.saved_bytes == expected == found.bound_bytes
+    assert oracle(found.sharing)
+    monkeypatch.setattr(exact, "best_choice", late)
+    found = exact.search(problem, History(problem.models, oracle))
+    assert bisection.search(problem, oracle).saved_bytes <= found.saved_bytes <= expected
+
+
+def test_one_question_is_enough_where_pairs_suffice() -> None:
+    """Four models of load 0.4 on two devices: two pairs share all, and no three models can meet."""
+    layers = (*(LayerGroup(size, 1.0) for size in (10, 20, 30)), LayerGroup(5, 1.0, mergeable=False))
+    problem = MergeProblem(tuple(MergeModel(f"m{n}", layers, 1, 1.0, 0.4) for n in range(4)), (1000, 1000))
+    found = exact.search(problem, History(problem.models, Budget(3)))
+    assert [(tried.saved_bytes, tried.accepted) for tried in found.tries] == [(120, True)]
+    assert found.bound_bytes == 120
+
+
+def test_two_pairs_that_were_refused_are_refused_as_one_set() -> None:
+    """What shares 0.0, 1.0, 2.0 and 3.0 shares both pairs: a set of four is no way around the refusal of two pairs."""
+    layers = (LayerGroup(10, 1.0), LayerGroup(5, 1.0, mergeable=False))
+    problem = MergeProblem(tuple(MergeModel(f"m{n}", layers, 1, 1.0, 0.2) for n in range(4)), (1000,))
+    pairs = frozenset({frozenset({(0, 0), (1, 0)}), frozenset({(2, 0), (3, 0)})})
+    choice = best_choice(problem, [pairs])
+    assert choice is not None
+    assert not within(pairs, choice.sharing)
+    layouts = Layouts(problem)
+    layouts.add(choice.deployment.stages)
+    again = layouts.best([pairs])
+    assert again is not None
+    assert not within(pairs, again.sharing)
+    assert again.deployment.memory_bytes == choice.deployment.memory_bytes == 40
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_best_on_a_layout_is_the_best_of_all_sharing(seed: int) -> None:
+    """By trying everything; what is found holds no set of which a part would do."""
+    rng = np.random.default_rng(seed)
+    problem = small(seed, models=3)
+    stages = deploy(replace(problem, sharing=questions.everything(problem))).stages
+    layouts, load = Layouts(problem), int(rng.integers(1, 4))
+    layouts.add(stages)
+    refused = [questions.core(problem, questions.everything(problem), 3)]
+    left = [one for one in every_sharing(problem) if not any(within(answer, one) for answer in refused)]
+    for best, among in (
+        (layouts.best(refused), left),
+        (layouts.best_of_load(refused, load), [one for one in left if questions.load_of(one) <= load]),
+    ):
+        assert best is not None
+        used = {one: sum(device_bytes(problem, stages, one)) for one in among}
+        assert best.deployment.memory_bytes == used[best.sharing] == min(used.values())
+        less = [one for one in among if one != best.sharing and within(one, best.sharing)]
+        assert all(used[one] > used[best.sharing] for one in less)
+
+
+def test_layouts_have_the_memory_of_their_devices() -> None:
+    """Two models of 15 bytes on one device of 20: only with the group of 10 bytes shared."""
+    layers = (LayerGroup(10, 1.0), LayerGroup(5, 1.0, mergeable=False))
+    problem = MergeProblem(tuple(MergeModel(f"m{n}", layers, 1, 1.0, 0.2) for n in range(2)), (20,))
+    layouts = Layouts(problem)
+    layouts.add((DeployedStage(0, 0, 2, (0,)), DeployedStage(1, 0, 2, (0,))))
+    shared = frozenset({frozenset({(0, 0), (1, 0)})})
+    assert layouts.deployed(frozenset()) is None
+    assert layouts.deployed(shared) == Deployment(
+        (DeployedStage(0, 0, 2, (0,)), DeployedStage(1, 0, 2, (0,))), 20, 0.0, "feasible"
+    )
+    best = layouts.best([])
+    assert best is not None
+    assert best.sharing == shared
+    assert layouts.best([shared]) is None
+
+
+def test_equal_layouts_are_one() -> None:
+    layers = (LayerGroup(10, 1.0), LayerGroup(5, 1.0, mergeable=False))
+    problem = MergeProblem(tuple(MergeModel(f"m{n}", layers, 1, 1.0, 0.2) for n in range(2)), (20, 20))
+    layouts = Layouts(problem)
+    for first, second in ((0, 1), (1, 0)):
+        layouts.add((DeployedStage(0, 0, 2, (first,)), DeployedStage(1, 0, 2, (second,))))
+    assert len(layouts) == 1
+
+
+def test_teams_by_hand() -> None:
+    """Loads of 0.5, 0.5, 0.3 and 0.3, groups of 10, 20 and 30 bytes, a load of 2: pairs share two groups, threes one.
+
+    0 and 1 save 50, so do 2 and 3; no three models fit on one device but 2, 3 and none else.
+    """
+    layers = (*(LayerGroup(size, 1.0) for size in (10, 20, 30)), LayerGroup(5, 1.0, mergeable=False))
+    loads = (0.5, 0.5, 0.3, 0.3)
+    problem = MergeProblem(
+        tuple(MergeModel(f"m{n}", layers, 1, 1.0, load) for n, load in enumerate(loads)), (1000, 1000)
+    )
+    found = [{tuple(sorted(n for n, _ in one)) for one in sharing} for sharing in questions.teams(problem, 2)]
+    assert {frozenset(one) for one in found[:3]} == {
+        frozenset({(0, 1), (2, 3)}),
+        frozenset({(0, 2), (1, 3)}),
+        frozenset({(0, 3), (1, 2)}),
+    }
+    assert all(len(models) == 2 for one in found for models in one)
+    assert len(found) == 9, "three divisions, and six with one pair"
 
 
 def test_a_search_without_time_asks_nothing() -> None:
@@ -124,11 +238,6 @@ def test_parts_of_sharing_by_hand() -> None:
     third, second = frozenset({(0, 2), (1, 2), (2, 2)}), frozenset({(0, 1), (1, 1)})
     assert questions.core(problem, everything, 3) == {third, second}
     assert questions.core(problem, everything, 7) == everything, "no model has so much"
-    assert questions.lightened(problem, everything, 3) == {third, second}
-    less = questions.without(problem, everything, [frozenset({third, second}), frozenset({third})])
-    assert not within(frozenset({third}), less)
-    assert not within(frozenset({third, second}), less)
-    assert questions.without(problem, everything, []) == everything
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -137,15 +246,9 @@ def test_parts_of_sharing_are_parts(seed: int) -> None:
     problem = small(seed, models=3, groups=4)
     sharing = questions.everything(problem)
     load = int(rng.integers(1, 7))
-    core, light = questions.core(problem, sharing, load), questions.lightened(problem, sharing, load)
+    core = questions.core(problem, sharing, load)
     assert within(core, sharing)
     assert questions.load_of(core) == load
-    assert within(light, sharing)
-    assert questions.load_of(light) <= load
-    left = questions.without(problem, sharing, [core, light])
-    assert within(left, sharing)
-    assert not within(core, left)
-    assert not within(light, left)
 
 
 def test_choices_are_the_deployment_of_what_they_choose() -> None:
