@@ -149,10 +149,12 @@ def placements(problem: Problem, profile: Profile) -> list[Placement]:
 def _stage_memory_bytes(profile: Profile, batches: tuple[int, ...]) -> Floats:
     """Return the bytes [batch, first, last] that a slice of blocks [first, last) holds; infinite if empty."""
     count = len(profile.blocks)
+    parameters = np.array([block.parameter_bytes for block in profile.blocks], dtype=np.float64)
+    activations = np.array([block.activation_bytes for block in profile.blocks], dtype=np.float64)
     memory_bytes = np.full((len(batches), count + 1, count + 1), inf)
     for first in range(count):
-        for last in range(first + 1, count + 1):
-            memory_bytes[:, first, last] = [profile.memory_bytes(batch, first, last) for batch in batches]
+        peak = np.maximum.accumulate(activations[first:])
+        memory_bytes[:, first, first + 1 :] = parameters[first:].cumsum() + np.outer(batches, peak)
     return memory_bytes
 
 

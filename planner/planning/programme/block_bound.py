@@ -12,9 +12,11 @@ so that it is solved where the time is up before candidates are even listed.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from math import inf
 
-from planner.model import Problem
+from planner.model import DeviceType, Problem
+from planner.model.packing import geometries
 from planner.model.problem import MINIMISED
 from planner.model.segments import Kind, kind_of, processes
 from planner.planning.pipelines.terrain import planned_batches
@@ -48,6 +50,7 @@ def block_bound(problem: Problem) -> float:
     throughput = [model.add_column(f"throughput[{dnn.name}]") for dnn in problem.dnns]
     used = [model.add_column(f"used[{device.name}]", upper=device.count) for device in types]
     segments: list[defaultdict[Kind, list[tuple[int, float]]]] = [defaultdict(list) for _ in types]
+    per_device = _segments_per_device(types)
     for number, dnn in enumerate(problem.dnns):
         rates = []
         for variant in range(len(dnn.variants)):
@@ -55,7 +58,7 @@ def block_bound(problem: Problem) -> float:
             rates.append((rate, -1.0))
             for block, places in enumerate(_places(problem, number, variant)):
                 columns = []
-                for (index, kind), segment_s in places.items():
+                for (index, kind), segment_s in _undominated(places, per_device).items():
                     column = model.add_column(f"block[{dnn.name}/{variant},{block},{types[index].name},{kind}]")
                     columns.append((column, -1.0))
                     segments[index][kind].append((column, segment_s))
@@ -68,6 +71,32 @@ def block_bound(problem: Problem) -> float:
     solution, _ = solve(model, "highs")
     unknown = 0.0 if problem.options.objective in MINIMISED else inf
     return solution.objective if solution.status == "optimal" else unknown
+
+
+def _segments_per_device(types: Sequence[DeviceType]) -> dict[tuple[int, Kind], int]:
+    """Return how many segments of a kind fill a device of a type, where only the part of it that they fill counts."""
+    return {
+        (index, kind): geometry.slots // width
+        for index, device in enumerate(types)
+        for geometry in geometries(device, map(kind_of, device.offers))
+        if geometry.fills_alone
+        for kind, width in zip(geometry.kinds, geometry.widths, strict=True)
+    }
+
+
+def _undominated(
+    places: Mapping[tuple[int, Kind], float], per_device: Mapping[tuple[int, Kind], int]
+) -> dict[tuple[int, Kind], float]:
+    """Leave out places where a request takes more of a device than on other segments of it."""
+    least: dict[int, float] = {}
+    for place, segment_s in places.items():
+        if place in per_device:
+            least[place[0]] = min(segment_s / per_device[place], least.get(place[0], inf))
+    return {
+        place: segment_s
+        for place, segment_s in places.items()
+        if place not in per_device or segment_s / per_device[place] <= least[place[0]]
+    }
 
 
 def _places(problem: Problem, number: int, variant: int) -> list[dict[tuple[int, Kind], float]]:

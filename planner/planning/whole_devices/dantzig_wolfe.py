@@ -74,8 +74,8 @@ class Decomposition(PlanSearch):
             while len(supply.items.row) == 0 and budget < 1:  # all devices cost 1, so that then every item is listed
                 budget = min(4 * budget, 1.0)
                 supply.extend(self.price, budget, self.bound)
-        # No plan of the cluster is worth less, so that below it nothing is to be found.
-        self._least = min((supply.table.least_value for supply in self.supplies), default=0.0)
+        # No plan of the cluster is worth less, so that below it nothing is to be found; one may be worth just that.
+        self._least = min((supply.table.least_value for supply in self.supplies), default=0.0) * (1 - CERTAIN)
         log.debug("items %s", [len(supply.items.row) for supply in self.supplies])
 
     def begin(self, plans: Sequence[list[Sized]], uses: Sequence[Integers]) -> None:

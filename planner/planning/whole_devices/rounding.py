@@ -204,7 +204,7 @@ class Rounding:
     def _losing_least(self, number: int, row: int, low: float, high: float, count: int) -> list[Items]:
         """Return sizes of a column within a range of values that lose least by rounding, an item each."""
         supply = self.supplies[number]
-        sizes = sizes_between(supply.table, row, max(low, 0.0), high, supply.units)
+        sizes = supply.pooled(sizes_between(supply.table, row, max(low, 0.0), high, supply.units))
         loss = (sizes.totals / supply.units) @ self.price - supply.value_price(self.price) * sizes.value
         chosen = np.argsort(loss, kind="stable")[:count]
         return [sizes.take(chosen[at : at + 1]) for at in range(len(chosen))]

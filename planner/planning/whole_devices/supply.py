@@ -88,7 +88,7 @@ class Supply:
         """List all items that lose no more than a budget at these prices; tell whether there are new ones."""
         arguments = self.table, self.limit, self.units, price, self.value_price(price), budget, target
         listed = cheap_items(*arguments)
-        listed = self.items.and_those_of(listed if self._in_parts else listed.with_totals())
+        listed = self.items.and_those_of(self.pooled(listed))
         listed = listed.take(np.lexsort((listed.use.sum(axis=1), -listed.value)))
         listed = listed.take(_undominated(listed.use))
         same = len(listed.row) == len(self.items.row) and (listed.row == self.items.row).all()
@@ -96,6 +96,10 @@ class Supply:
             return False
         self.keep_items(listed)
         return True
+
+    def pooled(self, items: Items) -> Items:
+        """Return items with the use that counts: per position, or in all where devices are whole or shared."""
+        return items if self._in_parts else items.with_totals()
 
     def keep_items(self, items: Items) -> None:
         """Take these items in place of those that are listed."""

@@ -252,3 +252,14 @@ def test_np_is_found_where_few_devices_are_scarce(seed: int) -> None:
     problem = Problem(cluster, dnns)
     found = make_plan(problem, "np", method="decomposition")
     assert found.value == pytest.approx(make_plan(problem, "np", method="milp").value, rel=1e-5)
+
+
+def test_a_plan_worth_no_more_than_its_slowest_slice_is_found() -> None:
+    # Both blocks of 4 ms on one device are too much for its memory: two stages of one device each, 250 requests/s.
+    tables = tuple(LatencyTable(name, 1, (1,), ((4000, 4000),), Provenance("measured", "by hand")) for name in "abc")
+    blocks = Block(("a",), parameter_bytes=10), Block(("b",), parameter_bytes=10)
+    types = DeviceType("a", 1, memory_bytes=10), DeviceType("b", 1, memory_bytes=10), DeviceType("c", 1, memory_bytes=1)
+    dnn = Dnn("toy", 40_000, (Profile("toy", blocks, (0,), tables),), np_throughput_rps=0.0)
+    problem = Problem(Cluster(types, Network(10)), (dnn,))
+    plan = make_plan(problem, method="decomposition")
+    assert (plan.value, plan.status) == (250.0, "optimal")

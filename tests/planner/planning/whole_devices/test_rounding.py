@@ -95,3 +95,13 @@ def test_many_devices_are_used_to_within_a_fraction_of_a_percent(seed: int) -> N
     plan = make_plan(problem, method="columns", gap=1e-4, time_limit_s=20)
     assert plan.gap < 2e-3
     assert not check(problem, plan)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_plans_on_whole_devices_only_are_rounded_too(seed: int) -> None:
+    problem = random_problem(seed, dnns=3, stages=3, counts=(5, 4, 6), shares=(1,))
+    plan = make_plan(problem, method="columns")
+    exact = make_plan(problem, method="milp", gap=1e-6)
+    assert check(problem, plan) == ()
+    assert plan.value <= exact.value * (1 + 1e-6)
+    assert plan.bound >= exact.value * (1 - 1e-6)
