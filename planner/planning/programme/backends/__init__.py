@@ -134,8 +134,8 @@ def solve(
 ) -> tuple[Solution, str]:
     """Solve a model and return the solution and the name of the solver that found it.
 
-    A model whose numbers are far apart is scaled first (`planner.planning.programme.scaling`), and only infeasible
-    where two solvers, or the one that there is, say so.
+    A model whose numbers are far apart is scaled first (`planner.planning.programme.scaling`), and only infeasible, or
+    too much for a solver, where two of them, or the one that there is, say so.
 
     Parameters
     ----------
@@ -197,13 +197,13 @@ def _solve(
         solution = _module(name).solve(scale.model, limits, start, unscaled)
     except Interrupted as stopped:
         raise Interrupted(scale.undo(stopped.solution, model)) from None
-    if solution.status == "infeasible":
+    if solution.status in ("infeasible", "no solution"):
         solution = _confirmed(scale.model, solution, name, clock)
     return scale.undo(solution, model)
 
 
 def _confirmed(model: LinearModel, refused: Solution, name: str, clock: Clock) -> Solution:
-    """Ask another solver about a model that one calls infeasible, and believe the one that finds a solution.
+    """Ask another solver about a model that one does not solve, and believe the one that finds a solution.
 
     Where no time is left to ask, nothing is known.
     """
@@ -217,7 +217,7 @@ def _confirmed(model: LinearModel, refused: Solution, name: str, clock: Clock) -
         except Unavailable:
             continue
         if solution.found:
-            log.warning("%s calls a badly scaled model infeasible, %s solves it", name, other)
+            log.warning("%s does not solve a badly scaled model, %s does", name, other)
             return solution
         return refused
     return refused
