@@ -32,6 +32,7 @@ METHODS: Mapping[str, Method] = {"milp": narrowed.size, "dynamic": dynamic.size}
 ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
 SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
 LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
+DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated columns
 BEGIN_COLUMNS_SECONDS = 6.0  # for the plan that the decomposition begins with
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 # Of a limited time NP's plan gets so many seconds, and then half, up to the second number.
@@ -125,7 +126,10 @@ def _by_method(
     log.info("%d candidates, method %s", len(candidates), method)
     if method == "columns":
         best.by = method
-        found = columns.size(problem, backend, clock.remaining(), best.report)
+        found, generated = columns.size(problem, backend, clock.remaining(), best.report)
+        best.report(found)
+        limits = clock.at_most(DECIDING_SECONDS).remaining()
+        found = decomposition.size(problem, limits, begin=best.plan, report=best.report, generated=generated)
         return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
     if method == "decomposition":
         return _decomposed(problem, backend, clock, best, np_known), method
@@ -167,7 +171,7 @@ def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, n
     if _has_many(problem):
         limits = clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))
         with suppress(TooLate):
-            best.report(columns.size(problem, backend, limits, best.report))
+            best.report(columns.size(problem, backend, limits, best.report)[0])
     if not np_known:
         _offer_np(problem, backend, clock, best)
     found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
@@ -216,7 +220,7 @@ def size_np(
     if report is None:
         best.by, report = method, best.report
     if method == "columns":
-        found = columns.size(whole, backend, clock.remaining(), report)
+        found, _ = columns.size(whole, backend, clock.remaining(), report)
     elif method == "decomposition":
         found = decomposition.size(whole, clock.remaining(), begin=best.plan, report=report)
     else:

@@ -229,6 +229,36 @@ class Pipelines(Sequence[Candidate]):
         numbers: Integers = np.array([int(share) for share in self.shares], dtype=np.int64)[self.place]
         return numbers
 
+    def take(self, rows: Integers) -> "Pipelines":
+        """Return some of the candidates."""
+        return Pipelines(
+            self.dnn,
+            self.variant[rows],
+            self.stages[rows],
+            self.cuts[rows],
+            self.device[rows],
+            self.place[rows],
+            self.shares,
+            self.batch[rows],
+            self.slice_rps[rows],
+        )
+
+    def and_those_of(self, other: "Pipelines") -> "Pipelines":
+        """Return these candidates and then those of another list of the same DNN that are not among them."""
+        both = Pipelines(
+            self.dnn,
+            np.concatenate((self.variant, other.variant)),
+            np.concatenate((self.stages, other.stages)),
+            np.concatenate((self.cuts, other.cuts)),
+            np.concatenate((self.device, other.device)),
+            np.concatenate((self.place, other.place)),
+            self.shares,
+            np.concatenate((self.batch, other.batch)),
+            np.concatenate((self.slice_rps, other.slice_rps)),
+        )
+        alike = np.column_stack((both.variant, both.cuts, both.place, both.batch))
+        return both.take(np.sort(np.unique(alike, axis=0, return_index=True)[1]))
+
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self.stages)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.compilation import compiled
-from planner.planning.arrays import Floats, Integers
+from planner.planning.arrays import Flags, Floats, Integers
 from planner.planning.pipelines.terrain import Terrain
 
 BEST, ALL, FASTEST = 0, 1, 2  # which whole pipelines stay
@@ -36,21 +36,22 @@ class Listing:
     latency_us: Floats
 
 
-def listed(terrain: Terrain, which: int = BEST) -> Listing:
+def listed(terrain: Terrain, which: int = BEST, allowed: Flags | None = None) -> Listing:
     """Return the pipelines within the budget: the Pareto-best, all, or ever faster ones, the fastest last.
 
-    Those of one stage are listed without compiled code, which takes a minute where it is not compiled yet: NP and the
-    plan to begin with need no other ones.
+    Stages are those ``allowed[place, batch, first, last]``, by default all. Pipelines of one stage are listed without
+    compiled code, which takes a minute where it is not compiled yet: NP and the plan to begin with need no other ones.
     """
     if len(terrain.device) == 0:
         none = np.zeros((0, terrain.max_stages + 1), dtype=np.int32)
         shape = none[:, 1:]
         return Listing(np.zeros(0, dtype=np.int64), none, shape, shape, shape.astype(float), np.zeros(0))
+    latency_us = terrain.latency_us if allowed is None else np.where(allowed, terrain.latency_us, np.inf)
     if terrain.max_stages == 1 and which != FASTEST:
-        return _one_stage(terrain, which)
+        return _one_stage(terrain, latency_us, which)
     return Listing(
         *_list(
-            terrain.latency_us,
+            latency_us,
             terrain.batches,
             terrain.budget_us,
             terrain.building_us,
@@ -68,9 +69,9 @@ def listed(terrain: Terrain, which: int = BEST) -> Listing:
     )
 
 
-def _one_stage(terrain: Terrain, which: int) -> Listing:
+def _one_stage(terrain: Terrain, latency_us: Floats, which: int) -> Listing:
     """Return what `_list` does for one stage: of every place all batches within the budget, or the best one."""
-    latency_us = terrain.latency_us[:, :, 0, -1]
+    latency_us = latency_us[:, :, 0, -1]
     place, part = np.nonzero(latency_us <= terrain.budget_us)
     slice_rps, latency_us = 1e6 * terrain.batches[part] / latency_us[place, part], latency_us[place, part]
     if which == BEST:

@@ -197,6 +197,17 @@ def cheap_items(
         room = found
 
 
+def sizes_for(table: CandidateTable, row: int, value: Floats, units: Integers) -> Items:
+    """Return the least sizes of a candidate that are worth each of some values."""
+    stages = slice(0, int(table.stages[row]))
+    per_slice, device = table.value[row, stages], table.device[row, stages]
+    slices = np.ceil(value[:, np.newaxis] / per_slice / TIE).astype(np.int64)
+    use = np.zeros((len(value), len(units) * table.positions), dtype=np.int64)
+    pools = len(units) * np.arange(len(device)) + device
+    use[:, pools] = slices * table.amount[row, stages] * units[device] // table.share[row, stages]
+    return Items(np.full(len(value), row), (slices * per_slice).min(axis=1), use, len(units))
+
+
 @compiled
 def _slowest(value: Floats, slices: Integers, stages: int) -> float:
     slowest: float = value[0] * slices[0]

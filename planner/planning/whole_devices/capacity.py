@@ -131,6 +131,11 @@ class Capacity:
                 rows[resource] = model.add_row(f"used[{resource}]", [*used[resource], *given], upper=0.0)
         return rows
 
+    @cached_property
+    def of_whole_devices(self) -> bool:
+        """Whether resources are the devices of each type."""
+        return all(group.layouts.tolist() == [[1]] for group in self.groups)
+
     def without_devices(self) -> "Capacity":
         """Return the same resources and layouts, but no devices."""
         return Capacity(tuple(replace(group, devices=0) for group in self.groups))

@@ -53,12 +53,13 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Generated:
-    """Columns, the bound that no plan exceeds, and the relaxation's value over the columns, with its device prices."""
+    """Columns, the bound that no plan exceeds, value and prices of the relaxation over the columns, and pricers."""
 
     columns: tuple[Candidate, ...]
     bound: float
     value: float
     device_price: Floats
+    pricers: Sequence[Sequence[Pricer]]
 
 
 def admits(problem: Problem) -> bool:
@@ -66,8 +67,8 @@ def admits(problem: Problem) -> bool:
     return problem.options.objective == "max_min_throughput" and by_fractions(problem)
 
 
-def size(problem: Problem, backend: str, limits: Limits, report: Report | None = None) -> Sizing:
-    """Return a good plan with the relaxation's bound; X0 must be known.
+def size(problem: Problem, backend: str, limits: Limits, report: Report | None = None) -> tuple[Sizing, Generated]:
+    """Return a good plan with the relaxation's bound, and the columns generated; X0 must be known.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def size(problem: Problem, backend: str, limits: Limits, report: Report | None =
     best = rounding.size(problem, columns, generated.device_price, generated.bound, clock, tell)
     if len(columns) <= POLISH_COLUMNS and best.value(problem) < generated.bound * (1 - limits.gap):
         best = _polished(problem, columns, best, backend, clock)
-    return replace(best, bound=max(generated.bound, best.value(problem)))
+    return replace(best, bound=max(generated.bound, best.value(problem))), generated
 
 
 def enumeration_size(problem: Problem) -> int:
@@ -169,7 +170,7 @@ def generate(problem: Problem, priced: Sequence[Sequence[Pricer]], clock: Clock 
         if not new and not smooth:
             break
         smooth = bool(new)
-    return Generated(tuple(columns), bound, value, relaxation.device_price)
+    return Generated(tuple(columns), bound, value, relaxation.device_price, priced)
 
 
 def _cheapest(pricer_list: Iterable[Pricer], device_price: Floats) -> list[tuple[float, Candidate]]:

@@ -25,9 +25,9 @@ import numpy as np
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizing import Sized
 from planner.planning.whole_devices import master
+from planner.planning.whole_devices.exchanges import exchanged
 from planner.planning.whole_devices.plan_search import (
     CERTAIN,
-    LABELS,
     ROUNDS,
     SETTLED,
     SMOOTHING,
@@ -44,6 +44,7 @@ REPAIRS = 40
 LISTED_PARTS = 1 / 8, 1.0  # of the steps that listing may take: a choice may be found early
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
 WORTH_PROVING = 0.5  # of the gap: a bound that is lower by more is proven on the way
+FITS = 1e-9
 COARSE = 1e-4  # relative: the first target is so much below the bound
 
 
@@ -69,13 +70,13 @@ class Decomposition(PlanSearch):
         self.price = self.capacity.normed(self.price)
         for supply in self.supplies:
             self.clock.expect_time()
-            budget = STOCK / self.capacity.counts.sum()
+            budget = min(STOCK, self.most_loss) / self.capacity.counts.sum()
             supply.extend(self.price, budget, self.bound)
             while len(supply.items.row) == 0 and budget < 1:  # all devices cost 1, so that then every item is listed
                 budget = min(4 * budget, 1.0)
                 supply.extend(self.price, budget, self.bound)
         # No plan of the cluster is worth less, so that below it nothing is to be found; one may be worth just that.
-        self._least = min((supply.table.least_value for supply in self.supplies), default=0.0) * (1 - CERTAIN)
+        self._least = min((supply.least_value for supply in self.supplies), default=0.0) * (1 - CERTAIN)
         log.debug("items %s", [len(supply.items.row) for supply in self.supplies])
 
     def begin(self, plans: Sequence[list[Sized]], uses: Sequence[Integers]) -> None:
@@ -129,7 +130,7 @@ class Decomposition(PlanSearch):
         """Return the least target, to a relative step, that listed items do not reach, and the prices that say so."""
         reached, top, top_price = 0.0, self.bound, self.price
         stride, came_down = 1.0, True
-        cost = sum(supply.price(self.price, top, label_limit=LABELS).price for supply in self.supplies)
+        cost = sum(supply.price(self.price, top, label_limit=self.labels).price for supply in self.supplies)
         # cost is 0 where a DNN's cheapest plans use devices that are not scarce: nothing is said of the target then
         target = top * (min(1 - step, 1 / cost) if cost > 0 else 1 - step) if cost < inf else top / 2
         while top - reached > 2 * step * top and not self._done and top > self._least:
@@ -270,12 +271,24 @@ class Decomposition(PlanSearch):
     def _choose(self, plans: Sequence[Integers], price: Floats, time_limit_s: float) -> tuple[bool, str]:
         if not all(map(len, plans)):
             return False, "infeasible"
-        left_s = self.clock.remaining().time_limit_s
-        limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
-        picked, status = master.choose(self.uses(plans), self.capacity, price, limit_s)
+        uses, status = self.uses(plans), "feasible"
+        picked = self._exchanged(uses)
+        if picked is None:
+            left_s = self.clock.remaining().time_limit_s
+            limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
+            picked, status = master.choose(uses, self.capacity, price, limit_s)
         if picked is not None:
             self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
         return picked is not None, status
+
+    def _exchanged(self, uses: Sequence[Integers]) -> list[int] | None:
+        """Return a choice that fits, found by exchanges from the relaxed choice."""
+        if not self.capacity.of_whole_devices:
+            return None
+        mixed = master.mix(uses, self.capacity, self.clock)
+        if mixed.overload > FITS:
+            return None
+        return exchanged(uses, mixed.parts, self.capacity.counts, mixed.price, self._rng, self.clock)
 
     def _take(self, plans: Sequence[int]) -> None:
         """Make a choice of plans the best one, if it is."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import lcm
 
 import numpy as np
@@ -20,8 +21,9 @@ from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED, needed_rate_rps, price_per_hour
 from planner.model.placing import Layouts, Pool
 from planner.model.problem import Objective
-from planner.planning.arrays import Integers
+from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Pipelines, enumerate_pipelines
+from planner.planning.pipelines.near_cheapest import near_cheapest
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.pipelines.sizing import Report, Sized, Sizing
@@ -29,15 +31,20 @@ from planner.planning.programme.backends import Clock, Limits, TooLate
 from planner.planning.programme.milp import WHOLE_DEVICES
 from planner.planning.programme.relaxation import too_much
 from planner.planning.whole_devices.capacity import Capacity, SharedDevices
+from planner.planning.whole_devices.columns import Generated
 from planner.planning.whole_devices.dantzig_wolfe import Decomposition
 from planner.planning.whole_devices.fractions import by_fractions
 from planner.planning.whole_devices.given_rates import GivenRates
+from planner.planning.whole_devices.many_devices import ManyDevices
 from planner.planning.whole_devices.prices import relaxed
-from planner.planning.whole_devices.supply import Supply
+from planner.planning.whole_devices.supply import Lister, Supply
 
 log = logging.getLogger(__name__)
 
 
+LABELS_OF_MANY, CERTIFYING_LABELS_OF_MANY = 8_000, 40_000  # of searches, where DNNs and devices are many
+LISTED_LOSS = 0.4  # average devices: up to which items are listed there
+LEAST_PRICE = 1e-4  # of the dearest device
 COSTS: tuple[Objective, ...] = ("least_cost", "fewest_devices")
 
 
@@ -49,7 +56,14 @@ def admits(problem: Problem) -> bool:
     return objective and devices and not options.stage_batches and not options.limited
 
 
-def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, report: Report | None = None) -> Sizing:
+def size(
+    problem: Problem,
+    limits: Limits,
+    *,
+    begin: Sizing | None = None,
+    report: Report | None = None,
+    generated: Generated | None = None,
+) -> Sizing:
     """Return the best plan found and the bound proven; X0 must be known.
 
     Parameters
@@ -58,6 +72,9 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
         A plan known already, which the one returned is no worse than.
     report
         Is told every better plan or bound.
+    generated
+        Columns (`planner.planning.whole_devices.columns`), where candidates are too many to list them all: those are
+        listed then of which some size loses little at prices that are asked about.
 
     Raises
     ------
@@ -74,8 +91,8 @@ def size(problem: Problem, limits: Limits, *, begin: Sizing | None = None, repor
             "use milp"
         )
     clock = Clock(limits)
-    ground = _ground(problem, clock)
-    search = _search(problem, ground, limits.gap, clock)
+    ground = _ground(problem, clock) if generated is None else _priced_ground(problem, generated, clock)
+    search = _search(problem, ground, limits.gap, clock, generated)
     if report is not None:
         search.report = lambda: report(_found(problem, ground, search))
     if begin is not None:
@@ -114,8 +131,23 @@ class Ground:
     layouts: Callable[[Sequence[Sized]], dict[Pool, tuple[Layouts, ...]]]
 
 
-def _search(problem: Problem, ground: Ground, gap: float, clock: Clock) -> Decomposition | GivenRates:
+def _search(
+    problem: Problem, ground: Ground, gap: float, clock: Clock, generated: Generated | None
+) -> Decomposition | GivenRates:
     supplies, capacity = ground.supplies, ground.capacity
+    if generated is not None:
+        price = _no_free_devices(generated)
+        return ManyDevices(
+            supplies,
+            capacity,
+            price,
+            generated.bound,
+            gap,
+            clock,
+            labels=LABELS_OF_MANY,
+            certifying_labels=CERTIFYING_LABELS_OF_MANY,
+            most_loss=LISTED_LOSS,
+        )
     if problem.options.objective == "max_min_throughput":
         price, bound = relaxed([supply.table for supply in supplies], capacity, clock)
         log.info("bound %.9g", bound)
@@ -129,7 +161,6 @@ def _search(problem: Problem, ground: Ground, gap: float, clock: Clock) -> Decom
 
 
 def _ground(problem: Problem, clock: Clock) -> Ground:
-    types = problem.cluster.device_types
     numbers = range(len(problem.dnns))
     weights = [needed_rate_rps(dnn, problem.options.objective) or dnn.weight for dnn in problem.dnns]
     found = [_every_candidate(problem, number, clock) for number in numbers]
@@ -139,6 +170,28 @@ def _ground(problem: Problem, clock: Clock) -> Ground:
         tables = [CandidateTable.of_shared(own, weights[number], devices.takes) for number, own in enumerate(found)]
         supplies = [Supply(table, limit, np.ones_like(limit)) for table in tables]
         return Ground(supplies, devices.capacity, devices.use_of, lambda pipelines: devices.layouts(problem, pipelines))
+    tables = [CandidateTable.of_pipelines(own, weights[number]) for number, own in enumerate(found)]
+    return _own_devices(problem, tables, [None] * len(tables))
+
+
+def _priced_ground(problem: Problem, generated: Generated, clock: Clock) -> Ground:
+    """Return supplies that list candidates as prices ask for them, the cheapest at first."""
+    price, tables = _no_free_devices(generated), []
+    listers = [partial(near_cheapest, own) for own in generated.pricers]
+    for dnn, lister in zip(problem.dnns, listers, strict=True):
+        clock.expect_time()
+        tables.append(CandidateTable.of_pipelines(lister(price, 0.0), dnn.weight))
+    return _own_devices(problem, tables, listers)
+
+
+def _no_free_devices(generated: Generated) -> Floats:
+    """Return prices at which not every pipeline on devices that are not scarce loses nothing."""
+    price: Floats = np.maximum(generated.device_price, LEAST_PRICE * generated.device_price.max())
+    return price
+
+
+def _own_devices(problem: Problem, tables: Sequence[CandidateTable], listers: Sequence[Lister | None]) -> Ground:
+    types = problem.cluster.device_types
     counts = np.array([device.count for device in types], dtype=np.int64)
     units = np.array([lcm(*device.shares) for device in types], dtype=np.int64)
 
@@ -146,8 +199,7 @@ def _ground(problem: Problem, clock: Clock) -> Ground:
         used = Sizing(tuple(pipelines), 0.0, "none").devices(problem)
         return np.array([used.get(kind, 0) for kind in range(len(types))], dtype=np.int64)
 
-    tables = [CandidateTable.of_pipelines(own, weights[number]) for number, own in enumerate(found)]
-    supplies = [Supply(table, counts, units) for table in tables]
+    supplies = [Supply(table, counts, units, lister) for table, lister in zip(tables, listers, strict=True)]
     return Ground(supplies, Capacity.of_devices(counts), use_of, lambda pipelines: {})
 
 

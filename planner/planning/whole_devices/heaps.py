@@ -1,6 +1,9 @@
-"""A heap of labels by their keys, for compiled searches."""
+"""A heap of labels by their keys, and a hash table of them by their residues, for compiled searches."""
 
 from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
@@ -41,3 +44,33 @@ def pop(heap: Integers, key: Floats, size: int) -> int:
         at = child
     heap[size] = top
     return size
+
+
+@searched
+def slot_of(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int16]) -> int:
+    """Return the place of a residue in an open hash table of labels: that of the residue itself, or a free one."""
+    mask = len(table) - 1
+    mixed = 0
+    for pool in range(len(wanted)):
+        mixed = (mixed * 1000003 + wanted[pool]) & 0x7FFFFFFFFFFF
+    at = (mixed ^ (mixed >> 23)) & mask
+    while table[at] >= 0:
+        known = table[at]
+        same = True
+        for pool in range(len(wanted)):
+            if residue[known, pool] != wanted[pool]:
+                same = False
+                break
+        if same:
+            break
+        at = (at + 1) & mask
+    return at
+
+
+@searched
+def hash_table(labels: int) -> Integers:
+    """Return an empty table with room for so many labels."""
+    size = 1
+    while size < 2 * labels:
+        size *= 2
+    return np.full(size, -1, np.int64)

@@ -89,16 +89,6 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Cheapest:
-    """The cheapest plan's loss and items (none: nothing below the limit), a bound on any plan's loss, labels made."""
-
-    loss: float
-    bound: float
-    items: Integers
-    labels: int
-
-
-@dataclass(frozen=True)
 class Within:
     """All plans within a budget: whether these are all, devices ``[plan, type]``, values, and items of each.
 

@@ -12,6 +12,7 @@ can be listed. Column generation swings; it asks at prices between those of the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
 
@@ -26,7 +27,7 @@ SMOOTHING = (0.8, 0.5, 0.2, 0.0)  # weight of the best bound's prices, less afte
 ROUNDS = 80
 SETTLED = 1e-5  # of the price of all: what is so close is equal, and the cheapest plans of all together are so exact
 CERTAIN = 1e-9  # of the price of all: what must be missing before something counts as out of reach
-LABELS, CERTIFYING_LABELS, PERTURBED_LABELS = 40_000, 300_000, 8_000
+PERTURBED_LABELS = 8_000
 LISTED = 400_000, 6_000, 300_000_000  # labels and plans of a DNN, and steps of all together
 SPREADS = 0.05, 0.3
 SEED = 0
@@ -50,6 +51,10 @@ class PlanSearch:
         When to stop in any case.
     report
         Is called whenever there is a better plan or bound.
+    labels, certifying_labels
+        Of a search for a cheapest plan, and of one that is certified.
+    most_loss
+        What plans lose at most, in average devices, up to which items are listed; a loss beyond it is not told.
     """
 
     supplies: Sequence[Supply]
@@ -59,6 +64,9 @@ class PlanSearch:
     gap: float
     clock: Clock
     report: Callable[[], object] = lambda: None
+    labels: int = 40_000
+    certifying_labels: int = 300_000
+    most_loss: float = inf
     best: list[list[Sized]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,7 +79,7 @@ class PlanSearch:
         found = []
         for supply in self.supplies:
             self.clock.expect_time()
-            found.append(supply.price(price, target, label_limit=LABELS, tolerance=self._tolerance))
+            found.append(supply.price(price, target, label_limit=self.labels, tolerance=self._tolerance))
         return found
 
     def certified(self, target: float, price: Floats) -> list[float]:
@@ -80,17 +88,29 @@ class PlanSearch:
         for supply in self.supplies:
             self.clock.expect_time()
             if len(supply.usable(target)) == 0:
-                supply.price(price, target, label_limit=LABELS)
+                supply.price(price, target, label_limit=self.labels)
             known = supply.usable(target)
             dearest = float((supply.use[known] @ price).min()) if len(known) else self.capacity.cost(price)
             while True:
-                supply.extend(price, dearest - supply.value_price(price) * target + CERTAIN, target)
-                found = supply.price(price, target, label_limit=CERTIFYING_LABELS, tolerance=self._tolerance)
+                self._extend(supply, price, dearest - supply.value_price(price) * target + CERTAIN, target)
+                most = supply.value_price(price) * target + self._most_loss(price)
+                found = supply.price(
+                    price, target, label_limit=self.certifying_labels, tolerance=self._tolerance, below=most
+                )
                 if found.price <= dearest * (1 + CERTAIN):
                     break
                 dearest = found.price
             bounds.append(found.bound)
         return bounds
+
+    def _most_loss(self, price: Floats) -> float:
+        return self.most_loss * self.capacity.cost(price) / float(self.capacity.counts.sum())
+
+    def _extend(self, supply: Supply, price: Floats, budget: float, target: float) -> bool:
+        """Let a supply list all items within a budget, or within the most that is listed; tell whether that is all."""
+        most = self._most_loss(price)
+        supply.extend(price, min(budget, most), target)
+        return budget <= most
 
     def list_within(
         self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: float
@@ -124,7 +144,7 @@ class PlanSearch:
                 if self.clock.over:
                     return False
                 supply, budget = self.supplies[number], budgets[number]
-                supply.extend(price, budget - supply.value_price(price) * target, target)
+                complete &= self._extend(supply, price, budget - supply.value_price(price) * target, target)
                 most = labels, plans, left // (len(waiting) - at)
                 ended, taken = supply.all_within(price, target, budget, most)
                 left -= taken

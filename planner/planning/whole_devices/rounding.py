@@ -27,7 +27,7 @@ import numpy as np
 from planner.model import Problem
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Candidate
-from planner.planning.pipelines.sizes import TIE, CandidateTable, Items
+from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, sizes_for
 from planner.planning.pipelines.sizing import Report, Sized, Sizing
 from planner.planning.programme.backends import Clock, TooLate
 from planner.planning.programme.relaxation import relax
@@ -155,7 +155,7 @@ class Rounding:
         mixed = master.mix(uses, self.capacity, self._clock)
         if mixed.overload > FITS:
             return mixed.overload, None
-        picked = exchanged(uses, mixed.parts, self.counts, self._rng, self._clock)
+        picked = exchanged(uses, mixed.parts, self.counts, mixed.price, self._rng, self._clock)
         if picked is None:
             limit_s = self._clock.at_most(CHOICE_LIMIT_S).remaining().time_limit_s
             picked, _ = master.choose(uses, self.capacity, self.price, limit_s)
@@ -212,17 +212,10 @@ class Rounding:
 
 def sizes_between(table: CandidateTable, row: int, low: float, high: float, units: Integers) -> Items:
     """Return the sizes of a candidate that are worth having, in a range of values."""
-    stages = slice(0, int(table.stages[row]))
-    per_slice, device = table.value[row, stages], table.device[row, stages]
+    per_slice = table.value[row, : table.stages[row]]
     steps = [own * np.arange(np.ceil(low / own), np.floor(high / own) + 1) for own in per_slice.tolist()]
     value = np.unique(np.concatenate(steps))
-    value = value[value > 0]
-    slices = np.ceil(value[:, np.newaxis] / per_slice / TIE).astype(np.int64)
-    use = np.zeros((len(value), len(units) * table.positions), dtype=np.int64)
-    for stage in range(slices.shape[1]):
-        pool = len(units) * stage + device[stage]
-        use[:, pool] = slices[:, stage] * units[device[stage]] // table.share[row, stage]
-    return Items(np.full(len(value), row), value, use, len(units))
+    return sizes_for(table, row, value[value > 0], units)
 
 
 def _relaxed(problem: Problem, columns: Sequence[Candidate]) -> tuple[list[CandidateTable], list[Relaxed]]:

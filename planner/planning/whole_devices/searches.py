@@ -1,4 +1,4 @@
-"""Plans of one DNN worth a target, by labels: the cheapest, and all within a budget.
+"""All plans of one DNN worth a target within a budget, by labels.
 
 A plan is a multiset of items. A label is what some items of it come to: the value so far, the loss so far, and per pool
 (position, type) the *residue*, what they fill of the last device begun. Whole devices behind the residue are paid for
@@ -10,11 +10,8 @@ and need not be remembered. With prices of devices lambda and a price m of value
 so a label's loss never falls, and is a bound already. With what covering the rest costs at least
 (`planner.planning.whole_devices.cover_bounds`) it is a good one, and labels are expanded best bound first (A*).
 
-*Cheapest*: of two labels of equal residues, one that has no more value and costs no less leads nowhere else. The key of
-the label expanded last is a valid bound whenever the search ends.
-
-*All within a budget*: every vector of whole devices by type on which some plan has the value, none of them pointwise
-larger than another. Labels also remember the whole devices behind their residues; of equal residues, one with no more
+Found are all vectors of whole devices by type on which some plan has the value, none of them pointwise larger than
+another. Labels also remember the whole devices behind their residues; of equal residues, one with no more
 value on no fewer devices of any type leads nowhere else. A device more costs its price, so that of types that cost more
 than the budget such labels have equally many, and only those need to be compared.
 """
@@ -23,46 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.planning.arrays import Floats, Integers
-from planner.planning.whole_devices.heaps import pop, push, searched
-from planner.planning.whole_devices.offers import CAUTION, REACHED, Cheapest, Offer, Within
-
-COMPARISONS = 250  # of labels of equal residues, per label of the limit
-
-
-def cheapest(
-    offer: Offer, *, below: float, tolerance: float, label_limit: int, begun: Integers | None = None
-) -> Cheapest:
-    """Return the plan of least loss, if it is less than ``below``.
-
-    Parameters
-    ----------
-    begun
-        Residues of the pools at the beginning, none by default: what is there already of them.
-    below
-        A loss that is known to be reached, or at which nothing cheaper matters.
-    tolerance
-        The search ends when nothing can be cheaper than the best plan by more than this.
-    label_limit
-        The search ends after so many labels, or `COMPARISONS` as many comparisons; its bound is then below its loss.
-    """
-    if len(offer.item) == 0:
-        return Cheapest(below, below, np.zeros(0, dtype=np.int64), 0)
-    loss, bound, labels, items = _cheapest(
-        (np.zeros_like(offer.unit) if begun is None else begun).astype(np.int16),
-        offer.use,
-        offer.value,
-        offer.loss,
-        offer.unit,
-        offer.price,
-        offer.value_price,
-        offer.target,
-        offer.least,
-        offer.least_from,
-        below,
-        tolerance,
-        label_limit,
-    )
-    return Cheapest(float(loss), float(bound), offer.item[items], int(labels))
+from planner.planning.whole_devices.heaps import hash_table, pop, push, searched
+from planner.planning.whole_devices.offers import CAUTION, REACHED, Offer, Within
 
 
 def all_within(offer: Offer, counts: Integers, *, budget: float, most: tuple[int, int, int]) -> Within:
@@ -98,27 +57,6 @@ def all_within(offer: Offer, counts: Integers, *, budget: float, most: tuple[int
 
 
 @searched
-def _slot(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int16]) -> int:
-    """Return the place of a residue in an open hash table of labels: that of the residue itself, or a free one."""
-    mask = len(table) - 1
-    mixed = 0
-    for pool in range(len(wanted)):
-        mixed = (mixed * 1000003 + wanted[pool]) & 0x7FFFFFFFFFFF
-    at = (mixed ^ (mixed >> 23)) & mask
-    while table[at] >= 0:
-        known = table[at]
-        same = True
-        for pool in range(len(wanted)):
-            if residue[known, pool] != wanted[pool]:
-                same = False
-                break
-        if same:
-            break
-        at = (at + 1) & mask
-    return at
-
-
-@searched
 def _slot_apart(
     table: Integers,
     residue: NDArray[np.int16],
@@ -127,7 +65,7 @@ def _slot_apart(
     taken: Integers,
     apart: NDArray[np.bool_],
 ) -> int:
-    """Return the place of a residue as `_slot` does, where devices of types ``apart`` count as well."""
+    """Return the place of a residue as `slot_of` does, where devices of types ``apart`` count as well."""
     mask = len(table) - 1
     mixed = 0
     for pool in range(len(wanted)):
@@ -154,7 +92,7 @@ def _slot_apart(
 
 
 @searched
-def _rest_of_pools(
+def rest_of_pools(
     least_from: Floats, residue: NDArray[np.int16], unit: Integers, left: float, target: float, value_price: float
 ) -> float:
     """Return what covering a value that is left loses at least, by the pool that knows best."""
@@ -164,136 +102,6 @@ def _rest_of_pools(
         if unit[pool] > 1:
             best = max(best, least_from[pool, at, residue[pool]])
     return best * (1 - REACHED) - value_price * left
-
-
-@searched
-def _hash_table(labels: int) -> Integers:
-    size = 1
-    while size < 2 * labels:
-        size *= 2
-    return np.full(size, -1, np.int64)
-
-
-@searched
-def _cheapest(
-    begun: NDArray[np.int16],
-    use: NDArray[np.int32],
-    value: Floats,
-    loss: Floats,
-    unit: Integers,
-    price: Floats,
-    value_price: float,
-    target: float,
-    least: Floats,
-    least_from: Floats,
-    below: float,
-    tolerance: float,
-    label_limit: int,
-) -> tuple[float, float, int, Integers]:
-    items, pools = use.shape
-    with_pools = least_from.shape[1] > 1
-    parts_per_value, reach = (len(least) - 1) / target, target * REACHED
-    more = use % unit
-    residue = np.zeros((label_limit, pools), np.int16)
-    worth, lost, key = np.zeros(label_limit), np.zeros(label_limit), np.zeros(label_limit)
-    parent, last = np.full(label_limit, -1), np.full(label_limit, -1)
-    alike = np.full(label_limit, -1)  # the next label of equal residues
-    dead = np.zeros(label_limit, np.bool_)
-    table = _hash_table(label_limit)
-    heap = np.empty(label_limit, np.int64)
-    wanted = begun.copy()
-    residue[0] = begun
-    key[0] = max(0.0, least[-2] - value_price * target)
-    table[_slot(table, residue, wanted)] = 0
-    size, labels = push(heap, key, 0, 0), 1
-    best, best_label, bound, full, work = below, -1, below, False, 0
-    while size > 0:
-        size = pop(heap, key, size)
-        label = heap[size]
-        if key[label] >= best - tolerance:
-            bound = min(bound, key[label])
-            break
-        if dead[label]:
-            continue
-        for item in range(items):
-            child_lost = lost[label] + loss[item]
-            if child_lost >= best:
-                break
-            child_worth = worth[label] + value[item]
-            left = target - child_worth
-            reached = left <= reach
-            if reached:
-                child_key = child_lost - value_price * left
-            else:
-                at = max(0, int(left * parts_per_value - CAUTION))
-                child_key = child_lost + max(0.0, least[at] - value_price * left)
-            if child_key >= best:
-                continue
-            rounding = 0.0
-            for pool in range(pools):
-                filled = residue[label, pool] + more[item, pool]
-                if filled >= unit[pool]:
-                    filled -= unit[pool]
-                wanted[pool] = filled
-                if filled > 0:
-                    rounding += price[pool] * (unit[pool] - filled) / unit[pool]
-            if reached:
-                child_key += rounding
-            elif with_pools:
-                left_to_lose = _rest_of_pools(least_from, wanted, unit, left, target, value_price)
-                child_key = max(child_key, child_lost + left_to_lose)
-            if child_key >= best:
-                continue
-            if labels == label_limit or work > COMPARISONS * label_limit:
-                full = True
-                break
-            slot = 0
-            if not reached:
-                slot = _slot(table, residue, wanted)
-                dominated = False
-                known, before = table[slot], -1
-                paid = child_lost + value_price * child_worth
-                while known >= 0:
-                    work += 1
-                    if not dead[known]:
-                        known_paid = lost[known] + value_price * worth[known]
-                        if worth[known] >= child_worth - REACHED * target and known_paid <= paid + REACHED * best:
-                            dominated = True
-                            break
-                        if child_worth >= worth[known] and paid <= known_paid:
-                            dead[known] = True
-                    if dead[known] and before >= 0:  # the first of a chain keeps its place in the table
-                        alike[before] = alike[known]
-                    else:
-                        before = known
-                    known = alike[known]
-                if dominated:
-                    continue
-            new = labels
-            labels += 1
-            worth[new], lost[new], key[new] = child_worth, child_lost, max(child_key, key[label])
-            parent[new], last[new] = label, item
-            if reached:
-                best, best_label = child_key, new
-            else:
-                residue[new] = wanted
-                alike[new] = table[slot]
-                table[slot] = new
-                size = push(heap, key, size, new)
-        if full:
-            bound = min(bound, key[label])
-            break
-    bound = min(bound, best)
-    count, at = 0, best_label
-    while at > 0:
-        count += 1
-        at = parent[at]
-    chosen = np.empty(count, np.int64)
-    at = best_label
-    for step in range(count):
-        chosen[step] = last[at]
-        at = parent[at]
-    return best, bound, labels, chosen
 
 
 @searched
@@ -325,7 +133,7 @@ def _all_within(
     parent, last, depth = np.full(label_limit, -1), np.full(label_limit, -1), np.zeros(label_limit, np.int64)
     alike = np.full(label_limit, -1)
     dead = np.zeros(label_limit, np.bool_)
-    table = _hash_table(label_limit)
+    table = hash_table(label_limit)
     heap = np.empty(label_limit, np.int64)
     plan_use = np.empty((plan_limit, types), np.int64)
     plan_worth = np.empty(plan_limit)
@@ -391,7 +199,7 @@ def _all_within(
                 plans += 1
                 continue
             if with_pools:
-                more = _rest_of_pools(least_from, wanted, unit, left, target, value_price)
+                more = rest_of_pools(least_from, wanted, unit, left, target, value_price)
                 if child_lost + more > budget:
                     continue
                 child_key = max(child_key, child_lost + more)

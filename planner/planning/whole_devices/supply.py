@@ -5,6 +5,7 @@ within a budget. A search at other prices, or with a larger budget, first extend
 which the bound of the search holds for every plan.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -12,10 +13,12 @@ import numpy as np
 
 from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, cheap_items
+from planner.planning.pipelines.candidates import Pipelines
+from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, cheap_items, sizes_for
 from planner.planning.pipelines.sizing import Sized
 from planner.planning.whole_devices import cover_bounds, offers, searches
-from planner.planning.whole_devices.offers import Cheapest, Offer
+from planner.planning.whole_devices.cheapest_plan import Cheapest, Sizes, cheapest
+from planner.planning.whole_devices.offers import Offer
 from planner.planning.whole_devices.vectors import DeviceRates
 
 REACHED = 1 - offers.REACHED
@@ -24,6 +27,7 @@ VECTORS, STEPS = 10_000, 250  # of devices; and steps for each label that a sear
 ROOM = 64  # plans, twice as many whenever they are more
 LARGEST = 2**62  # number that classes may have before they are counted anew
 REST_PARTS = 4_000  # of what completes a plan, which is little
+Lister = Callable[[Floats, float], Pipelines]  # of prices and a budget
 Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candidates, or pipelines
 
 
@@ -36,6 +40,19 @@ class Priced:
     labels: int
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What was listed last: all items up to a loss at some prices, of sizes up to a target."""
+
+    price: Floats = field(default_factory=lambda: np.zeros(0))
+    budget: float = -inf
+    target: float = -inf
+
+    def holds(self, price: Floats, budget: float, target: float) -> bool:
+        """Tell whether items within a budget are among those."""
+        return budget <= self.budget and target <= self.target and np.array_equal(price, self.price)
+
+
 @dataclass
 class Supply:
     """One DNN and what it uses of each resource (`planner.planning.whole_devices.capacity`).
@@ -43,16 +60,20 @@ class Supply:
     Parameters
     ----------
     table
-        Its candidates.
+        Its candidates, all or those listed so far.
     limit, units
         Per resource: how much there is, and the parts in which it is used. Resources in parts are devices of the DNN's
         own: what pools begin of them, they have.
+    lister
+        Lists all candidates of which some size loses no more than a budget at some prices; None: ``table`` has all.
     """
 
     table: CandidateTable
     limit: Integers
     units: Integers
+    lister: Lister | None = None
     items: Items = field(init=False)
+    _listed: Listed = field(default_factory=Listed)
     _parts: list[Parts] = field(default_factory=list)
     _known: dict[tuple[int, ...], int] = field(default_factory=dict)
 
@@ -62,9 +83,18 @@ class Supply:
         self.items = Items(np.zeros(0, dtype=np.int64), np.zeros(0), none, len(self.limit))
         self._filled = self.items.totals / self.units
         self._class = np.zeros(0, dtype=np.int64)
-        self._per_value = self.table.device_use(len(self.limit))
-        self._rates = DeviceRates.of(self.table, self.units)
+        self._take_table(self.table)
         self._use, self._value = np.zeros((ROOM, len(self.limit)), dtype=np.int64), np.zeros(ROOM)
+
+    def _take_table(self, table: CandidateTable) -> None:
+        self.table = table
+        self._per_value = table.device_use(len(self.limit))
+        self._rates = DeviceRates.of(table, self.units) if self.lister is None else None
+
+    @property
+    def least_value(self) -> float:
+        """What no plan is worth less than."""
+        return 0.0 if self.lister else self.table.least_value
 
     @property
     def use(self) -> Integers:
@@ -86,8 +116,12 @@ class Supply:
 
     def extend(self, price: Floats, budget: float, target: float) -> bool:
         """List all items that lose no more than a budget at these prices; tell whether there are new ones."""
-        arguments = self.table, self.limit, self.units, price, self.value_price(price), budget, target
-        listed = cheap_items(*arguments)
+        if self._listed.holds(price, budget, target):
+            return False
+        self._listed = Listed(price.copy(), budget, target)
+        if self.lister is not None:
+            self._list_candidates(self.lister, price, budget, target)
+        listed = self._cheap_items(self.table, price, budget, target)
         listed = self.items.and_those_of(self.pooled(listed))
         listed = listed.take(np.lexsort((listed.use.sum(axis=1), -listed.value)))
         listed = listed.take(_undominated(listed.use))
@@ -96,6 +130,20 @@ class Supply:
             return False
         self.keep_items(listed)
         return True
+
+    def _cheap_items(self, table: CandidateTable, price: Floats, budget: float, target: float) -> Items:
+        value_price = float((table.device_use(len(self.limit)) @ price).min(initial=inf)) * REACHED
+        return cheap_items(table, self.limit, self.units, price, value_price, budget, target)
+
+    def _list_candidates(self, lister: Lister, price: Floats, budget: float, target: float) -> None:
+        """Let the table have all candidates of items that lose no more than a budget at these prices."""
+        found = lister(price, budget)
+        table = CandidateTable.of_pipelines(found, self.table.weight)
+        best = int((table.device_use(len(self.limit)) @ price).argmin())
+        rows = np.unique(np.append(self._cheap_items(table, price, budget, target).row, best))
+        known = self.table.candidates
+        both = known.and_those_of(found.take(rows)) if isinstance(known, Pipelines) else found.take(rows)
+        self._take_table(CandidateTable.of_pipelines(both, self.table.weight))
 
     def pooled(self, items: Items) -> Items:
         """Return items with the use that counts: per position, or in all where devices are whole or shared."""
@@ -135,17 +183,29 @@ class Supply:
         if len(offer.item) == 0 or offer.least[-1] - base >= below:
             return Priced(base + below, base + below, 0)
         quick = min(QUICK_LABELS, label_limit)
-        found = searches.cheapest(offer, below=below, tolerance=tolerance, label_limit=quick)
+        found = self._cheapest(offer, price, below, tolerance, quick)
         if found.bound < found.loss - tolerance and label_limit > QUICK_LABELS:
-            if len(found.items):
-                self._keep(self.items.take(found.items))
             below = min(below, found.loss)
             offer = offer.with_pools().within(below).with_pools()
-            again = searches.cheapest(offer, below=below, tolerance=tolerance, label_limit=label_limit)
-            found = again if len(again.items) else Cheapest(again.loss, again.bound, found.items, again.labels)
-        if len(found.items):
-            self._keep(self.items.take(found.items))
+            found = self._cheapest(offer, price, below, tolerance, label_limit)
         return Priced(base + found.loss, base + found.bound, found.labels)
+
+    def _cheapest(self, offer: Offer, price: Floats, below: float, tolerance: float, label_limit: int) -> Cheapest:
+        """Find the cheapest plan, and keep it."""
+        found = cheapest(offer, self._sizes(offer, price), below=below, tolerance=tolerance, label_limit=label_limit)
+        if len(found.rows):
+            self._keep(self._items(found))
+        return found
+
+    def _sizes(self, offer: Offer, price: Floats) -> Sizes:
+        return Sizes.of(offer, self.items.row[offer.item], self.table, self.units, price, self._in_parts)
+
+    def _items(self, found: Cheapest) -> Items:
+        """Return the items of a plan."""
+        items = self.items.take(np.zeros(0, dtype=np.int64))
+        for row, value in zip(found.rows.tolist(), found.values.tolist(), strict=True):
+            items = items.and_those_of(self.pooled(sizes_for(self.table, row, np.array([value]), self.units)))
+        return items
 
     def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> tuple[bool, int]:
         """Find and keep all plans worth a target that cost no more than a budget; tell whether these are all.
@@ -249,10 +309,15 @@ class Supply:
         if len(offer.item) == 0:
             return False
         residues = begun.use.sum(axis=0) % np.resize(self.units, begun.use.shape[1])
-        found = searches.cheapest(
-            offer, below=budget, tolerance=0.01 * budget, label_limit=label_limit, begun=residues[offer.pool]
+        found = cheapest(
+            offer,
+            self._sizes(offer, price),
+            below=budget,
+            tolerance=0.01 * budget,
+            label_limit=label_limit,
+            begun=residues[offer.pool],
         )
-        return len(found.items) > 0 and self._keep(begun.and_those_of(self.items.take(found.items)))
+        return len(found.rows) > 0 and self._keep(begun.and_those_of(self._items(found)))
 
     def _least_price(self, price: Floats, target: float, otherwise: float) -> float:
         """Return the price of the cheapest known plan worth a target, or another one that is lower."""

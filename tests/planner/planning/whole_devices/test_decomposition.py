@@ -29,7 +29,7 @@ from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import cover_bounds, decomposition, master, searches
 from planner.planning.whole_devices.capacity import Capacity
-from planner.planning.whole_devices.offers import Offer
+from planner.planning.whole_devices.cheapest_plan import _least_to_fill, cheapest
 from planner.planning.whole_devices.supply import Supply
 
 ROOT = Path(__file__).parents[4]
@@ -127,6 +127,28 @@ def test_tables_bound_what_covering_costs(seed: int) -> None:
                 assert from_pool[0, at, residue] <= paid + left / 3 * price[0] + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_tables_of_pools_change_no_cheapest_plan(seed: int) -> None:
+    supply = a_supply(seed)
+    price = np.random.default_rng(seed).uniform(0.1, 1.0, 3)
+    supply.extend(price, 10.0, np.inf)
+    target = float(supply.items.value.max() * 1.7)
+    offer = supply.offer(price, target, 10.0, cheapest_only=True)
+    plain, tabled = (
+        cheapest(one, supply._sizes(one, price), below=10.0, tolerance=0.0, label_limit=200_000)
+        for one in (offer, offer.with_pools().within(10.0).with_pools())
+    )
+    assert tabled.loss == pytest.approx(plain.loss, rel=1e-9)
+    assert tabled.bound == pytest.approx(plain.bound, rel=1e-9)
+
+
+def test_a_pool_pays_for_its_rounding_or_for_what_fills_it() -> None:
+    """Thirds of a device at 9: after one third, an item of one that loses 2 leads to two, and so does the next."""
+    use, loss = np.array([[1], [2]], dtype=np.int32), np.array([2.0, 9.0])
+    paid = _least_to_fill(use, loss, np.array([3]), np.array([9.0]))
+    assert paid.tolist() == [[0.0, 4.0, 2.0]]
+
+
 def test_the_master_mixes_and_chooses() -> None:
     uses = [np.array([[2, 0], [0, 2]]), np.array([[2, 0], [0, 2]])]
     two = Capacity.of_devices([2, 2])
@@ -210,13 +232,10 @@ def test_one_more_device_never_hurts() -> None:
 
 
 def test_searches_without_items_are_empty() -> None:
-    none = np.zeros(0, dtype=np.int64)
-    offer = Offer(
-        none, none, np.zeros((0, 0), np.int32), none * 1.0, none * 1.0, none, none * 1.0, none, 1.0, 1.0, np.zeros(1),
-        np.zeros((1, 1, 1)),
-    )  # fmt: skip
-    assert searches.cheapest(offer, below=2.0, tolerance=0.0, label_limit=9).bound == 2.0
-    assert searches.all_within(offer, np.array([1]), budget=1.0, most=(9, 9, 9)).complete
+    supply, price = a_supply(0), np.ones(3)
+    offer = supply.offer(price, 1.0, 1.0, cheapest_only=True)
+    assert cheapest(offer, supply._sizes(offer, price), below=2.0, tolerance=0.0, label_limit=9).bound == 2.0
+    assert searches.all_within(offer, np.ones(3, dtype=np.int64), budget=1.0, most=(9, 9, 9)).complete
 
 
 def test_plans_that_need_nothing_scarce_cost_nothing_and_are_found() -> None:
