@@ -10,6 +10,7 @@ DNNs on 10,000 devices of 4 types.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -23,10 +24,12 @@ from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.whole_devices import decomposition, narrowed, tables
 
-# The programme takes a moment up to so many candidates, and may not end above; for at most two device types, which
-# tables (`planner.planning.whole_devices.tables`) narrow, up to the second number, and on few devices per DNN. The
-# decomposition takes a second or two for more.
-EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO = 16, 128
+# The programme takes a moment up to so many candidates; for at most two device types, which tables
+# (`planner.planning.whole_devices.tables`) narrow, up to the second number, and on few devices per DNN. The
+# decomposition takes a second or two for more. Where it is not through in `SEARCH_SECONDS`, as very many plans are
+# alike, the programme goes on from its plan up to the third number; above, it may not end.
+EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO, MOST_CANDIDATES = 16, 128, 64
+SEARCH_SECONDS = 5.0
 RELAXED_PER_DNN, MANY_PER_DNN = 150, 30
 SUM_GAP, SUM_SECONDS, SUM_SHARE = 1e-4, 2.0, 0.2  # for the largest sum among many optima; the share of a limited time
 
@@ -174,7 +177,11 @@ def _largest_sum(
     large = is_large(problem, candidates)
     try:
         if large:
-            first = decomposition.size(problem, clock.remaining(), begin=begin, report=report)
+            search = clock.at_most(SEARCH_SECONDS)
+            first = decomposition.size(problem, search.remaining(), begin=begin, report=report)
+            if search.over and len(candidates) <= MOST_CANDIDATES:
+                with suppress(TooLate):
+                    first = milp.size(problem, candidates, backend, clock.remaining(), report=report, begin=first)
         else:
             first = narrowed.size(problem, candidates, backend, clock.remaining(), report)
     except TooLate:
