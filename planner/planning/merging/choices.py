@@ -13,7 +13,7 @@ one copy (two or more models, equal bytes, none a head; the *place* of K is what
     uses[m,g,K,j]     b_{m,g,K,j} <= c_{K,j}
     open[K,j]         c_{K,j} <= u_K
     refused[r]        not everything that a refused answer r shares: for every set R of r, u of the sets that hold it;
-                      their sum over r is at most |r| - 1
+                      their sum over r is at most |r| - 1 (a set that holds two of r counts twice)
     load[m]           sum over K with a member of m of (|K| - 1) · u_K <= load            where a limit is given
 
 and memory[j] counts c and a. The optimum bounds what any further try can save, as long as sharing more is never easier.
@@ -41,6 +41,8 @@ from planner.planning.merging.schemes import Member, Scheme, Sharing
 from planner.planning.merging.stages import ROUNDING, Replicated, dual_loads, holding
 from planner.planning.programme.backends import Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel
+
+MOST_USES = 300_000
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,13 @@ def best_choice(
     ------
     TooLate
         Nothing was found in the time given, though something may be left; its bound is the least memory (bytes).
+        Programmes of more than `MOST_USES` columns b are not tried.
     """
+    if (
+        sum(len(members) * 2 ** (len(members) - 1) for members in places(problem)) * len(problem.device_bytes)
+        > MOST_USES
+    ):
+        raise TooLate("too many sets of models could share to choose among all of them; search among fewer models")
     formulation = without_memory(problem)
     sets = [members for members in candidates(problem) if load is None or len(members) <= load + 1]
     model = formulation.model

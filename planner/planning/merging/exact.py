@@ -15,9 +15,11 @@ the smallest refused (`planner.planning.merging.questions`),
 2. *prove*: ask for the part of what is wanted that is just above the load accepted and saves most: refused, that rules
    out every choice that holds it; accepted, it raises the load, and the search goes on.
 
-The search ends when nothing that is not ruled out saves more than the best accepted. Where programmes are late and no
-known layout has anything better, CoMPI's search (`planner.planning.merging.bisection`) is followed from its beginning,
-with the answers that are known: without a limit on questions or time no less is saved than by it, proven or not.
+The search ends when nothing that is not ruled out saves more than the best accepted. Programmes that were late are not
+tried again. Without those of a load, teams of models are deployed, and what is shared and where it runs is improved by
+turns. And before anything is proven, or where no known layout has anything better, CoMPI's search
+(`planner.planning.merging.bisection`) is followed from its root, with the answers that are known: without limits on
+questions and time no less is saved than by it. What is left then is searched for with all the time that is left.
 """
 
 from collections.abc import Callable
@@ -155,17 +157,21 @@ class _Search:
 
     def wanted(self) -> Choice | None:
         """Return what saves the most of all that is not ruled out, and more than the best; None where none is known."""
-        known = self.layouts.best(self.history.refused)
-        if self.is_better(known) or self.proven or self.late:
-            return known if self.is_better(known) else None
-        self.bound(ASKING_GAP)
+        known = self._known()
+        if known is None and not (self.proven or self.late):
+            self.bound(self.next_limits())
+            known = self._known()
+        return known
+
+    def _known(self) -> Choice | None:
+        """Return the same on layouts that are known."""
         known = self.layouts.best(self.history.refused)
         return known if self.is_better(known) else None
 
-    def bound(self, gap: float, begin: Choice | None = None) -> None:
+    def bound(self, limits: Limits, gap: float = ASKING_GAP, begin: Choice | None = None) -> None:
         """Bound the memory of all that is not ruled out and better than the best; a layout of it becomes known."""
         better = None if self.best is None else self.best.deployment.memory_bytes - 1
-        limits = Limits(gap, self.next_limits().time_limit_s)
+        limits = Limits(gap, limits.time_limit_s)
         try:
             found = best_choice(self.problem, self.history.refused, at_most_bytes=better, begin=begin, limits=limits)
         except TooLate as late:
@@ -181,22 +187,45 @@ class _Search:
     def question(self) -> Sharing | None:
         """Return what to ask next; None where nothing can be better, or nothing better is known."""
         wanted = self.wanted()
-        if wanted is None:
-            return None if self.proven else self._by_rule()
-        load = load_of(wanted.sharing)
-        if self.high is None or load <= self.low + 1:
+        if wanted is None and self.proven:
+            return None
+        if wanted is not None and (self.high is None or load_of(wanted.sharing) <= self.low + 1):
             return wanted.sharing
-        if self.high > self.low + 1:
-            middle = (self.low + self.high) // 2
-            lighter = wanted if load <= middle else self._lighter(middle)
-            if lighter is not None and self.is_better(lighter) and self.history.known(lighter.sharing) is None:
-                return lighter.sharing
-        if self.late_below and (by_rule := self._by_rule()) is not None:
+        lighter = self._between(wanted)
+        if lighter is not None:
+            return lighter.sharing
+        if (wanted is None or self.late_below) and (by_rule := self._by_rule()) is not None:
             return by_rule
-        for part in (core(self.problem, wanted.sharing, some) for some in range(self.low + 1, load)):
+        if wanted is None and self.clock.remaining().time_limit_s is not None:  # late: once more, with all time left
+            self.bound(self.clock.remaining())
+            wanted = self._known()
+        return None if wanted is None else self._just_above(wanted.sharing)
+
+    def _just_above(self, wanted: Sharing) -> Sharing:
+        """Return the part of what is wanted that is just above the load accepted, or the next one that is not known."""
+        for load in range(self.low + 1, load_of(wanted)):
+            part = core(self.problem, wanted, load)
             if self.history.known(part) is None:
                 return part
-        return wanted.sharing
+        return wanted
+
+    def _between(self, wanted: Choice | None) -> Choice | None:
+        """Return the best choice up to the middle of the loads accepted and refused, or above where none is better.
+
+        Where programmes are late, first up to the load accepted: layouts became known since that was asked for.
+        """
+        low, high = self.low, self.low if self.high is None else self.high
+        loads = [low] if self.late_below else []
+        while high > low + 1:
+            low = (low + high) // 2
+            loads.append(low)
+        for load in loads:
+            lighter = wanted if wanted is not None and load_of(wanted.sharing) <= load else self._lighter(load)
+            if lighter is not None and self.is_better(lighter) and self.history.known(lighter.sharing) is None:
+                return lighter
+            if self.clock.over:
+                break
+        return None
 
     def _lighter(self, load: int) -> Choice | None:
         """Return the best choice of a load at most that is not ruled out; where programmes are late, a good one."""
@@ -258,7 +287,7 @@ class _Search:
     def found(self) -> Found:
         """Return the best accepted, with what could be saved at most."""
         if not (self.proven or self.late or self.clock.over):
-            self.bound(self.limits.gap, self.layouts.best(self.history.refused))
+            self.bound(self.next_limits(), self.limits.gap, self.layouts.best(self.history.refused))
         if self.best is None:
             raise InputError(
                 "nothing that the oracle accepts can be deployed; add devices or memory, or allow more stages"

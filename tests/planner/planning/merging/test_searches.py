@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from merging_oracle import fewest_refusals
 
 from planner.model import InputError
-from planner.planning.merging import bisection, exact, questions
+from planner.planning.merging import bisection, choices, exact, questions
 from planner.planning.merging.choices import best_choice, candidates
 from planner.planning.merging.deployment import DeployedStage, Deployment, MergeProblem, deploy, device_bytes
 from planner.planning.merging.layouts import Layouts
@@ -108,6 +109,29 @@ def test_oracles_that_know_nothing_of_loads(monkeypatch: pytest.MonkeyPatch, see
     monkeypatch.setattr(exact, "best_choice", late)
     found = exact.search(problem, History(problem.models, oracle))
     assert bisection.search(problem, oracle).saved_bytes <= found.saved_bytes <= expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_proofs_take_few_more_refusals_than_any_proof(seed: int) -> None:
+    """At least as many, and a few that were to find out how much is accepted."""
+    problem = small(seed, models=2 + seed % 2, groups=4)
+    budget = Budget(1 + seed % 3)
+    found = exact.search(problem, History(problem.models, budget))
+    needed = fewest_refusals(problem, budget)
+    refused = sum(not tried.accepted for tried in found.tries)
+    assert needed <= refused <= 1.3 * needed + 3
+
+
+def test_too_many_sets_are_as_a_programme_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, budget = small(3, models=3), Budget(2)
+    monkeypatch.setattr(choices, "MOST_USES", 3 * 4 * 2 * 2 - 1)  # members, sets that hold each, places, devices
+    with pytest.raises(TooLate, match="too many sets of models"):
+        best_choice(problem, [])
+    found = exact.search(problem, History(problem.models, budget))
+    assert found.bound_bytes is not None
+    assert bisection.search(problem, budget).saved_bytes <= found.saved_bytes <= found.bound_bytes
+    monkeypatch.setattr(choices, "MOST_USES", 3 * 4 * 2 * 2)
+    assert best_choice(problem, []) is not None
 
 
 def test_one_question_is_enough_where_pairs_suffice() -> None:
