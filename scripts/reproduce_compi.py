@@ -19,8 +19,8 @@ from planner.cli.app import console, new_app, progress, run
 from planner.files import write_text
 from planner.model import InputError
 from planner.planning.merging import bisection, exact
-from planner.planning.merging.counting import deploy_counted
 from planner.planning.merging.deployment import DeployedStage, Deployment, MergeProblem, deploy, device_bytes
+from planner.planning.merging.large import deploy_large
 from planner.planning.merging.oracles import Budget, History
 from planner.planning.merging.recursion import deploy_recursively
 from planner.planning.merging.results import Found, Try
@@ -211,7 +211,7 @@ def large(
     for seed in range(instances):
         problem = large_instance(kinds, models, gpus, stages, seed)
         begin_s = process_time()
-        found = deploy_counted(problem, limits=Limits(0.01, time_limit))
+        found = deploy_large(problem, limits=Limits(0.01, time_limit))
         seconds = round(process_time() - begin_s, 2)
         numbers = (
             seed,

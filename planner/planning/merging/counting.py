@@ -1,4 +1,4 @@
-"""Deployments of many models: stages and copies counted over all devices first, devices after.
+"""Copies of what many models share, counted over all devices: stages to begin with, and a bound.
 
 The programme of `planner.planning.merging.deployment` has columns per device, which are alike where devices are alike;
 here copies are only counted. With its words, w_I = mu_m · t_I / T_m the load of a stage, J the number of devices,
@@ -18,25 +18,15 @@ f is dual feasible (`stages.dual_feasible`). What a device with a copy of c runs
 so that the optimum bounds every deployment. Counts of the least + `MORE` or above are one column, which costs what its
 least count does and counts in busy[f] with f(x) = x alone.
 
-The replicas are then packed on devices (`planner.planning.merging.packing`), and what was packed is improved a few
-models at a time (`planner.planning.merging.neighbourhoods`). What is left of the gap is mostly the bound's: a class's
-copies are counted without asking whether the same devices hold the classes before and after it.
+A class's copies are counted without asking whether the same devices hold the classes before and after it, or which
+loads fit together beyond what f knows: on twenty models of up to 52 groups the bound is 5 % below the least memory.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from planner.model import InputError
-from planner.planning.merging.deployment import (
-    NOTHING_FITS,
-    SCALE_BYTES,
-    Deployment,
-    MergeProblem,
-    device_bytes,
-    hopeless,
-)
-from planner.planning.merging.neighbourhoods import improve
-from planner.planning.merging.packing import pack
+from planner.planning.merging.deployment import NOTHING_FITS, SCALE_BYTES, MergeProblem
 from planner.planning.merging.schemes import Member
 from planner.planning.merging.stages import (
     ROUNDING,
@@ -48,12 +38,10 @@ from planner.planning.merging.stages import (
     least_replicas,
     stage_name,
 )
-from planner.planning.programme.backends import Clock, Limits, TooLate, solve
+from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel
 
 MORE = 2  # replicas beyond the least that have columns of their own
-COUNTING_SHARE, PACKING_SHARE = 0.4, 0.1  # of the time; the rest is for improving what was packed
-MOST_PACKING_S, MOST_IMPROVING_S = 6.0, 30.0  # where there is no limit
 
 
 @dataclass
@@ -143,55 +131,25 @@ def _bytes(problem: MergeProblem, members: Iterable[Member]) -> float:
     return sum(problem.models[model].groups[group].parameter_bytes for model, group in members) / SCALE_BYTES
 
 
-def deploy_counted(problem: MergeProblem, backend: str = "highs", limits: Limits | None = None) -> Deployment:
-    """Return a deployment with little memory in use, and a proven bound; for problems too large for `deploy`.
+@dataclass(frozen=True)
+class Counted:
+    """The stages that need the fewest copies, none where none was found in time, and the least memory of any."""
 
-    Parameters
-    ----------
-    limits
-        A gap of 1 % and a minute if None; part of the time is for packing.
+    chosen: list[Replicated]
+    bound_bytes: float
+
+
+def count_copies(problem: MergeProblem, backend: str, limits: Limits) -> Counted:
+    """Return stages for all models, and a bound of every deployment.
 
     Raises
     ------
     InputError
-        No deployment keeps the limits of memory, load and devices, none was found in time, or the problem wants
-        ``all_stages``, of which counting knows nothing.
-
-    Examples
-    --------
-    >>> from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, sharing_of
-    >>> group, head = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
-    >>> models = tuple(MergeModel(name, (group, head), 1, 1.0, 0.3) for name in "abcd")
-    >>> shared = sharing_of(models, [Scheme((0, 1, 2, 3), 0, 2)])
-    >>> found = deploy_counted(MergeProblem(models, (1000, 1000, 1000), shared))
-    >>> found.memory_bytes, round(found.bound_bytes)
-    (240, 240)
+        No deployment keeps the limits of memory, load and devices.
     """
-    if problem.all_stages:
-        raise InputError("all_stages: counting copies knows nothing of empty stages; use `deploy`")
-    if (reason := hopeless(problem)) is not None:
-        raise InputError(reason)
-    limits = limits or Limits(gap=0.01, time_limit_s=60.0)
-    clock = Clock(limits)
     counting = build(problem)
-    time_limit_s = None if limits.time_limit_s is None else COUNTING_SHARE * limits.time_limit_s
-    solution, _ = solve(counting.model, backend, Limits(limits.gap / 4, time_limit_s))
+    solution, _ = solve(counting.model, backend, Limits(limits.gap / 4, limits.time_limit_s))
     if solution.status == "infeasible":
         raise InputError(NOTHING_FITS)
-    if not solution.found:
-        raise TooLate("no deployment was found in the time given; raise the time limit", solution.bound * SCALE_BYTES)
-    chosen = [one for one, column in counting.stage.items() if solution.values[column] > 0.5]
-    bound = solution.bound * SCALE_BYTES
-    enough = bound / (1 - limits.gap)
-    packing = clock.at_most(MOST_PACKING_S if limits.time_limit_s is None else PACKING_SHARE * limits.time_limit_s)
-    stages = pack(problem, chosen, enough_bytes=enough, over=lambda: packing.over)
-    if stages is None:
-        raise InputError(
-            "the stages that need the fewest copies were not packed on the devices; "
-            "add devices or memory, or try `deploy`"
-        )
-    improving = clock.at_most(MOST_IMPROVING_S) if limits.time_limit_s is None else clock
-    stages = improve(problem, stages, enough, improving)
-    memory = sum(device_bytes(problem, stages))
-    bound = min(bound, float(memory))
-    return Deployment(stages, memory, bound, "optimal" if memory - bound <= limits.gap * memory else "feasible")
+    chosen = [one for one, column in counting.stage.items() if solution.values[column] > 0.5] if solution.found else []
+    return Counted(chosen, solution.bound * SCALE_BYTES)

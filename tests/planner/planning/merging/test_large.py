@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from planner.model import InputError
-from planner.planning.merging.counting import deploy_counted
 from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes
+from planner.planning.merging.large import deploy_large
 from planner.planning.merging.packing import pack
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, sharing_of
 from planner.planning.merging.stages import Replicated, dual_feasible, latency_share, least_replicas
@@ -33,7 +33,7 @@ def random_problem(seed: int) -> MergeProblem:
 def test_bounds_hold_and_deployments_are_what_they_say(seed: int) -> None:
     problem = random_problem(seed)
     best = deploy(problem).memory_bytes
-    found = deploy_counted(problem, limits=Limits(1e-6, 1.0))
+    found = deploy_large(problem, limits=Limits(1e-6, 1.0))
     assert found.bound_bytes <= best * (1 + 1e-6)
     assert best <= found.memory_bytes
     held = device_bytes(problem, found.stages)
@@ -63,7 +63,7 @@ def test_a_replica_more_saves_a_copy_by_hand() -> None:
     group, head = LayerGroup(100, 1.0), LayerGroup(10, 1.0, mergeable=False)
     models = tuple(MergeModel(name, (group, head), 1, 1.0, 0.6) for name in "abc")
     problem = MergeProblem(models, (1000,) * 3, sharing_of(models, [Scheme((0, 1, 2), 0, 2)]))
-    assert deploy_counted(problem).memory_bytes == deploy(problem).memory_bytes == 240
+    assert deploy_large(problem).memory_bytes == deploy(problem).memory_bytes == 240
     apart = [Replicated(number, (0, 2), 1) for number in range(3)]
     packed = pack(problem, apart, enough_bytes=330)
     assert packed is not None
@@ -81,9 +81,9 @@ def test_functions_of_the_bound_are_dual_feasible() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     model = MergeModel("a", (LayerGroup(100, 1.0),), 1, 1.0, 0.5)
     with pytest.raises(InputError, match="a needs at least 100 bytes on a device, the largest has 50"):
-        deploy_counted(MergeProblem((model,), (50,)))
-    with pytest.raises(InputError, match="all_stages: counting copies"):
-        deploy_counted(MergeProblem((model,), (500,), all_stages=True))
+        deploy_large(MergeProblem((model,), (50,)))
+    with pytest.raises(InputError, match="all_stages: deploying many models"):
+        deploy_large(MergeProblem((model,), (500,), all_stages=True))
     two = (model, replace(model, name="b"))
     with pytest.raises(InputError, match="no deployment keeps memory"):
-        deploy_counted(MergeProblem(two, (100, 60)))
+        deploy_large(MergeProblem(two, (100, 60)))

@@ -1,0 +1,383 @@
+"""The least memory of a few models that share layers, by branch and bound over boxes of cuts and replicas.
+
+A *box* says of every model how many stages it has, in which range [a, b] of groups each cut lies, and in which range
+[k, K] each stage's number of replicas. With the words of `planner.planning.merging.deployment`, of a stage between cuts
+in [a, b] and [c, d] it is known that
+
+    it holds the groups [b, c);   it has k' = max(k, ceil(P_m · t_[b,c) / T_m)) replicas or more;
+    each of them is a load of mu_m · t_[b,c) / (T_m · K) or more
+
+and some stage holds every other group, at least as often as the stage with the fewest replicas. What k' replicas with
+these groups and loads need at least on devices (`planner.planning.merging.filling`) therefore bounds every deployment
+of the box. A box that has nothing below the best deployment is dropped, others are divided where most is open, in bytes
+between the ends of a cut's range or, by the family's bytes per load, in load between k' and K replicas. When nothing is
+open it is a deployment. Models join one by one, those that cannot be cut and are busy before others; of models that
+have not joined yet their unshared bytes are counted.
+
+Models that share nothing with each other, directly or by others, are apart: their memory adds up
+(`planner.planning.merging.large`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from planner.compilation import compiled
+from planner.planning.arrays import Floats, Integers
+from planner.planning.merging.deployment import DeployedStage, MergeProblem, class_of, device_bytes
+from planner.planning.merging.filling import BITS, Items, Masks, Shelf, fill, items_of, shelf_of
+from planner.planning.merging.packing import pack
+from planner.planning.merging.stages import ROUNDING, Replicated, least_replicas
+from planner.planning.programme.backends import Clock
+
+FIRST_GAP = 0.05  # of the pass before the one with the gap asked for: what it finds makes that one short
+PACKING_S = 2.0
+STEPS = 200_000  # of filling, between looks at the clock
+MOST_STEPS = 2_000_000  # of filling one box, after which nothing is said of it
+SETTLED = 3  # replicas beyond those of the whole model, below which their number is settled before others join
+
+
+class Family(NamedTuple):
+    """Some models in numbers, those first that cannot be cut; W words of a bit per shared class."""
+
+    groups: Integers  # [model]
+    stages: Integers  # [model], at most
+    holds: Masks  # [model, first, last, W]: the shared classes in the groups [first, last)
+    own: Floats  # [model, group]: bytes before it that are not shared
+    size: Floats  # [model, group]: all bytes before it
+    time: Floats  # [model, group]: the part of the latency before it
+    peak: Floats  # [model], devices
+    mean: Floats  # [model], devices
+    shared: Floats  # [class], bytes
+    room: float  # the largest device's bytes
+    devices: int
+
+
+class Boxes(NamedTuple):
+    """A stack of boxes; the cuts of a model begin with 0 and end with its groups."""
+
+    joined: Integers  # [box]: how many models
+    stages: Integers  # [box, model]: how many it has
+    low: Integers  # [box, model, stage + 1]: the first group at which it may be cut
+    high: Integers  # [box, model, stage + 1]: the last one
+    few: Integers  # [box, model, stage]: replicas at least
+    many: Integers  # [box, model, stage]: and at most
+
+
+class Best(NamedTuple):
+    """The best deployment so far: its stages in columns of model, first, last, device."""
+
+    bytes: Floats  # [1]
+    replicas: Integers  # [replica, 4]
+    length: Integers  # [1]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A deployment on devices that a family has for itself; no deployment needs less than ``bound_bytes``.
+
+    ``finished`` tells that there is nothing else: without stages, that nothing fits.
+    """
+
+    stages: tuple[DeployedStage, ...] | None
+    bound_bytes: float
+    finished: bool
+
+
+def least_memory(problem: MergeProblem, gap: float, clock: Clock) -> Found:
+    """Return where models run with the least memory, were all devices as large as the largest.
+
+    Parameters
+    ----------
+    problem
+        A family's: its models share layers with each other, and have all devices.
+    gap
+        How far above the least memory a deployment may be, relative.
+    clock
+        Tells when to stop; then the best so far is returned, and the bound of the passes that ended.
+    """
+    models = problem.models
+    order = sorted(range(len(models)), key=lambda m: (models[m].max_stages > 1, -models[m].mean_devices))
+    search = _Search(family_of(problem, order))
+    packed = None
+    finished, allowed, bound = search.run(gap, clock, STEPS), gap, 0.0
+    if not finished:
+        packed = _packed(problem, clock)
+        if packed is not None:
+            search.begin_with(float(sum(device_bytes(problem, packed))))
+        for allowed in sorted({max(FIRST_GAP, gap), gap}, reverse=True):
+            finished = search.run(allowed, clock)
+            if not finished:
+                break
+            bound = float(search.best.bytes[0]) * (1 - allowed)
+    stages = _stages(search.best, order) if search.best.length[0] else packed
+    if finished and stages is not None:
+        bound = float(search.best.bytes[0]) * (1 - allowed)
+    return Found(stages, bound if stages is not None else 0.0, finished)
+
+
+class _Search:
+    """The best deployment so far, and room for boxes and replicas."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        most, words = int(family.stages.sum()) * family.devices, family.holds.shape[-1]
+        self.best = Best(np.full(1, np.inf), np.zeros((most, 4), dtype=np.int64), np.zeros(1, dtype=np.int64))
+        self.items, self.shelf = items_of(most, words), shelf_of(most, words)
+
+    def begin_with(self, known_bytes: float) -> None:
+        """Take the bytes of a deployment found elsewhere, unless they are more than those of the best."""
+        if known_bytes < self.best.bytes[0]:
+            self.best.bytes[0], self.best.length[0] = known_bytes, 0
+
+    def run(self, gap: float, clock: Clock, most_steps: int | None = None) -> bool:
+        """Go through all boxes; tell whether none is left that may have something below the best, less the gap."""
+        boxes, height, finished, steps = _boxes(self.family), 1, True, 0
+        while height and not clock.over and (most_steps is None or steps < most_steps):
+            height, certain = _explore(self.family, boxes, height, self.best, self.items, self.shelf, gap, STEPS)
+            finished &= certain
+            steps += STEPS
+        return finished and not height
+
+
+def _packed(problem: MergeProblem, clock: Clock) -> tuple[DeployedStage, ...] | None:
+    """Return a deployment to begin with, if one is found at once."""
+    ends = [(0, len(model.groups)) for model in problem.models]
+    whole = [
+        Replicated(number, end, least_replicas(model, end))
+        for number, (model, end) in enumerate(zip(problem.models, ends, strict=True))
+    ]
+    if any(one.replicas > len(problem.device_bytes) for one in whole):
+        return None
+    packing = clock.at_most(PACKING_S)
+    return pack(problem, whole, enough_bytes=0.0, over=lambda: packing.over)
+
+
+def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
+    """Return some models in numbers, in a given order."""
+    models = [problem.models[number] for number in order]
+    most = max(len(model.groups) for model in models) + 1
+    classes = class_of(problem)
+    here = sorted({first for (model, _), first in classes.items() if model in order})
+    bit = {member: place for place, member in enumerate(here)}
+    words = max(1, ceil(len(here) / BITS))
+    holds = np.zeros((len(models), most, most, words), dtype=np.uint64)
+    own, size, time = (np.zeros((len(models), most)) for _ in range(3))
+    for at, (number, model) in enumerate(zip(order, models, strict=True)):
+        for group, layers in enumerate(model.groups):
+            member = classes.get((number, group))
+            if member is not None:
+                word, place = divmod(bit[member], BITS)
+                holds[at, : group + 1, group + 1 :, word] |= np.uint64(1 << place)
+            own[at, group + 1 :] += 0 if member is not None else layers.parameter_bytes
+            size[at, group + 1 :] += layers.parameter_bytes
+            time[at, group + 1 :] += layers.latency / model.latency
+    return Family(
+        groups=np.array([len(model.groups) for model in models]),
+        stages=np.array([min(model.max_stages, len(model.groups)) for model in models]),
+        holds=holds,
+        own=own,
+        size=size,
+        time=time,
+        peak=np.array([model.peak_devices for model in models], dtype=np.float64),
+        mean=np.array([model.mean_devices for model in models], dtype=np.float64),
+        shared=np.array([problem.models[m].groups[g].parameter_bytes for m, g in here], dtype=np.float64),
+        room=float(max(problem.device_bytes)),
+        devices=len(problem.device_bytes),
+    )
+
+
+def _boxes(family: Family) -> Boxes:
+    """Return a stack with the box of no models at its foot, high enough for any search in depth."""
+    models, stages = len(family.groups), int(family.stages.max())
+    height = 16 + max(2, stages) * models * (1 + stages * (int(family.groups.max()) + family.devices))
+    return Boxes(
+        joined=np.zeros(height, dtype=np.int64),
+        stages=np.zeros((height, models), dtype=np.int64),
+        low=np.zeros((height, models, stages + 1), dtype=np.int64),
+        high=np.zeros((height, models, stages + 1), dtype=np.int64),
+        few=np.zeros((height, models, stages), dtype=np.int64),
+        many=np.zeros((height, models, stages), dtype=np.int64),
+    )
+
+
+def _stages(best: Best, order: Sequence[int]) -> tuple[DeployedStage, ...]:
+    found: dict[tuple[int, int, int], list[int]] = {}
+    for model, first, last, device in best.replicas[: best.length[0]].tolist():
+        found.setdefault((order[model], first, last), []).append(device)
+    return tuple(DeployedStage(*stage, tuple(sorted(devices))) for stage, devices in sorted(found.items()))
+
+
+@compiled
+def _explore(
+    family: Family, boxes: Boxes, height: int, best: Best, items: Items, shelf: Shelf, gap: float, steps: int
+) -> tuple[int, bool]:
+    """Go on with the boxes on the stack for so many steps; return its height, and whether all was certain."""
+    models = len(family.groups)
+    certain = True
+    while height > 0 and steps > 0:
+        top = height - 1
+        joined = boxes.joined[top]
+        elsewhere = _replicas(family, boxes, top, items)
+        if elsewhere < 0:
+            height -= 1
+            continue
+        for model in range(joined, models):
+            elsewhere += family.own[model, family.groups[model]]
+        below = best.bytes[0] * (1 - gap) - elsewhere
+        model, stage, cut = -1, -1, False
+        if joined:
+            model, stage = _unsettled(family, boxes, top)
+        if joined == models and model < 0:
+            model, stage, cut = _widest(family, boxes, top)
+        whole = joined == models and model < 0
+        length = items.length[0]
+        cost, taken = fill(items, shelf, family.shared, family.room, family.devices, below, whole, MOST_STEPS)
+        steps -= taken + 1
+        if taken > MOST_STEPS and whole:
+            certain = False
+        if cost < below and whole:
+            best.bytes[0] = cost + elsewhere
+            best.length[0] = length
+            for at in range(length):
+                best.replicas[at, :3] = items.stage[at]
+                best.replicas[at, 3] = shelf.found[at]
+        if whole or (cost >= below and taken <= MOST_STEPS):
+            height -= 1
+        elif model >= 0:
+            height = _divide(family, boxes, top, model, stage, cut)
+        else:
+            height = _join(family, boxes, top)
+    return height, certain
+
+
+@compiled
+def _replicas(family: Family, boxes: Boxes, top: int, items: Items) -> float:
+    """Write what replicas a box has at least, largest load first; return bytes elsewhere, or -1 where it is empty."""
+    items.length[0] = 0
+    elsewhere = 0.0
+    for model in range(boxes.joined[top]):
+        groups, count = family.groups[model], boxes.stages[top, model]
+        fewest, known = family.devices, 0.0
+        for stage in range(count):
+            if boxes.low[top, model, stage] >= boxes.high[top, model, stage + 1]:
+                return -1.0
+            first, last = boxes.high[top, model, stage], boxes.low[top, model, stage + 1]
+            replicas, load = _least(family, boxes, top, model, stage)
+            if replicas > boxes.many[top, model, stage] or load > 1 + ROUNDING:
+                return -1.0
+            fewest = min(fewest, replicas)
+            if first < last:
+                own = family.own[model, last] - family.own[model, first]
+                known += own
+                for _ in range(replicas):
+                    _insert(items, family, model, first, last, load)
+        elsewhere += fewest * (family.own[model, groups] - known)
+    return elsewhere
+
+
+@compiled
+def _least(family: Family, boxes: Boxes, top: int, model: int, stage: int) -> tuple[int, float]:
+    """Return how many replicas a stage has at least, and the load of each."""
+    first, last = boxes.high[top, model, stage], boxes.low[top, model, stage + 1]
+    part = family.time[model, last] - family.time[model, first] if first < last else 0.0
+    needed = int(np.ceil(family.peak[model] * part - ROUNDING))
+    return max(boxes.few[top, model, stage], needed), family.mean[model] * part / boxes.many[top, model, stage]
+
+
+@compiled
+def _insert(items: Items, family: Family, model: int, first: int, last: int, load: float) -> None:
+    """Add a replica behind those of its load or more."""
+    at = items.length[0]
+    items.length[0] += 1
+    while at > 0 and items.load[at - 1] < load:
+        items.stage[at] = items.stage[at - 1]
+        items.holds[at] = items.holds[at - 1]
+        items.own[at] = items.own[at - 1]
+        items.load[at] = items.load[at - 1]
+        at -= 1
+    items.stage[at, 0], items.stage[at, 1], items.stage[at, 2] = model, first, last
+    items.holds[at] = family.holds[model, first, last]
+    items.own[at] = family.own[model, last] - family.own[model, first]
+    items.load[at] = load
+
+
+@compiled
+def _unsettled(family: Family, boxes: Boxes, top: int) -> tuple[int, int]:
+    """Return the stage of the model that joined last whose few replicas are open, -1 where there is none."""
+    model = boxes.joined[top] - 1
+    for stage in range(boxes.stages[top, model]):
+        replicas, _ = _least(family, boxes, top, model, stage)
+        if replicas < min(boxes.many[top, model, stage], np.ceil(family.peak[model] - ROUNDING) + SETTLED):
+            return model, stage
+    return -1, -1
+
+
+@compiled
+def _widest(family: Family, boxes: Boxes, top: int) -> tuple[int, int, bool]:
+    """Return the model and stage whose replicas are most open, or the cut before it that is; -1 where nothing is."""
+    ends = family.size[:, -1].sum() / family.mean.sum()  # bytes a load
+    chosen, widest = (-1, -1, False), -1.0
+    for model in range(len(family.groups)):
+        for stage in range(boxes.stages[top, model]):
+            low, high = boxes.low[top, model, stage], boxes.high[top, model, stage]
+            open_bytes = family.size[model, high] - family.size[model, low]
+            if low < high and open_bytes > widest:
+                chosen, widest = (model, stage, True), open_bytes
+            replicas, load = _least(family, boxes, top, model, stage)
+            many = boxes.many[top, model, stage]
+            open_load = load * (many - replicas)
+            if replicas < many and open_load * ends > widest:
+                chosen, widest = (model, stage, False), open_load * ends
+    return chosen
+
+
+@compiled
+def _copy(boxes: Boxes, source: int, target: int) -> None:
+    boxes.joined[target] = boxes.joined[source]
+    boxes.stages[target] = boxes.stages[source]
+    boxes.low[target] = boxes.low[source]
+    boxes.high[target] = boxes.high[source]
+    boxes.few[target] = boxes.few[source]
+    boxes.many[target] = boxes.many[source]
+
+
+@compiled
+def _join(family: Family, boxes: Boxes, top: int) -> int:
+    """Let the next model join, with every number of stages in a box of its own; return the height."""
+    model = boxes.joined[top]
+    most = family.stages[model]
+    for later in range(1, most):
+        _copy(boxes, top, top + later)
+    for place in range(most):
+        here, count = top + place, most - place
+        boxes.joined[here] = model + 1
+        boxes.stages[here, model] = count
+        for stage in range(count):
+            boxes.low[here, model, stage] = stage
+            boxes.high[here, model, stage] = family.groups[model] - count + stage if stage else 0
+            boxes.few[here, model, stage] = 1
+            boxes.many[here, model, stage] = family.devices
+        boxes.low[here, model, count] = boxes.high[here, model, count] = family.groups[model]
+    return top + int(most)
+
+
+@compiled
+def _divide(family: Family, boxes: Boxes, top: int, model: int, stage: int, cut: bool) -> int:
+    """Divide a cut's range in halves of bytes, or replicas in the fewest and more; return the height."""
+    _copy(boxes, top, top + 1)
+    if cut:
+        size, low, high = family.size[model], boxes.low[top, model, stage], boxes.high[top, model, stage]
+        middle = low
+        while middle + 1 < high and 2 * size[middle + 1] <= size[low] + size[high]:
+            middle += 1
+        boxes.low[top, model, stage] = middle + 1
+        boxes.high[top + 1, model, stage] = middle
+    else:
+        replicas, _ = _least(family, boxes, top, model, stage)
+        boxes.few[top, model, stage] = replicas + 1
+        boxes.few[top + 1, model, stage] = boxes.many[top + 1, model, stage] = replicas
+    return top + 2
