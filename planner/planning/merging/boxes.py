@@ -37,6 +37,7 @@ FIRST_GAP = 0.05  # of the pass before the one with the gap asked for: what it f
 PACKING_S = 2.0
 STEPS = 200_000  # of filling, between looks at the clock
 MOST_STEPS = 2_000_000  # of filling one box, after which nothing is said of it
+CAUTION = 1e-6  # of a device: sums of loads are off by less
 SETTLED = 3  # replicas beyond those of the whole model, below which their number is settled before others join
 
 
@@ -51,6 +52,7 @@ class Family(NamedTuple):
     time: Floats  # [model, group]: the part of the latency before it
     peak: Floats  # [model], devices
     mean: Floats  # [model], devices
+    kind: Integers  # [model, group]: its class, -1 if it is not shared
     shared: Floats  # [class], bytes
     room: float  # the largest device's bytes
     devices: int
@@ -126,7 +128,7 @@ class _Search:
         self.family = family
         most, words = int(family.stages.sum()) * family.devices, family.holds.shape[-1]
         self.best = Best(np.full(1, np.inf), np.zeros((most, 4), dtype=np.int64), np.zeros(1, dtype=np.int64))
-        self.items, self.shelf = items_of(most, words), shelf_of(most, words)
+        self.items, self.shelf = items_of(most, words), shelf_of(most, words, len(family.shared))
 
     def begin_with(self, known_bytes: float) -> None:
         """Take the bytes of a deployment found elsewhere, unless they are more than those of the best."""
@@ -166,10 +168,12 @@ def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
     words = max(1, ceil(len(here) / BITS))
     holds = np.zeros((len(models), most, most, words), dtype=np.uint64)
     own, size, time = (np.zeros((len(models), most)) for _ in range(3))
+    kind = np.full((len(models), most), -1, dtype=np.int64)
     for at, (number, model) in enumerate(zip(order, models, strict=True)):
         for group, layers in enumerate(model.groups):
             member = classes.get((number, group))
             if member is not None:
+                kind[at, group] = bit[member]
                 word, place = divmod(bit[member], BITS)
                 holds[at, : group + 1, group + 1 :, word] |= np.uint64(1 << place)
             own[at, group + 1 :] += 0 if member is not None else layers.parameter_bytes
@@ -184,6 +188,7 @@ def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
         time=time,
         peak=np.array([model.peak_devices for model in models], dtype=np.float64),
         mean=np.array([model.mean_devices for model in models], dtype=np.float64),
+        kind=kind,
         shared=np.array([problem.models[m].groups[g].parameter_bytes for m, g in here], dtype=np.float64),
         room=float(max(problem.device_bytes)),
         devices=len(problem.device_bytes),
@@ -227,6 +232,7 @@ def _explore(
             continue
         for model in range(joined, models):
             elsewhere += family.own[model, family.groups[model]]
+        _needed(family, boxes, top, shelf.needed)
         below = best.bytes[0] * (1 - gap) - elsewhere
         model, stage, cut = -1, -1, False
         if joined:
@@ -277,6 +283,42 @@ def _replicas(family: Family, boxes: Boxes, top: int, items: Items) -> float:
                     _insert(items, family, model, first, last, load)
         elsewhere += fewest * (family.own[model, groups] - known)
     return elsewhere
+
+
+@compiled
+def _needed(family: Family, boxes: Boxes, top: int, needed: Integers) -> None:
+    """Write how many copies of every class there must be.
+
+    Wherever a model is cut, the stage that holds a group has the load between that group and what the stage holds for
+    certain; of a model that has not joined it is known how many stages it may have.
+    """
+    loads = np.zeros(len(needed))
+    needed[:] = 1
+    for model in range(len(family.groups)):
+        groups, time, joined = family.groups[model], family.time[model], model < boxes.joined[top]
+        stages = boxes.stages[top, model] if joined else 1
+        for group in range(groups):
+            kind = family.kind[model, group]
+            if kind < 0:
+                continue
+            part, fewest = 1.0, family.devices
+            for stage in range(stages):
+                first, last = 0, groups
+                if joined:
+                    if not boxes.low[top, model, stage] <= group < boxes.high[top, model, stage + 1]:
+                        continue
+                    first, last = boxes.high[top, model, stage], boxes.low[top, model, stage + 1]
+                    fewest = min(fewest, boxes.few[top, model, stage])
+                part = min(part, time[max(group + 1, last)] - time[min(group, first)])
+            if not joined and family.stages[model] > 1:
+                part = min(time[group + 1], time[groups] - time[group])
+            if not joined and family.stages[model] > 2:
+                part = time[group + 1] - time[group]
+            loads[kind] += family.mean[model] * part
+            if joined:
+                needed[kind] = max(needed[kind], fewest)
+    for kind in range(len(needed)):
+        needed[kind] = max(needed[kind], int(np.ceil(loads[kind] - CAUTION)))
 
 
 @compiled

@@ -1,8 +1,9 @@
 """Replicas on devices with the fewest bytes, exactly, by depth-first search.
 
 Replicas are placed one by one, largest load first, each on a device begun or on the next one. What a device holds
-already costs nothing again, so bytes never fall from one replica to the next, and what has as many as the best is left.
-Devices are alike; of equal replicas the later one goes on a later device.
+already costs nothing again. So many copies of a class as there must be in any case are counted from the beginning, and
+a copy costs something beyond them only; bytes never fall from one replica to the next, and what has as many as the best
+is left. Devices are alike; of equal replicas the later one goes on a later device.
 """
 
 from typing import NamedTuple
@@ -34,12 +35,14 @@ class Shelf(NamedTuple):
     device: Integers  # [replica]: where it is now
     found: Integers  # [replica]: in the best filling
     begun: Integers  # [replica + 1]: devices in use before it
-    cost: Floats  # [replica + 1]: bytes before it, and those that replicas share with nobody
+    cost: Floats  # [replica + 1]: bytes before it, and those that there must be
     before: Masks  # [replica, W]: what its device held before it
     added: Floats  # [replica]: bytes that it added there
     holds: Masks  # [device, W]
     bytes: Floats  # [device]
     load: Floats  # [device]
+    copies: Integers  # [class]: on all devices
+    needed: Integers  # [class]: copies at least, wherever replicas are
 
 
 def items_of(most: int, words: int) -> Items:
@@ -50,7 +53,7 @@ def items_of(most: int, words: int) -> Items:
     )
 
 
-def shelf_of(most: int, words: int) -> Shelf:
+def shelf_of(most: int, words: int, classes: int) -> Shelf:
     """Return room for as many devices as replicas."""
     return Shelf(
         device=np.zeros(most, dtype=np.int64),
@@ -62,6 +65,8 @@ def shelf_of(most: int, words: int) -> Shelf:
         holds=np.zeros((most, words), dtype=np.uint64),
         bytes=np.zeros(most),
         load=np.zeros(most),
+        copies=np.zeros(classes, dtype=np.int64),
+        needed=np.zeros(classes, dtype=np.int64),
     )
 
 
@@ -90,11 +95,13 @@ def fill(
     device, begun, cost, before, added = shelf.device, shelf.begun, shelf.cost, shelf.before, shelf.added
     held, held_bytes, held_load = shelf.holds, shelf.bytes, shelf.load
     words = holds.shape[1]
-    begun[0], cost[0] = 0, own[:length].sum()
+    copies, needed = shelf.copies, shelf.needed
+    copies[:] = 0
+    begun[0], cost[0] = 0, own[:length].sum() + (needed * shared).sum()
     if cost[0] >= below:
         return np.inf, 0
     if length == 0:
-        return 0.0, 0
+        return cost[0], 0
     at, steps, found = 0, 0, np.inf
     device[0] = -1
     while at >= 0 and steps <= most_steps:
@@ -103,6 +110,13 @@ def fill(
         if there >= 0:
             for word in range(words):
                 held[there, word] = before[at, word]
+                missing = holds[at, word] & ~before[at, word]
+                number = BITS * word
+                while missing:
+                    if missing & np.uint64(1):
+                        copies[number] -= 1
+                    missing >>= np.uint64(1)
+                    number += 1
             held_bytes[there] -= added[at]
             held_load[there] -= load[at]
         elif at > 0 and stage[at, 0] == stage[at - 1, 0] and stage[at, 1] == stage[at - 1, 1]:
@@ -121,16 +135,17 @@ def fill(
                 runs |= device[other] == there and stage[other, 0] == stage[at, 0]
             if runs:
                 continue
-            missing_bytes = 0.0
+            missing_bytes = beyond = 0.0
             for word in range(words):
                 missing = holds[at, word] & ~held[there, word]
                 number = BITS * word
                 while missing:
                     if missing & np.uint64(1):
                         missing_bytes += shared[number]
+                        beyond += shared[number] if copies[number] >= needed[number] else 0.0
                     missing >>= np.uint64(1)
                     number += 1
-            placed = cost[at] + missing_bytes < min(below, found)
+            placed = cost[at] + beyond < min(below, found)
             placed &= held_bytes[there] + own[at] + missing_bytes <= room
         if not placed:
             at -= 1
@@ -139,9 +154,16 @@ def fill(
         for word in range(words):
             before[at, word] = held[there, word]
             held[there, word] |= holds[at, word]
+            missing = holds[at, word] & ~before[at, word]
+            number = BITS * word
+            while missing:
+                if missing & np.uint64(1):
+                    copies[number] += 1
+                missing >>= np.uint64(1)
+                number += 1
         held_bytes[there] += added[at]
         held_load[there] += load[at]
-        cost[at + 1] = cost[at] + missing_bytes
+        cost[at + 1] = cost[at] + beyond
         begun[at + 1] = max(begun[at], there + 1)
         at += 1
         if at < length:

@@ -11,15 +11,16 @@ long as the devices suffice. So each family is deployed as if the devices were i
     one[m,j]    sum over the b that run a stage of model m of x_{b,j} <= 1
 
 and the families' bounds add up to a bound of all. Where that is not enough, because a family is too large to be
-deployed exactly or devices are few, copies are counted over all devices (`planner.planning.merging.counting`),
-replicas packed (`planner.planning.merging.packing`), and what was found is improved a few models at a time
+deployed exactly or devices are few, copies are counted (`planner.planning.merging.counting`), replicas packed
+(`planner.planning.merging.packing`), and what was found is improved a few models at a time
 (`planner.planning.merging.neighbourhoods`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from planner.model import InputError
-from planner.planning.merging.boxes import Found, least_memory
+from planner.planning.merging.boxes import least_memory
 from planner.planning.merging.counting import count_copies
 from planner.planning.merging.deployment import (
     NOTHING_FITS,
@@ -33,7 +34,7 @@ from planner.planning.merging.deployment import (
 )
 from planner.planning.merging.neighbourhoods import improve
 from planner.planning.merging.packing import pack
-from planner.planning.merging.stages import ROUNDING, families
+from planner.planning.merging.stages import ROUNDING, Replicated, families
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel
 
@@ -78,51 +79,96 @@ def deploy_large(problem: MergeProblem, backend: str = "highs", limits: Limits =
     limit_s = DEFAULT.time_limit_s if limits.time_limit_s is None else limits.time_limit_s
     clock = Clock(Limits(limits.gap, limit_s))
     found = _apart(problem, ALONE * limits.gap, _part(clock, APART_SHARE))
+    stages = _together(problem, found, backend, clock.within(PLACING))
     bound = sum(one.bound_bytes for one in found)
-    stages = _together(problem, found, backend)
-    if stages is None or _gap(problem, stages, bound) > limits.gap:
-        stages, bound = _improved(problem, stages, bound, backend, clock)
+    if stages is None or bound < (1 - limits.gap) * sum(device_bytes(problem, stages)):
+        found = _counted(problem, found, backend, _part(clock, COUNTING_SHARE))
+        bound = sum(one.bound_bytes for one in found)
+        if stages is None:  # devices may be too few, which families alone do not know
+            bound = max(bound, count_copies(problem, backend, _part(clock, COUNTING_SHARE).remaining()).bound_bytes)
+        enough = bound / (1 - limits.gap)
+        if stages is None:
+            stages = _packed(problem, found, enough, _part(clock, PACKING_SHARE))
+        stages = improve(problem, stages, enough, clock)
     memory = sum(device_bytes(problem, stages))
     bound = min(bound, float(memory))
     return Deployment(stages, memory, bound, "optimal" if memory - bound <= limits.gap * memory else "feasible")
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Some models that share nothing with others, and what was found for them, as if all devices were theirs."""
+
+    numbers: tuple[int, ...]
+    stages: Stages | None = None
+    bound_bytes: float = 0.0
+    finished: bool = False
+    chosen: tuple[Replicated, ...] = ()  # stages that need the fewest copies, where they were counted
+
+    def alone(self, problem: MergeProblem) -> MergeProblem:
+        """Return the family's own problem."""
+        place = {number: at for at, number in enumerate(self.numbers)}
+        sharing = frozenset(
+            frozenset((place[model], group) for model, group in members)
+            for members in problem.sharing
+            if min(members)[0] in place
+        )
+        return MergeProblem(tuple(problem.models[number] for number in self.numbers), problem.device_bytes, sharing)
 
 
 def _part(clock: Clock, share: float) -> Clock:
     return clock.at_most(share * (clock.remaining().time_limit_s or 0.0))
 
 
-def _gap(problem: MergeProblem, stages: Stages, bound: float) -> float:
-    return 1 - bound / max(sum(device_bytes(problem, stages)), ROUNDING)
-
-
-def _apart(problem: MergeProblem, gap: float, clock: Clock) -> list[Found]:
+def _apart(problem: MergeProblem, gap: float, clock: Clock) -> list[_Family]:
     """Return for every family what was found for it alone; small ones come first, and leave time to others."""
-    family = families(problem.models, problem.sharing)
-    members = sorted(([n for n, own in enumerate(family) if own == one] for one in set(family)), key=len)
+    own = families(problem.models, problem.sharing)
+    members = [tuple(number for number, other in enumerate(own) if other == one) for one in sorted(set(own))]
     found = []
-    for place, numbers in enumerate(members):
-        alone = least_memory(_family(problem, numbers), gap, _part(clock, 1 / (len(members) - place)))
+    for place, numbers in enumerate(sorted(members, key=len)):
+        alone = least_memory(_Family(numbers).alone(problem), gap, _part(clock, 1 / (len(members) - place)))
         if alone.stages is None and alone.finished:
             raise InputError(NOTHING_FITS)
-        stages = alone.stages and tuple(
-            DeployedStage(numbers[stage.model], stage.first, stage.last, stage.devices) for stage in alone.stages
-        )
-        found.append(Found(stages, alone.bound_bytes, alone.finished))
+        stages = None
+        if alone.stages is not None:
+            stages = tuple(replace(stage, model=numbers[stage.model]) for stage in alone.stages)
+        found.append(_Family(numbers, stages, alone.bound_bytes, alone.finished))
     return found
 
 
-def _family(problem: MergeProblem, numbers: Sequence[int]) -> MergeProblem:
-    """Return the problem of some models that share nothing with others, as if all devices were theirs."""
-    place = {number: at for at, number in enumerate(numbers)}
-    sharing = frozenset(
-        frozenset((place[model], group) for model, group in members)
-        for members in problem.sharing
-        if min(members)[0] in place
-    )
-    return MergeProblem(tuple(problem.models[number] for number in numbers), problem.device_bytes, sharing)
+def _counted(problem: MergeProblem, found: Sequence[_Family], backend: str, clock: Clock) -> list[_Family]:
+    """Return the families with a bound by counting copies, and stages to begin with, where these are missing."""
+    counted = []
+    left = sum(not one.finished for one in found)
+    for one in found:
+        if not one.finished:
+            copies = count_copies(one.alone(problem), backend, _part(clock, 1 / left).remaining())
+            left -= 1
+            chosen = tuple(replace(stage, model=one.numbers[stage.model]) for stage in copies.chosen)
+            one = replace(one, bound_bytes=max(one.bound_bytes, copies.bound_bytes), chosen=chosen)
+        counted.append(one)
+    return counted
 
 
-def _together(problem: MergeProblem, found: Sequence[Found], backend: str) -> Stages | None:
+def _packed(problem: MergeProblem, found: Sequence[_Family], enough: float, clock: Clock) -> Stages:
+    """Return all families' stages on the devices that there are."""
+    chosen: list[Replicated] = []
+    for one in found:
+        own = [Replicated(stage.model, (stage.first, stage.last), len(stage.devices)) for stage in one.stages or ()]
+        chosen += own or one.chosen
+    known = {stage.model for stage in chosen}
+    stages = None
+    if len(known) == len(problem.models):
+        stages = pack(problem, chosen, enough_bytes=enough, over=lambda: clock.over)
+    if stages is None:
+        raise TooLate(
+            "no deployment was found in the time given; raise the time limit, add devices or memory, or try `deploy`",
+            sum(one.bound_bytes for one in found),
+        )
+    return stages
+
+
+def _together(problem: MergeProblem, found: Sequence[_Family], backend: str, limits: Limits) -> Stages | None:
     """Return the families' deployments on the devices that there are; None where they were not placed there."""
     loads: list[float] = []
     sizes: list[float] = []
@@ -147,7 +193,7 @@ def _together(problem: MergeProblem, found: Sequence[Found], backend: str) -> St
         for number in range(len(problem.models)):
             terms = [(here[b], 1.0) for b, own in enumerate(runs) if any(stage.model == number for stage in own)]
             model.add_row(f"one[{number},{j}]", terms, upper=1)
-    solution, _ = solve(model, backend, PLACING)
+    solution, _ = solve(model, backend, limits)
     if not solution.found:
         return None
     places: dict[tuple[int, int, int], list[int]] = {}
@@ -156,22 +202,3 @@ def _together(problem: MergeProblem, found: Sequence[Found], backend: str) -> St
         for stage in own:
             places.setdefault((stage.model, stage.first, stage.last), []).append(device)
     return tuple(DeployedStage(*stage, tuple(sorted(devices))) for stage, devices in sorted(places.items()))
-
-
-def _improved(
-    problem: MergeProblem, stages: Stages | None, bound: float, backend: str, clock: Clock
-) -> tuple[Stages, float]:
-    """Return a better deployment and bound, as far as time goes; what was found before is the beginning."""
-    counted = count_copies(problem, backend, _part(clock, COUNTING_SHARE).remaining())
-    bound = max(bound, counted.bound_bytes)
-    gap = clock.remaining().gap
-    enough = bound / (1 - gap)
-    if stages is None and counted.chosen:
-        packing = _part(clock, PACKING_SHARE)
-        stages = pack(problem, counted.chosen, enough_bytes=enough, over=lambda: packing.over)
-    if not stages:
-        raise TooLate(
-            "no deployment was found in the time given; raise the time limit, add devices or memory, or try `deploy`",
-            bound,
-        )
-    return improve(problem, stages, enough, clock), bound

@@ -1,4 +1,4 @@
-"""Deployments by counting copies against the exact programme, which small cases allow."""
+"""Deployments of many models against the exact programme, which small cases allow."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -12,7 +12,7 @@ from planner.planning.merging.large import deploy_large
 from planner.planning.merging.packing import pack
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, sharing_of
 from planner.planning.merging.stages import Replicated, dual_feasible, latency_share, least_replicas
-from planner.planning.programme.backends import Limits
+from planner.planning.programme.backends import Limits, TooLate
 
 
 def random_problem(seed: int) -> MergeProblem:
@@ -53,6 +53,36 @@ def test_bounds_hold_and_deployments_are_what_they_say(seed: int) -> None:
             for device in stage.devices:
                 busy[device] += model.mean_devices * share / len(stage.devices)
     assert max(busy.values()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_families_on_few_devices(seed: int) -> None:
+    """Two families of two models each, deployed alone and put together, where that may not fit at once."""
+    rng = np.random.default_rng(100 + seed)
+    models: list[MergeModel] = []
+    for name in "ab":
+        groups = tuple(LayerGroup(int(rng.integers(10, 90)), float(rng.uniform(1, 3))) for _ in range(3))
+        models += [
+            MergeModel(f"{name}{n}", groups, int(rng.integers(1, 3)), 1.0, float(rng.uniform(0.3, 0.9))) for n in "12"
+        ]
+    shared = sharing_of(
+        models, [Scheme((0, 1), 0, int(rng.integers(1, 4))), Scheme((2, 3), 0, int(rng.integers(1, 4)))]
+    )
+    problem = MergeProblem(tuple(models), tuple(rng.integers(150, 500, 3).tolist()), shared)
+    try:
+        best = deploy(problem).memory_bytes
+    except InputError:
+        with pytest.raises(InputError, match="no deployment|needs at least"):
+            deploy_large(problem, limits=Limits(0.01, 1.5))
+        return
+    try:
+        found = deploy_large(problem, limits=Limits(0.01, 1.5))
+    except TooLate:
+        return
+    assert found.bound_bytes <= best * (1 + 1e-6)
+    assert best <= found.memory_bytes
+    assert sum(device_bytes(problem, found.stages)) == found.memory_bytes
+    assert found.status == "feasible" or found.memory_bytes <= best * 1.011
 
 
 def test_a_replica_more_saves_a_copy_by_hand() -> None:
