@@ -37,6 +37,7 @@ MAY_IMPORT = {
     },
     "planner.planning.merging": {
         "planner.model",
+        "planner.compilation",
         "planner.planning.arrays",
         "planner.planning.pipelines",
         "planner.planning.programme",
