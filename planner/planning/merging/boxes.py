@@ -12,7 +12,8 @@ these groups and loads need at least on devices (`planner.planning.merging.filli
 of the box. A box that has nothing below the best deployment is dropped, others are divided where most is open, in bytes
 between the ends of a cut's range or, by the family's bytes per load, in load between k' and K replicas. When nothing is
 open it is a deployment. Models join one by one, those that cannot be cut and are busy before others; of models that
-have not joined yet their unshared bytes are counted.
+have not joined yet their unshared bytes are counted. Of every shared group there are copies for the load of all models
+at least, of which each has, wherever it is cut, the load from that group to what its stage holds for certain.
 
 Models that share nothing with each other, directly or by others, are apart: their memory adds up
 (`planner.planning.merging.large`).
