@@ -16,23 +16,20 @@ choice, which proves nothing. Targets begin just below the bound and step down u
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
-from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.sizing import Sized
+from planner.planning.arrays import Floats
 from planner.planning.whole_devices import master
-from planner.planning.whole_devices.exchanges import exchanged
+from planner.planning.whole_devices.choosing import Choosing
 from planner.planning.whole_devices.plan_search import (
     CERTAIN,
     ROUNDS,
     SETTLED,
     SMOOTHING,
     SPREADS,
-    PlanSearch,
 )
 
 log = logging.getLogger(__name__)
@@ -44,7 +41,6 @@ REPAIRS = 40
 LISTED_PARTS = 1 / 8, 1.0  # of the steps that listing may take: a choice may be found early
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
 WORTH_PROVING = 0.5  # of the gap: a bound that is lower by more is proven on the way
-FITS = 1e-9
 COARSE = 1e-4  # relative: the first target is so much below the bound
 
 
@@ -59,10 +55,8 @@ class Settled:
 
 
 @dataclass
-class Decomposition(PlanSearch):
+class Decomposition(Choosing):
     """The search for the largest target that fits; at its prices the cluster costs 1."""
-
-    value: float = 0.0
 
     def __post_init__(self) -> None:
         """List the items that plans are likely to need."""
@@ -75,20 +69,7 @@ class Decomposition(PlanSearch):
             while len(supply.items.row) == 0 and budget < 1:  # all devices cost 1, so that then every item is listed
                 budget = min(4 * budget, 1.0)
                 supply.extend(self.price, budget, self.bound)
-        # No plan of the cluster is worth less, so that below it nothing is to be found; one may be worth just that.
-        self._least = min((supply.least_value for supply in self.supplies), default=0.0) * (1 - CERTAIN)
         log.debug("items %s", [len(supply.items.row) for supply in self.supplies])
-
-    def begin(self, plans: Sequence[list[Sized]], uses: Sequence[Integers]) -> None:
-        """Take a plan that is known: the pipelines of every DNN and what they use."""
-        values = [sum(sized.throughput_rps for sized in own) for own in plans]
-        values = [value / supply.table.weight for value, supply in zip(values, self.supplies, strict=True)]
-        for supply, own, use, value in zip(self.supplies, plans, uses, values, strict=True):
-            if own:
-                supply.add(use, value, tuple(own))
-        if min(values) > self.value:
-            self.value, self.best = min(values), list(plans)
-            self.report()
 
     def run(self) -> None:
         """Search until value and bound meet, or the time is over."""
@@ -96,6 +77,8 @@ class Decomposition(PlanSearch):
             return
         self._find_first()
         self._lower_bound()
+        if self.capacity.of_whole_devices and not self._done:
+            self.raise_value_near()
         self._raise_value()
 
     def _find_first(self) -> None:
@@ -133,7 +116,7 @@ class Decomposition(PlanSearch):
         cost = sum(supply.price(self.price, top, label_limit=self.labels).price for supply in self.supplies)
         # cost is 0 where a DNN's cheapest plans use devices that are not scarce: nothing is said of the target then
         target = top * (min(1 - step, 1 / cost) if cost > 0 else 1 - step) if cost < inf else top / 2
-        while top - reached > 2 * step * top and not self._done and top > self._least:
+        while top - reached > 2 * step * top and not self._done and top > self.least:
             settled = self.settle(target)
             self.price = settled.price
             down = settled.bound > CERTAIN
@@ -261,53 +244,3 @@ class Decomposition(PlanSearch):
             self.price_at(self.capacity.normed(local), target)
             bent = self.near(price, SPREADS[-1])
         return False
-
-    # ---- what is known
-
-    def _choose_known(self, target: float, time_limit_s: float) -> bool:
-        chosen, _ = self._choose(self.usable(target), self.price, time_limit_s)
-        return chosen
-
-    def _choose(self, plans: Sequence[Integers], price: Floats, time_limit_s: float) -> tuple[bool, str]:
-        if not all(map(len, plans)):
-            return False, "infeasible"
-        uses, status = self.uses(plans), "feasible"
-        picked = self._exchanged(uses)
-        if picked is None:
-            left_s = self.clock.remaining().time_limit_s
-            limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
-            picked, status = master.choose(uses, self.capacity, price, limit_s)
-        if picked is not None:
-            self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
-        return picked is not None, status
-
-    def _exchanged(self, uses: Sequence[Integers]) -> list[int] | None:
-        """Return a choice that fits, found by exchanges from the relaxed choice."""
-        if not self.capacity.of_whole_devices:
-            return None
-        mixed = master.mix(uses, self.capacity, self.clock)
-        if mixed.overload > FITS:
-            return None
-        return exchanged(uses, mixed.parts, self.capacity.counts, mixed.price, self._rng, self.clock)
-
-    def _take(self, plans: Sequence[int]) -> None:
-        """Make a choice of plans the best one, if it is."""
-        value = min(float(supply.value[plan]) for supply, plan in zip(self.supplies, plans, strict=True))
-        if value > self.value:
-            self.value = value
-            self.best = [supply.pipelines(plan) for supply, plan in zip(self.supplies, plans, strict=True)]
-            self.report()
-
-    def _prove(self, target: float) -> None:
-        if target < self.bound:
-            self.bound = max(target, self.value)
-            self.report()
-
-    @property
-    def impossible(self) -> bool:
-        """Whether it is proven that no plan of the cluster serves all DNNs."""
-        return not self.best and self.bound <= self._least
-
-    @property
-    def _done(self) -> bool:
-        return self.clock.over or self.bound - self.value <= self.gap * self.bound or self.bound <= self._least

@@ -179,14 +179,18 @@ class Supply:
             complete, _ = self._keep_vectors(self._rates, price, target, below, True, (VECTORS, label_limit * STEPS))
             found_price = self._least_price(price, target, base + below)
             return Priced(found_price, found_price if complete else base, 0)
-        offer = self.offer(price, target, below, cheapest_only=True).within(below)
+        offer = self.offer(price, target, below, cheapest_only=True)
+        sparse = (
+            self.lister is not None
+        )  # of items that are listed for a loss few would be left out, for twice the tables
+        offer = offer if sparse else offer.within(below)
         if len(offer.item) == 0 or offer.least[-1] - base >= below:
             return Priced(base + below, base + below, 0)
         quick = min(QUICK_LABELS, label_limit)
         found = self._cheapest(offer, price, below, tolerance, quick)
         if found.bound < found.loss - tolerance and label_limit > QUICK_LABELS:
             below = min(below, found.loss)
-            offer = offer.with_pools().within(below).with_pools()
+            offer = offer.with_pools() if sparse else offer.with_pools().within(below).with_pools()
             found = self._cheapest(offer, price, below, tolerance, label_limit)
         return Priced(base + found.loss, base + found.bound, found.labels)
 
