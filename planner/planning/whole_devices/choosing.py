@@ -25,6 +25,7 @@ NEAR = 0.1, 0.4  # average devices, at least and at most: what plans to choose f
 MOST_NEAR = 100_000, 300, 10_000_000  # labels, plans and comparisons of a DNN
 OFF = 0.05, 0.1, 0.2  # spread of the logarithm of prices a little off
 FITS = 1e-9
+FEW_DNNS = 10  # below it a binary programme takes no longer than exchanges
 FAR = 0.01  # overload that is assumed where a DNN has no plan
 
 
@@ -105,7 +106,7 @@ class Choosing(PlanSearch):
         if not all(map(len, plans)):
             return False, "infeasible"
         uses, status = self.uses(plans), "feasible"
-        _, picked = self._exchanged(uses)
+        picked = self._exchanged(uses)[1] if self.exchanges else None
         if picked is None:
             left_s = self.clock.remaining().time_limit_s
             limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
@@ -137,6 +138,11 @@ class Choosing(PlanSearch):
         if target < self.bound:
             self.bound = max(target, self.value)
             self.report()
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether exchanges look for a choice before a binary programme does."""
+        return self.capacity.of_whole_devices and len(self.supplies) >= FEW_DNNS
 
     @property
     def impossible(self) -> bool:

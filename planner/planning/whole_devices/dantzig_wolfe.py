@@ -77,7 +77,7 @@ class Decomposition(Choosing):
             return
         self._find_first()
         self._lower_bound()
-        if self.capacity.of_whole_devices and not self._done:
+        if self.exchanges and not self._done:
             self.raise_value_near()
         self._raise_value()
 
