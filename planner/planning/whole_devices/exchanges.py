@@ -15,7 +15,7 @@ from planner.planning.arrays import Floats, Integers
 from planner.planning.programme.backends import Clock
 
 STARTS = 6
-EXCHANGES, MOST_EXCHANGES = 2_000, 500_000  # tried from each start: per plan, and in all
+EXCHANGES, MOST_EXCHANGES = 2_000, 3_000_000  # tried from each start: per plan, and in all
 HOT, COLD = 1.0, 0.02  # average devices that may be lacking for an exchange to be as likely as 1/e
 
 
