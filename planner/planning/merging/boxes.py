@@ -9,11 +9,14 @@ in [a, b] and [c, d] it is known that
 
 and some stage holds every other group, at least as often as the stage with the fewest replicas. What k' replicas with
 these groups and loads need at least on devices (`planner.planning.merging.filling`) therefore bounds every deployment
-of the box. A box that has nothing below the best deployment is dropped, others are divided where most is open, in bytes
-between the ends of a cut's range or, by the family's bytes per load, in load between k' and K replicas. When nothing is
-open it is a deployment. Models join one by one, those that cannot be cut and are busy before others; of models that
-have not joined yet their unshared bytes are counted. Of every shared group there are copies for the load of all models
-at least, of which each has, wherever it is cut, the load from that group to what its stage holds for certain.
+of the box. Of every shared group there are copies for the load of all models at least, of which each has, wherever it
+is cut, the load from that group to what its stage holds for certain.
+
+The first box knows nothing. Models join one by one, in a box for every number of stages: those that cannot be cut
+first, and of alike ones the busier; of models that have not joined yet their unshared bytes are counted. A box that has
+nothing below the best deployment is dropped. Others are divided where most is open: a cut's range in halves, of which
+size_[a,b) bytes are open, or replicas into k' and more, of which the load (1 - k' / K) · mu_m · t_[b,c) / T_m is, times
+the family's bytes per load. When nothing is open it is a deployment.
 
 Models that share nothing with each other, directly or by others, are apart: their memory adds up
 (`planner.planning.merging.large`).
@@ -28,7 +31,7 @@ import numpy as np
 
 from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
-from planner.planning.merging.deployment import DeployedStage, MergeProblem, class_of, device_bytes
+from planner.planning.merging.deployment import DeployedStage, MergeProblem, class_of, device_bytes, hopeless
 from planner.planning.merging.filling import BITS, Items, Masks, Shelf, fill, items_of, shelf_of
 from planner.planning.merging.packing import pack
 from planner.planning.merging.stages import ROUNDING, Replicated, least_replicas
@@ -38,6 +41,7 @@ FIRST_GAP = 0.05  # of the pass before the one with the gap asked for: what it f
 PACKING_S = 2.0
 STEPS = 200_000  # of filling, between looks at the clock
 MOST_STEPS = 2_000_000  # of filling one box, after which nothing is said of it
+FIRST_ROOM = 1000  # boxes that a stack has room for, until it needs more
 CAUTION = 1e-6  # of a device: sums of loads are off by less
 SETTLED = 3  # replicas beyond those of the whole model, below which their number is settled before others join
 
@@ -71,9 +75,9 @@ class Boxes(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best deployment so far: its stages in columns of model, first, last, device."""
+    """The best deployment so far: its stages in columns of model, first, last, device; none of one known elsewhere."""
 
-    bytes: Floats  # [1]
+    bytes: Floats  # [1]: infinite where none is known
     replicas: Integers  # [replica, 4]
     length: Integers  # [1]
 
@@ -100,8 +104,10 @@ def least_memory(problem: MergeProblem, gap: float, clock: Clock) -> Found:
     gap
         How far above the least memory a deployment may be, relative.
     clock
-        Tells when to stop; then the best so far is returned, and the bound of the passes that ended.
+        Tells when to stop; then the best so far is returned, and the bound of the passes that ended, or 0.
     """
+    if hopeless(problem) is not None:
+        return Found(None, 0.0, True)
     models = problem.models
     order = sorted(range(len(models)), key=lambda m: (models[m].max_stages > 1, -models[m].mean_devices))
     search = _Search(family_of(problem, order))
@@ -123,7 +129,7 @@ def least_memory(problem: MergeProblem, gap: float, clock: Clock) -> Found:
 
 
 class _Search:
-    """The best deployment so far, and room for boxes and replicas."""
+    """Passes through all boxes, with the best deployment so far, and room for replicas."""
 
     def __init__(self, family: Family) -> None:
         self.family = family
@@ -138,8 +144,10 @@ class _Search:
 
     def run(self, gap: float, clock: Clock, most_steps: int | None = None) -> bool:
         """Go through all boxes; tell whether none is left that may have something below the best, less the gap."""
-        boxes, height, finished, steps = _boxes(self.family), 1, True, 0
+        boxes, height, finished, steps = _boxes(self.family, FIRST_ROOM), 1, True, 0
         while height and not clock.over and (most_steps is None or steps < most_steps):
+            if height + int(self.family.stages.max()) >= len(boxes.joined):
+                boxes = _joined(boxes, _boxes(self.family, len(boxes.joined)))
             height, certain = _explore(self.family, boxes, height, self.best, self.items, self.shelf, gap, STEPS)
             finished &= certain
             steps += STEPS
@@ -196,10 +204,15 @@ def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
     )
 
 
-def _boxes(family: Family) -> Boxes:
-    """Return a stack with the box of no models at its foot, high enough for any search in depth."""
+def _joined(first: Boxes, then: Boxes) -> Boxes:
+    """Return a stack with the room of two."""
+    return Boxes(*(np.concatenate(both) for both in zip(first, then, strict=True)))
+
+
+def _boxes(family: Family, room: int) -> Boxes:
+    """Return a stack with the box of no models at its foot, and room for so many boxes and those that one becomes."""
     models, stages = len(family.groups), int(family.stages.max())
-    height = 16 + max(2, stages) * models * (1 + stages * (int(family.groups.max()) + family.devices))
+    height = room + stages
     return Boxes(
         joined=np.zeros(height, dtype=np.int64),
         stages=np.zeros((height, models), dtype=np.int64),
@@ -221,18 +234,21 @@ def _stages(best: Best, order: Sequence[int]) -> tuple[DeployedStage, ...]:
 def _explore(
     family: Family, boxes: Boxes, height: int, best: Best, items: Items, shelf: Shelf, gap: float, steps: int
 ) -> tuple[int, bool]:
-    """Go on with the boxes on the stack for so many steps; return its height, and whether all was certain."""
-    models = len(family.groups)
+    """Go on with the boxes on the stack for so many steps; return its height, and whether all was certain.
+
+    It also ends where the stack has no room left. Of a box where something is open any filling below the best will do.
+    """
+    models, most = len(family.groups), max(2, family.stages.max())
     certain = True
-    while height > 0 and steps > 0:
+    while height > 0 and steps > 0 and height + most <= len(boxes.joined):
         top = height - 1
         joined = boxes.joined[top]
         elsewhere = _replicas(family, boxes, top, items)
         if elsewhere < 0:
             height -= 1
             continue
-        for model in range(joined, models):
-            elsewhere += family.own[model, family.groups[model]]
+        for later in range(joined, models):
+            elsewhere += family.own[later, family.groups[later]]
         _needed(family, boxes, top, shelf.needed)
         below = best.bytes[0] * (1 - gap) - elsewhere
         model, stage, cut = -1, -1, False
@@ -290,8 +306,9 @@ def _replicas(family: Family, boxes: Boxes, top: int, items: Items) -> float:
 def _needed(family: Family, boxes: Boxes, top: int, needed: Integers) -> None:
     """Write how many copies of every class there must be.
 
-    Wherever a model is cut, the stage that holds a group has the load between that group and what the stage holds for
-    certain; of a model that has not joined it is known how many stages it may have.
+    As many as the stages that may hold a group have replicas at least, and as the loads of all models need: wherever a
+    model is cut, the stage that holds a group has the load between that group and what it holds for certain. Of a model
+    that has not joined that is all groups before or after it where it may have two stages, with more its own.
     """
     loads = np.zeros(len(needed))
     needed[:] = 1
@@ -311,9 +328,9 @@ def _needed(family: Family, boxes: Boxes, top: int, needed: Integers) -> None:
                     first, last = boxes.high[top, model, stage], boxes.low[top, model, stage + 1]
                     fewest = min(fewest, boxes.few[top, model, stage])
                 part = min(part, time[max(group + 1, last)] - time[min(group, first)])
-            if not joined and family.stages[model] > 1:
+            if not joined and family.stages[model] == 2:
                 part = min(time[group + 1], time[groups] - time[group])
-            if not joined and family.stages[model] > 2:
+            elif not joined and family.stages[model] > 2:
                 part = time[group + 1] - time[group]
             loads[kind] += family.mean[model] * part
             if joined:
@@ -362,7 +379,7 @@ def _unsettled(family: Family, boxes: Boxes, top: int) -> tuple[int, int]:
 @compiled
 def _widest(family: Family, boxes: Boxes, top: int) -> tuple[int, int, bool]:
     """Return the model and stage whose replicas are most open, or the cut before it that is; -1 where nothing is."""
-    ends = family.size[:, -1].sum() / family.mean.sum()  # bytes a load
+    ends = family.size[:, -1].sum() / max(family.mean.sum(), CAUTION)  # bytes a load
     chosen, widest = (-1, -1, False), -1.0
     for model in range(len(family.groups)):
         for stage in range(boxes.stages[top, model]):

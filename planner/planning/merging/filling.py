@@ -78,16 +78,22 @@ def fill(
 
     Parameters
     ----------
+    items
+        The replicas. Of a model at most one stage begins at a group.
+    shelf
+        ``needed`` says how many copies of every class there must be; all else is written.
     shared
         Bytes by class.
     room
         Bytes of a device.
+    devices
+        How many there are.
     below
         Bytes that are too many.
     least
         Whether the fewest bytes are wanted, not any below the limit. They are in ``shelf.found``.
     most_steps
-        After so many it gives up: with one step more, and what is returned is no bound.
+        After so many it gives up: with one step more, and nothing is said of what was not tried.
     """
     # Arrays are named once and calls are avoided in here, where references to be counted would take most of the time.
     length = items.length[0]
@@ -98,7 +104,7 @@ def fill(
     copies, needed = shelf.copies, shelf.needed
     copies[:] = 0
     begun[0], cost[0] = 0, own[:length].sum() + (needed * shared).sum()
-    if cost[0] >= below:
+    if cost[0] >= below or load[:length].sum() > devices * (1 + ROUNDING):
         return np.inf, 0
     if length == 0:
         return cost[0], 0

@@ -10,7 +10,8 @@ long as the devices suffice. So each family is deployed as if the devices were i
     memory[j]   sum over b of bytes_b · x_{b,j} <= memory_j
     one[m,j]    sum over the b that run a stage of model m of x_{b,j} <= 1
 
-and the families' bounds add up to a bound of all. Where that is not enough, because a family is too large to be
+(any placement will do; what two devices of a family hold is not taken for one copy), and the families' bounds add up to
+a bound of all. Where that is not enough, because a family is too large to be
 deployed exactly or devices are few, copies are counted (`planner.planning.merging.counting`), replicas packed
 (`planner.planning.merging.packing`), and what was found is improved a few models at a time
 (`planner.planning.merging.neighbourhoods`).
@@ -79,7 +80,10 @@ def deploy_large(problem: MergeProblem, backend: str = "highs", limits: Limits =
     limit_s = DEFAULT.time_limit_s if limits.time_limit_s is None else limits.time_limit_s
     clock = Clock(Limits(limits.gap, limit_s))
     found = _apart(problem, ALONE * limits.gap, _part(clock, APART_SHARE))
-    stages = _together(problem, found, backend, clock.within(PLACING))
+    if len(found) == 1 and len(set(problem.device_bytes)) == 1:
+        stages = found[0].stages
+    else:
+        stages = _together(problem, found, backend, clock.within(PLACING))
     bound = sum(one.bound_bytes for one in found)
     if stages is None or bound < (1 - limits.gap) * sum(device_bytes(problem, stages)):
         found = _counted(problem, found, backend, _part(clock, COUNTING_SHARE))
@@ -96,7 +100,7 @@ def deploy_large(problem: MergeProblem, backend: str = "highs", limits: Limits =
 
 
 @dataclass(frozen=True)
-class _Family:
+class _Apart:
     """Some models that share nothing with others, and what was found for them, as if all devices were theirs."""
 
     numbers: tuple[int, ...]
@@ -120,23 +124,23 @@ def _part(clock: Clock, share: float) -> Clock:
     return clock.at_most(share * (clock.remaining().time_limit_s or 0.0))
 
 
-def _apart(problem: MergeProblem, gap: float, clock: Clock) -> list[_Family]:
+def _apart(problem: MergeProblem, gap: float, clock: Clock) -> list[_Apart]:
     """Return for every family what was found for it alone; small ones come first, and leave time to others."""
     own = families(problem.models, problem.sharing)
     members = [tuple(number for number, other in enumerate(own) if other == one) for one in sorted(set(own))]
     found = []
     for place, numbers in enumerate(sorted(members, key=len)):
-        alone = least_memory(_Family(numbers).alone(problem), gap, _part(clock, 1 / (len(members) - place)))
+        alone = least_memory(_Apart(numbers).alone(problem), gap, _part(clock, 1 / (len(members) - place)))
         if alone.stages is None and alone.finished:
             raise InputError(NOTHING_FITS)
         stages = None
         if alone.stages is not None:
             stages = tuple(replace(stage, model=numbers[stage.model]) for stage in alone.stages)
-        found.append(_Family(numbers, stages, alone.bound_bytes, alone.finished))
+        found.append(_Apart(numbers, stages, alone.bound_bytes, alone.finished))
     return found
 
 
-def _counted(problem: MergeProblem, found: Sequence[_Family], backend: str, clock: Clock) -> list[_Family]:
+def _counted(problem: MergeProblem, found: Sequence[_Apart], backend: str, clock: Clock) -> list[_Apart]:
     """Return the families with a bound by counting copies, and stages to begin with, where these are missing."""
     counted = []
     left = sum(not one.finished for one in found)
@@ -150,7 +154,7 @@ def _counted(problem: MergeProblem, found: Sequence[_Family], backend: str, cloc
     return counted
 
 
-def _packed(problem: MergeProblem, found: Sequence[_Family], enough: float, clock: Clock) -> Stages:
+def _packed(problem: MergeProblem, found: Sequence[_Apart], enough: float, clock: Clock) -> Stages:
     """Return all families' stages on the devices that there are."""
     chosen: list[Replicated] = []
     for one in found:
@@ -168,7 +172,7 @@ def _packed(problem: MergeProblem, found: Sequence[_Family], enough: float, cloc
     return stages
 
 
-def _together(problem: MergeProblem, found: Sequence[_Family], backend: str, limits: Limits) -> Stages | None:
+def _together(problem: MergeProblem, found: Sequence[_Apart], backend: str, limits: Limits) -> Stages | None:
     """Return the families' deployments on the devices that there are; None where they were not placed there."""
     loads: list[float] = []
     sizes: list[float] = []

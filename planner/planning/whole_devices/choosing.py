@@ -25,7 +25,7 @@ NEAR = 0.1, 0.4  # average devices, at least and at most: what plans to choose f
 MOST_NEAR = 100_000, 300, 10_000_000  # labels, plans and comparisons of a DNN
 OFF = 0.05, 0.1, 0.2  # spread of the logarithm of prices a little off
 FITS = 1e-9
-FEW_DNNS = 10  # below it a binary programme takes no longer than exchanges
+FEW_DNNS, FEW_PER_DNN = 10, 25  # DNNs, devices: below, a binary programme takes no longer than exchanges
 FAR = 0.01  # overload that is assumed where a DNN has no plan
 
 
@@ -142,7 +142,8 @@ class Choosing(PlanSearch):
     @property
     def exchanges(self) -> bool:
         """Whether exchanges look for a choice before a binary programme does."""
-        return self.capacity.of_whole_devices and len(self.supplies) >= FEW_DNNS
+        dnns, devices = len(self.supplies), int(self.capacity.counts.sum())
+        return self.capacity.of_whole_devices and dnns >= FEW_DNNS and devices > FEW_PER_DNN * dnns
 
     @property
     def impossible(self) -> bool:

@@ -84,3 +84,28 @@ def test_more_classes_than_bits_of_a_word() -> None:
     assert found.stages is not None
     # Cut alike, so that each half of both fits on a device: every group once, and the heads.
     assert sum(device_bytes(problem, found.stages)) == 710
+
+
+def test_models_that_nobody_asks_for() -> None:
+    groups = (LayerGroup(10, 1.0), LayerGroup(5, 1.0))
+    problem = MergeProblem((MergeModel("a", groups, 2, 1.0, 0.0),), (100, 100))
+    found = least_memory(problem, 1e-9, ENDLESS)
+    assert found.stages is not None
+    assert sum(device_bytes(problem, found.stages)) == deploy(problem).memory_bytes == 15
+
+
+def test_any_number_of_stages_takes_no_more_room_than_is_used() -> None:
+    groups = tuple(LayerGroup(10, 1.0) for _ in range(52))
+    models = tuple(MergeModel(f"m{number}", groups, 52, 1.0, 0.3) for number in range(20))
+    problem = MergeProblem(models, (1_000,) * 16, sharing_of(models, [Scheme(tuple(range(20)), 0, 52)]))
+    found = least_memory(problem, 0.1, Clock(Limits(0.1, 0.5)))
+    assert found.stages is not None
+    assert found.bound_bytes <= sum(device_bytes(problem, found.stages))
+
+
+def test_more_load_than_devices_is_no_search() -> None:
+    groups = tuple(LayerGroup(10, 1.0) for _ in range(5))
+    models = tuple(MergeModel(f"m{number}", groups, 4, 1.0, 1.0) for number in range(4))
+    found = least_memory(MergeProblem(models, (1_000,) * 3), 1e-9, ENDLESS)
+    assert found.finished
+    assert found.stages is None
