@@ -33,7 +33,7 @@ ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
 SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
 LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
 DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated columns
-BEGIN_COLUMNS_SECONDS = 6.0  # for the plan that the decomposition begins with
+BEGIN_SECONDS_PER_TYPE = 2.0  # for the plan of columns that the decomposition begins with
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 # Of a limited time NP's plan gets so many seconds, and then half, up to the second number.
 NP_SECONDS, NP_HALF_SECONDS = 5.0, 10.0
@@ -169,7 +169,7 @@ def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, n
     """Return the plan of the decomposition, which begins with NP's and, where devices are many, that of columns."""
     best.by = "decomposition"
     if _has_many(problem):
-        limits = clock.within(Limits(1e-4, BEGIN_COLUMNS_SECONDS))
+        limits = clock.within(Limits(1e-4, BEGIN_SECONDS_PER_TYPE * len(problem.cluster.device_types)))
         with suppress(TooLate):
             best.report(columns.size(problem, backend, limits, best.report)[0])
     if not np_known:
