@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 CERTIFICATES = 4  # of the bound, at the same prices
 CLOSE = 0.05  # of the gap: how exact the bound is
 WORTHWHILE = 0.1  # of the gap: what a round must close for another one
+NOTHING = 1e-6  # of the first bound: where nothing is found up to there, rounds would go on halving it
 
 
 @dataclass
@@ -28,8 +29,8 @@ class ManyDevices(Decomposition):
 
     def run(self) -> None:
         """Search until value and bound meet, the time is over, or nothing gets better."""
-        gap = 2 * (self.bound - self.value)
-        while not self._done and self.bound - self.value < (1 - WORTHWHILE) * gap:
+        gap, nothing = 2 * (self.bound - self.value), NOTHING * self.bound
+        while not self._done and self.bound > nothing and self.bound - self.value < (1 - WORTHWHILE) * gap:
             gap = self.bound - self.value
             self._lower_to_prices()
             self.raise_value_near()
