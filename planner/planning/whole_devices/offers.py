@@ -10,6 +10,7 @@ from planner.planning.whole_devices import cover_bounds
 
 REACHED = 1e-12  # relative: a value so close to the target reaches it
 CAUTION = 1e-6  # of a part: sums of values in parts are off by less
+FEW_ITEMS = 1000  # below, a search over all takes no longer than telling which a plan can hold
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ class Offer:
     def within(self, budget: float) -> "Offer":
         """Return the items that a plan of a loss within a budget can hold, with the bounds that these give.
 
-        The rest of a plan costs what covering its value costs at least; no table of pools stays.
+        The rest of a plan costs what covering its value costs at least; no table of pools stays. A few items are kept
+        as they are.
         """
+        if len(self.item) < FEW_ITEMS:
+            return self
         left = self.target - self.value
         least_loss = self.least[self._parts(left, self.least)] - self.value_price * left
         rounding = np.zeros(len(self.item))

@@ -15,7 +15,7 @@ from planner.planning.pipelines.candidates import enumerate_pipelines
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.programme import milp
 from planner.planning.programme.backends import Clock, Limits
-from planner.planning.whole_devices import plan_search, supply
+from planner.planning.whole_devices import offers, plan_search, supply
 from planner.planning.whole_devices.capacity import Capacity
 from planner.planning.whole_devices.plan_search import PlanSearch
 from planner.planning.whole_devices.vectors import DeviceRates
@@ -147,7 +147,8 @@ def test_classes_tell_rows_of_residues_apart(largest: int, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("pools", [False, True])
-def test_items_of_all_plans_within_a_budget_stay(seed: int, pools: bool) -> None:
+def test_items_of_all_plans_within_a_budget_stay(seed: int, pools: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offers, "FEW_ITEMS", 0)
     problem = random_problem(seed, stages=2, counts=(3, 2, 2), shares=(1, 2, 3))
     table = CandidateTable.of_pipelines(enumerate_pipelines(problem, 0, 1000.0), 1.0)
     own, price = supply.Supply(table, np.array([3, 2, 2]), np.array([6, 6, 6])), np.array([0.5, 0.7, 0.3])
