@@ -111,9 +111,11 @@ def least_memory(problem: MergeProblem, gap: float, clock: Clock) -> Found:
     models = problem.models
     order = sorted(range(len(models)), key=lambda m: (models[m].max_stages > 1, -models[m].mean_devices))
     search = _Search(family_of(problem, order))
-    packed = None
-    finished, allowed, bound = search.run(gap, clock, STEPS), gap, 0.0
-    if not finished:
+    packed, bound = None, 0.0
+    finished = search.run(gap, clock, STEPS)
+    if finished:
+        bound = search.bound(gap)
+    else:
         packed = _packed(problem, clock)
         if packed is not None:
             search.begin_with(float(sum(device_bytes(problem, packed))))
@@ -121,11 +123,8 @@ def least_memory(problem: MergeProblem, gap: float, clock: Clock) -> Found:
             finished = search.run(allowed, clock)
             if not finished:
                 break
-            bound = float(search.best.bytes[0]) * (1 - allowed)
-    stages = _stages(search.best, order) if search.best.length[0] else packed
-    if finished and stages is not None:
-        bound = float(search.best.bytes[0]) * (1 - allowed)
-    return Found(stages, bound if stages is not None else 0.0, finished)
+            bound = search.bound(allowed)
+    return Found(_stages(search.best, order) if search.best.length[0] else packed, bound, finished)
 
 
 class _Search:
@@ -142,12 +141,17 @@ class _Search:
         if known_bytes < self.best.bytes[0]:
             self.best.bytes[0], self.best.length[0] = known_bytes, 0
 
+    def bound(self, gap: float) -> float:
+        """Return what no deployment needs less than, after a pass that finished; 0 where there is none."""
+        best = float(self.best.bytes[0])
+        return best * (1 - gap) if best < np.inf else 0.0
+
     def run(self, gap: float, clock: Clock, most_steps: int | None = None) -> bool:
         """Go through all boxes; tell whether none is left that may have something below the best, less the gap."""
         boxes, height, finished, steps = _boxes(self.family, FIRST_ROOM), 1, True, 0
         while height and not clock.over and (most_steps is None or steps < most_steps):
             if height + int(self.family.stages.max()) >= len(boxes.joined):
-                boxes = _joined(boxes, _boxes(self.family, len(boxes.joined)))
+                boxes = _longer(boxes, _boxes(self.family, len(boxes.joined)))
             height, certain = _explore(self.family, boxes, height, self.best, self.items, self.shelf, gap, STEPS)
             finished &= certain
             steps += STEPS
@@ -204,7 +208,7 @@ def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
     )
 
 
-def _joined(first: Boxes, then: Boxes) -> Boxes:
+def _longer(first: Boxes, then: Boxes) -> Boxes:
     """Return a stack with the room of two."""
     return Boxes(*(np.concatenate(both) for both in zip(first, then, strict=True)))
 

@@ -11,10 +11,9 @@ long as the devices suffice. So each family is deployed as if the devices were i
     one[m,j]    sum over the b that run a stage of model m of x_{b,j} <= 1
 
 (any placement will do; what two devices of a family hold is not taken for one copy), and the families' bounds add up to
-a bound of all. Where that is not enough, because a family is too large to be
-deployed exactly or devices are few, copies are counted (`planner.planning.merging.counting`), replicas packed
-(`planner.planning.merging.packing`), and what was found is improved a few models at a time
-(`planner.planning.merging.neighbourhoods`).
+a bound of all. Where that is not enough, because a family is too large to be deployed exactly or devices are few,
+copies are counted (`planner.planning.merging.counting`), replicas packed (`planner.planning.merging.packing`), and what
+was found is improved a few models at a time (`planner.planning.merging.neighbourhoods`).
 """
 
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ from planner.planning.merging.deployment import (
     hopeless,
     loads_of,
 )
-from planner.planning.merging.neighbourhoods import improve
+from planner.planning.merging.neighbourhoods import Stages, improve
 from planner.planning.merging.packing import pack
 from planner.planning.merging.stages import ROUNDING, Replicated, families
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve
@@ -43,8 +42,6 @@ APART_SHARE, COUNTING_SHARE, PACKING_SHARE = 0.7, 0.4, 0.1  # of the time that i
 ALONE = 0.95  # of the gap, for every family
 PLACING = Limits(gap=1.0, time_limit_s=5.0)
 DEFAULT = Limits(gap=0.01, time_limit_s=60.0)
-
-Stages = tuple[DeployedStage, ...]
 
 
 def deploy_large(problem: MergeProblem, backend: str = "highs", limits: Limits = DEFAULT) -> Deployment:
