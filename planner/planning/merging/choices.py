@@ -24,7 +24,7 @@ As there, rows that follow, but not from the relaxation, with N_p integer the co
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -37,7 +37,7 @@ from planner.planning.merging.deployment import (
     held_by,
     without_memory,
 )
-from planner.planning.merging.schemes import Member, Scheme, Sharing
+from planner.planning.merging.schemes import Member, Sharing
 from planner.planning.merging.stages import ROUNDING, Replicated, dual_loads, holding
 from planner.planning.programme.backends import Limits, TooLate, solve
 from planner.planning.programme.linear import LinearModel
@@ -264,22 +264,3 @@ def _add_uses(
 
 def _bytes(problem: MergeProblem, member: Member) -> int:
     return problem.models[member[0]].groups[member[1]].parameter_bytes
-
-
-def as_schemes(sharing: Sharing) -> tuple[Scheme, ...]:
-    """Return sharing at equal places as schemes, consecutive groups of the same models together."""
-    return tuple(_runs(sharing))
-
-
-def _runs(sharing: Sharing) -> Iterator[Scheme]:
-    groups: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
-    for members in sharing:
-        models = tuple(sorted(model for model, _ in members))
-        groups[models].append(min(members)[1])
-    for models, places in sorted(groups.items()):
-        places.sort()
-        first = 0
-        for last in range(1, len(places) + 1):
-            if last == len(places) or places[last] != places[last - 1] + 1:
-                yield Scheme(models, places[first], places[last - 1] + 1)
-                first = last
