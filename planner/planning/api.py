@@ -111,72 +111,97 @@ def make_plan(
     (1000.0, 'optimal', [(2, 4)])
     """
     _check_options(scheduler, method, backend, gap, time_limit_s)
-    asked, problem = problem, problem.planned
-    _check_limits(problem, scheduler, method)
-    if (current is None) != (max_started is None):
-        raise InputError("a current plan and the number of slices that may be started belong together; give both")
-    if current is not None and pipelines is not None:
-        raise InputError(
-            "a number of pipelines is for plans made anew, not from a current one; leave out one of the two"
-        )
-    record = _Record(scheduler, gap, perf_counter(), digest(asked))
-    clock, best = Clock(Limits(gap, time_limit_s)), Incumbent(problem, progress)
-    of_whole_dnns = scheduler != "dart-r" and current is None and pipelines is None  # plans to begin with are answers
+    planned = problem.planned
+    _check_limits(planned, scheduler, method)
+    _check_changes(current, max_started, pipelines)
+    begin_s = perf_counter()
+    asked = _Asked(
+        begin_s, digest(problem), problem, scheduler, method, backend, gap, np_plan, current, max_started, pipelines
+    )
+    clock, best = Clock(Limits(gap, time_limit_s)), Incumbent(planned, progress)
     try:
-        if of_whole_dnns and method != "closed-form":
-            _begin(problem, best)
-            clock = clock.sparing(ENDING_SHARE, ENDING * (perf_counter() - record.begin_s))
-        known = _with_x0(problem, method, backend, clock, best)
-        if current is not None and max_started is not None:
-            sizing, used = _size_changes(known, scheduler, method, current, max_started, backend, clock, best), "milp"
-        elif pipelines is not None:
-            sizing, used = _size_chains(known, scheduler, method, pipelines, clock), "chains"
-        elif scheduler == "dart-r":
-            sizing, used = _size_dart_r(known, np_plan, backend, clock), "rule"
-        elif scheduler == "np":
-            sizing, used = size_np(known, method, backend, clock, best)
-        elif problem.merged:
-            return _checked(known, _plan_merged(known, method, backend, clock, best, record), asked)
-        else:
-            better_by_whole_tasks(known, asked.applications, backend, clock, best.offer)
-            sizing, used = size_pipelines(known, method, backend, clock, best)
+        if asked.has_plans_to_begin_with:
+            _begin(planned, best)
+            clock = clock.sparing(ENDING_SHARE, ENDING * (perf_counter() - asked.begin_s))
+        known = _with_x0(planned, method, backend, clock, best)
+        if planned.merged and scheduler == "pipelines" and asked.anew:
+            return _checked(known, _plan_merged(asked, known, clock, best), problem)
+        sizing, used = _size(asked, known, clock, best)
     except (KeyboardInterrupt, TooLate, SystemError) as ended:
-        # numba's SystemError has Ctrl-C as its cause where that came while compiled code was called
-        reason = ended.__cause__ if isinstance(ended, SystemError) else ended
-        if not isinstance(reason, KeyboardInterrupt | TooLate):
-            raise
-        if best.plan is None:
-            raise reason from None
-        log.info("ended early (%s): the best plan so far is taken", type(reason).__name__)
-        known, used = best.problem, best.method
-        sizing = best.with_bound(lambda problem: block_bound(unpartitioned(problem) if scheduler == "np" else problem))
-    served_rps = [sizing.throughput_rps(number) for number in range(len(known.dnns))]
-    _refuse_nothing(known, served_rps, sizing.bound, clock)
+        known, sizing, used = _so_far(ended, best, scheduler)
+    _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], sizing.bound, clock)
     try:
-        return _checked(known, _plan(known, sizing, used, record), asked)
+        return _checked(known, _plan(asked, known, sizing, used), problem)
     except KeyboardInterrupt:  # the search has ended; what was found is not lost
-        return _checked(known, _plan(known, sizing, used, record), asked)
+        return _checked(known, _plan(asked, known, sizing, used), problem)
 
 
 @dataclass(frozen=True)
-class _Record:
-    """What a plan states of how it was made."""
+class _Asked:
+    """What is asked for: since when (s), of which problem, and how it is to be planned."""
 
-    scheduler: Scheduler
-    gap: float
     begin_s: float
     problem_sha256: str
+    problem: Problem
+    scheduler: Scheduler
+    method: str
+    backend: str
+    gap: float
+    np_plan: Plan | None
+    current: Plan | None
+    max_started: int | None
+    pipelines: int | None
+
+    @property
+    def anew(self) -> bool:
+        """Whether any number of pipelines will do, whatever is in use."""
+        return self.current is None and self.pipelines is None
+
+    @property
+    def has_plans_to_begin_with(self) -> bool:
+        """Whether plans of whole devices are answers."""
+        return self.anew and self.scheduler != "dart-r" and self.method != "closed-form"
 
 
-def _plan(problem: Problem, sizing: Sizing, method: str, record: _Record) -> Plan:
+def _size(asked: _Asked, problem: Problem, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
+    """Return the plan that a search to its end finds, and by which method."""
+    if asked.current is not None and asked.max_started is not None:
+        return _size_changes(asked, asked.current, asked.max_started, problem, clock, best), "milp"
+    if asked.pipelines is not None:
+        return _size_chains(asked, problem, clock), "chains"
+    if asked.scheduler == "dart-r":
+        return _size_dart_r(asked, problem, clock), "rule"
+    if asked.scheduler == "np":
+        return size_np(problem, asked.method, asked.backend, clock, best)
+    better_by_whole_tasks(problem, asked.problem.applications, asked.backend, clock, best.offer)
+    return size_pipelines(problem, asked.method, asked.backend, clock, best)
+
+
+def _so_far(ended: BaseException, best: Incumbent, scheduler: Scheduler) -> tuple[Problem, Sizing, str]:
+    """Return the best plan of a search that Ctrl-C or its time ended: its problem, itself with a bound, its method.
+
+    Raises what ended the search where there is no plan, or where that was something else.
+    """
+    # numba's SystemError has Ctrl-C as its cause where that came while compiled code was called
+    reason = ended.__cause__ if isinstance(ended, SystemError) else ended
+    if not isinstance(reason, KeyboardInterrupt | TooLate):
+        raise ended
+    if best.plan is None:
+        raise reason from None
+    log.info("ended early (%s): the best plan so far is taken", type(reason).__name__)
+    sizing = best.with_bound(lambda problem: block_bound(unpartitioned(problem) if scheduler == "np" else problem))
+    return best.problem, sizing, best.method
+
+
+def _plan(asked: _Asked, problem: Problem, sizing: Sizing, method: str) -> Plan:
     return build_plan(
         problem,
         sizing,
-        scheduler=record.scheduler,
+        scheduler=asked.scheduler,
         method=method,
-        gap=record.gap,
-        seconds=perf_counter() - record.begin_s,
-        problem_sha256=record.problem_sha256,
+        gap=asked.gap,
+        seconds=perf_counter() - asked.begin_s,
+        problem_sha256=asked.problem_sha256,
         versions=versions(sizing.backend),
     )
 
@@ -200,17 +225,17 @@ def _with_x0(problem: Problem, method: str, backend: str, clock: Clock, best: In
     return known
 
 
-def _plan_merged(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, record: _Record) -> Plan:
+def _plan_merged(asked: _Asked, problem: Problem, clock: Clock, best: Incumbent) -> Plan:
     """Return the plan of a problem with merged blocks, whose pools may serve several DNNs.
 
     Raises TooLate where the plan to begin with is better, or nothing else was found in time.
     """
-    if method not in ("auto", "milp"):
+    if asked.method not in ("auto", "milp"):
         raise InputError(
-            f"merged blocks are for method milp, without a current plan or a number of pipelines, got {method}"
+            f"merged blocks are for method milp, without a current plan or a number of pipelines, got {asked.method}"
         )
     try:
-        found = shared_pools.size(problem, all_candidates(problem), backend, clock.remaining())
+        found = shared_pools.size(problem, all_candidates(problem), asked.backend, clock.remaining())
     except InputError:
         if clock.over:
             raise TooLate from None
@@ -226,9 +251,9 @@ def _plan_merged(problem: Problem, method: str, backend: str, clock: Clock, best
         scheduler="pipelines",
         method="milp",
         backend=found.backend,
-        gap=record.gap,
-        seconds=perf_counter() - record.begin_s,
-        problem_sha256=record.problem_sha256,
+        gap=asked.gap,
+        seconds=perf_counter() - asked.begin_s,
+        problem_sha256=asked.problem_sha256,
         versions=versions(found.backend),
     )
     better = max if MAXIMISED[problem.options.objective] else min
@@ -260,6 +285,15 @@ def _check_options(scheduler: str, method: str, backend: str, gap: float, time_l
         raise InputError(f"time limit: expected more than 0 s, got {time_limit_s}")
 
 
+def _check_changes(current: Plan | None, max_started: int | None, pipelines: int | None) -> None:
+    if (current is None) != (max_started is None):
+        raise InputError("a current plan and the number of slices that may be started belong together; give both")
+    if current is not None and pipelines is not None:
+        raise InputError(
+            "a number of pipelines is for plans made anew, not from a current one; leave out one of the two"
+        )
+
+
 def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
     if not problem.options.limited:
         return
@@ -275,32 +309,27 @@ def _check_limits(problem: Problem, scheduler: str, method: str) -> None:
 
 
 def _size_changes(
-    problem: Problem,
-    scheduler: str,
-    method: str,
-    current: Plan,
-    max_started: int,
-    backend: str,
-    clock: Clock,
-    best: Incumbent,
+    asked: _Asked, current: Plan, max_started: int, problem: Problem, clock: Clock, best: Incumbent
 ) -> Sizing:
-    if scheduler != "pipelines" or method not in ("auto", "milp"):
-        raise InputError(f"a current plan is for scheduler pipelines and method milp, got {scheduler} and {method}")
+    if asked.scheduler != "pipelines" or asked.method not in ("auto", "milp"):
+        got = f"{asked.scheduler} and {asked.method}"
+        raise InputError(f"a current plan is for scheduler pipelines and method milp, got {got}")
     best.restart(problem, None)
     best.by = "milp"
-    return size_from(problem, current, max_started, backend, clock.remaining(), best.report)
+    return size_from(problem, current, max_started, asked.backend, clock.remaining(), best.report)
 
 
-def _size_chains(problem: Problem, scheduler: str, method: str, pipelines: int, clock: Clock) -> Sizing:
-    if pipelines != 1 or scheduler != "pipelines" or method != "auto":
-        got = f"{pipelines}, {scheduler} and {method}"
+def _size_chains(asked: _Asked, problem: Problem, clock: Clock) -> Sizing:
+    if asked.pipelines != 1 or asked.scheduler != "pipelines" or asked.method != "auto":
+        got = f"{asked.pipelines}, {asked.scheduler} and {asked.method}"
         raise InputError(f"pipelines: expected 1, with scheduler pipelines and method auto, got {got}")
     return chains.size(problem, clock.remaining())
 
 
-def _size_dart_r(problem: Problem, np_plan: Plan | None, backend: str, clock: Clock) -> Sizing:
+def _size_dart_r(asked: _Asked, problem: Problem, clock: Clock) -> Sizing:
+    np_plan = asked.np_plan
     if np_plan is None:
-        np_plan = make_plan(problem, "np", backend=backend, time_limit_s=clock.remaining().time_limit_s)
+        np_plan = make_plan(problem, "np", backend=asked.backend, time_limit_s=clock.remaining().time_limit_s)
     return size_dart_r(problem, devices_of(np_plan))
 
 
