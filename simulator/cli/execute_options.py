@@ -7,6 +7,8 @@ import typer
 
 from simulator.cli.options import SCHEMAS
 
+USUAL_LOAD = 0.5  # of the planned throughput
+
 PlanArgument = Annotated[Path, typer.Argument(help="Plan file (JSON).")]
 ModelsOption = Annotated[
     Path,
@@ -18,7 +20,7 @@ ProblemOption = Annotated[
 ]
 RateOption = Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")]
 LoadOption = Annotated[
-    float | None, typer.Option(help="Where no rate is given: share of the planned throughput. [default: 0.5]")
+    float | None, typer.Option(help=f"Where no rate is given: share of the planned throughput. [default: {USUAL_LOAD}]")
 ]
 DurationOption = Annotated[float, typer.Option(help="Length of the run, s.")]
 WarmUpOption = Annotated[float, typer.Option(min=0, help="Served but not measured at the beginning, s.")]

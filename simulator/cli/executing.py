@@ -19,6 +19,7 @@ from planner.files import file_name, printable
 from planner.model import InputError, digest
 from simulator.cli import splitting
 from simulator.cli.execute_options import (
+    USUAL_LOAD,
     ClusterOption,
     DnnOption,
     DurationOption,
@@ -61,7 +62,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from planner.model import Profile
-    from simulator.cli.inputs import LoadedPlan, Offered
+    from simulator.cli.demand import Demand, Offered
+    from simulator.cli.plan_files import LoadedPlan
     from simulator.executor import Execution, Settings
     from simulator.executor.bounds import Bounds
     from simulator.executor.compare import Comparison
@@ -116,10 +118,11 @@ def execute_plan(
     as_json: JsonOption = False,
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
+    from simulator.cli.demand import Demand, Layout
     from simulator.cli.devices import emulation_of, load_profiled, model_file
     from simulator.cli.executing_together import ALSO, run_together
     from simulator.cli.folders import owned
-    from simulator.cli.inputs import Layout, checked, load_plans, load_trace, offer_all, served_dnns, times_per_dnn
+    from simulator.cli.plan_files import checked, load_plans, served_dnns
     from simulator.engine import build_system
     from simulator.engine.plans import pools_of
     from simulator.executor import Settings, check_settings
@@ -152,16 +155,15 @@ def execute_plan(
     samples = {name: _samples(inputs, name) for name in names}
     loaded = checked(loaded, unchecked)
     given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}
-    offered = times_per_dnn(load_trace(trace, Layout(schema, time_column, unit), seed), names, round_robin)
-    arrivals = offer_all(
-        offered, loaded.plan, replay, rate=rate, load=load, default=0.5, duration_s=duration, seed=seed
-    )
-    what = _what(loaded, settings, trace, duration, replay)
+    how = Layout(schema, time_column, unit)
+    demand = Demand(trace, how, replay, rate, load, USUAL_LOAD, duration, seed, round_robin)
+    offered = demand.offered(demand.read(), names, loaded.plan)
+    what = _what(loaded, settings, demand)
     with owned(out, what, overwrite=overwrite), output(as_json) as printed:
         if together:
-            run_together(loaded, given, arrivals, settings, samples, what, out, printed)
+            run_together(loaded, given, offered, settings, samples, what, out, printed)
         else:
-            _run_apart(loaded, given, arrivals, settings, samples, what, out, with_comparison, printed)
+            _run_apart(loaded, given, offered, settings, samples, what, out, with_comparison, printed)
 
 
 def _run_apart(
@@ -263,14 +265,14 @@ def _run(
         tell("")
 
 
-def _what(loaded: LoadedPlan, settings: Settings, trace: Path, duration_s: float, replay: str) -> dict[str, Any]:
+def _what(loaded: LoadedPlan, settings: Settings, demand: Demand) -> dict[str, Any]:
     """Return what is run, as a simulation says it."""
     return {
         "schema": "run/1",
         "plan": loaded.name,
-        "trace": trace.name,
-        "replay": replay,
-        "duration_s": duration_s,
+        "trace": demand.trace.name,
+        "replay": demand.replay,
+        "duration_s": demand.duration_s,
         "policy": settings.policy,
         "seed": settings.seed,
         "inputs": settings.inputs or "random",

@@ -11,8 +11,9 @@ from planner.cli.app import errors
 from planner.cli.output import Output
 from planner.files import file_name
 from planner.model import InputError
+from simulator.cli.demand import Offered
 from simulator.cli.folders import write_what
-from simulator.cli.inputs import LoadedPlan, Offered
+from simulator.cli.plan_files import LoadedPlan
 from simulator.engine.plans import pools_of
 from simulator.executor import Settings
 from simulator.executor.networks.together import ALSO, Together, execute_together

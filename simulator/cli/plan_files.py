@@ -1,20 +1,13 @@
-"""What the simulator's commands read: plans with their problems, and traces for their DNNs."""
+"""What the simulator's commands read of plans: files, each with its problem."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from planner.cli.app import about, progress
+from planner.cli.app import about
 from planner.files import load_plan, load_problem, ppipe
-from planner.model import InputError, Plan, Problem, TaskPlan, digest
+from planner.model import InputError, Plan, Problem, digest
 from planner.model.check import check
-from simulator.sweep import LARGEST_LOAD
-from simulator.workload import Trace, assign, offer, read_trace
-from simulator.workload.arrivals import ArrivalsUs, TimesS
-from simulator.workload.offering import How
 
 
 @dataclass(frozen=True)
@@ -67,12 +60,17 @@ def checked(one: LoadedPlan, unchecked: bool) -> LoadedPlan:
         It breaks one, and plans are not to pass ``unchecked``.
     """
     violations = () if one.published else tuple(map(str, check(one.problem, one.plan)))
+    require_unbroken(one.path, violations, unchecked)
+    return replace(one, violations=violations)
+
+
+def require_unbroken(path: Path, violations: Sequence[str], unchecked: bool) -> None:
+    """Raise InputError for a plan file that breaks constraints, unless plans are to pass ``unchecked``."""
     if violations and not unchecked:
         raise InputError(
-            f"{one.path}: breaks {len(violations)} constraint{'s' * (len(violations) > 1)} of its problem, first: "
+            f"{path}: breaks {len(violations)} constraint{'s' * (len(violations) > 1)} of its problem, first: "
             f"{violations[0]}; plan again, or let it pass with --unchecked"
         )
-    return replace(one, violations=violations)
 
 
 def references(plans: Sequence[LoadedPlan], chosen: Path | None = None) -> dict[str, dict[str, LoadedPlan]]:
@@ -101,54 +99,6 @@ def references(plans: Sequence[LoadedPlan], chosen: Path | None = None) -> dict[
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Offered:
-    """What a DNN is offered: the rate asked for (None: the trace's own), the arrivals, and the rate that came."""
-
-    rate_rps: float | None
-    arrivals_us: ArrivalsUs
-    offered_rps: float
-
-
-def offer_all(
-    times_s: Mapping[str, TimesS],
-    plan: Plan | TaskPlan,
-    how: How,
-    *,
-    rate: float | None,
-    load: float | None,
-    default: float,
-    duration_s: float,
-    seed: int,
-) -> dict[str, Offered]:
-    """Offer each DNN its times at ``rate``, or at a share ``load`` of what the plan serves, else at the default share.
-
-    Raises
-    ------
-    InputError
-        The rate cannot be offered, the load is none, or both or either are given where there is no choice.
-    """
-    if load is not None and not 0 < load <= LARGEST_LOAD / 100:
-        raise InputError(f"--load: expected a share above 0 and at most {LARGEST_LOAD / 100:g}, got {load:g}")
-    if rate is not None and load is not None:
-        raise InputError("--rate and --load both say how much is offered; give one of them")
-    if how == "verbatim" and (rate is not None or load is not None):
-        raise InputError("--replay verbatim: offers the trace's own rate; leave out --rate and --load")
-    found = {}
-    for name, times in times_s.items():
-        share = default if load is None else load
-        rate_rps = None if how == "verbatim" else share * plan.throughput_rps(name) if rate is None else rate
-        with about(Path(name)):
-            arrivals_us = offer(times, rate_rps, duration_s, how=how, seed=seed)
-        found[name] = Offered(rate_rps, arrivals_us, len(arrivals_us) / duration_s)
-    return found
-
-
-def trace_sha256(trace: Trace) -> str:
-    """Return the SHA-256 of what a trace says."""
-    return hashlib.sha256(trace.times_s.tobytes() + trace.function.tobytes()).hexdigest()
-
-
 def served_dnns(loaded: LoadedPlan, dnn: str | None) -> list[str]:
     """Return the DNN asked for, else all that the plan serves; raises InputError where it serves none."""
     served = [one.name for one in loaded.problem.planned.dnns if loaded.plan.of(one.name)]
@@ -159,51 +109,6 @@ def served_dnns(loaded: LoadedPlan, dnn: str | None) -> list[str]:
     if loaded.problem.dnn(dnn).name not in served:
         raise InputError(f"{loaded.name}: does not serve {dnn}, only {', '.join(served) or 'no DNN'}; plan again")
     return [dnn]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the options say of how a trace is laid out; see `simulator.workload.read_trace`."""
-
-    schema: str = "auto"
-    time_column: str | None = None
-    unit: str = "s"
-    sort: bool = False
-
-
-def load_trace(path: Path, layout: Layout, seed: int | None = None) -> Trace:
-    """Read a trace under a progress bar; ``seed`` spreads counts per minute at random instead of evenly."""
-    rng = None if seed is None else np.random.default_rng(seed)
-    with progress() as bar:
-        task = bar.add_task(f"reading {path.name}, rows", total=None)
-        return read_trace(
-            path,
-            schema=layout.schema,
-            time_column=layout.time_column,
-            unit=layout.unit,
-            sort=layout.sort,
-            minute_rng=rng,
-            progress=lambda rows: bar.update(task, completed=rows),
-        )
-
-
-def times_per_dnn(trace: Trace, dnns: Sequence[str], round_robin: bool) -> dict[str, TimesS]:
-    """Return the times that each DNN is offered: all of them, or those of every so-many-th function.
-
-    Raises
-    ------
-    InputError
-        A DNN is offered too few times to fold.
-    """
-    parts = assign(trace, len(dnns)) if round_robin else [trace.times_s] * len(dnns)
-    offered = dict(zip(dnns, parts, strict=True))
-    for name, times_s in offered.items():
-        if not len(times_s) or times_s[0] == times_s[-1]:
-            raise InputError(
-                f"{trace.source}: offers {name} {len(times_s)} arrival{'s' * (len(times_s) != 1)}; "
-                "expected at least two times that differ: give a longer trace, or one with more functions"
-            )
-    return offered
 
 
 def problem_beside(path: Path, problem: Path | None) -> Path:

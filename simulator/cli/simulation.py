@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from planner.cli.app import about
-from planner.cli.output import Column, JsonOption, output
+from planner.cli.output import Column, JsonOption, Output, output
 from planner.files import file_name
 from planner.model import InputError, digest
 from simulator.cli import sweeping
@@ -32,12 +33,15 @@ from simulator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from simulator.cli.inputs import Offered
+    from simulator.cli.demand import Demand, Offered
+    from simulator.cli.plan_files import LoadedPlan
+    from simulator.cli.worlds import LoadedWorld
     from simulator.dispatch.system import Pools, System
     from simulator.engine import World
     from simulator.engine.run import EngineName
     from simulator.results import Records
 
+USUAL_LOAD = 0.9  # of the planned throughput
 RUN_COLUMNS = {
     "dnn": Column("DNN"),
     "rate_rps": Column("rate (req/s)", "{:.4g}".format),
@@ -64,7 +68,8 @@ def run_plan(
     data: DataOption = None,
     rate: Annotated[float | None, typer.Option(help="Rate of each DNN, requests/s.")] = None,
     load: Annotated[
-        float | None, typer.Option(help="Where no rate is given: share of the planned throughput. [default: 0.9]")
+        float | None,
+        typer.Option(help=f"Where no rate is given: share of the planned throughput. [default: {USUAL_LOAD}]"),
     ] = None,
     replay: ReplayOption = "fold",
     duration: DurationOption = 30.0,
@@ -95,130 +100,143 @@ def run_plan(
     Of plans task by task (planner plan --scheduler per-task) each task has a central queue; the options of policies,
     worlds, and layouts are not for them.
     """
-    from simulator.cli.inputs import Layout
+    from simulator.cli.demand import Demand, Layout
+    from simulator.cli.folders import owned, write_what
     from simulator.cli.task_runs import is_task_plan, run_task_plan
+    from simulator.results.metrics import require_counted
 
     how = Layout(schema, time_column, unit, sort)
+    demand = Demand(trace, how, replay, rate, load, USUAL_LOAD, duration, seed, round_robin)
     if is_task_plan(plan):
         other = {"--policy": policy != "reservation", "--world": world, "--data": data, "--dnn": dnn, "--apart": apart}
         if named := [option for option, given in (other | {"--layout": layout != "native"}).items() if given]:
             raise InputError(f"{named[0]}: is not for plans task by task, which {plan} is; leave it out")
-        run_task_plan(
-            *(plan, problem, trace, how),
-            rate=rate,
-            load=load,
-            replay=replay,
-            duration_s=duration,
-            engine=engine,
-            seed=seed,
-            round_robin=round_robin,
-            unchecked=unchecked,
-            out=out,
-            overwrite=overwrite,
-            as_json=as_json,
-        )
+        run_task_plan(plan, problem, demand, engine, unchecked, out, overwrite, as_json)
         return
-    from simulator.cli.folders import owned, write_what
-    from simulator.cli.inputs import (
-        checked,
-        load_plans,
-        load_trace,
-        offer_all,
-        served_dnns,
-        times_per_dnn,
-        trace_sha256,
-    )
+    require_counted(duration)
+    case = _read(plan, problem, data, world, seed, dnn, apart, policy, engine, unchecked)
+    loaded = case.loaded
+    recorded = demand.read()
+    offered = demand.offered(recorded, list(case.systems), loaded.plan)
+    what = _what(case, demand, demand.record(recorded, offered), layout)
+    with owned(out, what, overwrite=overwrite, again=True):
+        found = _simulated(case, offered)
+        takeovers = [(one.problem, one.plan) for one in case.different.plans] if case.different else []
+        write_what(out, what, loaded.problem, loaded.plan, takeovers)
+        rows = _write(found, offered, case, layout, out)
+    with output(as_json) as printed:
+        printed.table("runs", RUN_COLUMNS, rows)
+        show_written(printed, loaded.violations, out)
+
+
+def show_written(printed: Output, violations: Sequence[str], out: Path) -> None:
+    """Print which constraints a plan that was let pass breaks, and where results are."""
+    printed.value("constraints_broken", violations)
+    if violations:
+        printed.line(f"note: the plan breaks {len(violations)} constraints, first: {violations[0]}")
+    printed.line(f"records, summary, plan and problem written to {out}")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is simulated: DNNs of a plan, together or each apart, as planned or in a world, by a policy on an engine."""
+
+    loaded: LoadedPlan
+    systems: Mapping[str, System]
+    pools: Sequence[Pools] | None
+    apart: bool
+    policy: str
+    engine: EngineName
+    different: LoadedWorld | None = None
+    worlds: Mapping[str, World] = field(default_factory=dict)
+
+
+def _read(
+    plan: Path,
+    problem: Path | None,
+    data: Path | None,
+    world: Path | None,
+    seed: int,
+    dnn: str | None,
+    apart: bool,
+    policy: str,
+    engine: EngineName,
+    unchecked: bool,
+) -> _Case:
+    """Return what is simulated; raises InputError where it cannot be."""
+    from simulator.cli.plan_files import checked, load_plans, served_dnns
     from simulator.cli.worlds import load_world
     from simulator.engine import build_system
     from simulator.engine.plans import pools_of
     from simulator.engine.run import require_runnable
-    from simulator.results.metrics import require_counted
 
     require_runnable(policy, engine)
     loaded = load_plans([plan], problem, data)[0]
-    names = served_dnns(loaded, dnn)
-    require_counted(duration)
+    names, alone = served_dnns(loaded, dnn), apart or dnn is not None
     with about(plan):
         systems = {name: build_system(loaded.problem, loaded.plan, name) for name in names}
     loaded = checked(loaded, unchecked)
     pools = pools_of(loaded.plan, names)
-    if pools and (apart or dnn):
+    if pools and alone:
         raise InputError(f"{plan}: its DNNs share pools; simulate them together, without --apart and --dnn")
-    different = load_world(world, problem, data) if world else None
-    if different and different.shares_pools() and (apart or dnn):
+    case = _Case(loaded, systems, pools, apart, policy, engine)
+    if world is None:
+        return case
+    different = load_world(world, problem, data)
+    if different.shares_pools() and alone:
         raise InputError(f"{world}: switches: DNNs share pools; simulate them together, without --apart and --dnn")
     served = served_dnns(loaded, None)
-    worlds = {name: different.of(systems[name], seed, served) for name in names} if different else {}
+    worlds = {name: different.of(system, seed, served) for name, system in systems.items()}
     for each in worlds.values():
         require_runnable(policy, engine, each)
-    recorded = load_trace(trace, how, seed)
-    offered = times_per_dnn(recorded, names, round_robin)
-    arrivals = offer_all(
-        offered, loaded.plan, replay, rate=rate, load=load, default=0.9, duration_s=duration, seed=seed
-    )
-    what = {
+    return replace(case, different=different, worlds=worlds)
+
+
+def _what(
+    case: _Case, demand: Demand, arrivals: Mapping[str, Any], layout: Literal["native", "ppipe"]
+) -> dict[str, Any]:
+    """Return what is run; equal runs have equal results."""
+    loaded = case.loaded
+    return {
         "schema": "run/1",
         "plan": loaded.name,
-        "trace": trace.name,
-        "trace_sha256": trace_sha256(recorded),
-        "rate_rps": {name: one.rate_rps for name, one in arrivals.items()},
-        "replay": replay,
-        "duration_s": duration,
-        "policy": policy,
-        "engine": engine,
+        **arrivals,
+        "policy": case.policy,
+        "engine": case.engine,
         "layout": layout,
-        "seed": seed,
-        "round_robin": round_robin,
-        "apart": apart,
-        "world": different.record if different else None,
+        "seed": demand.seed,
+        "round_robin": demand.round_robin,
+        "apart": case.apart,
+        "world": case.different.record if case.different else None,
         "constraints_broken": list(loaded.violations),
         "plan_sha256": digest(loaded.plan),
         "problem_sha256": digest(loaded.problem),
         "versions": {name: version(name) for name in ("poolpipe", "numpy", "numba", "simpy")},
     }
-    with owned(out, what, overwrite=overwrite, again=True):
-        found: dict[str, Records] = {}
-        for together in [[name] for name in names] if apart else [names]:
-            found |= _simulated(together, systems, arrivals, worlds, policy, engine, pools)
-        takeovers = [(one.problem, one.plan) for one in different.plans] if different else []
-        write_what(out, what, loaded.problem, loaded.plan, takeovers)
-        rows = _write(found, arrivals, pools, policy, layout, out)
-    with output(as_json) as printed:
-        printed.table("runs", RUN_COLUMNS, rows)
-        printed.value("constraints_broken", loaded.violations)
-        if loaded.violations:
-            printed.line(f"note: the plan breaks {len(loaded.violations)} constraints, first: {loaded.violations[0]}")
-        printed.line(f"records, summary, plan and problem written to {out}")
 
 
-def _simulated(
-    names: Sequence[str],
-    systems: Mapping[str, System],
-    arrivals: Mapping[str, Offered],
-    worlds: Mapping[str, World],
-    policy: str,
-    engine: EngineName,
-    pools: Sequence[Pools] | None,
-) -> dict[str, Records]:
-    """Return the records of some DNNs in one run."""
+def _simulated(case: _Case, offered: Mapping[str, Offered]) -> dict[str, Records]:
+    """Return the records of every DNN."""
     from simulator.engine import simulate
 
-    records = simulate(
-        [systems[name] for name in names],
-        [arrivals[name].arrivals_us for name in names],
-        policy=policy,
-        engine=engine,
-        world=[worlds[name] for name in names] if worlds else None,
-        pools=pools,
-    )
-    return dict(zip(names, records, strict=True))
+    found: dict[str, Records] = {}
+    for names in [[name] for name in case.systems] if case.apart else [list(case.systems)]:
+        records = simulate(
+            [case.systems[name] for name in names],
+            [offered[name].arrivals_us for name in names],
+            policy=case.policy,
+            engine=case.engine,
+            world=[case.worlds[name] for name in names] if case.worlds else None,
+            pools=case.pools,
+        )
+        found |= zip(names, records, strict=True)
+    return found
 
 
 def _write(
     found: Mapping[str, Records],
     offered: Mapping[str, Offered],
-    pools: Sequence[Pools] | None,
-    policy: str,
+    case: _Case,
     layout: Literal["native", "ppipe"],
     out: Path,
 ) -> list[dict[str, Any]]:
@@ -234,8 +252,8 @@ def _write(
             ppipe_layout.write_run(records, out / file_name(name))
         else:
             write_records(records, out / f"{file_name(name)}.records.csv")
-        said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps, "policy": policy}
+        said = {"dnn": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps, "policy": case.policy}
         rows.append(said | {"engine": records.engine} | summary(records))
         write_table(rows, out / "summary.csv")
-    write_table(sequence_tables(list(found.values()), pools), out / "sequences.csv")
+    write_table(sequence_tables(list(found.values()), case.pools), out / "sequences.csv")
     return rows

@@ -32,7 +32,8 @@ from simulator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from simulator.cli.inputs import Layout, LoadedPlan
+    from simulator.cli.demand import Layout
+    from simulator.cli.plan_files import LoadedPlan
     from simulator.cli.worlds import LoadedWorld
     from simulator.sweep import Series, SweepResult
     from simulator.workload import Trace
@@ -96,8 +97,9 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds × worlds; a row per run, and each largest load that holds."""
+    from simulator.cli.demand import Layout
     from simulator.cli.folders import held, require_no_run
-    from simulator.cli.inputs import Layout, checked, load_plans, references
+    from simulator.cli.plan_files import checked, load_plans, references
     from simulator.cli.worlds import load_worlds
     from simulator.engine.run import require_runnable
     from simulator.sweep import SweepOptions, run_sweep
@@ -161,7 +163,7 @@ def _refuse_shared_pools(plans: Sequence[LoadedPlan], worlds: Mapping[str, Loade
 
 def _recorded(paths: Sequence[Path], seeds: Sequence[int], layout: Layout) -> Iterator[tuple[int, str, Trace]]:
     """Yield every trace with every seed, and what it is called: by its file's name where that is enough."""
-    from simulator.cli.inputs import load_trace
+    from simulator.cli.demand import load_trace
 
     short = len({path.name for path in paths}) == len(paths)
     for path in paths:
@@ -200,7 +202,7 @@ def _offer(traces: dict[str, TimesS], name: str, recorded: Trace, one: LoadedPla
     """Add what the DNNs of a plan are offered to the traces of a sweep, and return DNN -> the name of its trace."""
     import numpy as np
 
-    from simulator.cli.inputs import times_per_dnn
+    from simulator.cli.demand import times_per_dnn
 
     offered = times_per_dnn(recorded, [dnn.name for dnn in one.problem.planned.dnns], round_robin)
     names = {dnn: f"{name} for {dnn}" if round_robin else name for dnn in offered}

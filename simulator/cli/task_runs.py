@@ -13,9 +13,10 @@ from planner.files import load_problem, load_task_plan
 from planner.model import InputError, Problem, TaskPlan, digest
 from planner.model.check_tasks import check_tasks
 from planner.model.task_graph import applications_of
+from simulator.cli.demand import Demand
 from simulator.cli.folders import owned, write_what
-from simulator.cli.inputs import Layout, load_trace, offer_all, problem_beside, times_per_dnn, trace_sha256
-from simulator.cli.simulation import RUN_COLUMNS
+from simulator.cli.plan_files import problem_beside, require_unbroken
+from simulator.cli.simulation import RUN_COLUMNS, show_written
 from simulator.dispatch.decisions import FINISHED, LATE
 from simulator.engine.networks import NetworkEngine, simulate_network
 from simulator.engine.task_plans import TaskClass, network_of_tasks
@@ -23,7 +24,6 @@ from simulator.results.metrics import WARM_UP_US, require_counted
 from simulator.results.network_tables import write_network_records
 from simulator.results.records import NetworkRecords
 from simulator.results.tables import write_table
-from simulator.workload.offering import How
 
 COLUMNS = {
     "application": Column("application"),
@@ -43,16 +43,8 @@ def is_task_plan(path: Path) -> bool:
 def run_task_plan(
     path: Path,
     problem: Path | None,
-    trace: Path,
-    layout: Layout,
-    *,
-    rate: float | None,
-    load: float | None,
-    replay: How,
-    duration_s: float,
+    demand: Demand,
     engine: str,
-    seed: int,
-    round_robin: bool,
     unchecked: bool,
     out: Path,
     overwrite: bool,
@@ -62,32 +54,23 @@ def run_task_plan(
     engines: dict[str, NetworkEngine] = {"auto": "events", "events": "events", "simpy": "simpy"}
     if engine not in engines:
         raise InputError(f"--engine: plans task by task run on {', '.join(engines)}, got {engine}")
-    require_counted(duration_s)
+    require_counted(demand.duration_s)
     asked, plan = load_problem(problem_beside(path, problem)), load_task_plan(path)
     violations = check_tasks(asked, plan)
-    if violations and not unchecked:
-        raise InputError(
-            f"{path}: breaks {len(violations)} constraint{'s' * (len(violations) > 1)} of its problem, first: "
-            f"{violations[0]}; plan again, or let it pass with --unchecked"
-        )
+    require_unbroken(path, violations, unchecked)
     names = [one.name for one in applications_of(asked)]
-    recorded = load_trace(trace, layout, seed)
-    offered = times_per_dnn(recorded, names, round_robin)
-    arrivals = offer_all(offered, plan, replay, rate=rate, load=load, default=0.9, duration_s=duration_s, seed=seed)
+    recorded = demand.read()
+    offered = demand.offered(recorded, names, plan)
     with about(path):
-        made = network_of_tasks(asked, plan, {name: one.arrivals_us for name, one in arrivals.items()})
+        made = network_of_tasks(asked, plan, {name: one.arrivals_us for name, one in offered.items()})
     what = {
         "schema": "run/1",
         "plan": path.name,
-        "trace": trace.name,
-        "trace_sha256": trace_sha256(recorded),
-        "rate_rps": {name: one.rate_rps for name, one in arrivals.items()},
-        "replay": replay,
-        "duration_s": duration_s,
+        **demand.record(recorded, offered),
         "policy": "per-task",
         "engine": engine,
-        "seed": seed,
-        "round_robin": round_robin,
+        "seed": demand.seed,
+        "round_robin": demand.round_robin,
         "constraints_broken": list(violations),
         "plan_sha256": digest(plan),
         "problem_sha256": digest(asked),
@@ -100,15 +83,12 @@ def run_task_plan(
         rows = [
             {"application": name, "rate_rps": one.rate_rps, "offered_rps": one.offered_rps}
             | _summary(asked, name, made.classes, records)
-            for name, one in arrivals.items()
+            for name, one in offered.items()
         ]
         write_table(rows, out / "summary.csv")
     with output(as_json) as printed:
         printed.table("runs", COLUMNS, rows)
-        printed.value("constraints_broken", violations)
-        if violations:
-            printed.line(f"note: the plan breaks {len(violations)} constraints, first: {violations[0]}")
-        printed.line(f"records, summary, plan and problem written to {out}")
+        show_written(printed, violations, out)
 
 
 def _label(plan: TaskPlan, one: TaskClass) -> str:

@@ -265,7 +265,7 @@ def _read_minutes(
 
 
 def _read(file: Path, schema: str, time_column: str | None, unit: str, sort: bool) -> Trace:
-    from simulator.cli.inputs import Layout, load_trace
+    from simulator.cli.demand import Layout, load_trace
 
     return load_trace(file, Layout(schema, time_column, unit, sort))
 

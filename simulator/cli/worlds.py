@@ -27,7 +27,7 @@ from planner.cli.app import about
 from planner.files import load_record
 from planner.model import InputError, digest
 from planner.model.record import record
-from simulator.cli.inputs import LoadedPlan, load_plans
+from simulator.cli.plan_files import LoadedPlan, load_plans
 from simulator.engine import System, World, build_system
 from simulator.engine.network import NO_LIMIT_US
 from simulator.engine.plans import pools_of

@@ -13,7 +13,7 @@ from planner.cli.app import new_app
 from planner.files import save
 from planner.model import InputError
 from simulator.cli import reporting, simulation
-from simulator.cli.inputs import load_plans, references
+from simulator.cli.plan_files import load_plans, references
 from simulator.workload import arrivals_text, maf_like, poisson
 from simulator.workload.texts import maf21_text
 
