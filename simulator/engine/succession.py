@@ -36,7 +36,8 @@ from simulator.engine.core.state import (
     State,
 )
 from simulator.engine.network import REACTS, Conditions, Network, Outage
-from simulator.engine.start import forget_pipeline, load_row, number_sources, outages_of, stacked, start
+from simulator.engine.rows import Rows, outages_of, stacked
+from simulator.engine.start import forget_pipeline, load_row, number_sources, start
 
 
 def with_outages(state: State, outages: Sequence[Outage], now_us: int) -> State:
@@ -65,33 +66,22 @@ def with_successors(state: State, olds: Sequence[int], network: Network, now_us:
     """
     fresh = start(network, [np.zeros(0, np.int64)] * len(olds), Conditions(corrected=True))
     first = len(state.frontend)
-    servers, stations, cards = len(state.server), len(state.station), len(state.card)
-
-    server, station, lists = fresh.server.copy(), fresh.station.copy(), fresh.lists + servers
-    server["station"] += stations
-    server["card"] += cards
-    server["frontend"] += first
-    server["held"] = 1
-    station["first"] += len(state.lists)
-    station["alike"] += stations
-    station["frontend"][station["frontend"] >= 0] += first
-    successor = fresh.frontend.copy()
-    successor["station"] += stations
-    successor["since"] = now_us
-    visits = state.visits.shape[1]
+    server, station, lists = behind(state, fresh)
+    successor, visits = successors(state, olds, fresh, now_us)
     stages = int(station["stage"].max()) + 1
     reacts = int(successor["policy"][0]) == REACTS
-    for new, old in zip(successor, state.frontend[list(olds)], strict=True):
-        for name in ("from_", "to", "came", "room"):
-            new[name] = old[name]
-        new["base"] = visits
-        visits += 0 if reacts else stages * int(old["room"])
     room = int(successor["room"].sum())
 
     c = state.c.copy()
-    numbers = [servers + len(server), cards + len(fresh.card), stations + len(station), first + len(successor)]
-    numbers.append(len(state.route))
-    tree, order = moved(state, c, empty_calendar(number_sources(c, *numbers)))
+    sources = number_sources(
+        c,
+        len(state.server) + len(server),
+        len(state.card) + len(fresh.card),
+        len(state.station) + len(station),
+        first + len(successor),
+        len(state.route),
+    )
+    tree, order = moved(state, c, empty_calendar(sources))
     c[NOISE] = max(int(c[NOISE]), int(fresh.c[NOISE]))
     c[SHARED] = max(int(c[SHARED]), int(fresh.c[SHARED]))
     c[HELD] += len(server)
@@ -120,6 +110,34 @@ def with_successors(state: State, olds: Sequence[int], network: Network, now_us:
         hand_queue_over(state, old, d)
     expect(state, range(first, len(state.frontend)), now_us)
     return state
+
+
+def behind(state: State, fresh: State) -> tuple[Rows, Rows, Ints]:
+    """Return servers, held, and stations of a fresh state and their lists, numbered behind those of another one."""
+    server, station = fresh.server.copy(), fresh.station.copy()
+    server["station"] += len(state.station)
+    server["card"] += len(state.card)
+    server["frontend"] += len(state.frontend)
+    server["held"] = 1
+    station["first"] += len(state.lists)
+    station["alike"] += len(state.station)
+    station["frontend"][station["frontend"] >= 0] += len(state.frontend)
+    return server, station, fresh.lists + len(state.server)
+
+
+def successors(state: State, olds: Sequence[int], fresh: State, now_us: int) -> tuple[Rows, int]:
+    """Return frontends that go on with the requests of others, and how many visits there may be then."""
+    successor = fresh.frontend.copy()
+    successor["station"] += len(state.station)
+    successor["since"] = now_us
+    visits, stages = state.visits.shape[1], int(fresh.station["stage"].max()) + 1
+    reacts = int(successor["policy"][0]) == REACTS
+    for new, old in zip(successor, state.frontend[list(olds)], strict=True):
+        for name in ("from_", "to", "came", "room"):
+            new[name] = old[name]
+        new["base"] = visits
+        visits += 0 if reacts else stages * int(old["room"])
+    return successor, visits
 
 
 def moved(state: State, c: NDArray[np.int64], calendar: tuple[Ints, Ints]) -> tuple[Ints, Ints]:

@@ -6,7 +6,7 @@ from math import exp, log, nan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.model import InputError, Pipeline, Plan, Problem, Stage
+from planner.model import DeviceType, InputError, Pipeline, Plan, Problem, Stage
 from planner.model.check_placement import unknown_slices
 from planner.model.placing import locations
 from planner.model.segments import kind_of
@@ -45,6 +45,33 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
     for number, pipeline in enumerate(pipelines):
         _check(problem, pipeline, f"pipeline {number} of {dnn_name}")
 
+    latency_us, device, ints = _stages(problem, pipelines)
+    kinds = problem.cluster.device_types
+    numbers, cores = _places(problem, plan, dnn_name, (*device.shape, int(ints["slices"].max())))
+    return System(
+        dnn=dnn_name,
+        slo_us=int(dnn.slo_us),
+        stages=np.array([len(pipeline.stages) for pipeline in pipelines]),
+        batch=np.array([pipeline.batch for pipeline in pipelines]),
+        latency_us=latency_us,
+        device=device,
+        device_types=tuple(kind.name for kind in kinds),
+        devices=tuple(_devices(kind, pipelines) for kind in kinds),
+        prices_per_hour=tuple(_or_nan(kind.price_per_hour) for kind in kinds),
+        watts=tuple((_or_nan(kind.idle_watts), _or_nan(kind.busy_watts)) for kind in kinds),
+        number=numbers,
+        cores=cores,
+        spread=stage_spread(problem, pipelines),
+        variants=tuple(pipeline.variant for pipeline in pipelines),
+        accuracies=tuple(dnn.accuracy.get(pipeline.variant, nan) for pipeline in pipelines),
+        **ints,
+    )
+
+
+def _stages(
+    problem: Problem, pipelines: Sequence[Pipeline]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+    """Return ``[pipeline, stage, batch]`` latencies, ``[pipeline, stage]`` device types, and all else of stages."""
     shape = len(pipelines), max(len(pipeline.stages) for pipeline in pipelines)
     ints = {
         name: np.zeros(shape, np.int64)
@@ -65,39 +92,17 @@ def build_system(problem: Problem, plan: Plan, dnn_name: str) -> System:
             latency_us[p, s, 1 : stage.batch + 1] = _latencies_us(problem, pipeline, stage)
             if s > 0:
                 ints["transfer_us"][p, s], ints["hop_us"][p, s] = _hop(problem, pipeline, s)
-
-    kinds = problem.cluster.device_types
-    numbers, cores = _places(problem, plan, dnn_name, (*shape, int(ints["slices"].max())))
-    return System(
-        dnn=dnn_name,
-        slo_us=int(dnn.slo_us),
-        stages=np.array([len(pipeline.stages) for pipeline in pipelines]),
-        batch=np.array([pipeline.batch for pipeline in pipelines]),
-        latency_us=latency_us,
-        device=device,
-        device_types=tuple(kind.name for kind in kinds),
-        devices=tuple(
-            sum(
-                float(stage.slices * kind.fraction(stage.share))
-                for pipeline in pipelines
-                for stage in pipeline.stages
-                if stage.device == kind.name
-            )
-            for kind in kinds
-        ),
-        prices_per_hour=tuple(nan if kind.price_per_hour is None else kind.price_per_hour for kind in kinds),
-        watts=tuple((_or_nan(kind.idle_watts), _or_nan(kind.busy_watts)) for kind in kinds),
-        number=numbers,
-        cores=cores,
-        spread=stage_spread(problem, pipelines),
-        variants=tuple(pipeline.variant for pipeline in pipelines),
-        accuracies=tuple(dnn.accuracy.get(pipeline.variant, nan) for pipeline in pipelines),
-        **ints,
-    )
+    return latency_us, device, ints
 
 
-def _or_nan(watts: float | None) -> float:
-    return nan if watts is None else watts
+def _devices(kind: DeviceType, pipelines: Sequence[Pipeline]) -> float:
+    """Return how many devices of a type pipelines have, parts of devices added up."""
+    stages = (stage for pipeline in pipelines for stage in pipeline.stages if stage.device == kind.name)
+    return sum(float(stage.slices * kind.fraction(stage.share)) for stage in stages)
+
+
+def _or_nan(figure: float | None) -> float:
+    return nan if figure is None else figure
 
 
 def _places(

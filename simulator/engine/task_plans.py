@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import floor, inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.model import Application, InputError, Problem, TaskPlan, TaskService
 from planner.model.applications import choice_accuracy
@@ -112,44 +113,23 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
         )
     flows = plan.flows_of(one.name)
     _require_some([flow.rate_rps for flow in flows], f"application {one.name}: flows")
-    numbered = list(enumerate(plan.services))
-    of_variant = {
-        (s, variant.name): [
-            number
-            for number, service in numbered
-            if (service.application, service.task, service.variant) == (one.name, task.name, variant.name)
-        ]
-        for s, task in enumerate(one.tasks)
-        for variant in task.variants
-    }
+    runs = _services_of(one, plan)
     for number, flow in enumerate(flows):
-        if len(flow.variants) != len(one.tasks) or not all(of_variant.get(key) for key in enumerate(flow.variants)):
+        if len(flow.variants) != len(one.tasks) or not all(runs.get(key) for key in enumerate(flow.variants)):
             raise InputError(
                 f"application {one.name}: flow {number}: expected a variant for each of {len(one.tasks)} tasks that "
                 f"some service runs, got {', '.join(flow.variants)}; plan again"
             )
     longest = [
-        max(plan.services[number].batch for s, name in enumerate(flow.variants) for number in of_variant[s, name])
-        for flow in flows
+        max(plan.services[number].batch for key in enumerate(flow.variants) for number in runs[key]) for flow in flows
     ]
     choice = dealt([flow.rate_rps for flow in flows], longest, len(arrivals_us))
     columns = [choice]
     for s, task in enumerate(one.tasks):
         names = np.array([flow.variants[s] for flow in flows])[choice]
-        column = np.empty(len(choice), np.int64)
-        for variant in task.variants:
-            there = np.flatnonzero(names == variant.name)
-            own = of_variant[s, variant.name]
-            if len(there):
-                weights = [plan.services[number].rate_rps for number in own]
-                _require_some(weights, f"application {one.name}: task {task.name}: services of {variant.name}")
-                batches = [plan.services[number].batch for number in own]
-                column[there] = np.array(own)[dealt(weights, batches, len(there))]
-        columns.append(column)
-    for task in one.tasks:
-        least = floor(task.fan_out)
-        more = task.fan_out - least
-        columns.append(least + (dealt([1 - more, more], [1, 1], len(choice)) if more else np.zeros_like(choice)))
+        own = {variant.name: runs[s, variant.name] for variant in task.variants}
+        columns.append(_services_taken(names, own, plan, f"application {one.name}: task {task.name}"))
+    columns += [_copies(task.fan_out, len(choice)) for task in one.tasks]
     rows, which = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     tasks = len(one.tasks)
     variants = [{variant.name: variant for variant in task.variants} for task in one.tasks]
@@ -157,6 +137,41 @@ def _classes_of(one: Application, plan: TaskPlan, arrivals_us: Ints) -> Iterator
         profiles = [known[name] for known, name in zip(variants, flows[flow].variants, strict=True)]
         made = TaskClass(one.name, tuple(row[:tasks]), tuple(row[tasks:]), choice_accuracy(one, profiles))
         yield made, arrivals_us[which.ravel() == number]
+
+
+def _services_of(one: Application, plan: TaskPlan) -> dict[tuple[int, str], list[int]]:
+    """Return the services that run each task, by its number, in each of its variants."""
+    return {
+        (s, variant.name): [
+            number
+            for number, service in enumerate(plan.services)
+            if (service.application, service.task, service.variant) == (one.name, task.name, variant.name)
+        ]
+        for s, task in enumerate(one.tasks)
+        for variant in task.variants
+    }
+
+
+def _services_taken(
+    variant: NDArray[np.str_], services: Mapping[str, Sequence[int]], plan: TaskPlan, where: str
+) -> Ints:
+    """Return ``[request]`` which service of its variant runs a task of it, each as often as its rate says."""
+    taken = np.empty(len(variant), np.int64)
+    for name, own in services.items():
+        there = np.flatnonzero(variant == name)
+        if len(there):
+            weights = [plan.services[number].rate_rps for number in own]
+            _require_some(weights, f"{where}: services of {name}")
+            batches = [plan.services[number].batch for number in own]
+            taken[there] = np.array(own)[dealt(weights, batches, len(there))]
+    return taken
+
+
+def _copies(fan_out: float, count: int) -> Ints:
+    """Return ``[request]`` how many requests a task is handed for it: whole numbers, ``fan_out`` on the mean."""
+    least = floor(fan_out)
+    more = fan_out - least
+    return least + (dealt([1 - more, more], [1, 1], count) if more else np.zeros(count, np.int64))
 
 
 def _require_some(rates_rps: Sequence[float], where: str) -> None:
