@@ -163,28 +163,22 @@ def execute(
         cores, or a worker cannot start. No worker is left behind.
     """
     settings = settings or Settings()
-    system = build_system(problem, plan, dnn)
-    check_settings(settings, system)
     if not len(arrivals_us):
         raise InputError("no request arrives; expected at least one arrival")
-    models = with_chained(problem, plan.of(dnn), models)
-    graphs = read_graphs(problem, plan.of(dnn), models)
-    variant, graph = only_graph(dnn, graphs)
-    starts = stage_starts(problem, plan.of(dnn), graphs)
-    samples = draw_samples(graph, SAMPLES, settings.seed) if inputs is None else cut_samples(graph, inputs)
-    requester = Samples(samples)
-    if settings.verify:
-        requester = verifier(models[variant], graph, starts, samples, settings)
+    ready = prepare(problem, plan, dnn, models, settings, inputs)
+    system, starts, requester = ready.system, ready.starts, ready.requester
     compile_policy(system, settings.policy)
     dispatcher = Dispatcher(system, arrivals_us, settings.policy, guard_us(settings, system))
     with tempfile.TemporaryDirectory(prefix="poolpipe-") as folder:
-        stages = tuple(split_model(graph, own, Path(folder) / f"pipeline{number}") for number, own in enumerate(starts))
+        stages = tuple(
+            split_model(ready.graph, own, Path(folder) / f"pipeline{number}") for number, own in enumerate(starts)
+        )
         for models_of, batch in zip(stages, system.batch.tolist(), strict=True):
-            write_warm_up(models_of, graph, samples, warm_batches(batch))
+            write_warm_up(models_of, ready.graph, ready.samples, warm_batches(batch))
         tasks = worker_tasks(system, stages, settings)
         limit = settings.in_flight or IN_FLIGHT_PER_SLICE * len(tasks)
         fleet = (make_fleet or FLEETS[settings.cluster])(
-            Equipment(stages, system.batch.tolist(), tasks, samples, limit)
+            Equipment(stages, system.batch.tolist(), tasks, ready.samples, limit)
         )
         try:
             began_s = time.monotonic()
@@ -311,14 +305,43 @@ def cores_of_slices(system: System, settings: Settings, taken: Collection[int] =
     )
 
 
-def only_graph(dnn: str, graphs: Mapping[str, ModelGraph]) -> tuple[str, ModelGraph]:
-    """Return the one variant that all pipelines of a run must serve, or answers would differ, and its graph."""
-    if len(graphs) > 1:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A DNN: its pipelines, at which layers each cuts its model, what its requests bring, who gets the answers."""
+
+    system: System
+    graph: ModelGraph
+    starts: Sequence[Sequence[int]]
+    samples: Tensors
+    requester: Samples
+
+
+def prepare(
+    problem: Problem,
+    plan: Plan,
+    dnn: str,
+    models: Mapping[str, ir.Model],
+    settings: Settings,
+    inputs: Sequence[Tensors] | None,
+    also: Sequence[str] = (),
+) -> Prepared:
+    """Return a DNN made ready to be served; raises InputError where that cannot be (`execute`, `check_settings`)."""
+    system, pipelines = build_system(problem, plan, dnn), plan.of(dnn)
+    check_settings(settings, system, also)
+    models = with_chained(problem, pipelines, models)
+    graphs = read_graphs(problem, pipelines, models)
+    if len(graphs) > 1:  # answers would differ
         raise InputError(f"{dnn}: the executor runs plans of one variant, this one has {sorted(graphs)}")
-    return next(iter(graphs.items()))
+    ((variant, graph),) = graphs.items()
+    starts = stage_starts(problem, pipelines, graphs)
+    samples = draw_samples(graph, SAMPLES, settings.seed) if inputs is None else cut_samples(graph, inputs)
+    requester = Samples(samples)
+    if settings.verify:
+        requester = _verifier(models[variant], graph, starts, samples, settings)
+    return Prepared(system, graph, starts, samples, requester)
 
 
-def verifier(
+def _verifier(
     original: ir.Model, graph: ModelGraph, starts: Sequence[Sequence[int]], samples: Tensors, settings: Settings
 ) -> Verifier:
     """Return who compares the answers of pipelines whose stages begin at layers ``starts`` with the original's."""

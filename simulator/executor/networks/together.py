@@ -16,7 +16,7 @@ import onnx_ir as ir
 from planner.model import Plan, Problem
 from planner.profiling.merged_blocks import content, merged_part
 from planner.profiling.onnx_graph import ModelGraph
-from planner.profiling.samples import Tensors, cut_samples, draw_samples
+from planner.profiling.samples import Tensors
 from simulator.dispatch.frontend import POLICIES
 from simulator.dispatch.system import Ints, Pools, System
 from simulator.engine.latest_start import Spread, records_of_dnns, routed
@@ -24,17 +24,15 @@ from simulator.engine.network import REACTS, Frontend, Network
 from simulator.engine.plans import network_of, pools_of
 from simulator.engine.run import LATEST_START, REACTIVE
 from simulator.engine.running import Run
-from simulator.engine.system import build_system
 from simulator.engine.views import network_records, reactive_records, reserved_records
-from simulator.executor.chained import with_chained
 from simulator.executor.dispatcher import with_guard
-from simulator.executor.execution import Settings, check_settings, guard_us, only_graph, verifier, worker_tasks
+from simulator.executor.execution import Prepared, Settings, guard_us, prepare, worker_tasks
 from simulator.executor.layouts import PipelineModels, StageModel
 from simulator.executor.networks.courses import Course, course_of_chain
 from simulator.executor.networks.execution import NetworkExecution, execute_network, model_folder, ways_of
 from simulator.executor.networks.staff import of_any_kind
-from simulator.executor.requesters import SAMPLES, Samples, Verdict, Verifier
-from simulator.executor.stages import read_graphs, save_part, split_model, stage_starts
+from simulator.executor.requesters import Verdict, Verifier
+from simulator.executor.stages import save_part, split_model
 from simulator.executor.workers import WorkerTask
 from simulator.results.records import Records
 
@@ -48,17 +46,6 @@ class Together:
     records: Mapping[str, Records]
     verdicts: Mapping[str, Verdict]
     execution: NetworkExecution
-
-
-@dataclass(frozen=True, eq=False)
-class _Served:
-    """A DNN: its pipelines, where its model is cut, what its requests bring, who gets the answers."""
-
-    system: System
-    graph: ModelGraph
-    starts: Sequence[Sequence[int]]
-    samples: Tensors
-    requester: Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +95,7 @@ def execute_together(
     """
     names = list(arrivals_us)
     pools = pools_of(plan, names) if pools is None else pools
-    served = [_served(problem, plan, name, models, settings, (inputs or {}).get(name)) for name in names]
+    served = [prepare(problem, plan, name, models, settings, (inputs or {}).get(name), ALSO) for name in names]
     systems = [with_guard(one.system, guard_us(settings, one.system)) for one in served]
     arrivals = list(arrivals_us.values())
     if settings.policy == LATEST_START:
@@ -183,27 +170,6 @@ def _by_latest_start(systems: Sequence[System], arrivals_us: Sequence[Ints], poo
     )
 
 
-def _served(
-    problem: Problem,
-    plan: Plan,
-    name: str,
-    models: Mapping[str, ir.Model],
-    settings: Settings,
-    inputs: Sequence[Tensors] | None,
-) -> _Served:
-    system = build_system(problem, plan, name)
-    check_settings(settings, system, ALSO)
-    models = with_chained(problem, plan.of(name), models)
-    graphs = read_graphs(problem, plan.of(name), models)
-    variant, graph = only_graph(name, graphs)
-    starts = stage_starts(problem, plan.of(name), graphs)
-    samples = draw_samples(graph, SAMPLES, settings.seed) if inputs is None else cut_samples(graph, inputs)
-    requester = Samples(samples)
-    if settings.verify:
-        requester = verifier(models[variant], graph, starts, samples, settings)
-    return _Served(system, graph, starts, samples, requester)
-
-
 @dataclass(frozen=True)
 class _Shared:
     """A merged stage, and what a DNN calls its tensors."""
@@ -216,7 +182,7 @@ Stage = tuple[int, int, int]  # DNN, pipeline, stage
 
 
 def _merged(
-    served: Sequence[_Served], pools: Sequence[Pools], folder: Path, *, must_be_one: bool
+    served: Sequence[Prepared], pools: Sequence[Pools], folder: Path, *, must_be_one: bool
 ) -> dict[Stage, _Shared]:
     """Return the stages that are one copy in a pool, exported once; ``must_be_one`` refuses pools of unlike blocks."""
     alike: defaultdict[tuple[Hashable, str], list[Stage]] = defaultdict(list)
@@ -233,7 +199,7 @@ def _merged(
     return found
 
 
-def _run_of(served: Sequence[_Served], stage: Stage) -> tuple[ModelGraph, int, int]:
+def _run_of(served: Sequence[Prepared], stage: Stage) -> tuple[ModelGraph, int, int]:
     """Return the layers of a stage."""
     d, p, s = stage
     graph = served[d].graph
@@ -253,7 +219,7 @@ def _course(
 
 
 def _tasks(
-    served: Sequence[_Served], split: Sequence[Sequence[PipelineModels]], settings: Settings, rules: _Rules
+    served: Sequence[Prepared], split: Sequence[Sequence[PipelineModels]], settings: Settings, rules: _Rules
 ) -> list[WorkerTask]:
     """Return what the worker of each server is; a shared one has the cores that the first of its DNNs gives it."""
     found: dict[int, WorkerTask] = {}
