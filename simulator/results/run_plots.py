@@ -1,5 +1,8 @@
 """Plots of one run's records: what its slices did when, and what its latencies consist of."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
@@ -35,27 +38,7 @@ def timeline(
     InputError
         No batch was worked on in the window.
     """
-    system = records.system
-    start_us, end_us = start_ms * 1000, end_ms * 1000
-    rows: list[str] = []
-    ticks: list[str] = []
-    bars: list[tuple[int, int, float, float, int]] = []  # row, pipeline, start, length (ms), size
-    for pipeline in range(len(system.stages)):
-        for stage in range(int(system.stages[pipeline])):
-            visits = records.visits[stage]
-            drawn = min(int(system.slices[pipeline, stage]), most_slices)
-            device = system.device_types[int(system.device[pipeline, stage])]
-            mine = (visits.pipeline == pipeline) & (visits.end_us > start_us) & (visits.start_us < end_us)
-            for index in np.flatnonzero(mine & (visits.slice >= 0) & (visits.slice < drawn)):
-                begin = max(int(visits.start_us[index]), start_us) / 1000
-                length = min(int(visits.end_us[index]), end_us) / 1000 - begin
-                bars.append((len(rows) + int(visits.slice[index]), pipeline, begin, length, int(visits.size[index])))
-            share = int(system.share[pipeline, stage])
-            pool = device if share == 1 else f"1/{share} {device}"
-            slices = f"{drawn} of {system.slices[pipeline, stage]}" if drawn < system.slices[pipeline, stage] else drawn
-            ticks += [f"pipeline {pipeline}, stage {stage}: {slices} × {pool}  #0"]
-            ticks += [f"#{number}" for number in range(1, drawn)]
-            rows += [f"pipeline {pipeline}, stage {stage}, {device} #{number}" for number in range(drawn)]
+    rows, ticks, bars = _bars(records, start_ms, end_ms, most_slices)
     if not bars:
         raise InputError(f"no batch was worked on from {start_ms:g} to {end_ms:g} ms; choose another window")
     ax = ax or new_axes(8.0, 1.2 + 0.17 * len(rows))
@@ -71,27 +54,66 @@ def timeline(
     ax.set_yticks(range(len(rows)), ticks)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(start_ms, end_ms)
-    used = sorted({bar[1] for bar in bars})
     finish(ax, x="time (ms); the number in a bar is the batch size", title=title(records, of))
     ax.tick_params(axis="y", labelsize=8)
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
-    if len(used) > 1:
-        above = 1.0 + 0.3 / float(figure_of(ax).get_size_inches()[1])  # the title is below
-        patches = [
-            Patch(facecolor=COLOURS[p % 8], hatch=HATCHES[p % 8], edgecolor="white", label=f"pipeline {p}")
-            for p in used
-        ]
-        ax.legend(
-            handles=patches,
-            loc="lower left",
-            bbox_to_anchor=(0.0, above),
-            ncols=4,
-            frameon=False,
-            fontsize=8,
-            borderaxespad=0.2,
-        )
+    _name_pipelines(ax, sorted({bar.pipeline for bar in bars}))
     return ax
+
+
+class _Bar(NamedTuple):
+    """A batch of a slice: its row, and what is seen of it in the window, ms."""
+
+    row: int
+    pipeline: int
+    begin_ms: float
+    length_ms: float
+    size: int
+
+
+def _bars(
+    records: Records, start_ms: float, end_ms: float, most_slices: int
+) -> tuple[list[str], list[str], list[_Bar]]:
+    """Return what each row is, in full and beside the axis, and the batches of a window."""
+    system = records.system
+    start_us, end_us = start_ms * 1000, end_ms * 1000
+    rows: list[str] = []
+    ticks: list[str] = []
+    bars: list[_Bar] = []
+    for pipeline in range(len(system.stages)):
+        for stage in range(int(system.stages[pipeline])):
+            visits, slices = records.visits[stage], int(system.slices[pipeline, stage])
+            drawn = min(slices, most_slices)
+            mine = (visits.pipeline == pipeline) & (visits.end_us > start_us) & (visits.start_us < end_us)
+            for index in np.flatnonzero(mine & (visits.slice >= 0) & (visits.slice < drawn)):
+                begin_ms = max(int(visits.start_us[index]), start_us) / 1000
+                length_ms = min(int(visits.end_us[index]), end_us) / 1000 - begin_ms
+                row = len(rows) + int(visits.slice[index])
+                bars.append(_Bar(row, pipeline, begin_ms, length_ms, int(visits.size[index])))
+            device = system.device_types[int(system.device[pipeline, stage])]
+            share = int(system.share[pipeline, stage])
+            pool = device if share == 1 else f"1/{share} {device}"
+            counted = f"{drawn} of {slices}" if drawn < slices else drawn
+            ticks += [f"pipeline {pipeline}, stage {stage}: {counted} × {pool}  #0"]
+            ticks += [f"#{number}" for number in range(1, drawn)]
+            rows += [f"pipeline {pipeline}, stage {stage}, {device} #{number}" for number in range(drawn)]
+    return rows, ticks, bars
+
+
+def _name_pipelines(ax: Axes, pipelines: Sequence[int]) -> None:
+    """Say which pipeline is which, where there are several: between the bars and the title."""
+    if len(pipelines) < 2:
+        return
+    above = 1.0 + 0.3 / float(figure_of(ax).get_size_inches()[1])
+    patches = [
+        Patch(facecolor=COLOURS[p % 8], hatch=HATCHES[p % 8], edgecolor="white", label=f"pipeline {p}")
+        for p in pipelines
+    ]
+    ax.legend(
+        handles=patches, loc="lower left", bbox_to_anchor=(0.0, above), ncols=4, frameon=False, fontsize=8,
+        borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def title(records: Records, of: str = "") -> str:

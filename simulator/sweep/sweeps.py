@@ -124,8 +124,6 @@ def run_sweep(
     store = Store(folder, series, traces, overwrite=overwrite)
     keys = [store.key(one, options) for one in series]
     known = [store.known(key, one, options.loads) for key, one in zip(keys, series, strict=True)]
-    found: dict[int, list[Row]] = {}
-    failures: dict[int, str] = {}
     items = [Item(*item) for item in zip(range(len(series)), series, known, keys, strict=True)]
     finished = [item for item in items if is_finished(item.known, options)]
     work = [item for item in items if not is_finished(item.known, options)]
@@ -135,21 +133,26 @@ def run_sweep(
         outcomes = run_in_processes(work, traces, options, processes, store.path)
     else:
         outcomes = run_here(work, traces, options, store.path)
+    found: dict[int, list[Row]] = {}
+    errors: dict[int, str] = {}
     for done in chain(run_here(finished, traces, options), outcomes):
         if done.error:
-            failures[done.number] = done.error
+            errors[done.number] = done.error
         store.add(keys[done.number], done.rows, done.filed)
         found[done.number] = done.rows
         if progress:
             progress(len(found), len(series))
     return SweepResult(
         rows=[row for number in sorted(found) for row in found[number]],
-        largest=[
-            series[number].label
-            | {"largest_load_factor": largest_load(found[number], options.target)}
-            | {"holds_up_to": None if options.largest_only else holds_up_to(found[number], options.target)}
-            for number in sorted(found)
-            if number not in failures
-        ],
-        failures=[Failure(series[number], failures[number]) for number in sorted(failures)],
+        largest=[_largest(series[n], found[n], options) for n in sorted(found) if n not in errors],
+        failures=[Failure(series[number], errors[number]) for number in sorted(errors)],
+    )
+
+
+def _largest(series: Series, rows: list[Row], options: SweepOptions) -> Row:
+    """Return the largest load of a series that holds, and up to which all do."""
+    return (
+        series.label
+        | {"largest_load_factor": largest_load(rows, options.target)}
+        | {"holds_up_to": None if options.largest_only else holds_up_to(rows, options.target)}
     )
