@@ -71,29 +71,21 @@ def observe(
     """
     found = load_observed(out) if out.exists() else None
     wanted = None if for_plan is None else _wanted(for_plan, found, out, beside)
-    if data is not None:
-        for name in models:
-            found = _added(found, _published(data, name), wanted)
     if cuts is not None and not any(_is_csv(text) for text in models):
         raise InputError("--cuts: tells the blocks of a model that a CSV file has timings of; name the CSV file, too")
-    for text in [] if data is not None else models:
-        if _is_csv(text):
+    timing = _Timing(device, cores, shares, batches, segment or None, beside, blocks, clock, cap_s, rounds, seed)
+    for text in models:
+        if data is not None:
+            found = _added(found, _published(data, text), wanted)
+        elif _is_csv(text):
             found = _with_timings(found, Path(text), cuts, wanted)
-            continue
-        if Path(text).suffix == ".json":
+        elif Path(text).suffix == ".json":
             found = _added(found, load_profile(Path(text)), wanted)
-            continue
-        if not device.strip():
-            raise InputError(f"--device: expected a name for this machine, such as this-cpu, got {device!r}")
-        timing = _Timing(device, cores, segment or None, blocks, clock, cap_s, rounds, seed)
-        if wanted is None:
-            sizes = dict.fromkeys(numbers(shares, "--shares"), numbers(batches, "--batches"))
-            profile, runs = timing.timed(text, found, sizes, beside)
         else:
-            profile, runs = timing.timed_for(text, found, wanted)
-        found = _with_runs(found, [profile], runs)
-        if not is_standard_output(out):  # what is interrupted is kept
-            save(found, out)
+            profile, runs = timing.observed(text, found, wanted)
+            found = _with_runs(found, [profile], runs)
+            if not is_standard_output(out):  # what is interrupted is kept
+                save(found, out)
     if found is None:
         raise InputError("nothing to observe; name models or profiles")
     save(found, out)
@@ -132,12 +124,26 @@ class _Timing:
 
     device: str
     cores: int
+    shares: str
+    batches: str
     segment: str | None
+    beside: str
     blocks: int
     clock: str
     cap_s: float
     rounds: int
     seed: int
+
+    def observed(
+        self, text: str, found: Observed | None, wanted: Sequence["Relied"] | None
+    ) -> tuple[Profile, tuple[Run, ...]]:
+        """Time a model as asked for, or what a plan wants of it; return its profile without latencies, and the runs."""
+        if not self.device.strip():
+            raise InputError(f"--device: expected a name for this machine, such as this-cpu, got {self.device!r}")
+        if wanted is not None:
+            return self.timed_for(text, found, wanted)
+        sizes = dict.fromkeys(numbers(self.shares, "--shares"), numbers(self.batches, "--batches"))
+        return self.timed(text, found, sizes, self.beside)
 
     def timed(
         self, text: str, found: Observed | None, sizes: Mapping[int, Sequence[int]], beside: str = ""

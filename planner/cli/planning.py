@@ -1,12 +1,12 @@
 """Commands that plan: make a plan, explain what limits it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from planner.model.plan import Scheduler as SchedulerName
 from planner.model.plan import worth_text
 from planner.model.problem import UNITS
 from planner.model.segments import kind_of, share_text
+
+if TYPE_CHECKING:
+    from planner.planning import Point
 
 
 class Scheduler(StrEnum):
@@ -114,7 +117,7 @@ def plan(
 
     Better plans and bounds are told on the way; Ctrl-C (or SIGTERM) ends the search with the best plan so far.
     """
-    from planner.planning import make_plan, plan_best_effort, slices_started  # solvers take a moment to import
+    from planner.planning import BestEffort, make_plan, plan_best_effort, slices_started  # solvers take a moment
 
     if scheduler in (Scheduler.PER_TASK, Scheduler.BETTER):
         given: dict[str, object] = {"--current": current, "--max-started": max_started, "--pipelines": pipelines}
@@ -127,35 +130,34 @@ def plan(
         return
     begin_s = monotonic()
     by: SchedulerName = scheduler.value  # type: ignore[assignment]  # the other two are told above
-    served = asked = load_problem(problem)
+    asked = load_problem(problem)
     in_use = load_plan(current) if current else None
     if best_effort and in_use:
         raise InputError("--best-effort: plans anew, not from --current; leave out one of the two")
     if time_limit is not None and time_limit > 0:  # reading the problem counts
         time_limit = max(time_limit - (monotonic() - begin_s), LEAST_S)
     options: dict[str, Any] = {"method": method, "backend": backend, "gap": gap, "time_limit_s": time_limit}
-    reasons: Mapping[str, str] = {}
     what = f"planning {len(asked.planned.dnns)} DNNs with {scheduler}"
     with interrupted_by_signals(), told(what, asked.options.objective) as options["progress"]:
         if best_effort:
             found = plan_best_effort(asked, by, **options)
-            served, made, reasons = found.problem, found.plan, found.not_served
         else:
             made = make_plan(asked, by, **options, current=in_use, max_started=max_started, pipelines=pipelines)
+            found = BestEffort(asked, made, {})
     beside = out.with_name(f"{out.stem}.problem.json") if out and best_effort else None
     if out:
-        save(made, out)
+        save(found.plan, out)
     if beside:
-        save(served, beside)
-    _say_idle_types(served)
+        save(found.problem, beside)
+    _say_idle_types(found.problem)
     with output(as_json) as printed:
-        show(printed, served, made)
-        printed.value("not_served", reasons)
-        for name, reason in reasons.items():
+        show(printed, found.problem, found.plan)
+        printed.value("not_served", found.not_served)
+        for name, reason in found.not_served.items():
             printed.line(f"not served as asked: {name}: {reason}")
         if in_use:
-            printed.value("slices_started", slices_started(in_use, made))
-            printed.line(f"slices started anew: {slices_started(in_use, made)}")
+            printed.value("slices_started", slices_started(in_use, found.plan))
+            printed.line(f"slices started anew: {slices_started(in_use, found.plan)}")
         if out:
             printed.line(f"written to {out}" + (f", the problem that it is for to {beside}" if beside else ""))
 
@@ -205,20 +207,12 @@ def front(
     as_json: JsonOption = False,
 ) -> None:
     """Show what more throughput costs in latency, money or energy, or more accuracy in money: the Pareto front."""
-    from planner.planning import accuracy_front, cost_front, energy_front, latency_front
-
     if picture is not None and picture.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--picture: expected a name that ends in .png, .svg or .pdf, got {str(picture)!r}")
     asked = load_problem(problem)
-    by_latency = against is Against.LATENCY
     with errors.status(f"planning the front against {against}"):
         options = {"backend": backend, "gap": gap, "time_limit_s": time_limit}
-        tried = len(_numbers(factors)) if by_latency else steps
-        if by_latency:
-            points = latency_front(asked, _numbers(factors), **options)
-        else:
-            fronts = {Against.COST: cost_front, Against.ENERGY: energy_front, Against.ACCURACY: accuracy_front}
-            points = fronts[against](asked, steps, **options)
+        points, tried = _points(asked, against, factors, steps, options)
     price = PRICES[against]
     columns = {
         price: Column(HEADS[against], "{:.6g}".format),
@@ -236,16 +230,30 @@ def front(
     if picture:
         from planner.cli.front_picture import draw_front
 
-        given = "accuracy_percent" if against is Against.ACCURACY else "throughput_rps"
-        paid, gained = ([float(row[key]) for row in rows] for key in (price, given))
-        label = "accuracy (%)" if against is Against.ACCURACY else columns[given].head
-        draw_front(paid, gained, (HEADS[against], label), picture)
+        of_accuracy = against is Against.ACCURACY
+        gain = "accuracy_percent" if of_accuracy else "throughput_rps"
+        paid, gained = ([float(row[key]) for row in rows] for key in (price, gain))
+        draw_front(paid, gained, (HEADS[against], "accuracy (%)" if of_accuracy else columns[gain].head), picture)
     with output(as_json) as printed:
         printed.table("front", columns, rows)
         printed.value("tried", tried)
         if len(points) < tried:
+            by_latency = against is Against.LATENCY
             why = "serve nothing, or no more than a smaller factor" if by_latency else "serve less for no less"
             printed.line(f"{tried - len(points)} of {tried} points are left out: they {why}")
+
+
+def _points(
+    problem: Problem, against: Against, factors: str, steps: int, options: Mapping[str, Any]
+) -> tuple[Sequence["Point"], int]:
+    """Return the points of a front, and how many plans were tried."""
+    from planner.planning import accuracy_front, cost_front, energy_front, latency_front
+
+    if against is Against.LATENCY:
+        tried = _numbers(factors)
+        return latency_front(problem, tried, **options), len(tried)
+    fronts = {Against.COST: cost_front, Against.ENERGY: energy_front, Against.ACCURACY: accuracy_front}
+    return fronts[against](problem, steps, **options), steps
 
 
 def _beside(problem: Problem, against: Against, made: Plan) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Commands about models and profiles: profile, estimate, import-profile, merge-profiles, models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,7 @@ from planner.model.segments import share_text
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from planner.profiling import DeviceAtHand, ModelGraph
+    from planner.profiling import DeviceAtHand, Effort, ModelGraph
 
 OutOption = Annotated[
     Path,
@@ -105,7 +105,7 @@ def profile(
     Latencies are medians; a profile that exists keeps its blocks and its other tables, and shares that it has
     already are not measured again unless asked for, so that an interrupted run goes on where it stopped.
     """
-    from planner.profiling import DeviceAtHand, Effort, find_device, measure_tables, with_tables
+    from planner.profiling import DeviceAtHand, Effort, find_device
 
     asked = numbers(batches, "--batches") if batches is not None else None
     if not device.strip():
@@ -125,18 +125,36 @@ def profile(
     if not missing:
         errors.print(f"{out} has all of it; --again measures it again")
         return
+    effort = Effort(cap_s=cap_s, width=width, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
     found = blank
-    with progress() as bar:
-        steps = len(missing) * rounds * len(sizes)
-        task = bar.add_task(f"measuring {graph.name} on {device}", total=steps)
-        for share in missing:
-            one = replace(at_hand, shares=(share,))
-            effort = Effort(cap_s=cap_s, width=width, rounds=rounds, clock="cpu" if clock == "cpu" else "wall")
-            tables = measure_tables(graph, starts, one, sizes, effort, lambda _: bar.advance(task), company)
-            found = with_tables(found, tables)
-            if share == missing[-1] or not is_standard_output(out):  # what is interrupted goes on where it stopped
-                save_variants((*others, found), out)
+    for found in _measured(blank, graph, starts, replace(at_hand, shares=tuple(missing)), sizes, effort, company):
+        if not is_standard_output(out):  # what is interrupted goes on where it stopped
+            save_variants((*others, found), out)
+    if is_standard_output(out):
+        save_variants((*others, found), out)
     _show(found, out, as_json)
+
+
+def _measured(
+    known: Profile,
+    graph: "ModelGraph",
+    starts: Sequence[int],
+    device: "DeviceAtHand",
+    batches: Sequence[int],
+    effort: "Effort",
+    company: Sequence["ModelGraph"],
+) -> Iterator[Profile]:
+    """Yield a profile with one more share of a device measured, share by share, under a progress bar."""
+    from planner.profiling import measure_tables, with_tables
+
+    with progress() as bar:
+        steps = len(device.shares) * effort.rounds * len(batches)
+        task = bar.add_task(f"measuring {graph.name} on {device.name}", total=steps)
+        for share in device.shares:
+            one = replace(device, shares=(share,))
+            tables = measure_tables(graph, starts, one, batches, effort, lambda _: bar.advance(task), company)
+            known = with_tables(known, tables)
+            yield known
 
 
 def estimate(

@@ -105,9 +105,7 @@ def sweep(
     from simulator.sweep import SweepOptions, run_sweep
 
     options = SweepOptions(_percents(loads), duration, engine, target, largest_only, replay)
-    for option, values in (("--trace", trace), ("--policy", policy), ("--seed", seed)):
-        if len(set(values)) < len(values):
-            raise InputError(f"{option}: expected each once, got {', '.join(map(str, values))}")
+    _require_each_once({"--trace": trace, "--policy": policy, "--seed": seed})
     for one_policy in policy:
         require_runnable(one_policy, engine)
     loaded = load_plans(plans, problem, data)
@@ -146,6 +144,12 @@ def sweep(
         errors.print(f"failed: {failure.series.plan}, {failure.series.dnn}, {failure.series.trace}: {failure.error}")
     if result.failures:
         raise typer.Exit(1)
+
+
+def _require_each_once(options: Mapping[str, Sequence[object]]) -> None:
+    for option, values in options.items():
+        if len(set(values)) < len(values):
+            raise InputError(f"{option}: expected each once, got {', '.join(map(str, values))}")
 
 
 def _refuse_shared_pools(plans: Sequence[LoadedPlan], worlds: Mapping[str, LoadedWorld]) -> None:
