@@ -84,9 +84,10 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(REFERENCE is None, reason="POOLPIPE_REFERENCE is unset")
 def test_published_experiments_take_as_few_gpus_and_no_fewer_are_possible() -> None:
-    for number, problem in enumerate(read_experiments(DATA, most_gpus=32), start=1):
+    experiments = read_experiments(DATA, most_gpus=32)
+    for number, (problem, gpus) in enumerate(zip(experiments, (2, 3, 5, 7), strict=True), start=1):
         plan = make_plan(problem)
-        assert plan.value == plan.bound == [2, 3, 5, 7][number - 1] == read_published_gpus(DATA, number)
+        assert plan.value == plan.bound == gpus == read_published_gpus(DATA, number)
         assert check(problem, plan) == ()
         assert plan.neighbours == {"A100-80GB": "isolated"}
 
@@ -97,7 +98,9 @@ def test_published_deployments_are_layouts() -> None:
     (gpu,) = read_experiments(DATA, most_gpus=1)[0].cluster.device_types
     names = dict(zip(("1", "2", "3", "4", "7"), gpu.names, strict=False))
     (geometry,) = geometries(gpu, names.values())
-    for path in sorted((DATA / "deployment").glob("*.csv")):
+    paths = sorted((DATA / "deployment").glob("*.csv"))
+    assert len(paths) == 4
+    for path in paths:
         gpus: defaultdict[str, Counter[int | str]] = defaultdict(Counter)
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream):

@@ -141,7 +141,9 @@ def test_published_maf19_plans_are_reached() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(REFERENCE is None, reason="POOLPIPE_REFERENCE is unset")
 def test_published_maf19_plans_are_reached_by_the_programme() -> None:
-    for path in sorted((DATA / "plans" / "maf19").glob("*_v4.json"))[::2]:
+    paths = sorted((DATA / "plans" / "maf19").glob("*_v4.json"))[::2]
+    assert len(paths) == 12
+    for path in paths:
         problem = read_problem(path, DATA)
         plan, other = make_plan(problem, method="milp", time_limit_s=20), make_plan(problem)
         assert plan.value >= read_plan(path, problem).value * 0.999999

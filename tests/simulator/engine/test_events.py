@@ -44,13 +44,13 @@ def of_case(case: Case, engine: str) -> NetworkRecords:
     )
 
 
-def compare_networks(chunk: int) -> None:
+def assert_networks_are_the_oracle_s(chunk: int) -> None:
     for seed in range(50 * chunk, 50 * chunk + 50):
         case = random_case(seed)
         assert_same_network(of_case(case, "events"), of_case(case, "simpy"), seed)
 
 
-def compare_systems(chunk: int) -> None:
+def assert_systems_are_the_oracle_s(chunk: int) -> None:
     for seed in range(50 * chunk, 50 * chunk + 50):
         rng = np.random.default_rng(seed)
         system = random_system(rng)
@@ -66,25 +66,25 @@ def compare_systems(chunk: int) -> None:
 @pytest.mark.parametrize("chunk", range(QUICK))
 def test_networks_of_routes(chunk: int) -> None:
     """Central queues and latest start first, chains, trees and joins; failures, changes and ties."""
-    compare_networks(chunk)
+    assert_networks_are_the_oracle_s(chunk)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(QUICK, ALL))
 def test_thousands_of_networks(chunk: int) -> None:
-    compare_networks(chunk)
+    assert_networks_are_the_oracle_s(chunk)
 
 
 @pytest.mark.parametrize("chunk", range(QUICK))
 def test_pipelines_of_a_dnn(chunk: int) -> None:
     """All policies, as planned and in worlds."""
-    compare_systems(chunk)
+    assert_systems_are_the_oracle_s(chunk)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(QUICK, ALL))
 def test_thousands_of_systems(chunk: int) -> None:
-    compare_systems(chunk)
+    assert_systems_are_the_oracle_s(chunk)
 
 
 def test_dnns_that_share_pools() -> None:
@@ -102,7 +102,7 @@ def test_dnns_that_share_pools() -> None:
             assert_same(mine, theirs, seed)
 
 
-def compare_switching(chunk: int) -> None:
+def assert_switching_is_the_oracle_s(chunk: int) -> None:
     for seed in range(50 * chunk, 50 * chunk + 50):
         rng = np.random.default_rng(seed)
         systems, worlds = random_switching(rng)
@@ -116,13 +116,13 @@ def compare_switching(chunk: int) -> None:
 @pytest.mark.parametrize("chunk", range(QUICK))
 def test_plans_that_take_over(chunk: int) -> None:
     """One or two DNNs whose plans take over on shared devices, with failures."""
-    compare_switching(chunk)
+    assert_switching_is_the_oracle_s(chunk)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(QUICK, ALL))
 def test_thousands_of_plans_that_take_over(chunk: int) -> None:
-    compare_switching(chunk)
+    assert_switching_is_the_oracle_s(chunk)
 
 
 def test_a_run_cut_into_pieces_is_the_same_run() -> None:

@@ -73,8 +73,11 @@ def test_networks_that_cannot_be_are_refused(network: Network, message: str) -> 
 
 
 def test_stations_of_latest_start_share_servers() -> None:
+    route = Route("a", (Step(0, (1,)), Step(1)))
     both = replace(STATION, rule=LATEST_START)
-    check_network(Network(servers([0]), (both, both), (Route("a", (Step(0, (1,)), Step(1))),)), 1)
+    check_network(Network(servers([0]), (both, both), (route,)), 1)
+    with pytest.raises(InputError, match="server 0 is station 0's"):
+        check_network(Network(servers([0]), (STATION, STATION), (route,)), 1)
 
 
 @pytest.mark.parametrize(

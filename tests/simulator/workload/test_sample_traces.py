@@ -29,6 +29,8 @@ def test_samples_are_made_by_the_generator_with_the_stated_seed():
 
 def test_the_readme_names_every_sample():
     text = (TRACES / "README.md").read_text()
-    for path in TRACES.glob("*.gz"):
+    paths = list(TRACES.glob("*.gz"))
+    assert len(paths) == 3
+    for path in paths:
         assert f"| {path.name} |" in text
         assert f"--out traces/{path.name}" in text

@@ -58,7 +58,7 @@ def brute_force(problem: Problem, candidates: list[Candidate]) -> float:
     return best / problem.dnns[0].weight
 
 
-def check_sizing(problem: Problem, candidates: list[Candidate], expected: float) -> None:
+def assert_sound(problem: Problem, candidates: list[Candidate], expected: float) -> None:
     sizing = dynamic.size(problem, candidates, "highs", Limits())
     assert sizing.value(problem) == pytest.approx(expected, rel=2e-6)
     assert sizing.bound == pytest.approx(expected, rel=2e-6)
@@ -74,7 +74,7 @@ def test_it_equals_brute_force(seed: int) -> None:
     everything = candidates_of(problem)
     chosen = rng.choice(len(everything), size=min(3, len(everything)), replace=False)
     candidates = [everything[number] for number in sorted(chosen)]
-    check_sizing(problem, candidates, brute_force(problem, candidates))
+    assert_sound(problem, candidates, brute_force(problem, candidates))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -88,14 +88,14 @@ def test_it_equals_the_mixed_integer_programme(seed: int) -> None:
     if {candidate.dnn for candidate in candidates} != set(range(dnns)):
         pytest.skip("a DNN cannot be served")
     exact = milp.solve(milp.build(problem, candidates).model, "highs", Limits(gap=1e-9))[0]
-    check_sizing(problem, candidates, exact.objective)
+    assert_sound(problem, candidates, exact.objective)
 
 
 def test_one_device_type_is_enough() -> None:
     problem = random_problem(5, dnns=2, counts=(4,), shares=(1, 2, 3))
     candidates = candidates_of(problem)
     exact = milp.solve(milp.build(problem, candidates).model, "highs", Limits(gap=1e-9))[0]
-    check_sizing(problem, candidates, exact.objective)
+    assert_sound(problem, candidates, exact.objective)
 
 
 def test_a_search_cut_short_leaves_a_bound_that_the_mixed_integer_programme_closes(
