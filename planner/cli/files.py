@@ -9,11 +9,9 @@ import typer
 
 from planner.cli.app import about, console
 from planner.cli.model_files import BatchAxisOption, ConstantOption, FixOption, StateOption
-from planner.files import load_any, load_problem, ppipe, schema_of, write_text
+from planner.files import load_any, load_problem, schema_of, write_text
 from planner.files.documents import KINDS
 from planner.model import Cluster, InputError, Plan, Problem, Profile, TaskPlan
-from planner.model.check import check
-from planner.model.check_tasks import check_tasks
 from planner.model.observed import Observed
 from planner.model.variants import Variants
 
@@ -43,8 +41,7 @@ def validate(
         if path.suffix == ".onnx":
             text = _describe_model(path, (fix, constant, state, batch_axis))
         elif data is not None:
-            published = ppipe.read_problem(path, data)
-            text = _describe_plan(path, ppipe.read_plan(path, published), published)
+            text = _describe_published(path, data)
         else:
             text = _describe(path, against)
         console.print(f"{path}: {text}", highlight=False, soft_wrap=True)
@@ -79,7 +76,17 @@ def _describe(path: Path, problem: Problem | None) -> str:
     return _describe_plan(path, record, problem)
 
 
+def _describe_published(path: Path, data: Path) -> str:
+    from planner.files import ppipe
+
+    problem = ppipe.read_problem(path, data)
+    return _describe_plan(path, ppipe.read_plan(path, problem), problem)
+
+
 def _describe_plan(path: Path, plan: Plan | TaskPlan, problem: Problem | None) -> str:
+    from planner.model.check import check
+    from planner.model.check_tasks import check_tasks
+
     if isinstance(plan, TaskPlan):
         what = f"plan task by task, {len(plan.services)} services"
     else:

@@ -12,7 +12,7 @@ from planner.cli.completion import PlanOption
 from planner.cli.model_files import read_model, settings_of
 from planner.cli.profile_model import cut_blocks
 from planner.cli.profiling import numbers
-from planner.files import load_observed, load_plan, load_profile, ppipe, printable, save
+from planner.files import load_observed, load_plan, load_profile, printable, save
 from planner.files.atomic import is_standard_output
 from planner.model import InputError, LatencyTable, Profile
 from planner.model.observed import Observed, Run, runs_of_profile
@@ -197,6 +197,8 @@ class _Timing:
 
 
 def _published(data: Path, name: str) -> Profile:
+    from planner.files import ppipe
+
     devices = ("L4", "T4", "V100", "P4")
     if name not in ppipe.list_dnns(data):
         raise InputError(f"{data}: no DNN {name!r} there; expected one of {ppipe.list_dnns(data)}")
