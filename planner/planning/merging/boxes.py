@@ -1,4 +1,4 @@
-"""The least memory of a few models that share layers, by branch and bound over boxes of cuts and replicas.
+"""Boxes of deployments: what a few models that share layers need at least, wherever in a box they are cut.
 
 A *box* says of every model how many stages it has, in which range [a, b] of groups each cut lies, and in which range
 [k, K] each stage's number of replicas. With the words of `planner.planning.merging.deployment`, of a stage between cuts
@@ -17,13 +17,9 @@ first, and of alike ones the busier; of models that have not joined yet their un
 nothing below the best deployment is dropped. Others are divided where most is open: a cut's range in halves, of which
 size_[a,b) bytes are open, or replicas into k' and more, of which the load (1 - k' / K) · mu_m · t_[b,c) / T_m is, times
 the family's bytes per load. When nothing is open it is a deployment.
-
-Models that share nothing with each other, directly or by others, are apart: their memory adds up
-(`planner.planning.merging.large`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -31,17 +27,11 @@ import numpy as np
 
 from planner.compilation import compiled
 from planner.planning.arrays import Floats, Integers
-from planner.planning.merging.deployment import DeployedStage, MergeProblem, class_of, device_bytes, hopeless
-from planner.planning.merging.filling import BITS, Items, Masks, Shelf, fill, items_of, shelf_of
-from planner.planning.merging.packing import pack
-from planner.planning.merging.stages import ROUNDING, Replicated, least_replicas
-from planner.planning.programme.backends import Clock
+from planner.planning.merging.deployment import MergeProblem, class_of
+from planner.planning.merging.filling import BITS, Items, Masks, Shelf, fill
+from planner.planning.merging.stages import ROUNDING
 
-FIRST_GAP = 0.05  # of the pass before the one with the gap asked for: what it finds makes that one short
-PACKING_S = 2.0
-STEPS = 200_000  # of filling, between looks at the clock
 MOST_STEPS = 2_000_000  # of filling one box, after which nothing is said of it
-FIRST_ROOM = 1000  # boxes that a stack has room for, until it needs more
 CAUTION = 1e-6  # of a device: sums of loads are off by less
 SETTLED = 3  # replicas beyond those of the whole model, below which their number is settled before others join
 
@@ -82,95 +72,6 @@ class Best(NamedTuple):
     length: Integers  # [1]
 
 
-@dataclass(frozen=True)
-class Found:
-    """A deployment on devices that a family has for itself; no deployment needs less than ``bound_bytes``.
-
-    ``finished`` tells that there is nothing else: without stages, that nothing fits.
-    """
-
-    stages: tuple[DeployedStage, ...] | None
-    bound_bytes: float
-    finished: bool
-
-
-def least_memory(problem: MergeProblem, gap: float, clock: Clock) -> Found:
-    """Return where models run with the least memory, were all devices as large as the largest.
-
-    Parameters
-    ----------
-    problem
-        A family's: its models share layers with each other, and have all devices.
-    gap
-        How far above the least memory a deployment may be, relative.
-    clock
-        Tells when to stop; then the best so far is returned, and the bound of the passes that ended, or 0.
-    """
-    if hopeless(problem) is not None:
-        return Found(None, 0.0, True)
-    models = problem.models
-    order = sorted(range(len(models)), key=lambda m: (models[m].max_stages > 1, -models[m].mean_devices))
-    search = _Search(family_of(problem, order))
-    packed, bound = None, 0.0
-    finished = search.run(gap, clock, STEPS)
-    if finished:
-        bound = search.bound(gap)
-    else:
-        packed = _packed(problem, clock)
-        if packed is not None:
-            search.begin_with(float(sum(device_bytes(problem, packed))))
-        for allowed in sorted({max(FIRST_GAP, gap), gap}, reverse=True):
-            finished = search.run(allowed, clock)
-            if not finished:
-                break
-            bound = search.bound(allowed)
-    return Found(_stages(search.best, order) if search.best.length[0] else packed, bound, finished)
-
-
-class _Search:
-    """Passes through all boxes, with the best deployment so far, and room for replicas."""
-
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        most, words = int(family.stages.sum()) * family.devices, family.holds.shape[-1]
-        self.best = Best(np.full(1, np.inf), np.zeros((most, 4), dtype=np.int64), np.zeros(1, dtype=np.int64))
-        self.items, self.shelf = items_of(most, words), shelf_of(most, words, len(family.shared))
-
-    def begin_with(self, known_bytes: float) -> None:
-        """Take the bytes of a deployment found elsewhere, unless they are more than those of the best."""
-        if known_bytes < self.best.bytes[0]:
-            self.best.bytes[0], self.best.length[0] = known_bytes, 0
-
-    def bound(self, gap: float) -> float:
-        """Return what no deployment needs less than, after a pass that finished; 0 where there is none."""
-        best = float(self.best.bytes[0])
-        return best * (1 - gap) if best < np.inf else 0.0
-
-    def run(self, gap: float, clock: Clock, most_steps: int | None = None) -> bool:
-        """Go through all boxes; tell whether none is left that may have something below the best, less the gap."""
-        boxes, height, finished, steps = _boxes(self.family, FIRST_ROOM), 1, True, 0
-        while height and not clock.over and (most_steps is None or steps < most_steps):
-            if height + int(self.family.stages.max()) >= len(boxes.joined):
-                boxes = _longer(boxes, _boxes(self.family, len(boxes.joined)))
-            height, certain = _explore(self.family, boxes, height, self.best, self.items, self.shelf, gap, STEPS)
-            finished &= certain
-            steps += STEPS
-        return finished and not height
-
-
-def _packed(problem: MergeProblem, clock: Clock) -> tuple[DeployedStage, ...] | None:
-    """Return a deployment to begin with, if one is found at once."""
-    ends = [(0, len(model.groups)) for model in problem.models]
-    whole = [
-        Replicated(number, end, least_replicas(model, end))
-        for number, (model, end) in enumerate(zip(problem.models, ends, strict=True))
-    ]
-    if any(one.replicas > len(problem.device_bytes) for one in whole):
-        return None
-    packing = clock.at_most(PACKING_S)
-    return pack(problem, whole, enough_bytes=0.0, over=lambda: packing.over)
-
-
 def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
     """Return some models in numbers, in a given order."""
     models = [problem.models[number] for number in order]
@@ -208,12 +109,7 @@ def family_of(problem: MergeProblem, order: Sequence[int]) -> Family:
     )
 
 
-def _longer(first: Boxes, then: Boxes) -> Boxes:
-    """Return a stack with the room of two."""
-    return Boxes(*(np.concatenate(both) for both in zip(first, then, strict=True)))
-
-
-def _boxes(family: Family, room: int) -> Boxes:
+def stack_of(family: Family, room: int) -> Boxes:
     """Return a stack with the box of no models at its foot, and room for so many boxes and those that one becomes."""
     models, stages = len(family.groups), int(family.stages.max())
     height = room + stages
@@ -227,15 +123,13 @@ def _boxes(family: Family, room: int) -> Boxes:
     )
 
 
-def _stages(best: Best, order: Sequence[int]) -> tuple[DeployedStage, ...]:
-    found: dict[tuple[int, int, int], list[int]] = {}
-    for model, first, last, device in best.replicas[: best.length[0]].tolist():
-        found.setdefault((order[model], first, last), []).append(device)
-    return tuple(DeployedStage(*stage, tuple(sorted(devices))) for stage, devices in sorted(found.items()))
+def longer(first: Boxes, then: Boxes) -> Boxes:
+    """Return a stack with the room of two."""
+    return Boxes(*(np.concatenate(both) for both in zip(first, then, strict=True)))
 
 
 @compiled
-def _explore(
+def explore(
     family: Family, boxes: Boxes, height: int, best: Best, items: Items, shelf: Shelf, gap: float, steps: int
 ) -> tuple[int, bool]:
     """Go on with the boxes on the stack for so many steps; return its height, and whether all was certain.

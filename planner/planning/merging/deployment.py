@@ -98,11 +98,14 @@ class DeployedStage:
     devices: tuple[int, ...]
 
 
+Stages = tuple[DeployedStage, ...]
+
+
 @dataclass(frozen=True)
 class Deployment:
     """Where every stage runs; ``memory_bytes`` is in use, and no deployment uses less than ``bound_bytes``."""
 
-    stages: tuple[DeployedStage, ...]
+    stages: Stages
     memory_bytes: int
     bound_bytes: float
     status: Literal["optimal", "feasible"]

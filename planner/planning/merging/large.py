@@ -2,7 +2,7 @@
 
 Models that share nothing with each other, directly or by others, need as much memory together as they need apart, as
 long as the devices suffice. So each family is deployed as if the devices were its own
-(`planner.planning.merging.boxes`); what lies on its devices is then put on those that there are,
+(`planner.planning.merging.branch_and_bound`); what lies on its devices is then put on those that there are,
 
     x_{b,j}     binary: what lies on device b of a family is on device j
     all         sum over j of x_{b,j} = 1
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.model import InputError
-from planner.planning.merging.boxes import least_memory
+from planner.planning.merging.branch_and_bound import least_memory
 from planner.planning.merging.counting import count_copies
 from planner.planning.merging.deployment import (
     NOTHING_FITS,
@@ -28,11 +28,12 @@ from planner.planning.merging.deployment import (
     DeployedStage,
     Deployment,
     MergeProblem,
+    Stages,
     device_bytes,
     hopeless,
     loads_of,
 )
-from planner.planning.merging.neighbourhoods import Stages, improve
+from planner.planning.merging.neighbourhoods import improve
 from planner.planning.merging.packing import pack
 from planner.planning.merging.stages import ROUNDING, Replicated, families
 from planner.planning.programme.backends import Clock, Limits, TooLate, solve

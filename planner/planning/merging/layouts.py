@@ -18,9 +18,9 @@ from itertools import combinations
 from planner.planning.merging.choices import Choice, add_load, add_one_copy, add_refused, places, set_name
 from planner.planning.merging.deployment import (
     SCALE_BYTES,
-    DeployedStage,
     Deployment,
     MergeProblem,
+    Stages,
     device_bytes,
     held_by,
 )
@@ -29,7 +29,6 @@ from planner.planning.merging.schemes import Member, Sharing
 from planner.planning.programme.backends import Limits, solve
 from planner.planning.programme.linear import LinearModel
 
-Stages = tuple[DeployedStage, ...]
 PROGRAMME_LIMITS = Limits(gap=1e-9)
 
 

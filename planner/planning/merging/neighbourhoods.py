@@ -24,6 +24,7 @@ from planner.planning.merging.deployment import (
     SCALE_BYTES,
     DeployedStage,
     MergeProblem,
+    Stages,
     class_of,
     device_bytes,
     held_by,
@@ -52,8 +53,6 @@ WHOLE = 0.3  # rounds that take a whole family
 STRANGERS = 0.2  # other rounds that take a model of another family, too
 WHOLE_CUTS, OTHER_CUTS = 5, 2  # other groups than now at which models may be cut
 OTHER_DEVICES = 2
-
-Stages = tuple[DeployedStage, ...]
 
 
 def improve(problem: MergeProblem, stages: Stages, enough_bytes: float, clock: Clock, seed: int = 0) -> Stages:

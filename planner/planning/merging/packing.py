@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.planning.merging.deployment import DeployedStage, MergeProblem
+from planner.planning.merging.deployment import DeployedStage, MergeProblem, Stages
 from planner.planning.merging.schemes import Member
 from planner.planning.merging.stages import ROUNDING, Interval, Replicated, families, least_replicas, replica_load
 
@@ -26,7 +26,7 @@ def pack(
     enough_bytes: float,
     over: Callable[[], bool] = lambda: False,
     seed: int = 0,
-) -> tuple[DeployedStage, ...] | None:
+) -> Stages | None:
     """Return stages on devices, with as little memory as was found; None where they do not fit.
 
     Parameters
@@ -147,7 +147,7 @@ class _Packing:
         return float(nowhere * self.memory.sum() + (self.held()[0] @ self.sizes).sum())
 
 
-def _stages(placed: Sequence[tuple[Replicated, int]]) -> tuple[DeployedStage, ...]:
+def _stages(placed: Sequence[tuple[Replicated, int]]) -> Stages:
     """Return stages with their devices, by model and place."""
     found: defaultdict[tuple[int, Interval], list[int]] = defaultdict(list)
     for one, device in placed:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from planner.planning.merging.boxes import least_memory
+from planner.planning.merging.branch_and_bound import least_memory
 from planner.planning.merging.deployment import MergeProblem, deploy, device_bytes, loads_of
 from planner.planning.merging.schemes import LayerGroup, MergeModel, Scheme, sharing_of
 from planner.planning.merging.stages import least_replicas
