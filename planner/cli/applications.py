@@ -5,7 +5,7 @@ from pathlib import Path
 
 from planner.cli.app import errors
 from planner.cli.output import Column, Output, output
-from planner.cli.planning import show
+from planner.cli.plan_tables import show
 from planner.files import load_problem, save
 from planner.model import Problem, TaskPlan
 from planner.model.objective import MAXIMISED

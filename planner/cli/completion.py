@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.app import errors
+from planner.cli.lists import names_in
 from planner.cli.output import Column, JsonOption, output
-from planner.cli.profiling import names_in
 from planner.files import file_name, load_observed, load_plan, save
 from planner.model import InputError
 from planner.model.observed import Observed

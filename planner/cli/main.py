@@ -1,10 +1,11 @@
 """The command line of the planner, put together."""
 
-from planner.cli import completion, files, merging, observing, planning, profiling, splitting, verifying
+from planner.cli import completion, files, merging, models, observing, planning, profiling, splitting, verifying
 from planner.cli.app import add_version, new_app, run
 
 app = new_app("Profile ONNX models, plan how a cluster of unlike devices serves them, check the result.")
 profiling.register(app)
+models.register(app)
 observing.register(app)
 completion.register(app)
 splitting.register(app)

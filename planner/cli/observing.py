@@ -9,9 +9,9 @@ import typer
 
 from planner.cli.app import console, progress
 from planner.cli.completion import PlanOption
+from planner.cli.lists import numbers
 from planner.cli.model_files import read_model, settings_of
 from planner.cli.profile_model import cut_blocks
-from planner.cli.profiling import numbers
 from planner.files import load_observed, load_plan, load_profile, printable, save
 from planner.files.atomic import is_standard_output
 from planner.model import InputError, LatencyTable, Profile

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from planner.cli.app import about
-from planner.cli.output import Column, JsonOption, Output, output
+from planner.cli.output import JsonOption, output
 from planner.files import file_name
 from planner.model import InputError, digest
 from simulator.cli import sweeping
@@ -31,6 +31,7 @@ from simulator.cli.options import (
     UncheckedOption,
     UnitOption,
 )
+from simulator.cli.run_tables import RUN_COLUMNS, show_written
 
 if TYPE_CHECKING:
     from simulator.cli.demand import Demand, Offered
@@ -42,17 +43,6 @@ if TYPE_CHECKING:
     from simulator.results import Records
 
 USUAL_LOAD = 0.9  # of the planned throughput
-RUN_COLUMNS = {
-    "dnn": Column("DNN"),
-    "rate_rps": Column("rate (req/s)", "{:.4g}".format),
-    "offered_rps": Column("offered (req/s)", "{:.4g}".format),
-    "requests": Column("requests", "{:,}".format),
-    "attainment": Column("within SLO", "{:.2%}".format),
-    "dropped": Column("dropped", "{:,}".format),
-    "late": Column("late", "{:,}".format),
-    "latency_p50_us": Column("p50 (ms)", lambda us: f"{us / 1000:.1f}"),
-    "latency_p99_us": Column("p99 (ms)", lambda us: f"{us / 1000:.1f}"),
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -127,14 +117,6 @@ def run_plan(
     with output(as_json) as printed:
         printed.table("runs", RUN_COLUMNS, rows)
         show_written(printed, loaded.violations, out)
-
-
-def show_written(printed: Output, violations: Sequence[str], out: Path) -> None:
-    """Print which constraints a plan that was let pass breaks, and where results are."""
-    printed.value("constraints_broken", violations)
-    if violations:
-        printed.line(f"note: the plan breaks {len(violations)} constraints, first: {violations[0]}")
-    printed.line(f"records, summary, plan and problem written to {out}")
 
 
 @dataclass(frozen=True)

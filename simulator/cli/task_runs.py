@@ -16,7 +16,7 @@ from planner.model.task_graph import applications_of
 from simulator.cli.demand import Demand
 from simulator.cli.folders import owned, write_what
 from simulator.cli.plan_files import problem_beside, require_unbroken
-from simulator.cli.simulation import RUN_COLUMNS, show_written
+from simulator.cli.run_tables import RUN_COLUMNS, show_written
 from simulator.dispatch.decisions import FINISHED, LATE
 from simulator.engine.networks import NetworkEngine, simulate_network
 from simulator.engine.task_plans import TaskClass, network_of_tasks

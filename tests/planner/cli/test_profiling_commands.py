@@ -8,8 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from planner import profiling
-from planner.cli.app import new_app
-from planner.cli.profiling import register
+from planner.cli.main import app
 from planner.files import load_profile
 from planner.files.models import load_model
 from planner.model import Block, InputError, LatencyTable, Profile, Provenance
@@ -26,8 +25,6 @@ BRIEFLY = ("--batches", "1", "--cap-s", "0.01", "--rounds", "1")
 @pytest.fixture
 def planner():
     """Run a command; bad input is raised as it would reach the command line's one-line report."""
-    app = new_app("test")
-    register(app)
 
     def run(*arguments):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
