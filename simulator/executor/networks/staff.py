@@ -19,7 +19,7 @@ from simulator.executor.local import shared_samples
 from simulator.executor.messages import MOST_CRATES, Done, Work
 from simulator.executor.messages import Ready as SaidReady
 from simulator.executor.networks.courses import REQUEST, Course, CrateMap
-from simulator.executor.networks.live import Ended, Event, Gone, Ready, Service
+from simulator.executor.networks.talk import Ended, Event, Gone, Ready, Service
 from simulator.executor.requesters import Requester
 from simulator.executor.transport import free_bytes, read, read_requests
 from simulator.executor.workers import Desk, Places, WorkerTask

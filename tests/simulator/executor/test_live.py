@@ -33,7 +33,8 @@ from simulator.engine.networks import simulate_network
 from simulator.engine.plans import network_of
 from simulator.engine.running import Observation, Run
 from simulator.engine.views import network_records, reactive_records, reserved_records
-from simulator.executor.networks.live import Ended, Event, Gone, LiveRun, Ready, Service
+from simulator.executor.networks.live import LiveRun
+from simulator.executor.networks.talk import Ended, Event, Gone, Ready, Service
 from simulator.results.records import Records
 
 Duration = Callable[[int, int, int], int]  # server, when, planned time -> time (µs)
