@@ -17,7 +17,7 @@ from simulator.workload.offering import How
 
 
 @dataclass(frozen=True)
-class Layout:
+class TraceFormat:
     """What the options say of how a trace is laid out; see `simulator.workload.read_trace`."""
 
     schema: str = "auto"
@@ -26,17 +26,17 @@ class Layout:
     sort: bool = False
 
 
-def load_trace(path: Path, layout: Layout, seed: int | None = None) -> Trace:
+def load_trace(path: Path, form: TraceFormat, seed: int | None = None) -> Trace:
     """Read a trace under a progress bar; ``seed`` spreads counts per minute at random instead of evenly."""
     rng = None if seed is None else np.random.default_rng(seed)
     with progress() as bar:
         task = bar.add_task(f"reading {path.name}, rows", total=None)
         return read_trace(
             path,
-            schema=layout.schema,
-            time_column=layout.time_column,
-            unit=layout.unit,
-            sort=layout.sort,
+            schema=form.schema,
+            time_column=form.time_column,
+            unit=form.unit,
+            sort=form.sort,
             minute_rng=rng,
             progress=lambda rows: bar.update(task, completed=rows),
         )
@@ -78,7 +78,7 @@ class Demand:
     """
 
     trace: Path
-    layout: Layout
+    form: TraceFormat
     replay: How
     rate_rps: float | None
     load: float | None
@@ -89,7 +89,7 @@ class Demand:
 
     def read(self) -> Trace:
         """Return the trace."""
-        return load_trace(self.trace, self.layout, self.seed)
+        return load_trace(self.trace, self.form, self.seed)
 
     def offered(self, recorded: Trace, names: Sequence[str], plan: Plan | TaskPlan) -> dict[str, Offered]:
         """Return what each DNN of a plan is offered.

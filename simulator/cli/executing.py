@@ -118,7 +118,7 @@ def execute_plan(
     as_json: JsonOption = False,
 ) -> None:
     """Run a plan on real devices: a worker per slice, batches dispatched as in the simulator, on a real clock."""
-    from simulator.cli.demand import Demand, Layout
+    from simulator.cli.demand import Demand, TraceFormat
     from simulator.cli.devices import emulation_of, load_profiled, model_file
     from simulator.cli.executing_together import ALSO, run_together
     from simulator.cli.folders import owned
@@ -155,8 +155,8 @@ def execute_plan(
     samples = {name: _samples(inputs, name) for name in names}
     loaded = checked(loaded, unchecked)
     given = {variant: load_profiled(model_file(models, variant), profile) for variant, profile in profiles.items()}
-    how = Layout(schema, time_column, unit)
-    demand = Demand(trace, how, replay, rate, load, USUAL_LOAD, duration, seed, round_robin)
+    form = TraceFormat(schema, time_column, unit)
+    demand = Demand(trace, form, replay, rate, load, USUAL_LOAD, duration, seed, round_robin)
     offered = demand.offered(demand.read(), names, loaded.plan)
     what = _what(loaded, settings, demand)
     with owned(out, what, overwrite=overwrite), output(as_json) as printed:

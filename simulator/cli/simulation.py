@@ -90,13 +90,13 @@ def run_plan(
     Of plans task by task (planner plan --scheduler per-task) each task has a central queue; the options of policies,
     worlds, and layouts are not for them.
     """
-    from simulator.cli.demand import Demand, Layout
+    from simulator.cli.demand import Demand, TraceFormat
     from simulator.cli.folders import owned, write_what
     from simulator.cli.task_runs import is_task_plan, run_task_plan
     from simulator.results.metrics import require_counted
 
-    how = Layout(schema, time_column, unit, sort)
-    demand = Demand(trace, how, replay, rate, load, USUAL_LOAD, duration, seed, round_robin)
+    form = TraceFormat(schema, time_column, unit, sort)
+    demand = Demand(trace, form, replay, rate, load, USUAL_LOAD, duration, seed, round_robin)
     if is_task_plan(plan):
         other = {"--policy": policy != "reservation", "--world": world, "--data": data, "--dnn": dnn, "--apart": apart}
         if named := [option for option, given in (other | {"--layout": layout != "native"}).items() if given]:

@@ -32,7 +32,7 @@ from simulator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from simulator.cli.demand import Layout
+    from simulator.cli.demand import TraceFormat
     from simulator.cli.plan_files import LoadedPlan
     from simulator.cli.worlds import LoadedWorld
     from simulator.sweep import Series, SweepResult
@@ -97,7 +97,7 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate plans × traces × loads × policies × seeds × worlds; a row per run, and each largest load that holds."""
-    from simulator.cli.demand import Layout
+    from simulator.cli.demand import TraceFormat
     from simulator.cli.folders import held, require_no_run
     from simulator.cli.plan_files import checked, load_plans, references
     from simulator.cli.worlds import load_worlds
@@ -114,7 +114,7 @@ def sweep(
     _refuse_shared_pools(loaded, worlds)
     traces: dict[str, TimesS] = {}
     series: list[Series] = []
-    for one_seed, name, recorded in _recorded(trace, seed, Layout(schema, time_column, unit, sort)):
+    for one_seed, name, recorded in _recorded(trace, seed, TraceFormat(schema, time_column, unit, sort)):
         for one in loaded:
             names = _offer(traces, name, recorded, one, round_robin)
             series += _series(one, names, refer[one.name], policy, one_seed, worlds)
@@ -165,14 +165,14 @@ def _refuse_shared_pools(plans: Sequence[LoadedPlan], worlds: Mapping[str, Loade
             )
 
 
-def _recorded(paths: Sequence[Path], seeds: Sequence[int], layout: Layout) -> Iterator[tuple[int, str, Trace]]:
+def _recorded(paths: Sequence[Path], seeds: Sequence[int], form: TraceFormat) -> Iterator[tuple[int, str, Trace]]:
     """Yield every trace with every seed, and what it is called: by its file's name where that is enough."""
     from simulator.cli.demand import load_trace
 
     short = len({path.name for path in paths}) == len(paths)
     for path in paths:
         for seed in seeds:
-            recorded = load_trace(path, layout, seed)
+            recorded = load_trace(path, form, seed)
             name = path.name if short else str(path)
             yield seed, f"{name} (seed {seed})" if recorded.spread else name, recorded
 

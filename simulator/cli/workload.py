@@ -265,9 +265,9 @@ def _read_minutes(
 
 
 def _read(file: Path, schema: str, time_column: str | None, unit: str, sort: bool) -> Trace:
-    from simulator.cli.demand import Layout, load_trace
+    from simulator.cli.demand import TraceFormat, load_trace
 
-    return load_trace(file, Layout(schema, time_column, unit, sort))
+    return load_trace(file, TraceFormat(schema, time_column, unit, sort))
 
 
 def _numbers(option: str, text: str) -> list[float]:
