@@ -37,12 +37,10 @@ from dataclasses import dataclass, replace
 from math import inf, isclose
 from typing import get_args
 
-from planner.model.accuracy import plan_accuracy
 from planner.model.check_placement import check_placement, unknown_slices
 from planner.model.check_pools import check_pools
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
-from planner.model.energy import plan_watts, planned_working_watts
 from planner.model.errors import InputError
 from planner.model.memory import planned_memory_bytes
 from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value, plan_cost
@@ -51,6 +49,7 @@ from planner.model.plan import Pipeline, Plan, Scheduler, Stage
 from planner.model.problem import Dnn, Problem
 from planner.model.profile import Profile
 from planner.model.segments import processes
+from planner.model.served import plan_accuracy, plan_watts, planned_working_watts
 
 PUBLISHED = "published"
 PUBLISHED_TOLERANCE = 1e-5  # of a pool's throughput

@@ -13,7 +13,9 @@ from planner.model.errors import InputError
 from planner.model.record import LATER, record
 from planner.model.segments import (
     MIG,
+    MOST_CORES,
     MOST_SHARES,
+    MOST_SLOTS,
     Division,
     Kind,
     Segment,
@@ -61,11 +63,11 @@ class DeviceType:
     memory_bytes: Positive | None = None
     price_per_hour: Annotated[float, Ge(0)] | None = None
     mig: Annotated[str, MinLen(1)] | None = field(default=None, metadata=LATER)
-    cores: Positive | None = field(default=None, metadata=LATER)
-    slots: Positive | None = field(default=None, metadata=LATER)
+    cores: Annotated[int, Ge(1), Le(MOST_CORES)] | None = field(default=None, metadata=LATER)
+    slots: Annotated[int, Ge(1), Le(MOST_SLOTS)] | None = field(default=None, metadata=LATER)
     segments: tuple[Segment, ...] = field(default=(), metadata=LATER)
     layouts: tuple[Mapping[str, Positive], ...] = field(default=(), metadata=LATER)
-    processes: Positive = field(default=1, metadata=LATER)
+    processes: Annotated[int, Ge(1), Le(MOST_SHARES)] = field(default=1, metadata=LATER)
     neighbours: Literal["isolated", "measured", "assumed"] | None = field(default=None, metadata=LATER)
     idle_watts: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
     busy_watts: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)

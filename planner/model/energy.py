@@ -5,16 +5,16 @@ a pipeline costs, beside the idle devices,
 
     joules = sum over stages s of (busy_g - idle_g) · fraction(share) · L_s / b_s
 
-and a plan draws sum over types of idle_g · U_g + sum over DNNs of rate · joules, each DNN's rate going to its pipelines
-of the fewest joules first. (Fan, Weber and Barroso, "Power provisioning for a warehouse-sized computer", ISCA 2007:
+and a plan draws sum over types of idle_g · U_g + sum over DNNs of rate · joules; `planner.model.served` tells which
+pipelines a rate goes to. (Fan, Weber and Barroso, "Power provisioning for a warehouse-sized computer", ISCA 2007:
 power is close to linear in the load.)
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 
 from planner.model.errors import InputError
 from planner.model.plan import Pipeline
-from planner.model.problem import GIVEN_RATES, Dnn, Objective, Problem
+from planner.model.problem import Problem
 from planner.model.segments import Share
 
 
@@ -67,57 +67,3 @@ def pipeline_joules(problem: Problem, pipeline: Pipeline) -> float:
     """Return what a request of a pipeline adds to the energy of idle devices (J)."""
     stages = ((stage.device, stage.share, float(stage.latency_us), stage.batch) for stage in pipeline.stages)
     return request_joules(problem, stages)
-
-
-def working_watts(rate_rps: float, pipelines: Iterable[tuple[float, float]]) -> float:
-    """Return what the work of a DNN at a rate draws, over (joules, throughput) of its pipelines, the cheapest first.
-
-    >>> working_watts(150.0, [(0.5, 100.0), (0.2, 100.0)])
-    45.0
-    """
-    watts = 0.0
-    for joules, throughput_rps in sorted(pipelines):
-        served = min(rate_rps, throughput_rps)
-        watts += joules * served
-        rate_rps -= served
-    return watts
-
-
-def planned_rate_rps(dnn: Dnn, throughput_rps: float, objective: Objective) -> float:
-    """Return the rate at which a DNN is to be served: its own where rates are given, else all that it can be."""
-    given = objective in GIVEN_RATES and dnn.rate_rps is not None
-    return min(throughput_rps, dnn.rate_rps or 0.0) if given else throughput_rps
-
-
-def planned_working_watts(problem: Problem, pipelines: Iterable[Pipeline]) -> float:
-    """Return what the work of all DNNs draws at the rates at which they are planned to be served."""
-    return sum(watts for watts, _ in _work(problem, pipelines))
-
-
-def _work(problem: Problem, pipelines: Iterable[Pipeline]) -> Iterator[tuple[float, float]]:
-    """Yield watts and requests/s of every DNN."""
-    by_dnn: dict[str, list[tuple[float, float]]] = {}
-    for pipeline in pipelines:
-        by_dnn.setdefault(pipeline.dnn, []).append((pipeline_joules(problem, pipeline), pipeline.throughput_rps))
-    for name, found in by_dnn.items():
-        most_rps = sum(throughput for _, throughput in found)
-        rate_rps = planned_rate_rps(problem.dnn(name), most_rps, problem.options.objective)
-        yield working_watts(rate_rps, found), rate_rps
-
-
-def plan_watts(
-    problem: Problem, pipelines: Sequence[Pipeline], devices: Mapping[str, int]
-) -> tuple[float, float] | None:
-    """Return what a plan draws (W) and the energy of a thousand requests (J); None where watts are unknown.
-
-    Parameters
-    ----------
-    devices
-        Devices in use by type.
-    """
-    if not watts_known(problem, devices):
-        return None
-    work = list(_work(problem, pipelines))
-    idle = sum(idle_and_busy_watts(problem, name)[0] * count for name, count in devices.items())
-    watts, served_rps = idle + sum(watts for watts, _ in work), sum(rate for _, rate in work)
-    return watts, watts / served_rps * 1000 if served_rps else 0.0

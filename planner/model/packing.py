@@ -9,17 +9,20 @@ for {1/2, 1/3, 1/5}: 1/2 + 2/3 + 4/5 = 1.967, and no two devices hold these. It 
 each kind than fill a device, for full devices can be taken away first.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from math import prod
 
 from planner.model.cluster import DeviceType
-from planner.model.segments import Kind, Share, kind_of
+from planner.model.errors import InputError
+from planner.model.segments import Kind, Share, Starts, kind_of, share_text
 
 Layout = tuple[int, ...]  # numbers of segments, one per kind of a geometry
 REMAINDERS = 2_000  # up to so many are looked at to find whether sums decide
+MOST_LAYOUTS = 20_000
+FEW_STARTS = 2  # places of a segment, up to which it takes the last that there are
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,20 @@ class Geometry:
     slots: int
     kinds: tuple[Kind, ...]
     widths: tuple[int, ...]
-    starts: tuple[tuple[int, ...], ...]
+    starts: tuple[Starts, ...]
     memory: tuple[int, ...]
     memory_limit: int
     allowed: tuple[Layout, ...]
 
-    @property
+    @cached_property
+    def free(self) -> bool:
+        """Whether every segment may lie anywhere."""
+        return all(len(starts) == self.slots - w + 1 for starts, w in zip(self.starts, self.widths, strict=True))
+
+    @cached_property
     def anywhere(self) -> bool:
         """Whether every segment may lie anywhere, and slots are all that limits."""
-        free = all(len(starts) == self.slots - w + 1 for starts, w in zip(self.starts, self.widths, strict=True))
-        return free and not self.memory_limit and not self.allowed
+        return self.free and not self.memory_limit and not self.allowed
 
     @property
     def fills_alone(self) -> bool:
@@ -149,96 +156,114 @@ def _place(slots: int, widths: tuple[int, ...], bins: list[list[int]]) -> bool:
 def maximal_layouts(geometry: Geometry) -> tuple[Layout, ...]:
     """Return the layouts to which no segment can be added, none of which is contained in another.
 
+    Raises
+    ------
+    InputError
+        There are more than `MOST_LAYOUTS` to look at.
+
+    Examples
+    --------
     >>> maximal_layouts(geometries(DeviceType("A", 1, mig="a30-24gb"), ["1g.6gb", "2g.12gb"])[0])
     ((0, 2), (2, 1), (4, 0))
     """
-    found = set(_layouts(geometry))
+    if geometry.anywhere:
+        least = min(geometry.widths)
+        full = (one for one in _by_width(geometry) if geometry.slots - _total(geometry.widths, one) < least)
+        return tuple(sorted(full))
+    found = set(_by_width(geometry) if geometry.free else _by_slot(geometry)[0])
     if geometry.memory_limit:
         found = {one for one in found if _total(geometry.memory, one) <= geometry.memory_limit}
     if geometry.allowed:
         found = {one for one in found if any(_within(one, other) for other in geometry.allowed)}
-    larger = sorted(found, key=lambda layout: -sum(layout))
-    best: list[Layout] = []
-    for layout in larger:
-        if any(layout) and not any(_within(layout, other) for other in best):
-            best.append(layout)
-    return tuple(sorted(best))
+    return tuple(sorted(one for one in found if any(one) and not any(more in found for more in _one_more(one))))
 
 
 def _within(layout: Layout, other: Layout) -> bool:
     return all(one <= most for one, most in zip(layout, other, strict=True))
 
 
-def _layouts(geometry: Geometry) -> Iterator[Layout]:
-    """Yield layouts that fit the slots; of those that may lie anywhere and know no other limit only full ones."""
-    if all(len(starts) == geometry.slots - w + 1 for starts, w in zip(geometry.starts, geometry.widths, strict=True)):
-        only_full = geometry.anywhere
-        yield from _by_width(geometry.widths, geometry.slots, only_full)
-    else:
-        yield from _by_slot(geometry, 0)
+def _one_more(layout: Layout) -> Iterator[Layout]:
+    for kind, count in enumerate(layout):
+        yield (*layout[:kind], count + 1, *layout[kind + 1 :])
 
 
-def _by_width(widths: tuple[int, ...], slots: int, only_full: bool) -> Iterator[Layout]:
-    if not widths:
-        yield ()
-        return
-    most = slots // widths[0]
-    fewest = most if only_full and len(widths) == 1 else 0
-    for count in range(fewest, most + 1):
-        for rest in _by_width(widths[1:], slots - count * widths[0], only_full):
-            yield (count, *rest)
+def _by_width(geometry: Geometry) -> list[Layout]:
+    """Return the layouts that fit the slots; where these are all that limits, with as many of the last kind as do."""
+    found: list[Layout] = [()]
+    for number, width in enumerate(geometry.widths):
+        longer: list[Layout] = []
+        for layout in found:
+            most = (geometry.slots - _total(geometry.widths[:number], layout)) // width
+            last = number == len(geometry.widths) - 1
+            longer += ((*layout, count) for count in range(most if last and geometry.anywhere else 0, most + 1))
+            _expect_few(geometry, longer)
+        found = longer
+    return found
 
 
 @lru_cache(maxsize=1000)
-def _by_slot(geometry: Geometry, slot: int) -> frozenset[Layout]:
-    """Return the layouts of the slots from one on."""
-    if slot == geometry.slots:
-        return frozenset([(0,) * len(geometry.kinds)])
-    found = set(_by_slot(geometry, slot + 1))
-    for number, (width, starts) in enumerate(zip(geometry.widths, geometry.starts, strict=True)):
-        if slot in starts:
-            for rest in _by_slot(geometry, slot + width):
-                found.add((*rest[:number], rest[number] + 1, *rest[number + 1 :]))
-    return frozenset(found)
+def _by_slot(geometry: Geometry) -> tuple[frozenset[Layout], ...]:
+    """Return, for every slot and the end, the layouts of the slots from there on."""
+    found = [frozenset([(0,) * len(geometry.kinds)])]  # from the end to the slot
+    for slot in reversed(range(geometry.slots)):
+        here = set(found[-1])
+        for kind, (width, starts) in enumerate(zip(geometry.widths, geometry.starts, strict=True)):
+            if slot in starts:
+                here |= {(*rest[:kind], rest[kind] + 1, *rest[kind + 1 :]) for rest in found[-width]}
+        _expect_few(geometry, here)
+        found.append(frozenset(here))
+    return tuple(reversed(found))
+
+
+def _expect_few(geometry: Geometry, layouts: Collection[Layout]) -> None:
+    if len(layouts) > MOST_LAYOUTS:
+        raise InputError(
+            f"segments {', '.join(map(share_text, geometry.kinds))}: more than {MOST_LAYOUTS} ways to divide a device; "
+            "offer fewer of them, or such that divide each other"
+        )
 
 
 def arranged(geometry: Geometry, layout: Layout) -> tuple[tuple[int, int], ...]:
-    """Return (kind, first slot) of every segment of a layout on a device; kinds are indices.
+    """Return (kind, first slot) of every segment of a layout on a device, the widest first; kinds are indices.
 
     >>> geometry = geometries(DeviceType("A", 1, mig="a100-80gb"), ["1g.10gb", "2g.20gb", "3g.40gb"])[0]
     >>> arranged(geometry, (2, 1, 1))
     ((2, 4), (1, 0), (0, 2), (0, 3))
     """
     order = sorted(range(len(layout)), key=lambda kind: -geometry.widths[kind])
-    wanted = tuple(kind for kind in order for _ in range(layout[kind]))
-    found = _arrange(geometry, wanted, frozenset())
-    if found is None:
+    found = _side_by_side(geometry, layout, order) if geometry.free else _slot_by_slot(geometry, layout, order)
+    return tuple(sorted(found, key=lambda one: (order.index(one[0]), one[1])))
+
+
+def _side_by_side(geometry: Geometry, layout: Layout, order: Sequence[int]) -> Iterator[tuple[int, int]]:
+    slot = 0
+    for kind in order:
+        for _ in range(layout[kind]):
+            yield kind, slot
+            slot += geometry.widths[kind]
+    if slot > geometry.slots:
         raise ValueError(f"layout {layout} does not fit a device: {geometry}")
-    return found
 
 
-def _arrange(geometry: Geometry, wanted: tuple[int, ...], taken: frozenset[int]) -> tuple[tuple[int, int], ...] | None:
-    """Place segments one by one; of the places of one, those that leave room for the widest come first."""
-    if not wanted:
-        return ()
-    kind, width = wanted[0], geometry.widths[wanted[0]]
-    for start in _preferred(geometry, kind):
-        slots = frozenset(range(start, start + width))
-        if not slots & taken:
-            rest = _arrange(geometry, wanted[1:], taken | slots)
-            if rest is not None:
-                return ((kind, start), *rest)
-            if geometry.anywhere:
-                return None
-    return None
-
-
-def _preferred(geometry: Geometry, kind: int) -> tuple[int, ...]:
-    """Of segments with few places the last come first: 3g of an A100 leaves its first slots to 4g."""
-    starts = geometry.starts[kind]
-    return (
-        starts if geometry.anywhere else tuple(sorted(starts, key=lambda start: (len(starts) <= 2) * -start or start))
-    )
+def _slot_by_slot(geometry: Geometry, layout: Layout, order: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Place what leaves room for the rest; segments with few places come late: 3g of an A100 leaves its first to 4g."""
+    rests, slot, left = _by_slot(geometry), 0, layout
+    if layout not in rests[0]:
+        raise ValueError(f"layout {layout} does not fit a device: {geometry}")
+    early = [kind for kind in order if len(geometry.starts[kind]) > FEW_STARTS]
+    late = [kind for kind in order if kind not in early]
+    while any(left):
+        for kind in (*early, None, *late):
+            if kind is None:
+                if left in rests[slot + 1]:
+                    slot += 1
+                    break
+            elif left[kind] and slot in geometry.starts[kind]:
+                rest = (*left[:kind], left[kind] - 1, *left[kind + 1 :])
+                if rest in rests[slot + geometry.widths[kind]]:
+                    yield kind, slot
+                    slot, left = slot + geometry.widths[kind], rest
+                    break
 
 
 def packed(geometry: Geometry, counts: Mapping[Kind, int]) -> list[tuple[Layout, int]]:
@@ -308,9 +333,10 @@ def fits(geometry: Geometry, segments: Iterable[tuple[Kind, int]]) -> bool:
             return False
         taken |= slots
         counts[kind] += 1
-    return any(_within(tuple(counts.values()), layout) for layout in maximal_layouts(geometry)) or not any(
-        counts.values()
-    )
+    layout = tuple(counts.values())
+    if geometry.memory_limit and _total(geometry.memory, layout) > geometry.memory_limit:
+        return False
+    return not geometry.allowed or any(_within(layout, other) for other in geometry.allowed)
 
 
 @lru_cache(maxsize=1000)

@@ -132,7 +132,7 @@ def _free_segments(
     free: defaultdict[Kind, _Free] = defaultdict(lambda: _Free(deque()))
     number = first
     for geometry in geometries(device, segments):
-        chosen = _chosen(geometry, segments, given)
+        chosen = chosen_layouts(geometry, segments, given)
         chosen.sort(key=lambda run: (-sum(w * n for w, n in zip(geometry.widths, run[0], strict=True)), run[0]))
         for layout, devices in chosen:
             slots: defaultdict[int, list[int]] = defaultdict(list)
@@ -144,10 +144,13 @@ def _free_segments(
     return free, number - first
 
 
-def _chosen(
+def chosen_layouts(
     geometry: Geometry, segments: Mapping[Kind, int], given: Sequence[Layouts] | None
 ) -> list[tuple[Layout, int]]:
-    """Return the layouts of as many devices as the segments take, and how many devices have each."""
+    """Return the layouts of as many devices as the segments take, and how many devices have each.
+
+    They are those ``given``, less what nothing needs, where sums of fractions do not decide; else they are packed.
+    """
     if given is None or sums_decide(geometry):
         return packed(geometry, segments)
     of_devices = [tuple(one.get(kind, 0) for kind in geometry.kinds) for one in given]
@@ -167,7 +170,7 @@ def devices_for(device: DeviceType, segments: Mapping[Kind, int], given: Sequenc
             filled = sum(w * segments[kind] for kind, w in zip(geometry.kinds, geometry.widths, strict=True))
             total += -(-filled // geometry.slots)
         else:
-            total += sum(devices for _, devices in _chosen(geometry, segments, given))
+            total += sum(devices for _, devices in chosen_layouts(geometry, segments, given))
     return total
 
 

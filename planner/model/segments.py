@@ -23,9 +23,11 @@ from planner.model.errors import InputError
 from planner.model.record import record
 
 MOST_SHARES = 1000  # of one device
+MOST_SLOTS, MOST_CORES = 1000, 10_000  # of one device
 
 Share = Annotated[int, Ge(1), Le(MOST_SHARES)] | Annotated[str, MinLen(1)]
 Kind = int | str  # a share without its processes
+Starts = tuple[int, ...] | range  # first slots, rising
 
 
 @record
@@ -54,7 +56,7 @@ class Division:
 
     slots: int
     widths: Mapping[Kind, int]
-    starts: Mapping[Kind, tuple[int, ...]]
+    starts: Mapping[Kind, Starts]
 
     def allows(self, kind: Kind, start: int) -> bool:
         """Tell whether a segment may begin at a slot of an empty device."""
@@ -64,10 +66,10 @@ class Division:
 def division(slots: int, segments: tuple[Segment, ...]) -> Division:
     """Return the division into named segments; raises InputError for segments that do not fit a device."""
     widths: dict[Kind, int] = {}
-    starts: dict[Kind, tuple[int, ...]] = {}
+    starts: dict[Kind, Starts] = {}
     for segment in segments:
-        possible = tuple(range(slots - segment.width + 1))
-        if not possible or not set(segment.starts) <= set(possible):
+        possible = range(slots - segment.width + 1)
+        if not possible or not all(start in possible for start in segment.starts):
             raise InputError(
                 f"segment {segment.name}: expected {segment.width} slots, from {list(segment.starts) or 'any'} on, "
                 f"to lie on a device of {slots}"
@@ -86,7 +88,7 @@ def equal_shares(shares: tuple[int, ...]) -> Division:
     """
     slots = lcm(*shares)
     widths: dict[Kind, int] = {k: slots // k for k in shares}
-    return Division(slots, widths, {kind: tuple(range(slots - width + 1)) for kind, width in widths.items()})
+    return Division(slots, widths, {kind: range(slots - width + 1) for kind, width in widths.items()})
 
 
 def processes(share: Share) -> int:

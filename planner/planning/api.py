@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from time import perf_counter
 
@@ -263,7 +263,15 @@ def _plan_merged(asked: _Asked, problem: Problem, clock: Clock, best: Incumbent)
 
 
 def _checked(known: Problem, plan: Plan, asked: Problem) -> Plan:
-    """Return a plan after every constraint of it was checked."""
+    """Return a plan after every constraint of it was checked.
+
+    A bound that the plan itself is beyond is not believed; that of blocks takes its place.
+    """
+    past = plan.value - plan.bound if MAXIMISED[known.options.objective] else plan.bound - plan.value
+    if past > 0:
+        log.warning("a bound of %.9g was stated, and the plan found is worth %.9g", plan.bound, plan.value)
+        plan = replace(plan, bound=block_bound(known))
+        plan = replace(plan, status="optimal" if plan.gap <= plan.gap_asked else "feasible")
     violations = check(known, plan, given=asked)
     if violations:
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")

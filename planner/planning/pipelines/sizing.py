@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, isclose
 
 from planner.model import Pipeline, Plan, Problem, Stage, digest
-from planner.model.accuracy import plan_accuracy
-from planner.model.energy import plan_watts, planned_working_watts
 from planner.model.memory import planned_memory_bytes
 from planner.model.objective import MAXIMISED, objective_value, plan_cost
 from planner.model.placing import Layouts, Pool, devices_for, devices_used, neighbour_grounds, place, pool_of
 from planner.model.plan import Scheduler
 from planner.model.segments import Kind, kind_of, processes
+from planner.model.served import plan_accuracy, plan_watts, planned_working_watts
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.terrain import batch_building_us
+
+ROUNDING = 1e-6  # of an objective
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,10 @@ def plan_of(
     throughput_rps = {dnn.name: plan.throughput_rps(dnn.name) for dnn in problem.dnns}
     memory_bytes = planned_memory_bytes(problem, pipelines)
     value = objective_value(problem, throughput_rps, devices, working, accuracy, memory_bytes)
-    beyond = max if MAXIMISED[problem.options.objective] else min  # rounding may put the value a hair past the bound
-    plan = replace(plan, value=value, bound=beyond(value, bound))
+    beyond = max if MAXIMISED[problem.options.objective] else min
+    if isclose(value, bound, rel_tol=ROUNDING):  # which may put the value a hair past the bound
+        bound = beyond(value, bound)
+    plan = replace(plan, value=value, bound=bound)
     drawn = plan_watts(problem, pipelines, devices)
     return replace(
         plan,

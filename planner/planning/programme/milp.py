@@ -270,10 +270,7 @@ def start_from(formulation: Formulation, plan: Sizing) -> Start:
             segments[_pool(formulation.problem, candidate, position)][kind_of(share)] += count // processes(share)
     for pool, pool_columns in formulation.pools.items():
         for one in pool_columns:
-            of_devices = (
-                tuple(held.get(kind, 0) for kind in one.geometry.kinds) for held in plan.layouts.get(pool, ())
-            )
-            start |= one.start(segments[pool], [layout for layout in of_devices if any(layout)])
+            start |= one.start(segments[pool], plan.layouts.get(pool))
     return start
 
 

@@ -18,7 +18,8 @@ from fractions import Fraction
 from math import ceil, lcm
 
 from planner.model import DeviceType
-from planner.model.packing import Geometry, Layout, geometries, maximal_layouts, packed, sums_decide
+from planner.model.packing import Geometry, Layout, geometries, maximal_layouts, sums_decide
+from planner.model.placing import Layouts, chosen_layouts
 from planner.model.segments import Kind, share_text
 from planner.planning.programme.linear import LinearModel
 
@@ -38,15 +39,14 @@ class PoolColumns:
     rows: dict[Kind, int] = field(default_factory=dict)
     devices: Terms = field(default_factory=list)
 
-    def start(self, segments: Mapping[Kind, int], chosen: Iterable[Layout] = ()) -> dict[int, float]:
-        """Return the values of integer columns for so many segments, on devices of chosen layouts where it matters."""
+    def start(self, segments: Mapping[Kind, int], given: Sequence[Layouts] | None = None) -> dict[int, float]:
+        """Return the values of integer columns for so many segments, on devices as given where sums do not decide."""
         if self.whole is not None:
             widths = zip(self.geometry.kinds, self.geometry.widths, strict=True)
             filled = sum(width * segments.get(kind, 0) for kind, width in widths)
             return {self.whole: float(ceil(Fraction(filled, self.geometry.slots)))}
         values = dict.fromkeys(self.layouts.values(), 0.0)
-        runs = [(layout, 1) for layout in chosen] or packed(self.geometry, segments)
-        for layout, devices in runs if values else ():
+        for layout, devices in chosen_layouts(self.geometry, segments, given) if values else ():
             within = (all(n <= most for n, most in zip(layout, other, strict=True)) for other in self.layouts)
             values[list(self.layouts.values())[list(within).index(True)]] += devices
         return values

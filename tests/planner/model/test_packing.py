@@ -1,3 +1,4 @@
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -94,6 +95,48 @@ def test_memory_and_lists_of_layouts_limit_what_fits() -> None:
     assert maximal_layouts(geometries(narrow, names)[0]) == ((1, 1), (2, 0))
     assert maximal_layouts(geometries(listed, names)[0]) == ((0, 1), (4, 0))
     assert most_segments(narrow, "small") == 2
+
+
+def test_kinds_without_a_common_measure_are_packed_as_quickly_as_others() -> None:
+    """1/983, 1/991 and 1/997 divide a device in a billion slots."""
+    device = DeviceType("gpu", 1, shares=(983, 991, 997))
+    (geometry,) = geometries(device, [991])
+    assert maximal_layouts(geometry) == ((991,),)
+    assert [most_segments(device, kind) for kind in device.shares] == [983, 991, 997]
+    last = arranged(geometry, (991,))[-1][1]
+    assert last == 990 * 983 * 997
+    assert fits(geometry, [(991, 0), (991, last)])
+
+
+def test_many_kinds_that_do_not_divide_each_other() -> None:
+    (geometry,) = geometries(DeviceType("gpu", 1, shares=tuple(range(1, 13))), range(1, 13))
+    layouts = maximal_layouts(geometry)
+    used = [sum(Fraction(n, kind) for kind, n in enumerate(layout, 1)) for layout in layouts]
+    assert all(1 - Fraction(1, 12) < one <= 1 for one in used)
+    assert len(set(layouts)) == len(layouts)
+    assert (0,) * 11 + (12,) in layouts
+    (larger,) = geometries(DeviceType("gpu", 1, shares=tuple(range(1, 17))), range(1, 17))
+    with pytest.raises(InputError, match=r"segments 1/1, .*, 1/16: more than 20000 ways to divide a device; offer"):
+        maximal_layouts(larger)
+
+
+def test_devices_of_thousands_of_cores_are_laid_out_and_checked() -> None:
+    cpu = DeviceType("cpu", 1, "cpu", cores=4096)
+    (geometry,) = geometries(cpu, cpu.names)
+    ((layout, devices),) = packed(geometry, {"1 core": 4096})
+    places = [(geometry.kinds[kind], start) for kind, start in arranged(geometry, layout)]
+    assert devices == 1
+    assert [start for _, start in places] == list(range(4096))
+    assert fits(geometry, places)
+    assert not fits(geometry, [*places, ("2 cores", 4094)])
+
+
+def test_many_slots_with_given_places() -> None:
+    segments = Segment("a", 1, tuple(range(0, 900, 3))), Segment("b", 2, (0, 997))
+    device = DeviceType("gpu", 1, slots=999, segments=segments)
+    (geometry,) = geometries(device, device.names)
+    assert maximal_layouts(geometry) == ((299, 2), (300, 1))
+    assert sorted(start for kind, start in arranged(geometry, (299, 2)) if kind == 1) == [0, 997]
 
 
 def test_cores_divide_each_other() -> None:

@@ -12,6 +12,7 @@ from math import inf, lcm
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import linprog
 
 from planner.model import DeviceType, Dnn, LatencyTable, Problem, Profile
 
@@ -344,11 +345,26 @@ def _worth(problem: Problem, dnn: Dnn, total_rps: float, megabytes: float, taken
         accuracy = -_filled(dnn.rate_rps, [(-piece.accuracy, rps) for piece, rps in taken]) / dnn.rate_rps
         if least is not None and accuracy < least - 1e-9:
             return None
+    if objective == "least_energy" and least is not None:
+        return _least_watts(dnn.rate_rps, taken, least)
     if objective == "least_energy":
         return _filled(dnn.rate_rps, [(piece.joules, rps) for piece, rps in taken])
     if objective == "least_memory":
         return megabytes
     return -accuracy * dnn.rate_rps if objective == "most_accurate" else 0.0
+
+
+def _least_watts(rate_rps: float, taken: Taken, least: float) -> float | None:
+    """Return the least watts at which a rate is so accurate, by a linear programme."""
+    found = linprog(
+        [piece.joules for piece, _ in taken],
+        A_ub=[[least - piece.accuracy for piece, _ in taken]],
+        b_ub=[1e-9],
+        A_eq=[[1.0] * len(taken)],
+        b_eq=[min(rate_rps, sum(rps for _, rps in taken))],
+        bounds=[(0.0, rps) for _, rps in taken],
+    )
+    return float(found.fun) if found.status == 0 else None
 
 
 def _filled(rate_rps: float, costs: Sequence[tuple[float, float]]) -> float:

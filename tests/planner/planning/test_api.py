@@ -10,7 +10,7 @@ from oracles import MEASURED, brute_force, random_problem
 from planner.files.ppipe import read_plan, read_problem
 from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTable, Network, Problem, Profile, digest
 from planner.model.check import check
-from planner.planning import make_plan
+from planner.planning import api, make_plan
 from planner.planning.baselines import with_x0
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
@@ -28,6 +28,20 @@ def test_plans_pass_the_check_and_say_where_they_come_from(seed: int, scheduler:
     assert (plan.scheduler, plan.status, plan.objective) == (scheduler, "optimal", "max_min_throughput")
     assert plan.seconds > 0
     assert "poolpipe" in plan.versions
+
+
+def test_a_bound_that_the_plan_is_beyond_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One device serves 250 requests/s; a method that says no plan serves more than 200 has proven nothing."""
+    table = LatencyTable("L4", 1, (1,), ((4000,),), MEASURED)
+    dnn = Dnn("d", 20_000, (Profile("d", (Block(("a",)),), (), (table,)),))
+    problem = Problem(Cluster((DeviceType("L4", 1),), Network(10)), (dnn,))
+    size = api.size_pipelines
+    monkeypatch.setattr(api, "size_pipelines", lambda *args: (replace(size(*args)[0], bound=200.0), "milp"))
+    plan = make_plan(problem)
+    assert (plan.value, plan.bound, plan.status) == (250.0, pytest.approx(250.0), "optimal")
+    monkeypatch.setattr(api, "block_bound", lambda problem: 300.0)
+    plan = make_plan(problem)
+    assert (plan.value, plan.bound, plan.status) == (250.0, 300.0, "feasible")
 
 
 @pytest.mark.parametrize("seed", range(4))

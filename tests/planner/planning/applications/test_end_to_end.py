@@ -25,9 +25,9 @@ from planner.model import (
     Task,
     digest,
 )
-from planner.model.accuracy import plan_accuracy
 from planner.model.applications import combined_accuracy
 from planner.model.check import check
+from planner.model.served import plan_accuracy
 from planner.planning import accuracy_front, api, make_plan
 from planner.planning.baselines import with_x0
 from planner.planning.baselines.whole_tasks import size_whole_tasks

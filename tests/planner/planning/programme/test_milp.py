@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import MEASURED, brute_force, random_problem, with_detours
 
-from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTable, Network, Problem, Profile
+from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTable, Network, Problem, Profile, Segment
 from planner.model.problem import Objective
 from planner.planning.api import make_plan
 from planner.planning.methods import all_candidates
-from planner.planning.pipelines.sizing import Sizing
+from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.programme import milp
 from planner.planning.programme.backends import BACKENDS, Limits, highs
 from planner.planning.programme.relaxation import relax
@@ -132,6 +132,22 @@ def test_what_is_too_large_for_gurobi_is_left_to_highs(
     assert sizing.backend == "highs"
     assert sizing.value(problem) == pytest.approx(best(problem))
     assert [record.getMessage().endswith("HiGHS solves this one") for record in caplog.records] == [True]
+
+
+def test_a_start_stands_on_no_more_devices_than_its_slices_need() -> None:
+    """A programme may leave two devices cut for five slices each where there are three; one of them is enough."""
+    gpu = DeviceType("gpu", 1, slots=5, segments=(Segment("large", 3), Segment("small", 1)))
+    tables = tuple(LatencyTable("gpu", name, (1,), ((4000,),), MEASURED) for name in ("large", "small"))
+    dnn = Dnn("d", 20_000, (Profile("d", (Block(("a",)),), (), tables),))
+    problem = Problem(Cluster((gpu,), Network(10)), (dnn,))
+    candidates = all_candidates(problem)
+    formulation = milp.build(problem, candidates)
+    small = next(one for one in candidates if one.shares == ("small",))
+    ((pool, _),) = formulation.pools.items()
+    plan = Sizing((Sized(small, (3,)),), 0.0, "highs", {pool: ({"small": 5}, {"small": 5})})
+    start = milp.start_from(formulation, plan)
+    assert all(value <= formulation.model.arrays().upper[column] for column, value in start.items())
+    assert sum(start[column] for columns in formulation.pools[pool] for column in columns.layouts.values()) == 1
 
 
 def test_names_can_be_read() -> None:
