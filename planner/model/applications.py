@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from planner.model.cluster import Quantity
 from planner.model.errors import InputError
 from planner.model.profile import LatencyTable, Profile, Provenance
 from planner.model.record import LATER, record
@@ -61,8 +62,8 @@ class Application:
     slo_us: Annotated[float, Gt(0)]
     tasks: Annotated[tuple[Task, ...], MinLen(1)]
     rule: AccuracyRule = "multiply"
-    weight: Annotated[float, Gt(0)] = 1.0
-    rate_rps: Annotated[float, Gt(0)] | None = None
+    weight: Quantity = 1.0
+    rate_rps: Quantity | None = None
     np_throughput_rps: Annotated[float, Ge(0)] | None = None
     drop_after_us: Annotated[float, Gt(0)] | None = None
     accuracies: Mapping[str, Percent] = field(default_factory=dict, metadata=LATER)

@@ -7,7 +7,7 @@ from functools import cached_property
 from math import inf
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Le, MinLen
 
 from planner.model.errors import InputError
 from planner.model.record import LATER, record
@@ -28,11 +28,12 @@ from planner.model.segments import (
 )
 
 # No document means more, and 64 bits hold sums of such numbers; smaller bounds stand at the fields that need them.
-MOST = 10**15
+LEAST, MOST = 1e-15, 10**15
 MOST_DEVICES = 10**7
 
 Positive = Annotated[int, Ge(1), Le(MOST)]
 Count = Annotated[int, Ge(0), Le(MOST)]
+Quantity = Annotated[float, Ge(LEAST), Le(MOST)]  # beyond these, solvers' numbers overflow
 
 
 @record
@@ -61,7 +62,7 @@ class DeviceType:
     shares: Annotated[tuple[Annotated[int, Ge(1), Le(MOST_SHARES)], ...], MinLen(1)] = (1,)
     devices_per_server: Positive = 1
     memory_bytes: Positive | None = None
-    price_per_hour: Annotated[float, Ge(0)] | None = None
+    price_per_hour: Annotated[float, Ge(0), Le(MOST)] | None = None
     mig: Annotated[str, MinLen(1)] | None = field(default=None, metadata=LATER)
     cores: Annotated[int, Ge(1), Le(MOST_CORES)] | None = field(default=None, metadata=LATER)
     slots: Annotated[int, Ge(1), Le(MOST_SLOTS)] | None = field(default=None, metadata=LATER)
@@ -69,8 +70,8 @@ class DeviceType:
     layouts: tuple[Mapping[str, Positive], ...] = field(default=(), metadata=LATER)
     processes: Annotated[int, Ge(1), Le(MOST_SHARES)] = field(default=1, metadata=LATER)
     neighbours: Literal["isolated", "measured", "assumed"] | None = field(default=None, metadata=LATER)
-    idle_watts: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
-    busy_watts: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
+    idle_watts: Annotated[float, Ge(0), Le(MOST)] | None = field(default=None, metadata=LATER)
+    busy_watts: Annotated[float, Ge(0), Le(MOST)] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         """Refuse shares out of order, which would make equal clusters differ, and segments that cannot be."""
@@ -167,7 +168,7 @@ class Link:
 
     sender: str
     receiver: str
-    bandwidth_gbps: Annotated[float, Gt(0)]
+    bandwidth_gbps: Quantity
     hop_latency_us: Annotated[float, Ge(0)] = 0.0
 
 
@@ -175,7 +176,7 @@ class Link:
 class Network:
     """Bandwidth of a server's network card (Gbit/s) and the latency of a hop (µs), with exceptions per pair."""
 
-    bandwidth_gbps: Annotated[float, Gt(0)]
+    bandwidth_gbps: Quantity
     hop_latency_us: Annotated[float, Ge(0)] = 0.0
     links: tuple[Link, ...] = ()
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from planner.model.applications import Application, Percent, Task, check_accuracy, virtual_models
-from planner.model.cluster import Cluster, Positive
+from planner.model.cluster import Cluster, Positive, Quantity
 from planner.model.errors import InputError
 from planner.model.merged import Copy, Merged, Variant, copies_of, with_largest_latencies
 from planner.model.profile import MOST_US, Profile
@@ -61,9 +61,9 @@ class Dnn:
     name: Annotated[str, MinLen(1)]
     slo_us: Annotated[float, Gt(0), Le(MOST_US)]
     variants: Annotated[tuple[Profile, ...], MinLen(1)]
-    weight: Annotated[float, Gt(0)] = 1.0
+    weight: Quantity = 1.0
     np_throughput_rps: Annotated[float, Ge(0)] | None = None
-    rate_rps: Annotated[float, Gt(0)] | None = None
+    rate_rps: Quantity | None = None
     accuracy: Mapping[str, Percent] = field(default_factory=dict, metadata=LATER)
 
     def __post_init__(self) -> None:

@@ -352,6 +352,11 @@ def _refuse_nothing(problem: Problem, throughput_rps: Sequence[float], bound: fl
         if served_rps == 0:
             if clock.over:
                 raise TooLate(f"no plan that serves {dnn.name} was found in the time given; raise the time limit")
+            if problem.options.objective in GIVEN_RATES:
+                raise InputError(
+                    f"{dnn.name}: its rate of {dnn.rate_rps:g} requests/s was lost beside other numbers (numerical "
+                    "trouble); try another --backend, or bring rates, weights and prices closer together"
+                )
             own = problem.options.device_sharing == "own"
             fewer = own and sum(device.count for device in problem.cluster.device_types) < len(problem.dnns)
             if problem.options.objective == "max_min_throughput" and bound > 0 and not fewer:

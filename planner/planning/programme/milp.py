@@ -113,13 +113,13 @@ def build(problem: Problem, candidates: Sequence[Candidate], clock: Clock | None
 
 
 def with_rates_of_a_slice(problem: Problem, candidates: Sequence[Candidate]) -> Problem:
-    """Return the problem with rates raised to what any pipeline serves, which changes no cost, devices or memory.
+    """Return the problem with rates raised to what any pipeline serves, which changes no plan's worth.
 
     A rate far below that would be served by so small a part of a slice that a solver takes it for none. As any one
-    pipeline serves the raised rate, the one of fewest joules does, whose work counts for the part that was asked for.
+    pipeline serves the raised rate, requests go to pipelines in the same parts; their joules and accuracy count for the
+    part that was asked for.
     """
-    whole = "least_cost", "fewest_devices", "least_memory", "least_energy"
-    if problem.options.objective not in whole or problem.options.limits_accuracy:
+    if problem.options.objective not in GIVEN_RATES:
         return problem
     least = _least_rps(candidates)
     dnns = (

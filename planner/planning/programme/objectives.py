@@ -106,9 +106,11 @@ def least_memory(model: LinearModel, problem: Problem, columns: PlanColumns) -> 
 def most_accurate(model: LinearModel, problem: Problem, columns: PlanColumns) -> None:
     """Maximise the sum of a_c · y_c over the sum of rates, subject to Y_d >= rate_d, rows ``served[d]``."""
     _serve_rates(model, problem, columns)
-    total_rps = sum(needed_rate_rps(dnn, "most_accurate") for dnn in problem.dnns)
-    accuracies = rate_accuracies(problem, columns.candidates)
-    terms = ((column, accuracy / total_rps) for column, accuracy in zip(columns.rates, accuracies, strict=True))
+    asked = columns.asked or (1.0,) * len(problem.dnns)
+    rates_rps = (needed_rate_rps(dnn, "most_accurate") for dnn in problem.dnns)
+    total_rps = sum(part * rate_rps for part, rate_rps in zip(asked, rates_rps, strict=True))
+    accuracies = zip(columns.rates, columns.candidates, rate_accuracies(problem, columns.candidates), strict=True)
+    terms = ((column, accuracy * asked[one.dnn] / total_rps) for column, one, accuracy in accuracies)
     model.set_objective(terms, maximise=True)
 
 

@@ -9,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import MEASURED, brute_force, random_problem, with_detours
 
-from planner.model import Block, Cluster, DeviceType, Dnn, InputError, LatencyTable, Network, Problem, Profile, Segment
+from planner.model import (
+    Block,
+    Cluster,
+    DeviceType,
+    Dnn,
+    InputError,
+    LatencyTable,
+    Network,
+    Options,
+    Problem,
+    Profile,
+    Segment,
+)
 from planner.model.problem import Objective
 from planner.planning.api import make_plan
 from planner.planning.methods import all_candidates
@@ -94,6 +106,21 @@ def test_solvers_agree(seed: int) -> None:
     problem = random_problem(seed + 100, dnns=2, counts=(2, 2))
     values = [best(problem, backend) for backend in BACKENDS]
     assert values == pytest.approx([values[0]] * len(BACKENDS), rel=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("objective", "value"), [("most_accurate", 70.0), ("least_energy", 20.0), ("least_cost", 2.0)])
+def test_a_rate_far_below_a_slice_is_served_as_accurately(objective: Objective, value: float, backend: str) -> None:
+    """One request in thirty thousand years keeps its device: 60 % accurate there, 80 % is what *b* counts as much."""
+    table = LatencyTable("g", 1, (1,), ((4000,),), MEASURED)
+    dnns = tuple(
+        Dnn(name, 20_000, (Profile(name, (Block(("a",)),), (), (table,)),), rate_rps=rate_rps, accuracy={name: percent})
+        for name, rate_rps, percent in (("a", 1e-12, 60.0), ("b", 1e-12, 80.0))
+    )
+    device = DeviceType("g", 3, price_per_hour=1, idle_watts=10, busy_watts=20)
+    options = Options(objective, min_accuracy=None if objective == "most_accurate" else 50.0)
+    plan = make_plan(Problem(Cluster((device,), Network(10)), dnns, options), backend=backend)
+    assert (plan.value, plan.status) == (pytest.approx(value), "optimal")
 
 
 def test_leaving_candidates_out_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
