@@ -10,7 +10,8 @@ begin are a range, and the programme
 
     best[n, j] = min over i in range(j) of best[n - 1, i] + bytes of the cut before i
 
-takes N · L minima over ranges. Bounds are relaxed along `RELAXATIONS` until they can be met.
+takes N · L minima over ranges, each found from two of ranges whose lengths are powers of two, so that a hundred blocks
+of ten thousand layers take a moment. Bounds are relaxed along `RELAXATIONS` until they can be met.
 
 Deviation: the last of them, (0, N), is not PPipe's; it admits everything, for models whose one layer is most of them.
 A model of at most N layers has one block per layer.
@@ -23,7 +24,7 @@ from math import inf
 import numpy as np
 
 from planner.model import InputError
-from planner.planning.arrays import Floats
+from planner.planning.arrays import Floats, Integers
 
 # Lower and upper bounds of a block's share of the latency, as multiples of 1 / N.
 RELAXATIONS = ((0.7, 1.3), (0.5, 1.5), (0.5, 2.0), (0.5, 2.5), (0.5, 3.0), (0.5, 3.5), (0.5, 4.0), (0.4, 4.0))
@@ -132,21 +133,43 @@ def _fewest_bytes(
     first = np.max([np.searchsorted(row, row - upper - ROUNDING) for row in shares], axis=0)
     last = np.min([np.searchsorted(row, row - lower + ROUNDING, side="right") for row in shares], axis=0)
     last = np.minimum(last, ends)  # a block has at least one layer; the range is [first, last)
-    best = np.full((blocks + 1, layers + 1), inf)
-    best[0, 0] = 0.0
+    possible = ends[first < last]
+    best = np.full(layers + 1, inf)
+    best[0] = 0.0
     choice = np.zeros((blocks + 1, layers + 1), dtype=np.int64)
     for block in range(1, blocks + 1):
-        cost = best[block - 1, :-1] + before
-        for end in np.flatnonzero(first < last).tolist():
-            begin = first[end] + int(cost[first[end] : last[end]].argmin())
-            best[block, end], choice[block, end] = cost[begin], begin
-    if best[blocks, layers] == inf:
+        cost = best[:-1] + before
+        begin = leftmost_minima(cost, first[possible], last[possible])
+        best = np.full(layers + 1, inf)
+        best[possible], choice[block, possible] = cost[begin], begin
+    if best[layers] == inf:
         return None
     starts, end = [], layers
     for block in range(blocks, 0, -1):
         end = int(choice[block, end])
         starts.append(end)
     return tuple(reversed(starts))
+
+
+def leftmost_minima(cost: Floats, first: Integers, last: Integers) -> Integers:
+    """Return where ``cost`` is least in each range [first, last), which is not empty: the first of equal places.
+
+    >>> leftmost_minima(np.array([3.0, 1.0, 2.0, 1.0]), np.array([0, 0, 2]), np.array([1, 4, 3])).tolist()
+    [0, 1, 2]
+    """
+    found = np.empty_like(first)
+    length, longest = last - first, int((last - first).max(initial=0))
+    least, width = np.arange(len(cost)), 1  # where the least is of ``width`` places from each on
+    while width <= longest:
+        these = np.flatnonzero((width <= length) & (length < 2 * width))
+        found[these] = _lesser(cost, least[first[these]], least[last[these] - width])
+        least, width = _lesser(cost, least[:-width], least[width:]), 2 * width
+    return found
+
+
+def _lesser(cost: Floats, left: Integers, right: Integers) -> Integers:
+    lesser: Integers = np.where(cost[left] <= cost[right], left, right)
+    return lesser
 
 
 def _blocks(starts: Sequence[int], shares: Floats, cut_bytes: Sequence[int]) -> Blocks:

@@ -13,6 +13,7 @@ which the DNN reaches the target; `planner.planning.whole_devices.master` choose
 is bisected; no plan of one pipeline per DNN is worth more than the bound by which it ended.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil, inf, prod
 from typing import Any
@@ -28,13 +29,15 @@ from planner.planning.pipelines.pricing import pricers
 from planner.planning.pipelines.reach import unreachable
 from planner.planning.pipelines.sizing import Sized, Sizing
 from planner.planning.pipelines.terrain import Terrain, terrain
-from planner.planning.programme.backends import Clock, Limits
+from planner.planning.programme.backends import Clock, Limits, TooLate
 from planner.planning.whole_devices import columns, master
 from planner.planning.whole_devices.capacity import Capacity
 
 VECTORS = 300_000  # of devices; times blocks, of numbers that are kept
 TIE = 1 + 1e-12
 CHOICE_LIMIT_S = 10.0
+STEPS = 100_000_000  # between looks at the clock, about a tenth of a second
+LEAST = 1e-9  # requests/s per weight: what is less is nothing
 
 
 @dataclass(frozen=True)
@@ -97,51 +100,57 @@ def size(problem: Problem, limits: Limits) -> Sizing:
             f"{_vectors(problem)}; leave out --pipelines"
         )
     counts = np.array([device.count for device in problem.cluster.device_types], dtype=np.int64)
-    clock = Clock(limits)
-    priced = [pricers(problem, number) for number in range(len(problem.dnns))]
-    for number, own in enumerate(priced):
-        if not own:
+    clock, priced = Clock(limits), []
+    for number in range(len(problem.dnns)):
+        clock.expect_time()
+        priced.append(pricers(problem, number))
+        if not priced[-1]:
             raise unreachable(problem, number)
-    high = columns.generate(problem, priced).bound * TIE
+    terrains = [[one.terrain for one in own] for own in priced]
+    bound = high = columns.generate(problem, priced, clock).bound * TIE
     best: tuple[Sized, ...] = ()
     low, target = 0.0, high
-    while high - low > limits.gap * high and not clock.over:
-        found = _plan_worth(problem, [[one.terrain for one in own] for own in priced], counts, target)
-        if found is None:
-            high = target
-        else:
-            best, low = found, Sizing(found, 0.0, "").value(problem)
-        # Far from the bound at first: halves, then what lies between.
-        target = (low + high) / 2 if low > 0 else high / 2
-        if low == 0 and high < 1e-9:
-            break
-    return Sizing(best, max(high, low), "highs")
+    with suppress(TooLate):
+        while high - low > limits.gap * high and (low > 0 or high >= LEAST):
+            found, certain = _plan_worth(problem, terrains, counts, target, clock)
+            if found is not None:
+                best, low = found, Sizing(found, 0.0, "").value(problem)
+            else:
+                high = target
+                bound = target if certain else bound
+            # Far from the bound at first: halves, then what lies between.
+            target = (low + high) / 2 if low > 0 else high / 2
+    return Sizing(best, max(bound, low), "highs")
 
 
 def _plan_worth(
-    problem: Problem, terrains: list[list[Terrain]], counts: Integers, target: float
-) -> tuple[Sized, ...] | None:
-    """Return a pipeline per DNN that each reach the target and together fit, None where there are none."""
+    problem: Problem, terrains: list[list[Terrain]], counts: Integers, target: float, clock: Clock
+) -> tuple[tuple[Sized, ...] | None, bool]:
+    """Return a pipeline per DNN that each reach the target and together fit, or None and whether there are none.
+
+    Raises TooLate where the clock is over before.
+    """
     uses, makers = [], []
     for dnn, own in zip(problem.dnns, terrains, strict=True):
         reached = [
             (variant, made)
             for variant, terrain in enumerate(own)
             for batch in range(len(terrain.batches))
-            if (made := _reach(terrain, batch, dnn.weight * target, counts)) is not None
+            if (made := _reach(terrain, batch, dnn.weight * target, counts, clock)) is not None
         ]
         ends = [(way, vector) for way, (_, made) in enumerate(reached) for vector in _ends(made)]
         if not ends:
-            return None
+            return None, True
         use = np.array([_devices(vector, counts) for _, vector in ends])
         kept = master.least_vectors(use)
         uses.append(use[kept])
         makers.append([(*reached[ends[row][0]], ends[row][1]) for row in kept.tolist()])
-    chosen, _ = master.choose(uses, Capacity.of_devices(counts), np.ones(len(counts)), CHOICE_LIMIT_S)
+    limit_s = clock.at_most(CHOICE_LIMIT_S).remaining().time_limit_s
+    chosen, status = master.choose(uses, Capacity.of_devices(counts), np.ones(len(counts)), limit_s)
     if chosen is None:
-        return None
+        return None, status == "infeasible"
     picked = [(number, *makers[number][plan]) for number, plan in enumerate(chosen)]
-    return tuple(_sized(number, variant, made, end, counts) for number, variant, made, end in picked)
+    return tuple(_sized(number, variant, made, end, counts) for number, variant, made, end in picked), True
 
 
 def _shape(terrain: Terrain, counts: Integers) -> tuple[int, int]:
@@ -160,7 +169,7 @@ def _devices(vector: int, counts: Integers) -> list[int]:
     return found
 
 
-def _reach(terrain: Terrain, batch: int, rate_rps: float, counts: Integers) -> Reached | None:
+def _reach(terrain: Terrain, batch: int, rate_rps: float, counts: Integers, clock: Clock) -> Reached | None:
     budget_us = float(terrain.budget_us[batch])
     if budget_us < 0:
         return None
@@ -170,7 +179,11 @@ def _reach(terrain: Terrain, batch: int, rate_rps: float, counts: Integers) -> R
     blocks, classes = terrain.latency_us.shape[2] - 1, len(terrain.hop_us)
     least_us = np.full((blocks + 1, classes, classes, levels * vectors), inf)
     parent = np.full(least_us.shape, -1, dtype=np.int32)
-    _shortest(_arguments(terrain, batch, rate_rps, counts), levels, vectors, budget_us, least_us, parent)
+    arguments = _arguments(terrain, batch, rate_rps, counts)
+    at_once = max(1, STEPS // (levels * vectors * blocks * len(terrain.shares) * classes))
+    for first in range(0, blocks, at_once):
+        clock.expect_time()
+        _shortest(arguments, first, min(first + at_once, blocks), levels, vectors, budget_us, least_us, parent)
     made = Reached(terrain, batch, rate_rps, least_us, parent)
     return made if len(_ends(made)) else None
 
@@ -260,18 +273,21 @@ def _slice_rps(
 @compiled
 def _shortest(
     ground: tuple[Any, ...],
+    from_block: int,
+    to_block: int,
     levels: int,
     vectors: int,
     budget_us: float,
     least_us: Floats,
     parent: NDArray[np.int32],
 ) -> None:
+    """Extend what reaches blocks [from_block, to_block) by a stage from there on."""
     latency_us, size, rate_rps, device, per_device, _, link_class, wire_us, hop_us, counts, strides = ground
     places, blocks, classes = len(device), latency_us.shape[1] - 1, len(hop_us)
     states = levels * vectors
-    for own in range(classes):
+    for own in range(classes if from_block == 0 else 0):
         least_us[0, 0, own, 0] = 0.0
-    for first in range(blocks):
+    for first in range(from_block, to_block):
         for before in range(classes if first else 1):
             for own in range(classes):
                 begun = least_us[first, before, own]

@@ -10,7 +10,7 @@ import pytest
 
 from planner.files.ppipe import list_dnns, read_layers, read_prepartition
 from planner.model import InputError
-from planner.planning.prepartition import RELAXATIONS, Blocks, even_runtime, prepartition
+from planner.planning.prepartition import RELAXATIONS, Blocks, even_runtime, leftmost_minima, prepartition
 from planner.planning.programme.backends import solve
 from planner.planning.programme.linear import LinearModel
 
@@ -129,3 +129,13 @@ def test_published_prepartitions() -> None:
         else:  # nine blocks instead of ten, with a cut less to pay for
             assert found.cut_bytes > sum(published.cut_bytes)
     assert equal == 14
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_minima_over_ranges_are_the_leftmost_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cost = rng.integers(0, 5, 40).astype(float)  # many are equal
+    first = rng.integers(0, 40, 60)
+    last = rng.integers(first + 1, 41)
+    expected = [begin + int(cost[begin:end].argmin()) for begin, end in zip(first, last, strict=True)]
+    assert leftmost_minima(cost, first, last).tolist() == expected

@@ -1,7 +1,9 @@
 """One pipeline per DNN: against every pipeline there is, and long chains whose optimum is known."""
 
+import itertools
+from contextlib import suppress
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 
 import pytest
 from oracles import every_pipeline, random_problem
@@ -22,7 +24,9 @@ from planner.model import (
 from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.answers.changes import slices_started
-from planner.planning.whole_devices import chains
+from planner.planning.programme import backends
+from planner.planning.programme.backends import Limits, TooLate
+from planner.planning.whole_devices import chains, master
 
 
 def chain(blocks: int, counts: tuple[int, ...], held: int, stages: int) -> Problem:
@@ -111,3 +115,25 @@ def test_what_it_cannot_do_is_refused() -> None:
             make_plan(problem, **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="at most 300000 vectors of devices"):
         make_plan(chain(10, (1000, 1000), 100, 4), pipelines=1)
+
+
+@pytest.mark.parametrize("looks", [2, 5, 20, 80])
+def test_a_clock_that_is_over_ends_the_search_with_what_it_has(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(3, dnns=1, stages=3, counts=(2, 2, 1))
+    optimum = chains.size(problem, Limits()).value(problem)
+    monkeypatch.setattr(backends, "monotonic", itertools.count().__next__)  # a second a look
+    value, bound = 0.0, inf
+    with suppress(TooLate):  # before there were any prices
+        found = chains.size(problem, Limits(1e-6, looks))
+        value, bound = found.value(problem), found.bound
+    assert value <= optimum * (1 + 1e-9)
+    assert bound >= optimum * (1 - 1e-9)
+
+
+def test_a_choice_that_was_not_made_in_time_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(3, dnns=2, stages=2, counts=(2, 2, 1))
+    optimum = chains.size(problem, Limits()).value(problem)
+    monkeypatch.setattr(master, "choose", lambda *_: (None, "no solution"))
+    found = chains.size(problem, Limits())
+    assert found.pipelines == ()
+    assert found.bound >= optimum * (1 - 1e-9)
