@@ -37,11 +37,13 @@ def show(printed: Output, problem: Problem, made: Plan) -> None:
     printed.table("pipelines", PLAN_COLUMNS, rows)
     for name in ("value", "bound", "gap", "status", "seconds", "method", "backend", "watts", "joules_per_thousand"):
         printed.value(name, getattr(made, name))
-    printed.value("accuracy", made.accuracy)
-    printed.value("cost_per_hour", made.cost_per_hour)
+    for name in ("accuracy", "cost_per_hour", "x0_timed"):
+        printed.value(name, getattr(made, name))
     for line in (_devices(problem, made), *_tenants(problem, made), *_neighbours(made), *_watts(made), *_worth(made)):
         printed.line(line)
     worth = worth_text(made.objective, made.value, made.bound, made.status)
+    if made.x0_timed:
+        printed.line("time was up before X0 was found, which batch building rests on: another run may find another")
     solver = f" on {made.backend}" if made.backend != "none" else ""
     printed.line(f"{worth}, {made.seconds:.2f} s with {made.method}{solver}")
 

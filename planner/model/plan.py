@@ -143,7 +143,8 @@ class Plan:
     device on what ground their latencies stand (`DeviceType.ground`). ``watts`` is what the devices in use draw at the
     planned rates, ``joules_per_thousand`` the energy of a thousand requests then; None where watts are unknown.
     ``accuracy`` is that of what is served of every DNN whose variants have one (percent), ``cost_per_hour`` what the
-    devices in use cost; None where a price is unknown.
+    devices in use cost; None where a price is unknown. ``x0_timed`` says that the time given, or Ctrl-C, ended the
+    search for X0 before the work was done that such a time allows for: another run may rest on another X0.
     """
 
     scheduler: Scheduler
@@ -166,6 +167,7 @@ class Plan:
     cost_per_hour: Annotated[float, Ge(0)] | None = field(default=None, metadata=LATER)
     gap_asked: Time = field(default=1e-6, metadata=LATER)
     np_throughput_rps: Mapping[str, Time] = field(default_factory=dict, metadata=LATER)
+    x0_timed: bool = field(default=False, metadata=LATER)
 
     def __str__(self) -> str:
         """Return what the plan is worth, and what serves each DNN, a line per pipeline."""

@@ -16,13 +16,13 @@ from planner.planning.baselines import (
     better_by_whole_tasks,
     better_of,
     devices_of,
+    find_x0,
     first_plan,
     plans_on_devices,
     size_dart_r,
     unpartitioned,
     with_closed_form_x0,
     with_quick_x0,
-    x0_and_devices,
 )
 from planner.planning.incumbent import Incumbent, Progress
 from planner.planning.merging import shared_pools
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 # What ends a search (a bound where none is known, writing the plan down, checking it) takes about twice as long as a
 # plan to begin with, and is kept of a limited time, up to this share.
 ENDING, ENDING_SHARE = 2.0, 0.25
+X0_SHARE = 2 / 3  # of a limited time that X0 may take; what its work takes is a third of that
 SCHEDULER_METHODS = {
     "pipelines": ("auto", *METHODS, "decomposition", "columns"),
     "np": ("auto", "milp", "decomposition", "columns", "closed-form"),
@@ -125,15 +126,16 @@ def make_plan(
             clock = clock.sparing(ENDING_SHARE, ENDING * (perf_counter() - asked.begin_s))
         known = _with_x0(planned, method, backend, clock, best)
         if planned.merged and scheduler == "pipelines" and asked.anew:
-            return _checked(known, _plan_merged(asked, known, clock, best), problem)
+            plan = _plan_merged(asked, known, clock, best)
+            return _checked(known, replace(plan, x0_timed=best.x0_timed), problem)
         sizing, used = _size(asked, known, clock, best)
     except (KeyboardInterrupt, TooLate, SystemError) as ended:
         known, sizing, used = _so_far(ended, best, scheduler)
     _refuse_nothing(known, [sizing.throughput_rps(number) for number in range(len(known.dnns))], sizing.bound, clock)
     try:
-        return _checked(known, _plan(asked, known, sizing, used), problem)
+        return _checked(known, _plan(asked, known, sizing, used, best.x0_timed), problem)
     except KeyboardInterrupt:  # the search has ended; what was found is not lost
-        return _checked(known, _plan(asked, known, sizing, used), problem)
+        return _checked(known, _plan(asked, known, sizing, used, best.x0_timed), problem)
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ def _so_far(ended: BaseException, best: Incumbent, scheduler: Scheduler) -> tupl
     return best.problem, sizing, best.method
 
 
-def _plan(asked: _Asked, problem: Problem, sizing: Sizing, method: str) -> Plan:
-    return build_plan(
+def _plan(asked: _Asked, problem: Problem, sizing: Sizing, method: str, x0_timed: bool) -> Plan:
+    plan = build_plan(
         problem,
         sizing,
         scheduler=asked.scheduler,
@@ -204,25 +206,30 @@ def _plan(asked: _Asked, problem: Problem, sizing: Sizing, method: str) -> Plan:
         problem_sha256=asked.problem_sha256,
         versions=versions(sizing.backend),
     )
+    return replace(plan, x0_timed=x0_timed)
 
 
 def _begin(problem: Problem, best: Incumbent) -> None:
     """Let a plan to begin with be known, in a moment: on the X0 that itself gives."""
     quick = with_quick_x0(problem)
-    best.restart(quick, first_plan(quick))
+    best.restart(quick, first_plan(quick), x0_timed=quick is not problem)
 
 
 def _with_x0(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> Problem:
-    """Return the problem with X0, which may take half of the time; with a plan begun, one that rests on X0 follows."""
+    """Return the problem with X0; where a plan was begun, one that rests on X0 follows."""
     if method == "closed-form":
         return with_closed_form_x0(problem)
     if best.plan is None:
-        return x0_and_devices(problem, backend, clock.half())[0]
+        found = find_x0(problem, backend, clock.part(X0_SHARE))
+        best.restart(found.problem, None, x0_timed=found.timed)
+        return found.problem
     plan_on = plans_on_devices(best.problem)
-    known, devices = x0_and_devices(problem, backend, clock.half(), lambda devices: best.offer(plan_on(devices)))
-    start = first_plan(known)
-    best.restart(known, start if devices is None else better_of(known, start, plans_on_devices(known)(devices)))
-    return known
+    found = find_x0(problem, backend, clock.part(X0_SHARE), lambda devices: best.offer(plan_on(devices)))
+    start = first_plan(found.problem)
+    if found.devices is not None:
+        start = better_of(found.problem, start, plans_on_devices(found.problem)(found.devices))
+    best.restart(found.problem, start, x0_timed=found.timed)
+    return found.problem
 
 
 def _plan_merged(asked: _Asked, problem: Problem, clock: Clock, best: Incumbent) -> Plan:
@@ -322,7 +329,7 @@ def _size_changes(
     if asked.scheduler != "pipelines" or asked.method not in ("auto", "milp"):
         got = f"{asked.scheduler} and {asked.method}"
         raise InputError(f"a current plan is for scheduler pipelines and method milp, got {got}")
-    best.restart(problem, None)
+    best.restart(problem, None, x0_timed=best.x0_timed)
     best.by = "milp"
     return size_from(problem, current, max_started, asked.backend, clock.remaining(), best.report)
 

@@ -70,7 +70,7 @@ def plan_best_effort(problem: Problem, scheduler: Scheduler = "pipelines", **opt
     many, or plan fewer DNNs
     """
     clock = Clock(Limits(time_limit_s=options.get("time_limit_s")))
-    left, reasons = servable(problem, clock.half())
+    left, reasons = servable(problem, clock.part(1 / 2))
 
     def planned(some: Problem) -> Plan:
         return make_plan(some, scheduler, **{**options, "time_limit_s": clock.remaining().time_limit_s})
@@ -109,7 +109,7 @@ def _without_some(
 ) -> tuple[Problem, Plan, dict[str, str]]:
     """Return the problem of as many DNNs as the devices are enough for, its plan, and what the others need."""
     whole = problem if scheduler == "pipelines" else unpartitioned(problem)
-    known = with_x0(whole, limits=clock.half())
+    known = with_x0(whole, limits=clock.part(1 / 2))
     sets = [_least_devices(known, number) for number in range(len(known.dnns))]
     try:
         left = problem.with_dnns(_served_together(problem, [tuple(own) for own in sets]))

@@ -29,17 +29,20 @@ class Incumbent:
         The best plan, and what no plan is better than; None as long as nothing is known.
     by, method
         The method that is searching, and the one that found the plan.
+    x0_timed
+        Whether X0 is what was known when time was up (`planner.model.Plan`).
     """
 
     def __init__(self, problem: Problem, progress: Progress | None = None) -> None:
         self.by = self.method = "start"
+        self.x0_timed = False
         self._progress = progress
         self._told: tuple[float | None, float | None] = None, None
         self.restart(problem, None)
 
-    def restart(self, problem: Problem, plan: Sizing | None) -> None:
+    def restart(self, problem: Problem, plan: Sizing | None, *, x0_timed: bool = False) -> None:
         """Go on with another X0, for which bounds no longer hold, and with a plan that rests on it."""
-        self.problem = problem
+        self.problem, self.x0_timed = problem, x0_timed
         self.plan: Sizing | None = None
         self.bound: float | None = None
         if plan is not None:

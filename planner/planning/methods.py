@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import isclose
+from math import inf, isclose
 
 from planner.model import InputError, Problem
 from planner.model.objective import MAXIMISED
@@ -33,39 +33,40 @@ ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
 SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
 LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
 DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated columns
-BEGIN_SECONDS_PER_TYPE = 2.0  # for the plan of columns that the decomposition begins with
+# For the plan of columns that the decomposition begins with: where devices are many; and, in a share of the time left,
+# where a limit is less than a good plan of its own may take, by the number of pipelines to list.
+BEGIN_SECONDS_PER_TYPE, BEGIN_SHARE, BEGIN_SECONDS_PER_PIPELINE = 2.0, 0.25, 3e-7
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
-# Of a limited time NP's plan gets so many seconds, and then half, up to the second number.
-NP_SECONDS, NP_HALF_SECONDS = 5.0, 10.0
-NP_FIRST_S = 20.0  # of time left, below which NP's plan comes first even where it is hardly needed
+# NP's plan is looked for to such a gap before a method, in such a share of the time left, at most so many seconds, and
+# to its end after the method where the best plan is not known to pass it.
+NP_GAP, NP_SHARE, NP_SECONDS = 5e-3, 0.5, 10.0
 
 
 def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better.
 
-    Where time is limited NP's plan is looked for first, as if it had been asked for, so that pipelines are no worse
-    than NP in the same time; where devices are many and time is not short, generated columns come before it. Else that
-    is done before a decomposition, which begins with it, and after other methods. It is left out where it cannot be
-    better.
+    NP's plan is looked for to a few per mille, which takes a moment, where time is limited or a decomposition begins
+    with it; where devices are many, generated columns, mostly beyond it, come before. If the best plan does not pass
+    what no plan of NP is better than, NP goes on to its end after the method: without a limit pipelines are never
+    below it.
 
     Raises
     ------
     TooLate
         The time was up; ``best`` has the best plan and bound so far.
     """
-    left_s = clock.remaining().time_limit_s
-    np_first = left_s is not None and (left_s < NP_FIRST_S or not _has_many(problem))
-    if np_first:
-        _offer_np(problem, backend, clock, best)
+    whole = Unpartitioned(problem, backend, best)
+    if clock.remaining().time_limit_s is not None and not _has_many(problem):
+        whole.begin(clock)
     try:
-        found, used = _by_method(problem, method, backend, clock, best, np_first)
+        found, used = _by_method(problem, method, backend, clock, best, whole)
     except TooLate as late:
         if late.bound is not None:
             best.prove(late.bound)
         raise
     best.report(found)
-    if not np_first and used != "decomposition" and not _proven(best, clock):
-        _offer_np(problem, backend, clock, best)
+    if not _proven(best, clock):
+        whole.end(clock)
     simplest = better_of(problem, found, best.plan) or found  # of equal plans, the one that was tidied up
     return replace(simplest, bound=found.bound if best.bound is None else best.bound), used
 
@@ -75,16 +76,59 @@ def _has_many(problem: Problem) -> bool:
     return columns.admits(problem) and _devices_per_dnn(problem) > SOME_PER_DNN
 
 
-def _offer_np(problem: Problem, backend: str, clock: Clock, best: Incumbent) -> None:
-    """Let NP's plan be known, as far as it is found in its part of the time, unless it cannot be better."""
-    if clock.over or _beyond_np(problem, best):
-        return
-    left_s = clock.remaining().time_limit_s
-    part_s = NP_HALF_SECONDS if left_s is None else max(NP_SECONDS, min(left_s / 2, NP_HALF_SECONDS))
-    try:
-        best.offer(size_np(problem, "auto", backend, clock.at_most(part_s), best, best.offer)[0])
-    except InputError as error:
-        log.info("NP: %s", error)
+class Unpartitioned:
+    """NP's plan, which no plan of pipelines is to be worse than, as far as it can still be better than the best."""
+
+    def __init__(self, problem: Problem, backend: str, best: Incumbent) -> None:
+        self._problem, self._backend, self._best = problem, backend, best
+        self._maximised = MAXIMISED[problem.options.objective]
+        self._begun = False
+        self.bound: float | None = None  # what no plan of NP is better than
+
+    def begin(self, clock: Clock) -> None:
+        """Let a plan within a few per mille of NP's best be known, as far as it is found in its part of the time."""
+        if not self._begun and not self._within(NP_GAP):
+            left_s = clock.remaining().time_limit_s
+            part = clock.at_most(NP_SECONDS if left_s is None else min(NP_SECONDS, NP_SHARE * left_s))
+            self._search(replace(part.remaining(), gap=max(NP_GAP, part.remaining().gap)), tidy=False)
+        self._begun = True
+
+    def end(self, clock: Clock) -> None:
+        """Let NP's plan be known in the time left, unless the best is known to be no worse."""
+        if not clock.over and not self._within(0.0):
+            self._search(clock.remaining(), tidy=True)
+
+    def _search(self, limits: Limits, tidy: bool) -> None:
+        try:
+            clock = Clock(limits)
+            self._take(size_np(self._problem, "auto", self._backend, clock, self._best, self._take, tidy=tidy)[0])
+        except TooLate as late:
+            log.info("NP: %s", late)
+        except InputError as error:  # NP cannot serve all of them
+            log.info("NP: %s", error)
+            self._prove(-inf if self._maximised else inf)
+
+    def _take(self, found: Sizing) -> None:
+        self._prove(found.bound)
+        self._best.offer(found)
+
+    def _prove(self, bound: float) -> None:
+        tighter = min if self._maximised else max
+        self.bound = bound if self.bound is None else tighter(bound, self.bound)
+
+    def _within(self, gap: float) -> bool:
+        """Tell whether the best plan is within a gap of all of NP's, by the relaxation until something is tighter."""
+        if self._best.plan is None:
+            return False
+        if self.bound is None:
+            whole = unpartitioned(self._problem)
+            try:
+                self._prove(relax(whole, all_candidates(whole)).bound)
+            except InputError:  # NP cannot serve all of them
+                self._prove(-inf if self._maximised else inf)
+        assert self.bound is not None
+        value = self._best.value
+        return value >= self.bound * (1 - gap) if self._maximised else value <= self.bound * (1 + gap)
 
 
 def _proven(best: Incumbent, clock: Clock) -> bool:
@@ -92,20 +136,8 @@ def _proven(best: Incumbent, clock: Clock) -> bool:
     return known and isclose(best.bound or 0.0, best.value, rel_tol=clock.remaining().gap, abs_tol=1e-12)
 
 
-def _beyond_np(problem: Problem, best: Incumbent) -> bool:
-    """Tell whether no plan of NP is better than the best, by what NP's relaxation cannot exceed."""
-    if best.plan is None or best.method == "start":  # that is a plan of NP
-        return False
-    whole = unpartitioned(problem)
-    try:
-        bound = relax(whole, all_candidates(whole)).bound
-    except InputError:  # NP cannot serve all of them
-        return True
-    return bound <= best.value if MAXIMISED[problem.options.objective] else bound >= best.value
-
-
 def _by_method(
-    problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, np_known: bool
+    problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, whole: Unpartitioned
 ) -> tuple[Sizing, str]:
     if problem.options.limited:
         method = "milp"
@@ -132,7 +164,7 @@ def _by_method(
         found = decomposition.size(problem, limits, begin=best.plan, report=best.report, generated=generated)
         return _tidied(problem, _or_chains(problem, found, clock), backend, clock), method
     if method == "decomposition":
-        return _decomposed(problem, backend, clock, best, np_known), method
+        return _decomposed(problem, backend, clock, best, whole), method
     best.by = method
     sizing = METHODS[method](problem, candidates, backend, clock.remaining(), best.report)
     if method not in CANONICAL_METHODS:
@@ -165,17 +197,28 @@ def _devices_per_dnn(problem: Problem) -> float:
     return sum(device.count for device in problem.cluster.device_types) / len(problem.dnns)
 
 
-def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, np_known: bool) -> Sizing:
-    """Return the plan of the decomposition, which begins with NP's and, where devices are many, that of columns."""
+def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, whole: Unpartitioned) -> Sizing:
+    """Return the plan of the decomposition, which begins with NP's and, where it takes long, that of columns."""
     best.by = "decomposition"
-    if _has_many(problem):
-        limits = clock.within(Limits(1e-4, BEGIN_SECONDS_PER_TYPE * len(problem.cluster.device_types)))
+    limits = _beginning(problem, clock)
+    if limits is not None:
         with suppress(TooLate):
             best.report(columns.size(problem, backend, limits, best.report)[0])
-    if not np_known:
-        _offer_np(problem, backend, clock, best)
+    whole.begin(clock)
     found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
     return _tidied(problem, found, backend, clock)
+
+
+def _beginning(problem: Problem, clock: Clock) -> Limits | None:
+    """Return the limits of columns that the decomposition begins with; None where it begins without any."""
+    if _has_many(problem):
+        return clock.within(Limits(1e-4, BEGIN_SECONDS_PER_TYPE * len(problem.cluster.device_types)))
+    left_s = clock.remaining().time_limit_s
+    if left_s is None or not columns.admits(problem):
+        return None
+    if left_s > BEGIN_SECONDS_PER_PIPELINE * columns.enumeration_size(problem):
+        return None
+    return clock.part(BEGIN_SHARE)
 
 
 def _or_chains(problem: Problem, found: Sizing, clock: Clock) -> Sizing:
@@ -194,7 +237,14 @@ def _tidied(problem: Problem, sizing: Sizing, backend: str, clock: Clock) -> Siz
 
 
 def size_np(
-    problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent, report: Report | None = None
+    problem: Problem,
+    method: str,
+    backend: str,
+    clock: Clock,
+    best: Incumbent,
+    report: Report | None = None,
+    *,
+    tidy: bool = True,
 ) -> tuple[Sizing, str]:
     """Return NP's plan: the method's, or the one so far where that is better.
 
@@ -202,6 +252,8 @@ def size_np(
     ----------
     report
         Is told plans on the way; by default ``best``, with their bounds.
+    tidy
+        Whether to look for one on the fewest devices.
 
     Raises
     ------
@@ -226,8 +278,10 @@ def size_np(
     else:
         candidates = all_candidates(whole)
         found = METHODS["milp"](whole, candidates, backend, clock.remaining(), report)
-        return _no_worse(whole, canonical(whole, candidates, found, backend, clock.remaining()), best), method
-    return _no_worse(whole, _tidied(whole, found, backend, clock), best), method
+        if tidy:
+            found = canonical(whole, candidates, found, backend, clock.remaining())
+        return _no_worse(whole, found, best), method
+    return _no_worse(whole, _tidied(whole, found, backend, clock) if tidy else found, best), method
 
 
 def _no_worse(problem: Problem, found: Sizing, best: Incumbent) -> Sizing:

@@ -3,6 +3,10 @@
 NP optima are not unique, so X0 is made so: among the optima, the one with the largest sum of throughputs. DNNs that NP
 cannot serve have X0 = 0, and the others share the cluster without them.
 
+It is looked for by a clock that counts work (`planner.planning.programme.backends.clock`): every run finds the same X0,
+however busy the machine is, so that plans made with the same time limit can be compared. A wall clock ends the search
+only where the machine is several times slower than that work was measured on, and X0 then says so.
+
 Deviation: with more than `RELAXED_PER_DNN` devices per DNN X0 is that of NP's relaxation, with fractions of devices and
 otherwise by the same rule; whole devices hardly count there: the least X0 / weight is 0.05 % above the exact one for 10
 DNNs on 10,000 devices of 4 types.
@@ -12,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, log2
 
 from planner.model import Dnn, Problem
 from planner.model.segments import processes
@@ -26,21 +30,40 @@ from planner.planning.whole_devices import decomposition, narrowed, tables
 
 # The programme takes a moment up to so many candidates; for at most two device types, which tables
 # (`planner.planning.whole_devices.tables`) narrow, up to the second number, and on few devices per DNN. The
-# decomposition takes a second or two for more. Where it is not through in `SEARCH_SECONDS`, as very many plans are
-# alike, the programme goes on from its plan up to the third number; above, it may not end.
+# decomposition takes a second or two for more. Where it is not through in its part, as very many plans are alike, the
+# programme goes on from its plan up to the third number.
 EXACT_CANDIDATES, EXACT_CANDIDATES_OF_TWO, MOST_CANDIDATES = 16, 128, 64
-SEARCH_SECONDS = 5.0
 RELAXED_PER_DNN, MANY_PER_DNN = 150, 30
-SUM_GAP, SUM_SECONDS, SUM_SHARE = 1e-4, 2.0, 0.2  # for the largest sum among many optima; the share of a limited time
+# Seconds of work for the search, the programme after it, and the largest sum among many optima; the shares of a limited
+# time that they get at most of it. How much work a time limit allows goes by powers of two, so that limits that differ
+# by what it took to read a file give one X0.
+SEARCH_S, PROGRAMME_S, SUM_S = 5.0, 10.0, 2.0
+SEARCH_SHARE, SUM_SHARE = 0.6, 0.2
+WORK_SHARE = 0.3
+SUM_GAP = 1e-4
 
 
 Devices = Mapping[tuple[int, int], int]  # (DNN, device type) -> how many
 
 
+@dataclass(frozen=True)
+class Known:
+    """The problem with X0, and how it was found.
+
+    ``devices`` are the whole ones of the plan that has it, None where there is no such plan. ``timed`` says that the
+    wall clock ended the search, so that another run may find another X0.
+    """
+
+    problem: Problem
+    devices: Devices | None = None
+    timed: bool = False
+
+
 def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = None) -> Problem:
     """Return the problem with ``np_throughput_rps``, X0, filled in where it is None.
 
-    X0 is exact up to 150 devices per DNN, else that of NP's relaxation.
+    X0 is exact up to 150 devices per DNN, but for the few problems whose search ends at its limit of work; else it is
+    that of NP's relaxation.
 
     Examples
     --------
@@ -54,34 +77,46 @@ def with_x0(problem: Problem, backend: str = "highs", limits: Limits | None = No
     >>> [dnn.np_throughput_rps for dnn in with_x0(problem).dnns]
     [125.0, 125.0]
     """
-    return x0_and_devices(problem, backend, limits)[0]
+    return find_x0(problem, backend, limits).problem
 
 
-def x0_and_devices(
+def find_x0(
     problem: Problem,
     backend: str = "highs",
     limits: Limits | None = None,
     report: Callable[[Devices], object] = lambda devices: None,
-) -> tuple[Problem, Devices | None]:
-    """Return the problem with X0, and the whole devices of the plan that has it; None where there is no such plan.
+) -> Known:
+    """Return the problem with X0, and how it was found.
 
-    ``report`` is told those of every better plan on the way.
+    Parameters
+    ----------
+    limits
+        Of wall time, which allows for work of about a third of it.
+    report
+        Is told the whole devices of every better plan on the way.
     """
     ground = _ground(problem)
     if ground is None:
-        return problem, None
+        return Known(problem)
     if not ground.served:
-        return ground.with_x0([]), None
+        return Known(ground.with_x0([]))
     if ground.is_relaxed:
-        return ground.with_x0(_relaxed_largest_sum(ground.among, ground.candidates)), None
+        return Known(ground.with_x0(_relaxed_largest_sum(ground.among, ground.candidates)))
     own = problem.options.device_sharing == "own"
 
     def tell(sizing: Sizing) -> None:
         if own:
             report(ground.devices_of(sizing))
 
-    sizing = _largest_sum(ground.among, ground.candidates, backend, limits or Limits(), tell)
-    return ground.with_x0_of(sizing), ground.devices_of(sizing) if own else None
+    wall = Clock(limits or Limits())
+    sizing = _largest_sum(ground.among, ground.candidates, backend, wall.counted(_work_s(wall)), tell)
+    return Known(ground.with_x0_of(sizing), ground.devices_of(sizing) if own else None, wall.over)
+
+
+def _work_s(wall: Clock) -> float | None:
+    """Return the seconds of work that a wall clock allows for; None: any."""
+    left_s = wall.remaining().time_limit_s
+    return None if left_s is None else WORK_SHARE * 2.0 ** round(log2(left_s))
 
 
 def with_quick_x0(problem: Problem) -> Problem:
@@ -169,35 +204,48 @@ def _by_rate(dnn: Dnn) -> Dnn:
 
 
 def _largest_sum(
-    problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits, report: Report
+    problem: Problem, candidates: Sequence[Candidate], backend: str, clock: Clock, report: Report
 ) -> Sizing:
     """Return, among the optima of the problem's objective, one with the largest sum of throughputs."""
-    clock = Clock(limits)
     begin = first_plan(problem)
-    large = is_large(problem, candidates)
+    sum_s = min(SUM_S, clock.part(SUM_SHARE).time_limit_s or SUM_S)
     try:
-        if large:
-            search = clock.at_most(SEARCH_SECONDS)
-            first = decomposition.size(problem, search.remaining(), begin=begin, report=report)
-            if search.over and len(candidates) <= MOST_CANDIDATES:
-                with suppress(TooLate):
-                    first = milp.size(problem, candidates, backend, clock.remaining(), report=report, begin=first)
-        else:
-            first = narrowed.size(problem, candidates, backend, clock.remaining(), report)
+        first = _optimum(problem, candidates, backend, clock, begin, report)
     except TooLate:
         if begin is None:
             raise
         first = begin
     first = better_of(problem, first, begin) or first
-    left_s = clock.remaining().time_limit_s
-    sum_s = SUM_SECONDS if left_s is None else min(SUM_SECONDS, SUM_SHARE * left_s)
-    left = Limits(SUM_GAP, sum_s) if large else clock.remaining()
+    left = clock.remaining()
+    if is_large(problem, candidates):
+        left = replace(left, gap=SUM_GAP, time_limit_s=sum_s)
     formulation = milp.build(problem, candidates)
     milp.keep_objective(formulation, first.value(problem))
     formulation.model.set_objective([(column, 1.0) for column in formulation.throughput], maximise=True)
     start = milp.start_from(formulation, first)
     solution, name = solve(formulation.model, backend, left, start)
     return milp.extract(formulation, solution, first.bound, name) if solution.found else first
+
+
+def _optimum(
+    problem: Problem,
+    candidates: Sequence[Candidate],
+    backend: str,
+    clock: Clock,
+    begin: Sizing | None,
+    report: Report,
+) -> Sizing:
+    """Return a plan of the most of the least throughput, as far as the work allowed for leads."""
+    if not is_large(problem, candidates):
+        return narrowed.size(problem, candidates, backend, clock.remaining(), report)
+    search = Clock(clock.part(SEARCH_SHARE)).at_most(SEARCH_S)
+    first = decomposition.size(problem, search.remaining(), begin=begin, report=report)
+    value = first.value(problem)
+    if first.bound > value * (1 + search.remaining().gap) and len(candidates) <= MOST_CANDIDATES:
+        programme = clock.at_most(PROGRAMME_S)
+        with suppress(TooLate):
+            first = milp.size(problem, candidates, backend, programme.remaining(), report=report, begin=first)
+    return first
 
 
 def _relaxed_largest_sum(problem: Problem, candidates: Sequence[Candidate]) -> list[float]:

@@ -145,8 +145,8 @@ def _plan_worth(
         kept = master.least_vectors(use)
         uses.append(use[kept])
         makers.append([(*reached[ends[row][0]], ends[row][1]) for row in kept.tolist()])
-    limit_s = clock.at_most(CHOICE_LIMIT_S).remaining().time_limit_s
-    chosen, status = master.choose(uses, Capacity.of_devices(counts), np.ones(len(counts)), limit_s)
+    limits = clock.at_most(CHOICE_LIMIT_S).remaining()
+    chosen, status = master.choose(uses, Capacity.of_devices(counts), np.ones(len(counts)), limits)
     if chosen is None:
         return None, status == "infeasible"
     picked = [(number, *makers[number][plan]) for number, plan in enumerate(chosen)]

@@ -75,7 +75,7 @@ class Choosing(PlanSearch):
         for spread in OFF:
             for supply in self.supplies:
                 self.clock.expect_time()
-                supply.price(self.near(self.price, spread), target, label_limit=PERTURBED_LABELS)
+                self.price_of(supply, self.near(self.price, spread), target, label_limit=PERTURBED_LABELS)
 
     def _list_near(self, target: float) -> None:
         """Let every DNN know plans worth a target that cost little more than its cheapest one."""
@@ -85,7 +85,7 @@ class Choosing(PlanSearch):
         for supply, price in zip(self.supplies, cheapest, strict=True):
             self.clock.expect_time()
             if price < inf:
-                supply.all_within(self.price, target, price + near, MOST_NEAR)
+                self.all_within(supply, self.price, target, price + near, MOST_NEAR)
 
     def _fitting(self, target: float) -> tuple[float, bool]:
         """Return the overload of the relaxed choice, and whether exchanges found a choice."""
@@ -108,9 +108,7 @@ class Choosing(PlanSearch):
         uses, status = self.uses(plans), "feasible"
         picked = self._exchanged(uses)[1] if self.exchanges else None
         if picked is None:
-            left_s = self.clock.remaining().time_limit_s
-            limit_s = time_limit_s if left_s is None else min(time_limit_s, left_s)
-            picked, status = master.choose(uses, self.capacity, price, limit_s)
+            picked, status = master.choose(uses, self.capacity, price, self.clock.at_most(time_limit_s).remaining())
         if picked is not None:
             self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
         return picked is not None, status

@@ -230,7 +230,8 @@ class Decomposition(Choosing):
             own = self.usable(target)
             uses = self.uses(own)
             weights = np.maximum(bent, 0.05 * bent.max())
-            found = master.least_excess(uses, self.capacity, weights, KNOWN_LIMIT_S)
+            limits = self.clock.at_most(KNOWN_LIMIT_S).remaining()
+            found = master.least_excess(uses, self.capacity, weights, limits)
             if found is None:
                 return False
             picked, excess = found

@@ -16,6 +16,7 @@ from planner.planning.programme.backends import Clock
 
 STARTS = 6
 EXCHANGES, MOST_EXCHANGES = 2_000, 3_000_000  # tried from each start: per plan, and in all
+EXCHANGE_S = 1e-7  # that one takes, where work is counted
 HOT, COLD = 1.0, 0.02  # average devices that may be lacking for an exchange to be as likely as 1/e
 
 
@@ -45,6 +46,7 @@ def exchanged(
     for start in range(STARTS):
         if clock.over:
             return None
+        clock.spend(EXCHANGE_S * exchanges)
         drawn = parts * rng.exponential(size=len(parts)) if start else parts
         chosen = np.array([first[dnn] + int(drawn[first[dnn] : first[dnn + 1]].argmax()) for dnn in range(len(uses))])
         if _exchange(use, first, chosen, counts, weight, int(rng.integers(2**31)), exchanges, HOT, COLD):

@@ -17,7 +17,7 @@ s = 0 it is the choice of a plan for every DNN.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -112,7 +112,7 @@ def choose_cheapest(
 
 
 def choose(
-    uses: Sequence[Integers], capacity: Capacity, price: Floats, time_limit_s: float | None
+    uses: Sequence[Integers], capacity: Capacity, price: Floats, limits: Limits
 ) -> tuple[list[int] | None, Status]:
     """Return a plan per DNN (a number each) that together fit, if one is found, and the solver's status.
 
@@ -125,7 +125,7 @@ def choose(
         pair for own, use in zip(columns, uses, strict=True) for pair in zip(own, (use @ price).tolist(), strict=True)
     ]
     model.set_objective(costs, maximise=False)
-    solution, _ = solve(model, "highs", Limits(gap=1.0, time_limit_s=time_limit_s))
+    solution, _ = solve(model, "highs", replace(limits, gap=1.0))
     if not solution.found:
         return None, solution.status
     chosen = [int(solution.values[own].argmax()) for own in columns]
@@ -134,7 +134,7 @@ def choose(
 
 
 def least_excess(
-    uses: Sequence[Integers], capacity: Capacity, price: Floats, time_limit_s: float
+    uses: Sequence[Integers], capacity: Capacity, price: Floats, limits: Limits
 ) -> tuple[list[int], Floats] | None:
     """Return a plan per DNN whose use exceeds what there is by the least price, and by how much of each resource."""
     model = LinearModel()
@@ -144,7 +144,7 @@ def least_excess(
         terms.append((column, -1.0))
     capacity.add_rows(model, used, integer=True)
     model.set_objective([(column, float(cost)) for column, cost in zip(excess, price, strict=True)], maximise=False)
-    solution, _ = solve(model, "highs", Limits(gap=1e-3, time_limit_s=time_limit_s))
+    solution, _ = solve(model, "highs", replace(limits, gap=1e-3))
     if not solution.found:
         return None
     return [int(solution.values[own].argmax()) for own in columns], solution.values[excess]

@@ -13,6 +13,7 @@ can be listed. Column generation swings; it asks at prices between those of the 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ CERTAIN = 1e-9  # of the price of all: what must be missing before something cou
 PERTURBED_LABELS = 8_000
 LISTED = 400_000, 6_000, 300_000_000  # labels and plans of a DNN, and steps of all together
 SPREADS = 0.05, 0.3
+PRICE_S, STEP_S = 2e-4, 1e-8  # that a search for a DNN's plans takes, and a step of it, where work is counted
 SEED = 0
 
 
@@ -79,7 +81,21 @@ class PlanSearch:
         found = []
         for supply in self.supplies:
             self.clock.expect_time()
-            found.append(supply.price(price, target, label_limit=self.labels, tolerance=self._tolerance))
+            found.append(self.price_of(supply, price, target, label_limit=self.labels, tolerance=self._tolerance))
+        return found
+
+    def price_of(self, supply: Supply, price: Floats, target: float, **options: Any) -> Priced:
+        """Return what a DNN's cheapest plan costs, the work counted."""
+        found = supply.price(price, target, **options)
+        self.clock.spend(PRICE_S + STEP_S * found.steps)
+        return found
+
+    def all_within(
+        self, supply: Supply, price: Floats, target: float, budget: float, most: tuple[int, int, int]
+    ) -> tuple[bool, int]:
+        """Let a DNN know all plans within a budget, the work counted."""
+        found = supply.all_within(price, target, budget, most)
+        self.clock.spend(PRICE_S + STEP_S * found[1])
         return found
 
     def certified(self, target: float, price: Floats) -> list[float]:
@@ -88,14 +104,14 @@ class PlanSearch:
         for supply in self.supplies:
             self.clock.expect_time()
             if len(supply.usable(target)) == 0:
-                supply.price(price, target, label_limit=self.labels)
+                self.price_of(supply, price, target, label_limit=self.labels)
             known = supply.usable(target)
             dearest = float((supply.use[known] @ price).min()) if len(known) else self.capacity.cost(price)
             while True:
                 self._extend(supply, price, dearest - supply.value_price(price) * target + CERTAIN, target)
                 most = supply.value_price(price) * target + self._most_loss(price)
-                found = supply.price(
-                    price, target, label_limit=self.certifying_labels, tolerance=self._tolerance, below=most
+                found = self.price_of(
+                    supply, price, target, label_limit=self.certifying_labels, tolerance=self._tolerance, below=most
                 )
                 if found.price <= dearest * (1 + CERTAIN):
                     break
@@ -146,7 +162,7 @@ class PlanSearch:
                 supply, budget = self.supplies[number], budgets[number]
                 complete &= self._extend(supply, price, budget - supply.value_price(price) * target, target)
                 most = labels, plans, left // (len(waiting) - at)
-                ended, taken = supply.all_within(price, target, budget, most)
+                ended, taken = self.all_within(supply, price, target, budget, most)
                 left -= taken
                 if taken > most[2]:
                     cut_off.append(number)
@@ -165,7 +181,7 @@ class PlanSearch:
         for supply in self.supplies:
             if self.clock.over:
                 return
-            supply.price(price, target, label_limit=PERTURBED_LABELS)
+            self.price_of(supply, price, target, label_limit=PERTURBED_LABELS)
 
     def usable(self, target: float) -> list[Integers]:
         """Return the known plans of every DNN that are worth a target."""

@@ -157,8 +157,8 @@ class Rounding:
             return mixed.overload, None
         picked = exchanged(uses, mixed.parts, self.counts, mixed.price, self._rng, self._clock)
         if picked is None:
-            limit_s = self._clock.at_most(CHOICE_LIMIT_S).remaining().time_limit_s
-            picked, _ = master.choose(uses, self.capacity, self.price, limit_s)
+            limits = self._clock.at_most(CHOICE_LIMIT_S).remaining()
+            picked, _ = master.choose(uses, self.capacity, self.price, limits)
         if picked is None:
             return mixed.overload, None
         chosen = zip(self.supplies, own, picked, strict=True)

@@ -33,11 +33,11 @@ Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candid
 
 @dataclass(frozen=True)
 class Priced:
-    """The cheapest plan's price as far as known, a bound on any plan's price, and the labels that it took."""
+    """The cheapest plan's price as far as known, a bound on any plan's price, and the steps that it took."""
 
     price: float
     bound: float
-    labels: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,10 @@ class Supply:
             below = self._cover(price, target)
         below = max(below - base, 0.0) + 1e-12 * base
         if self._rates is not None:
-            complete, _ = self._keep_vectors(self._rates, price, target, below, True, (VECTORS, label_limit * STEPS))
+            most = VECTORS, label_limit * STEPS
+            complete, steps = self._keep_vectors(self._rates, price, target, below, True, most)
             found_price = self._least_price(price, target, base + below)
-            return Priced(found_price, found_price if complete else base, 0)
+            return Priced(found_price, found_price if complete else base, steps)
         offer = self.offer(price, target, below, cheapest_only=True)
         sparse = (
             self.lister is not None
@@ -192,7 +193,7 @@ class Supply:
             below = min(below, found.loss)
             offer = offer.with_pools() if sparse else offer.with_pools().within(below).with_pools()
             found = self._cheapest(offer, price, below, tolerance, label_limit)
-        return Priced(base + found.loss, base + found.bound, found.labels)
+        return Priced(base + found.loss, base + found.bound, found.labels * STEPS)
 
     def _cheapest(self, offer: Offer, price: Floats, below: float, tolerance: float, label_limit: int) -> Cheapest:
         """Find the cheapest plan, and keep it."""

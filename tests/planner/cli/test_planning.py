@@ -108,7 +108,7 @@ def test_a_signal_ends_the_search_with_the_plan_so_far(
         os.kill(os.getpid(), number)
         time.sleep(10)  # until the signal is heard
 
-    monkeypatch.setattr("planner.planning.api.x0_and_devices", disturbed)
+    monkeypatch.setattr("planner.planning.api.find_x0", disturbed)
     monkeypatch.setattr("planner.cli.search_progress.QUIET_S", 0.0)
     save(problem, tmp_path / "problem.json")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

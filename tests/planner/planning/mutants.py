@@ -20,7 +20,7 @@ from planner.model.problem import MINIMISED
 from planner.model.task_worth import task_devices
 
 # What a plan says of how it was made, which nothing in a problem can contradict.
-HISTORY = {"backend", "seconds", "versions", "method"}
+HISTORY = {"backend", "seconds", "versions", "method", "x0_timed"}
 FACTORS = 0.0, 0.5, 0.999, 1.001, 2.0, -1.0, 1e9
 
 

@@ -15,8 +15,9 @@ from planner.planning import api, make_plan, methods
 from planner.planning.baselines import first_plan, with_quick_x0, with_x0
 from planner.planning.incumbent import Incumbent
 from planner.planning.methods import all_candidates
-from planner.planning.programme import backends, milp
-from planner.planning.programme.backends import Limits
+from planner.planning.pipelines.sizing import Sizing
+from planner.planning.programme import milp
+from planner.planning.programme.backends import Limits, clock
 
 SHARED = replace(random_problem(5).options, device_sharing="shared")
 CASES: dict[str, tuple[Callable[[], Problem], tuple[str, ...]]] = {
@@ -71,7 +72,7 @@ def test_ctrl_c_while_x0_is_found_keeps_a_plan(scheduler: str, monkeypatch: pyte
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "x0_and_devices", interrupted)
+    monkeypatch.setattr(api, "find_x0", interrupted)
     problem = random_problem(21, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2, 3))
     plan = make_plan(problem, scheduler)  # type: ignore[arg-type]
     assert plan.method == "start"
@@ -114,16 +115,39 @@ def test_ctrl_c_while_the_plan_is_checked_loses_nothing(monkeypatch: pytest.Monk
 def test_pipelines_are_no_worse_than_np_in_the_same_time(
     counts: tuple[int, ...], looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Time passes by a second whenever somebody looks at the clock, so that both schedulers have equally much of it."""
-    problem = random_problem(8, dnns=4, stages=2, counts=counts, shares=(1, 2))
+    """Time passes by a second whenever somebody looks at the clock, so that both schedulers have equally much of it.
+
+    NP is looked for to a few per mille where time is short.
+    """
+    problem = with_x0(random_problem(8, dnns=4, stages=2, counts=counts, shares=(1, 2)))
     monkeypatch.setattr(api, "ENDING", 0.0)
-    for name in ("NP_SECONDS", "NP_HALF_SECONDS"):
-        monkeypatch.setattr(methods, name, 100.0)
     values = []
     for scheduler in ("np", "pipelines"):
-        monkeypatch.setattr(backends, "monotonic", itertools.count().__next__)
+        monkeypatch.setattr(clock, "monotonic", itertools.count().__next__)
         values.append(make_plan(problem, scheduler, time_limit_s=looks).value)  # type: ignore[arg-type]
-    assert values[1] >= values[0] * (1 - 1e-9)
+    assert values[1] >= values[0] * (1 - methods.NP_GAP)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pipelines_are_no_worse_than_np_where_time_is_not_limited(seed: int) -> None:
+    """On one stage, so that there is nothing that pipelines could gain."""
+    problem = random_problem(seed, dnns=4, stages=1, counts=(5, 4, 6))
+    problem = replace(problem, dnns=tuple(replace(dnn, slo_us=4 * dnn.slo_us) for dnn in problem.dnns))
+    whole, pipelines = make_plan(problem, "np"), make_plan(problem)
+    assert pipelines.value >= whole.value * (1 - 1e-9)
+
+
+def test_np_goes_on_after_a_method_that_stays_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = with_x0(random_problem(8, dnns=4, stages=2, counts=(12, 9, 14), shares=(1, 2)))
+    whole = make_plan(problem, "np")
+
+    def nothing(problem: Problem, *_: object, **__: object) -> Sizing:
+        return Sizing((), 1e9, "none")
+
+    monkeypatch.setattr(methods, "NP_GAP", 0.9)  # what there is to begin with will do before the method
+    monkeypatch.setattr(methods, "_decomposed", nothing)
+    found = make_plan(problem)
+    assert found.value == pytest.approx(whole.value, rel=1e-6)
 
 
 def test_an_incumbent_takes_what_is_better_and_tells_what_is_new() -> None:

@@ -5,12 +5,11 @@ To add a solver, write its module and name it in `BACKENDS`.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version as installed_version
-from time import monotonic
 
 from planner.model import InputError
+from planner.planning.programme.backends.clock import Clock, Limits, TooLate, Work
 from planner.planning.programme.linear import LinearModel, Solution, without_values
 from planner.planning.programme.scaling import far_apart, scaled
 
@@ -24,6 +23,7 @@ __all__ = [
     "TooLarge",
     "TooLate",
     "Unavailable",
+    "Work",
     "solve",
     "version",
     "versions",
@@ -37,75 +37,6 @@ SECOND_OPINIONS = ("cbc", "highs")
 
 Start = Mapping[int, float]  # column -> value
 SolutionReport = Callable[[Solution], None]  # is told better solutions of a model, or better bounds, on the way
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a solver may stop: at a relative ``gap``, or after ``time_limit_s`` seconds (None: never)."""
-
-    gap: float = 1e-6
-    time_limit_s: float | None = None
-
-
-class TooLate(InputError):
-    """The time was up before any plan was found: there may be one. ``bound`` is what was proven, if anything was."""
-
-    def __init__(
-        self, text: str = "no plan was found in the time given; raise the time limit", bound: float | None = None
-    ) -> None:
-        """Say what was being done, and keep the bound."""
-        super().__init__(text)
-        self.bound = bound
-
-
-class Clock:
-    """The time left of some limits."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._begin_s = monotonic()
-
-    def remaining(self) -> Limits:
-        """Return the limits less the time that has passed, at least a hundredth of a second."""
-        if self._limits.time_limit_s is None:
-            return self._limits
-        left_s = self._limits.time_limit_s - (monotonic() - self._begin_s)
-        return Limits(self._limits.gap, max(0.01, left_s))
-
-    def half(self) -> Limits:
-        """Return the limits with half of the time left."""
-        left = self.remaining()
-        return left if left.time_limit_s is None else Limits(left.gap, left.time_limit_s / 2)
-
-    def sparing(self, share: float, most_s: float) -> "Clock":
-        """Return a clock that is over a share of the limit earlier, by ``most_s`` at most."""
-        limit_s = self._limits.time_limit_s
-        spared = Clock(self._limits)
-        spared._begin_s = self._begin_s - (0.0 if limit_s is None else min(share * limit_s, most_s))
-        return spared
-
-    def at_most(self, seconds: float) -> "Clock":
-        """Return a clock with the time left, but no more than so many seconds."""
-        left = self.remaining()
-        return Clock(Limits(left.gap, seconds if left.time_limit_s is None else min(seconds, left.time_limit_s)))
-
-    @property
-    def over(self) -> bool:
-        """Whether there is no time left."""
-        limit_s = self._limits.time_limit_s
-        return limit_s is not None and monotonic() - self._begin_s >= limit_s
-
-    def expect_time(self) -> None:
-        """Raise `TooLate` where there is no time left: for loops that make what nothing can be done without."""
-        if self.over:
-            raise TooLate
-
-    def within(self, other: Limits) -> Limits:
-        """Return other limits, cut to half of the time left."""
-        left_s = self.remaining().time_limit_s
-        if left_s is None or other.time_limit_s is None:
-            return other
-        return Limits(other.gap, min(other.time_limit_s, left_s / 2))
 
 
 class Unavailable(InputError):

@@ -7,13 +7,14 @@ import tempfile
 import warnings
 from math import inf, isclose, isinf
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import psutil
 import pulp
 
-from planner.planning.programme.backends import Interrupted, Limits, SolutionReport, Start, Unavailable
+from planner.planning.programme.backends import Clock, Interrupted, Limits, SolutionReport, Start, Unavailable
 from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
@@ -35,7 +36,7 @@ def solve(
         log = Path(folder, "log")
         solver = getattr(pulp, "PULP_CBC_CMD", pulp.COIN_CMD)(
             msg=False,
-            timeLimit=limits.time_limit_s,
+            timeLimit=min((one for one in (limits.wall_s, limits.time_limit_s) if one is not None), default=None),
             gapRel=limits.gap,
             gapAbs=0.0,
             options=[f"{kind}Tolerance {INTEGER_TOLERANCE}" for kind in ("integer", "primal", "dual")],
@@ -50,7 +51,9 @@ def solve(
             )
         for column, value in (start or {}).items():
             columns[column].setInitialValue(value)
+        begin_s = perf_counter()
         solved, interrupted = interruptible(lambda tell: problem.solve(solver), _end_children)
+        Clock(limits).spend(perf_counter() - begin_s)  # CBC counts no work
         solution = _read(
             problem, _outcome(problem, solved), columns, model, log.read_text(encoding="utf-8", errors="replace")
         )

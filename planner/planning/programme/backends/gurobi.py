@@ -5,7 +5,7 @@ from collections.abc import Callable
 import gurobipy
 import numpy as np
 
-from planner.planning.programme.backends import Interrupted, Limits, SolutionReport, Start, TooLarge, Unavailable
+from planner.planning.programme.backends import Clock, Interrupted, Limits, SolutionReport, Start, TooLarge, Unavailable
 from planner.planning.programme.backends.interruption import interruptible
 from planner.planning.programme.linear import NO_VALUES, LinearModel, Solution, Status, without_values
 
@@ -30,14 +30,17 @@ def solve(
             loaded.Params.IntFeasTol = INTEGER_TOLERANCE
             loaded.Params.FeasibilityTol = INTEGER_TOLERANCE
             loaded.Params.OptimalityTol = INTEGER_TOLERANCE
-            if limits.time_limit_s is not None:
-                loaded.Params.TimeLimit = limits.time_limit_s
+            if limits.wall_s is not None:
+                loaded.Params.TimeLimit = limits.wall_s
+            if limits.work is not None and limits.time_limit_s is not None:
+                loaded.Params.WorkLimit = limits.time_limit_s
             _load(loaded, model, start)
 
             def work(tell: Callable[[Solution], None]) -> None:
                 loaded.optimize(_watching(model, tell) if report else None)
 
             _, interrupted = interruptible(work, loaded.terminate, report or (lambda solution: None))
+            Clock(limits).spend(loaded.Work)
             solution = _read(loaded, model)
             if interrupted or loaded.Status == gurobipy.GRB.INTERRUPTED:  # Gurobi heeds Ctrl-C by itself, too
                 raise Interrupted(solution)

@@ -18,6 +18,7 @@ from planner.planning.baselines.start import Deal, exchanged, one_each
 from planner.planning.pipelines import listing
 from planner.planning.pipelines.terrain import terrain
 from planner.planning.programme import backends
+from planner.planning.programme.backends import clock
 from planner.planning.programme.block_bound import block_bound
 
 
@@ -134,7 +135,7 @@ def test_one_stage_is_listed_as_compiled_code_does(seed: int, which: int) -> Non
 @pytest.fixture
 def past(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every limited time be over from the beginning."""
-    monkeypatch.setattr(backends.Clock, "over", property(lambda clock: clock._limits.time_limit_s is not None))
+    monkeypatch.setattr(backends.Clock, "over", property(lambda self: self._limits.time_limit_s is not None))
 
 
 CASES: dict[str, Callable[[], Problem]] = {
@@ -191,7 +192,7 @@ def test_too_many_candidates_for_the_time_leave_the_plan_to_begin_with(monkeypat
     """The clock runs out while the programme is built, not before."""
     problem = random_problem(4, dnns=3, stages=3, counts=(20, 20, 20), shares=(1, 2, 3))
     ticks = itertools.count()
-    monkeypatch.setattr(backends, "monotonic", lambda: next(ticks) * 0.01)
+    monkeypatch.setattr(clock, "monotonic", lambda: next(ticks) * 0.01)
     plan = make_plan(problem, method="milp", time_limit_s=1.0)
     start = first_plan(problem)
     assert start is not None

@@ -24,8 +24,7 @@ from planner.model import (
 from planner.model.check import check
 from planner.planning import make_plan
 from planner.planning.answers.changes import slices_started
-from planner.planning.programme import backends
-from planner.planning.programme.backends import Limits, TooLate
+from planner.planning.programme.backends import Limits, TooLate, clock
 from planner.planning.whole_devices import chains, master
 
 
@@ -121,7 +120,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 def test_a_clock_that_is_over_ends_the_search_with_what_it_has(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_problem(3, dnns=1, stages=3, counts=(2, 2, 1))
     optimum = chains.size(problem, Limits()).value(problem)
-    monkeypatch.setattr(backends, "monotonic", itertools.count().__next__)  # a second a look
+    monkeypatch.setattr(clock, "monotonic", itertools.count().__next__)  # a second a look
     value, bound = 0.0, inf
     with suppress(TooLate):  # before there were any prices
         found = chains.size(problem, Limits(1e-6, looks))

@@ -155,11 +155,14 @@ def test_the_master_mixes_and_chooses() -> None:
     mixed = master.mix(uses, two, Clock(Limits()))
     assert mixed.overload == pytest.approx(0.0)
     assert mixed.price @ np.array([2, 2]) == pytest.approx(1.0)
-    chosen, _ = master.choose(uses, two, mixed.price, 5.0)
+    chosen, _ = master.choose(uses, two, mixed.price, Limits(time_limit_s=5.0))
     assert chosen is not None
     assert sorted(chosen) == [0, 1]
-    assert master.choose(uses, Capacity.of_devices([2, 1]), mixed.price, 5.0) == (None, "infeasible")
-    found = master.least_excess(uses, Capacity.of_devices([3, 1]), mixed.price, 5.0)
+    assert master.choose(uses, Capacity.of_devices([2, 1]), mixed.price, Limits(time_limit_s=5.0)) == (
+        None,
+        "infeasible",
+    )
+    found = master.least_excess(uses, Capacity.of_devices([3, 1]), mixed.price, Limits(time_limit_s=5.0))
     assert found is not None
     assert found[1].tolist() == [1.0, 0.0] or found[1].tolist() == [0.0, 1.0]
 
