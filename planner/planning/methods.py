@@ -35,20 +35,20 @@ LONG = 5  # stages, from which on chains are tried where pipelines are too many 
 DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated columns
 # For the plan of columns that the decomposition begins with: where devices are many; and, in a share of the time left,
 # where a limit is less than a good plan of its own may take, by the number of pipelines to list.
-BEGIN_SECONDS_PER_TYPE, BEGIN_SHARE, BEGIN_SECONDS_PER_PIPELINE = 2.0, 0.25, 3e-7
+BEGIN_SECONDS_PER_TYPE, BEGIN_SHARE, BEGIN_SECONDS_PER_PIPELINE = 2.0, 0.4, 3e-7
+FEW_DNNS = 20  # up to which columns have a plan sooner than NP is found to a per mille, and mostly a better one
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 # NP's plan is looked for to such a gap before a method, in such a share of the time left, at most so many seconds, and
 # to its end after the method where the best plan is not known to pass it.
-NP_GAP, NP_SHARE, NP_SECONDS = 5e-3, 0.5, 10.0
+NP_GAP, NP_SHARE, NP_SECONDS = 1e-3, 0.75, 3.0
 
 
 def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
     """Return the pipelines found, or NP's plan, which is one of theirs, where that is better.
 
-    NP's plan is looked for to a few per mille, which takes a moment, where time is limited or a decomposition begins
-    with it; where devices are many, generated columns, mostly beyond it, come before. If the best plan does not pass
-    what no plan of NP is better than, NP goes on to its end after the method: without a limit pipelines are never
-    below it.
+    NP's plan is looked for to a per mille, which takes a moment, where time is limited or a decomposition begins
+    with it. If the best plan does not pass what no plan of NP is better than, NP goes on to its end after the method:
+    without a limit pipelines are never below it.
 
     Raises
     ------
@@ -56,8 +56,6 @@ def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, be
         The time was up; ``best`` has the best plan and bound so far.
     """
     whole = Unpartitioned(problem, backend, best)
-    if clock.remaining().time_limit_s is not None and not _has_many(problem):
-        whole.begin(clock)
     try:
         found, used = _by_method(problem, method, backend, clock, best, whole)
     except TooLate as late:
@@ -69,6 +67,10 @@ def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, be
         whole.end(clock)
     simplest = better_of(problem, found, best.plan) or found  # of equal plans, the one that was tidied up
     return replace(simplest, bound=found.bound if best.bound is None else best.bound), used
+
+
+def _is_limited(clock: Clock) -> bool:
+    return clock.remaining().time_limit_s is not None
 
 
 def _has_many(problem: Problem) -> bool:
@@ -86,7 +88,7 @@ class Unpartitioned:
         self.bound: float | None = None  # what no plan of NP is better than
 
     def begin(self, clock: Clock) -> None:
-        """Let a plan within a few per mille of NP's best be known, as far as it is found in its part of the time."""
+        """Let a plan within a per mille of NP's best be known, as far as it is found in its part of the time."""
         if not self._begun and not self._within(NP_GAP):
             left_s = clock.remaining().time_limit_s
             part = clock.at_most(NP_SECONDS if left_s is None else min(NP_SECONDS, NP_SHARE * left_s))
@@ -147,6 +149,8 @@ def _by_method(
         method = "milp"
     if method == "auto" and decomposition.admits(problem):
         method = _method_for(problem, clock)
+    if method != "decomposition" and _is_limited(clock) and not _has_many(problem):
+        whole.begin(clock)
     if method == "chains":
         best.by = method
         return chains.size(problem, clock.remaining()), method
@@ -200,6 +204,8 @@ def _devices_per_dnn(problem: Problem) -> float:
 def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, whole: Unpartitioned) -> Sizing:
     """Return the plan of the decomposition, which begins with NP's and, where it takes long, that of columns."""
     best.by = "decomposition"
+    if not _has_many(problem) and len(problem.dnns) > FEW_DNNS:
+        whole.begin(clock)
     limits = _beginning(problem, clock)
     if limits is not None:
         with suppress(TooLate):

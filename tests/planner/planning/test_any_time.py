@@ -117,7 +117,7 @@ def test_pipelines_are_no_worse_than_np_in_the_same_time(
 ) -> None:
     """Time passes by a second whenever somebody looks at the clock, so that both schedulers have equally much of it.
 
-    NP is looked for to a few per mille where time is short.
+    NP is looked for to a per mille where time is short.
     """
     problem = with_x0(random_problem(8, dnns=4, stages=2, counts=counts, shares=(1, 2)))
     monkeypatch.setattr(api, "ENDING", 0.0)
