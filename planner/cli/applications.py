@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from planner.cli.app import errors
+from planner.cli.app import interrupted_by_signals
 from planner.cli.output import Column, Output, output
 from planner.cli.plan_tables import show
+from planner.cli.search_progress import told
 from planner.files import load_problem, save
 from planner.model import Problem, TaskPlan
 from planner.model.objective import MAXIMISED
@@ -38,9 +39,10 @@ def plan_applications(
     problem = load_problem(file)
     reasons: Mapping[str, str] = {}
     values: dict[str, float] = {}
-    with errors.status("planning task by task" + (" and end to end" if better else "")):
+    what = "planning task by task" + (" and end to end" if better else "")
+    with interrupted_by_signals(), told(what, problem.options.objective) as progress:
         if better:
-            both = plan_both_ways(problem, backend=backend, gap=gap, time_limit_s=time_limit_s)
+            both = plan_both_ways(problem, backend=backend, gap=gap, time_limit_s=time_limit_s, progress=progress)
             made, reasons = both.plan, {way: reason for way, reason in both.reasons.items()}
             plans = {"end to end": both.end_to_end, "task by task": both.per_task}
             values = {way: plan.value for way, plan in plans.items() if plan is not None}

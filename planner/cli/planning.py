@@ -72,7 +72,11 @@ MethodOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    str, typer.Option(help="highs, gurobi, cbc, or auto: Gurobi where its licence admits the model, else HiGHS.")
+    str,
+    typer.Option(
+        help="highs, gurobi, cbc (which tells none of its plans on the way, only its last), or auto: Gurobi where its "
+        "licence admits the model, else HiGHS."
+    ),
 ]
 GapOption = Annotated[float, typer.Option(help="Relative gap at which to stop.")]
 TimeLimitOption = Annotated[

@@ -14,9 +14,11 @@ from typing import Literal
 from planner.model import InputError, Plan, Problem, TaskPlan
 from planner.model.objective import MAXIMISED
 from planner.planning.api import make_plan
-from planner.planning.applications.per_task import plan_per_task
+from planner.planning.applications.per_task import search_per_task
+from planner.planning.incumbent import Progress
 from planner.planning.programme.backends import Limits, TooLate
 
+ENDED = "the search was ended before there was one"
 Way = Literal["end to end", "task by task"]
 
 
@@ -43,9 +45,16 @@ class BothWays:
 
 
 def plan_both_ways(
-    problem: Problem, *, backend: str = "highs", gap: float = 1e-6, time_limit_s: float | None = None
+    problem: Problem,
+    *,
+    backend: str = "highs",
+    gap: float = 1e-6,
+    time_limit_s: float | None = None,
+    progress: Progress | None = None,
 ) -> BothWays:
     """Return the better of the plans end to end and task by task, each of which was checked.
+
+    Ctrl-C (KeyboardInterrupt) ends the search with the best plan so far, if there is one.
 
     Parameters
     ----------
@@ -54,6 +63,8 @@ def plan_both_ways(
         shared devices and other objectives end to end only.
     time_limit_s
         For both together; task by task, which is the quicker one, takes at most half of it.
+    progress
+        Is told what `planner.planning.make_plan` tells of plans end to end.
 
     Raises
     ------
@@ -80,15 +91,23 @@ def plan_both_ways(
     errors: list[InputError] = []
     per_task: TaskPlan | None = None
     end_to_end: Plan | None = None
+    interrupted = False
     try:
         half_s = None if time_limit_s is None else time_limit_s / 2
-        per_task = plan_per_task(problem, backend=backend, limits=Limits(gap, half_s))
+        per_task, interrupted = search_per_task(problem, "worst", backend, Limits(gap, half_s))
     except InputError as error:
         reasons["task by task"] = str(error)
         errors.append(error)
     try:
+        if interrupted:
+            raise KeyboardInterrupt
         left_s = None if time_limit_s is None else max(time_limit_s / 2, time_limit_s - (perf_counter() - begin_s))
-        end_to_end = make_plan(problem, backend=backend, gap=gap, time_limit_s=left_s)
+        end_to_end = make_plan(problem, backend=backend, gap=gap, time_limit_s=left_s, progress=progress)
+    except KeyboardInterrupt:
+        if per_task is None:
+            raise
+        errors.append(TooLate(ENDED))
+        reasons["end to end"] = ENDED
     except InputError as error:
         reasons["end to end"] = str(error)
         errors.append(error)

@@ -20,12 +20,13 @@ from planner.planning.applications.choices import Choice, best_choice
 from planner.planning.applications.formulation import Formulation, able_variants, build
 from planner.planning.applications.task_plans import plan_of
 from planner.planning.arrays import Floats
-from planner.planning.programme.backends import Limits, TooLate, solve
+from planner.planning.programme.backends import Clock, Interrupted, Limits, TooLate, solve
 from planner.planning.programme.linear import Solution
 
 LATENCY_RULES: tuple[LatencyRule, ...] = get_args(LatencyRule)
 OBJECTIVES: tuple[Objective, ...] = ("most_accurate", "least_cost", "fewest_devices")
 SIMPLEST_SECONDS, SIMPLEST_SHARE, SIMPLEST_GAP = 2.0, 0.2, 1e-3  # for the simplest of equal plans
+PERFECT_PERCENT = 100.0  # what no accuracy exceeds
 ROUNDING = 1e-6  # relative: rates below this are none, and slices this near to fewer are fewer
 
 
@@ -41,6 +42,8 @@ def plan_per_task(
         one task. Shares 1/k only, each device for one task.
     latency
         What counts as a task's latency: that of its slowest configuration in use (*worst*), or the *mean*.
+    limits
+        When to stop with the best plan so far, as Ctrl-C (KeyboardInterrupt) does where there is one.
 
     Raises
     ------
@@ -65,22 +68,47 @@ def plan_per_task(
     >>> [(one.variant, round(one.rate_rps)) for one in plan.services], round(plan.accuracy["photos"], 2)
     ([('small', 200), ('large', 100)], 66.67)
     """
-    begin_s = perf_counter()
-    limits = limits or Limits()
+    return search_per_task(problem, latency, backend, limits or Limits())[0]
+
+
+def search_per_task(problem: Problem, latency: LatencyRule, backend: str, limits: Limits) -> tuple[TaskPlan, bool]:
+    """Return the plan of `plan_per_task`, and whether Ctrl-C ended the search for it."""
+    begin_s, clock, interrupted = perf_counter(), Clock(limits), False
     if latency not in LATENCY_RULES:
         raise InputError(f"latency: expected one of {list(LATENCY_RULES)}, got {latency!r}")
     _check_options(problem)
-    formulation, bound = _with_choices(build(problem.relied_on, latency), latency, backend, limits)
-    solution, used = solve(formulation.model, backend, limits)
+    formulation, bound = _with_choices(build(problem.relied_on, latency), latency, backend, clock)
+    try:
+        solution, used = solve(formulation.model, backend, clock.remaining())
+    except Interrupted as stopped:
+        solution, used, interrupted = stopped.solution, stopped.backend, True
+        if not solution.found:
+            raise
     if not solution.found:
-        raise _none(formulation, latency, solution, backend, limits)
-    services, flows = extract(formulation, _simplest(formulation, solution, backend, limits))
+        raise _none(formulation, latency, solution, backend, clock)
+    simplest = solution
+    if not interrupted:
+        try:
+            simplest = _simplest(formulation, solution, backend, clock)
+        except KeyboardInterrupt:
+            interrupted = True
     bound = solution.bound if bound is None else bound
-    plan = plan_of(problem, services, flows, latency, bound, used, limits.gap)
-    plan = replace(plan, seconds=perf_counter() - begin_s)
+
+    def plan() -> TaskPlan:
+        services, flows = extract(formulation, simplest)
+        return _checked(problem, plan_of(problem, services, flows, latency, bound, used, limits.gap), begin_s)
+
+    try:
+        return plan(), interrupted
+    except KeyboardInterrupt:  # the search has ended; what was found is not lost
+        return plan(), True
+
+
+def _checked(problem: Problem, plan: TaskPlan, begin_s: float) -> TaskPlan:
+    """Return a plan with the time that it took, after every constraint of it was checked."""
     if violations := check_tasks(problem, plan):
         raise RuntimeError(f"the plan found breaks {len(violations)} constraints, the first: {violations[0]}")
-    return plan
+    return replace(plan, seconds=perf_counter() - begin_s)
 
 
 def _check_options(problem: Problem) -> None:
@@ -94,16 +122,23 @@ def _check_options(problem: Problem) -> None:
 
 
 def _with_choices(
-    formulation: Formulation, latency: LatencyRule, backend: str, limits: Limits
+    formulation: Formulation, latency: LatencyRule, backend: str, clock: Clock
 ) -> tuple[Formulation, float | None]:
-    """Return the programme with the choices that prices ask for, and its value's bound; None where all are listed."""
+    """Return the programme with the choices that prices ask for, and its value's bound; None where all are listed.
+
+    Where half of the time is over before prices ask for no more, it is the programme with those so far, and its bound
+    what no plan is better than by any prices: 100 % of accuracy, or no devices.
+    """
     if all(formulation.listed):
         return formulation, None
     problem, more = formulation.problem, list(formulation.flow)
     maximises = MAXIMISED[problem.options.objective]
+    choosing = Clock(clock.part(1 / 2))
     while True:
         relaxed = build(problem, latency, more, relaxed=True)
-        solution, _ = solve(relaxed.model, backend, limits)
+        solution, _ = solve(relaxed.model, backend, choosing.remaining())
+        if choosing.over:
+            return build(problem, latency, more), PERFECT_PERCENT if maximises else 0.0
         if not solution.found:
             return build(problem, latency, more), None
         sign = 1.0 if maximises else -1.0
@@ -175,7 +210,7 @@ def _slices(rate_rps: float, one: Configuration, found: float) -> int:
     return min(needed, round(found)) or needed
 
 
-def _simplest(formulation: Formulation, found: Solution, backend: str, limits: Limits) -> Solution:
+def _simplest(formulation: Formulation, found: Solution, backend: str, clock: Clock) -> Solution:
     """Return, of all solutions as good as one, that of the fewest devices, then of the least latencies.
 
     Where none is found in `SIMPLEST_SECONDS`, or a part of the time limit, it is the one given.
@@ -187,14 +222,12 @@ def _simplest(formulation: Formulation, found: Solution, backend: str, limits: L
     weight = 0.5 / len(formulation.latency)
     latency = [(column, weight * share) for column, share in formulation.latency]
     model.set_objective([*((column, 1.0) for column in formulation.used), *latency], maximise=False)
-    seconds = min(SIMPLEST_SECONDS, SIMPLEST_SHARE * (limits.time_limit_s or SIMPLEST_SECONDS / SIMPLEST_SHARE))
-    simplest, _ = solve(model, backend, Limits(SIMPLEST_GAP, seconds))
+    limits = Clock(clock.part(SIMPLEST_SHARE)).at_most(SIMPLEST_SECONDS).remaining()
+    simplest, _ = solve(model, backend, replace(limits, gap=SIMPLEST_GAP))
     return simplest if simplest.found else found
 
 
-def _none(
-    formulation: Formulation, latency: LatencyRule, solution: Solution, backend: str, limits: Limits
-) -> InputError:
+def _none(formulation: Formulation, latency: LatencyRule, solution: Solution, backend: str, clock: Clock) -> InputError:
     """Return the error that says what is in reach where nothing keeps the limits."""
     problem = formulation.problem
     options = problem.options
@@ -209,14 +242,14 @@ def _none(
         )
     if options.min_accuracy is not None:
         best = replace(free, options=replace(free.options, objective="most_accurate"))
-        reached = plan_per_task(best, latency, backend=backend, limits=limits)
+        reached = plan_per_task(best, latency, backend=backend, limits=clock.remaining())
         least = min(reached.accuracy.values())
         if least < options.min_accuracy:
             return InputError(
                 f"min_accuracy: {options.min_accuracy:g} % is out of reach; with the whole cluster it is {least:.2f} %"
             )
     cheapest = replace(problem, options=replace(options, budget_per_hour=None, objective="least_cost"))
-    cost = plan_per_task(cheapest, latency, backend=backend, limits=limits).value
+    cost = plan_per_task(cheapest, latency, backend=backend, limits=clock.remaining()).value
     return InputError(
         f"budget_per_hour: {options.budget_per_hour:g} is below what the cheapest plan costs, {cost:g}; raise it"
     )

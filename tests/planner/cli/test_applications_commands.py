@@ -1,6 +1,9 @@
 """`planner plan` task by task and by the better of both ways; its files are checked like other plans."""
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,3 +71,22 @@ def test_options_of_pipelines_are_refused(scheduler: str, option: str, value: st
     given = [option] if value is None else [option, value]
     with pytest.raises(InputError, match=f"{option}: is not for --scheduler {scheduler}; leave it out"):
         run("plan", PHOTOS, "--scheduler", scheduler, *given)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_search_with_the_plan_task_by_task(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def disturbed(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)  # until the signal is heard
+
+    monkeypatch.setattr("planner.planning.applications.per_task._simplest", disturbed)
+    out = tmp_path / "tasks.json"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run("plan", PHOTOS, "--scheduler", "per-task", "--out", out)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert check_tasks(load_problem(PHOTOS), load_task_plan(out)) == ()
+    assert "optimal" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Applications planned both ways: never worse than either, on random small ones; what only one way can do; no way."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -17,6 +18,7 @@ from planner.model import (
     Profile,
     Provenance,
     Task,
+    TaskPlan,
 )
 from planner.model.check import check
 from planner.model.check_tasks import check_tasks
@@ -126,7 +128,7 @@ def test_what_was_not_through_in_time_proves_nothing(monkeypatch: pytest.MonkeyP
     found = plan_both_ways(pair(1))
     assert (found.way, found.bound) == ("task by task", float("inf"))
     assert plan_both_ways(common_queue()).bound == 0.0
-    monkeypatch.setattr(both_ways, "plan_per_task", late)
+    monkeypatch.setattr(both_ways, "search_per_task", late)
     with pytest.raises(InputError, match="raise the time limit"):
         plan_both_ways(pair(1))
 
@@ -136,3 +138,31 @@ def test_rates_out_of_reach_are_one_line() -> None:
     application = replace(problem.applications[0], rate_rps=9e4, np_throughput_rps=9e4)
     with pytest.raises(InputError, match="at most 4.0% of the rates asked for"):
         plan_both_ways(replace(problem, applications=(application,)))
+
+
+def test_ctrl_c_task_by_task_leaves_that_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = pair(1)
+    best = plan_per_task(problem)
+
+    def ended(*_: object) -> tuple[TaskPlan, bool]:
+        return best, True
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the search went on")
+
+    monkeypatch.setattr("planner.planning.both_ways.search_per_task", ended)
+    monkeypatch.setattr("planner.planning.both_ways.make_plan", never)
+    both = plan_both_ways(problem)
+    assert (both.way, both.plan, both.bound) == ("task by task", best, inf)
+    assert both.reasons == {"end to end": "the search was ended before there was one"}
+
+
+def test_ctrl_c_end_to_end_before_any_plan_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.planning.both_ways.make_plan", ended)
+    assert plan_both_ways(pair(1)).way == "task by task"
+    cannot = replace(pair(1), options=replace(pair(1).options, device_sharing="shared"))  # end to end only
+    with pytest.raises(KeyboardInterrupt):
+        plan_both_ways(cannot)

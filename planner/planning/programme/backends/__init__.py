@@ -44,12 +44,12 @@ class Unavailable(InputError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C stopped a solver; ``solution`` is what it had found."""
+    """Ctrl-C stopped a solver; ``solution`` is what ``backend`` had found."""
 
     def __init__(self, solution: Solution) -> None:
         """Keep what was found."""
         super().__init__()
-        self.solution = solution
+        self.solution, self.backend = solution, "none"
 
 
 class TooLarge(Unavailable):
@@ -97,12 +97,17 @@ def solve(
     """
     limits = limits or Limits()
     names = AUTO_ORDER if backend == "auto" else (backend,)
-    for name in names[:-1]:
+    for name in names:
         try:
             return _solve(model, name, limits, start, report), name
         except Unavailable as error:
+            if name == names[-1]:
+                raise
             log.info("%s; using %s", error, names[-1])
-    return _solve(model, names[-1], limits, start, report), names[-1]
+        except Interrupted as stopped:
+            stopped.backend = name
+            raise
+    raise AssertionError("there is always a backend to try")
 
 
 def version(backend: str) -> str:

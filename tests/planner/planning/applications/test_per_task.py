@@ -1,6 +1,8 @@
 """Plans task by task: against enumeration, trees, shares, memory; beside plans end to end."""
 
+import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations, combinations_with_replacement, product
 
@@ -27,8 +29,11 @@ from planner.model.applications import combined_accuracy
 from planner.model.check_tasks import check_tasks
 from planner.model.task_worth import Configuration
 from planner.planning import make_plan
+from planner.planning.applications import choices, per_task
 from planner.planning.applications.configurations import configurations
-from planner.planning.applications.per_task import plan_per_task
+from planner.planning.applications.per_task import plan_per_task, search_per_task
+from planner.planning.programme.backends import Interrupted, Limits, TooLate, clock, solve
+from planner.planning.programme.linear import LinearModel, Solution, without_values
 
 
 def small(seed: int) -> Problem:
@@ -242,3 +247,60 @@ def with_application(**changes: object) -> Problem:
 def without_accuracy() -> Problem:
     tasks = tuple(replace(task, accuracy={}) for task in small(1).applications[0].tasks)
     return with_application(tasks=tasks)
+
+
+def interrupted_while_solving(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    """Let Ctrl-C come while the programme is solved, before or after a solution is known."""
+
+    def stopped(model: LinearModel, backend: str, limits: Limits) -> tuple[Solution, str]:
+        solution, name = solve(model, backend, limits)
+        ended = Interrupted(solution if found else without_values("no solution", maximise=model.maximise))
+        ended.backend = name
+        raise ended
+
+    monkeypatch.setattr(per_task, "solve", stopped)
+
+
+def test_ctrl_c_keeps_the_plan_that_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = small(0)
+    best = plan_per_task(problem)
+    interrupted_while_solving(monkeypatch, found=True)
+    plan, interrupted = search_per_task(problem, "worst", "auto", Limits())
+    assert interrupted
+    assert plan.value == pytest.approx(best.value)
+    assert plan.backend in ("highs", "gurobi")
+    assert check_tasks(problem, plan) == ()
+
+
+def test_ctrl_c_before_any_plan_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted_while_solving(monkeypatch, found=False)
+    with pytest.raises(KeyboardInterrupt):
+        plan_per_task(small(0))
+
+
+def test_ctrl_c_while_the_simplest_plan_is_looked_for_keeps_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Solution:
+        raise KeyboardInterrupt
+
+    problem = small(0)
+    best = plan_per_task(problem)
+    monkeypatch.setattr(per_task, "_simplest", interrupted)
+    plan, ended = search_per_task(problem, "worst", "highs", Limits())
+    assert ended
+    assert plan.value == pytest.approx(best.value)
+    assert check_tasks(problem, plan) == ()
+
+
+def test_choices_that_prices_have_no_time_to_ask_for_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time given is one for all steps, and a plan from some of many choices is no optimum."""
+    problem = small(0)
+    best = plan_per_task(problem)
+    monkeypatch.setattr(choices, "MOST_CHOICES", 1)
+    monkeypatch.setattr(clock, "monotonic", itertools.count().__next__)  # a second a look
+    for looks in (3, 10, 40, 1000):
+        plan = None
+        with suppress(TooLate):
+            plan = plan_per_task(problem, limits=Limits(1e-6, looks))
+        if plan is not None:
+            assert plan.value <= best.value * (1 + 1e-9)
+            assert plan.bound >= best.value * (1 - 1e-9)
