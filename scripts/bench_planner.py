@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Measure how planning grows with the problem: `scripts/bench_planner.py --data DIR` (see tests/bench)."""
+"""Measure how planning grows, methods beside each other, and pipelines beside NP (see tests/bench).
+
+`scripts/bench_planner.py growth --data DIR`; `methods` and `pairs` in place of `growth`.
+"""
 
 import runpy
 from pathlib import Path

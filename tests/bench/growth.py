@@ -64,7 +64,7 @@ class Row:
 def measure(axis: str, size: Size, data: Path, time_limit_s: float | None) -> Row:
     """Plan one problem in a process of its own, so that its peak memory is its own."""
     request = json.dumps({"axis": axis, "size": asdict(size), "data": str(data), "time_limit_s": time_limit_s})
-    command = [sys.executable, str(Path(__file__).parent), "--one", request]
+    command = [sys.executable, str(Path(__file__).parent), "growth", "--one", request]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return Row(**json.loads(finished.stdout.splitlines()[-1]))
 
@@ -73,7 +73,7 @@ def measure_here(request: str) -> Row:
     """Plan one problem in this process; the kernels' compilation is left out of the times."""
     asked = json.loads(request)
     data, size = Path(asked["data"]), Size(**asked["size"])
-    _warm_up(data)
+    warm_up(data)
     problem = make_problem(data, size)
     begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
     plan = make_plan(problem, gap=GAP, time_limit_s=asked["time_limit_s"])
@@ -94,7 +94,7 @@ def measure_here(request: str) -> Row:
     )
 
 
-def _warm_up(data: Path) -> None:
+def warm_up(data: Path) -> None:
     """Load or compile the kernels of the methods."""
     for types, method in ((2, "dynamic"), (3, "columns"), (3, "decomposition")):
         make_plan(make_problem(data, Size(2, types, 30, 2)), method=method, time_limit_s=30.0)
