@@ -14,7 +14,7 @@ items, of which there are thousands of sizes, are mostly looked up and not tried
 *Labels.* A label is what some items come to before the end: their value, loss and lowest rank, and per pool (position,
 type) the *residue*, what they fill of the last device begun. Whole devices behind the residue are paid for and need not
 be remembered. Losses never fall, so a label's loss bounds every plan that it leads to, with what a pool that has begun
-a device pays at least, for its rounding or for items that fill it (`_least_to_fill`). Labels are expanded best bound
+a device pays at least, for its rounding or for items that fill it (`least_to_fill`). Labels are expanded best bound
 first (A*). What ends lose is as good as random, so that where there are many labels one of them soon ends well, and the
 search with it: it takes about as many labels whether a DNN has ten devices or thousands. Tables of what covering the
 rest costs at least (`planner.planning.whole_devices.cover_bounds`) bound them as well.
@@ -24,108 +24,17 @@ nowhere else. The key of the label expanded last is a valid bound whenever the s
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.planning.arrays import Floats, Integers
-from planner.planning.pipelines.sizes import TIE, CandidateTable
+from planner.planning.whole_devices.ends import Ends, Sizes, least_to_fill, loss_of_end, rest_of_pools, rounding_of
 from planner.planning.whole_devices.heaps import hash_table, pop, push, searched, slot_of
 from planner.planning.whole_devices.offers import CAUTION, REACHED, Offer
-from planner.planning.whole_devices.searches import rest_of_pools
 
 ALIKE = 50  # labels of equal residues that a new one is compared with: more of them take longer than they spare
 COMPARISONS = 250  # of labels, items and ends, per label of the limit
-
-
-class Ends(NamedTuple):
-    """Candidates by rising cost of a unit of value, at any size that is left when a plan ends with one of them.
-
-    ``excess[candidate]`` is what a unit of value costs beyond the price of value. Per stage ``[candidate, stage]``: the
-    value of a slice, its pool, what it uses there and costs.
-    """
-
-    excess: Floats
-    stages: Integers
-    value: Floats
-    pool: Integers
-    slice_use: Integers
-    slice_price: Floats
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """All sizes of the candidates on offer that are taken before the end, by rising loss.
-
-    ``rank[item]`` is the item's candidate in ``ends``, which is row ``candidate[end]`` of its table.
-    """
-
-    candidate: Integers
-    rank: Integers
-    use: NDArray[np.int32]
-    value: Floats
-    loss: Floats
-    ends: Ends
-
-    @classmethod
-    def of(
-        cls, offer: Offer, rows: Integers, table: CandidateTable, units: Integers, price: Floats, positions: bool
-    ) -> "Sizes":
-        """Return those of an offer.
-
-        Parameters
-        ----------
-        rows
-            Of the offer's items, in the table of candidates.
-        units, price
-            Per resource: parts in which it is used, and its price.
-        positions
-            Whether pools are told apart by position.
-        """
-        candidate, rank = np.unique(rows, return_inverse=True)
-        device, share, amount = (of_all[candidate] for of_all in (table.device, table.share, table.amount))
-        slice_price, slice_use = price[device] * amount / share, amount * units[device] // share
-        value, stages = table.value[candidate], table.stages[candidate]
-        there = np.arange(value.shape[1]) < stages[:, np.newaxis]
-        per_value = np.divide(slice_price, value, out=np.zeros_like(slice_price), where=there).sum(axis=1)
-        order = np.argsort(per_value, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        first = len(price) * np.arange(value.shape[1]) if positions else 0
-        # Stages beyond a candidate's own have no pool of its items, and are not read.
-        pool = np.minimum(np.searchsorted(offer.pool, first + device), max(len(offer.pool) - 1, 0))
-        excess = np.maximum(per_value - offer.value_price, 0.0)
-        ends = Ends(excess[order], stages[order], value[order], pool[order], slice_use[order], slice_price[order])
-        found = cls(candidate[order], place[rank], offer.use, offer.value, offer.loss, ends)
-        return found._with_all_of_one_stage(offer)
-
-    def _with_all_of_one_stage(self, offer: Offer) -> "Sizes":
-        """Put all sizes of candidates of one stage in the place of 1, 2, 4, .. slices, of which they are sums."""
-        several = self.ends.stages[self.rank] > 1
-        rank, use = [self.rank[several]], [self.use[several]]
-        value, loss = [self.value[several]], [self.loss[several]]
-        most = np.zeros(len(self.candidate))
-        np.maximum.at(most, self.rank, self.value)
-        for end in np.flatnonzero(self.ends.stages == 1).tolist():
-            slice_value = float(self.ends.value[end, 0])
-            slices = np.arange(1, 2 * int(np.ceil(most[end] / slice_value)) + 1)
-            slices = slices[slices * slice_value < offer.target]
-            own = np.zeros((len(slices), self.use.shape[1]), dtype=np.int32)
-            own[:, self.ends.pool[end, 0]] = slices * self.ends.slice_use[end, 0]
-            rank.append(np.full(len(slices), end))
-            use.append(own)
-            value.append(np.multiply(slices, slice_value, dtype=np.float64))
-            loss.append(np.maximum(slices * (self.ends.slice_price[end, 0] - offer.value_price * slice_value), 0.0))
-        order = np.argsort(np.concatenate(loss), kind="stable")
-        return Sizes(
-            self.candidate,
-            np.concatenate(rank)[order],
-            np.ascontiguousarray(np.concatenate(use)[order]),
-            np.concatenate(value)[order],
-            np.concatenate(loss)[order],
-            self.ends,
-        )
 
 
 @dataclass(frozen=True)
@@ -193,58 +102,6 @@ def cheapest(
 
 
 @searched
-def _least_to_fill(use: NDArray[np.int32], loss: Floats, unit: Integers, price: Floats) -> Floats:
-    """Return ``[pool, residue]``, what a pool pays at least: for the rest of its device, or for items that fill it."""
-    items, pools = use.shape
-    paid = np.zeros((pools, unit.max()))
-    for pool in range(pools):
-        size = unit[pool]
-        lost = np.full(size, np.inf)  # by the cheapest item that fills so much of a device
-        for item in range(items):
-            filled = use[item, pool] % size
-            lost[filled] = min(lost[filled], loss[item])
-        for residue in range(1, size):
-            paid[pool, residue] = price[pool] * (size - residue) / size
-        for _ in range(size):  # no cheapest way takes more items than there are residues
-            for residue in range(1, size):
-                for more in range(1, size):
-                    total = lost[more] + paid[pool, (residue + more) % size]
-                    paid[pool, residue] = min(paid[pool, residue], total)
-    return paid
-
-
-@searched
-def _rounding(residue: NDArray[np.int16], unit: Integers, price: Floats) -> float:
-    """Return what the rest of the devices that pools have begun costs."""
-    paid = 0.0
-    for pool in range(len(unit)):
-        if residue[pool] > 0:
-            paid += price[pool] * (unit[pool] - residue[pool]) / unit[pool]
-    return paid
-
-
-@searched
-def _loss_of_end(
-    ends: Ends, end: int, left: float, value_price: float, most: float,
-    residue: NDArray[np.int16], rounding: float, unit: Integers, price: Floats,
-) -> float:  # fmt: skip
-    """Return what ending with a candidate loses, rounding of all pools included; or more than ``most``."""
-    total = -value_price * left
-    for stage in range(ends.stages[end]):
-        total += ends.slice_price[end, stage] * np.ceil(left / ends.value[end, stage] / TIE)
-    if total >= most:
-        return total
-    total += rounding
-    for stage in range(ends.stages[end]):
-        pool = ends.pool[end, stage]
-        size, begun = unit[pool], np.int64(residue[pool])
-        slices = np.int64(np.ceil(left / ends.value[end, stage] / TIE))
-        filled = (begun + slices * ends.slice_use[end, stage]) % size
-        total += price[pool] * ((size - filled) % size - (size - begun) % size) / size
-    return total
-
-
-@searched
 def _cheapest(
     begun: NDArray[np.int16],
     use: NDArray[np.int32],
@@ -263,17 +120,19 @@ def _cheapest(
     label_limit: int,
 ) -> tuple[float, float, int, Integers, int, float]:
     items, pools = use.shape
-    more, to_fill = use % unit, _least_to_fill(use, loss, unit, price)
+    more, to_fill = use % unit, least_to_fill(use, loss, unit, price)
     residue = np.zeros((label_limit, pools), np.int16)
     worth, lost, key = np.zeros(label_limit), np.zeros(label_limit), np.zeros(label_limit)
-    parent, last, lowest = np.full(label_limit, -1), np.full(label_limit, -1), np.zeros(label_limit, np.int64)
-    alike = np.full(label_limit, -1)  # the next label of equal residues
+    parent, last = np.full(label_limit, -1, np.int32), np.full(label_limit, -1, np.int32)
+    lowest = np.zeros(label_limit, np.int32)
+    alike = np.full(label_limit, -1, np.int32)  # the next label of equal residues
     dead = np.zeros(label_limit, np.bool_)
     table = hash_table(label_limit)
-    heap = np.empty(label_limit, np.int64)
+    heap = np.empty(label_limit, np.int32)
     wanted = begun.copy()
     residue[0], lowest[0] = begun, len(ends.excess)
-    table[slot_of(table, residue, wanted)] = 0
+    no_whole, no_taken, apart = np.zeros((1, 0), np.int32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    table[slot_of(table, residue, wanted, no_whole, no_taken, apart)] = 0
     size, labels = push(heap, key, 0, 0), 1
     best, best_label, best_end, bound, full, work = below, -1, -1, below, False, 0
     while size > 0:
@@ -285,12 +144,12 @@ def _cheapest(
         if dead[label]:
             continue
         left = target - worth[label]
-        rounding = _rounding(residue[label], unit, price)
+        rounding = rounding_of(residue[label], unit, price)
         for end in range(lowest[label]):
             if lost[label] + ends.excess[end] * left >= best:
                 break
             work += 1
-            paid = _loss_of_end(ends, end, left, value_price, best - lost[label], residue[label], rounding, unit, price)
+            paid = loss_of_end(ends, end, left, value_price, best - lost[label], residue[label], rounding, unit, price)
             if lost[label] + paid < best:
                 best, best_label, best_end = lost[label] + paid, label, end
         for item in range(items):
@@ -301,13 +160,14 @@ def _cheapest(
                 continue
             work += 1
             child_worth = worth[label] + value[item]
-            child_key = max(child_lost, key[label])
+            child_key, filling = max(child_lost, key[label]), 0.0
             for pool in range(pools):
                 filled = residue[label, pool] + more[item, pool]
                 if filled >= unit[pool]:
                     filled -= unit[pool]
                 wanted[pool] = filled
-                child_key = max(child_key, child_lost + to_fill[pool, filled])
+                filling += to_fill[pool, filled]
+            child_key = max(child_key, child_lost + filling)
             left_then = target - child_worth
             at = max(0, int(left_then / target * (len(least) - 1) - CAUTION))
             child_key = max(child_key, child_lost + least[at] - value_price * left_then)
@@ -319,7 +179,7 @@ def _cheapest(
             if labels == label_limit or work > COMPARISONS * label_limit:
                 full = True
                 break
-            slot = slot_of(table, residue, wanted)
+            slot = slot_of(table, residue, wanted, no_whole, no_taken, apart)
             dominated = False
             known, before, first = table[slot], -1, work
             paid = child_lost + value_price * child_worth
@@ -356,7 +216,7 @@ def _cheapest(
 
 
 @searched
-def _items_of(label: int, parent: Integers, last: Integers) -> Integers:
+def _items_of(label: int, parent: NDArray[np.int32], last: NDArray[np.int32]) -> Integers:
     count, at = 0, label
     while at > 0:
         count += 1

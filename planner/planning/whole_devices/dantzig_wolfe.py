@@ -16,6 +16,7 @@ choice, which proves nothing. Targets begin just below the bound and step down u
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 STOCK = 0.7  # average devices: the loss up to which items are listed at first
 KNOWN_LIMIT_S, CHOICE_LIMIT_S = 1.0, 10.0
 PERTURBATIONS = 30
-REPAIRS = 40
+REPAIRS, EFFORTS = 12, 3
+TIGHTENED = 3  # targets above one that stays undecided, by lists alone
 LISTED_PARTS = 1 / 8, 1.0  # of the steps that listing may take: a choice may be found early
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
 WORTH_PROVING = 0.5  # of the gap: a bound that is lower by more is proven on the way
@@ -180,9 +182,11 @@ class Decomposition(Choosing):
             if answer is not True:
                 undecided = min(undecided, target)
                 step *= 2
+            if answer is None and effort == 1:
+                self._tighten(target)
             undecided = min(undecided, self.bound)
             if undecided - self.value <= self.gap * undecided:
-                if undecided == self.bound or effort == 2:
+                if undecided == self.bound or effort == EFFORTS:
                     return
                 undecided, effort, step = self.bound, effort + 1, max(self.gap, COARSE)
             target = undecided * (1 - step)
@@ -190,25 +194,42 @@ class Decomposition(Choosing):
                 near = undecided - self.value <= 2 * self.gap * undecided
                 target = self.value * (1 + self.gap / 2) if near else (self.value + undecided) / 2
 
+    def _tighten(self, undecided: float) -> None:
+        """Decide targets between one that stays undecided and the bound by lists alone."""
+        for _ in range(TIGHTENED):
+            target = (undecided + self.bound) / 2
+            if self._done or self.bound - undecided <= self.gap * self.bound:
+                return
+            self.price = self.settle(target).price
+            answer = self._decide_by_lists(target, self.price, LISTED_PARTS[:1])
+            log.debug("target %.9g by lists: %s", target, answer)
+            if answer is False:
+                self._prove(target)
+            else:
+                undecided = target
+
     def _decide(self, target: float, price: Floats, effort: int) -> bool | None:
         """Tell whether a plan of the cluster is worth a target; None where that is not found out."""
+        answer = self._decide_by_lists(target, price, [part * effort for part in LISTED_PARTS])
+        return answer if answer is not None else self._look_for(target, price, effort) or None
+
+    def _decide_by_lists(self, target: float, price: Floats, efforts: Sequence[float]) -> bool | None:
+        """Tell whether a plan of the cluster is worth a target, by the plans of every DNN that one can hold."""
         if self._choose_known(target, KNOWN_LIMIT_S):
             return True
         cheapest = self.certified(target, price)
         slack = 1 - sum(cheapest)
         if slack < -CERTAIN:
             return False
-        for part in LISTED_PARTS:
-            near, complete = self.list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, part * effort)
+        for effort in efforts:
+            near, complete = self.list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, effort)
             chosen, status = self._choose(near, price, CHOICE_LIMIT_S)
             log.debug("%d plans to choose from, complete %s: %s", sum(map(len, near)), complete, status)
             if chosen:
                 return True
             if complete:
-                break
-        if complete and status == "infeasible":
-            return False
-        return self._look_for(target, price, effort) or None
+                return False if status == "infeasible" else None
+        return None
 
     def _look_for(self, target: float, price: Floats, effort: int) -> bool:
         """Look for a choice with plans at perturbed prices, then by repairing the choice of least excess."""

@@ -12,7 +12,7 @@ searched = partial(compiled, error_model="numpy")
 
 
 @searched
-def push(heap: Integers, key: Floats, size: int, label: int) -> int:
+def push(heap: NDArray[np.int32], key: Floats, size: int, label: int) -> int:
     """Add a label to a heap of so many, and return how many there are then."""
     heap[size] = label
     at = size
@@ -26,7 +26,7 @@ def push(heap: Integers, key: Floats, size: int, label: int) -> int:
 
 
 @searched
-def pop(heap: Integers, key: Floats, size: int) -> int:
+def pop(heap: NDArray[np.int32], key: Floats, size: int) -> int:
     """Move the least to the end of the heap, behind ``size - 1`` others."""
     top = heap[0]
     size -= 1
@@ -47,18 +47,35 @@ def pop(heap: Integers, key: Floats, size: int) -> int:
 
 
 @searched
-def slot_of(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int16]) -> int:
-    """Return the place of a residue in an open hash table of labels: that of the residue itself, or a free one."""
+def slot_of(
+    table: NDArray[np.int32],
+    residue: NDArray[np.int16],
+    wanted: NDArray[np.int16],
+    whole: NDArray[np.int32],
+    taken: Integers,
+    apart: NDArray[np.bool_],
+) -> int:
+    """Return the place of a label's residues, or a free one, in an open hash table of labels.
+
+    Labels whose devices ``whole[label, type]`` of types ``apart`` are not as many as ``taken[type]`` are others.
+    """
     mask = len(table) - 1
     mixed = 0
     for pool in range(len(wanted)):
         mixed = (mixed * 1000003 + wanted[pool]) & 0x7FFFFFFFFFFF
+    for kind in range(len(taken)):
+        if apart[kind]:
+            mixed = (mixed * 1000003 + taken[kind]) & 0x7FFFFFFFFFFF
     at = (mixed ^ (mixed >> 23)) & mask
     while table[at] >= 0:
         known = table[at]
         same = True
         for pool in range(len(wanted)):
             if residue[known, pool] != wanted[pool]:
+                same = False
+                break
+        for kind in range(len(taken)):
+            if apart[kind] and whole[known, kind] != taken[kind]:
                 same = False
                 break
         if same:
@@ -68,9 +85,9 @@ def slot_of(table: Integers, residue: NDArray[np.int16], wanted: NDArray[np.int1
 
 
 @searched
-def hash_table(labels: int) -> Integers:
+def hash_table(labels: int) -> NDArray[np.int32]:
     """Return an empty table with room for so many labels."""
     size = 1
     while size < 2 * labels:
         size *= 2
-    return np.full(size, -1, np.int64)
+    return np.full(size, -1, np.int32)

@@ -94,14 +94,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Within:
-    """All plans within a budget: whether these are all, devices ``[plan, type]``, values, and items of each.
+    """All plans within a budget: whether these are all, devices ``[plan, type]``, values, and of each its candidates.
 
-    ``labels`` were made, in as many steps as ``work``.
+    These are rows of the table of candidates, with a value each. ``labels`` were made, in as many steps as ``work``.
     """
 
     complete: bool
     use: Integers
     value: Floats
-    items: list[Integers]
+    parts: list[tuple[Integers, Floats]]
     labels: int
     work: int

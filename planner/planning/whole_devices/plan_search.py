@@ -29,7 +29,8 @@ ROUNDS = 80
 SETTLED = 1e-5  # of the price of all: what is so close is equal, and the cheapest plans of all together are so exact
 CERTAIN = 1e-9  # of the price of all: what must be missing before something counts as out of reach
 PERTURBED_LABELS = 8_000
-LISTED = 400_000, 6_000, 300_000_000  # labels and plans of a DNN, and steps of all together
+WORTH_LISTING_AGAIN = 0.9  # of the slack that a DNN had when it had too many plans or labels
+LISTED = 1_200_000, 6_000, 300_000_000  # labels and plans of a DNN, and steps of all together
 SPREADS = 0.05, 0.3
 PRICE_S, STEP_S = 2e-4, 1e-8  # that a search for a DNN's plans takes, and a step of it, where work is counted
 SEED = 0
@@ -135,41 +136,62 @@ class PlanSearch:
 
         ``effort`` multiplies the steps. Of a DNN's plans one that uses no less of anything than another is left out.
         """
-        complete = self._list_all(target, price, [least + slack for least in cheapest], effort)
-        near = []
-        for supply, least in zip(self.supplies, cheapest, strict=True):
-            own = supply.usable(target)
-            own = own[supply.use[own] @ price <= least + slack + CERTAIN]
-            near.append(own[least_vectors(supply.use[own])])
+        least, slack, complete = self._list_all(target, price, cheapest, slack, effort)
+        near = [
+            self._known_within(supply, target, price, cost + slack)
+            for supply, cost in zip(self.supplies, least, strict=True)
+        ]
         return near, complete
 
-    def _list_all(self, target: float, price: Floats, budgets: Sequence[float], effort: float) -> bool:
-        """Find the plans of every DNN within its budget; tell whether these are all.
+    def _list_all(
+        self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: float
+    ) -> tuple[list[float], float, bool]:
+        """Find the plans of every DNN within its budget.
 
-        What some DNNs leave of their part of the steps, those get whose search was cut off.
+        A DNN whose plans are listed may have none on the devices that there are that costs as little as was thought,
+        which leaves less slack to the others. What some DNNs leave of their part of the steps, those get whose search
+        was cut off, and those that had too many plans or labels are listed again where they have less slack.
+
+        Returns
+        -------
+        What the plans of every DNN cost at least, the slack that this leaves, and whether all of them are known.
         """
         labels, plans, steps = LISTED
-        left = int(effort * steps)
+        left, least = int(effort * steps), list(cheapest)
+        waiting, tried = list(range(len(self.supplies))), [np.inf] * len(self.supplies)
         part = left // len(self.supplies)
-        waiting, complete = list(range(len(self.supplies))), True
         while waiting:
             if left // len(waiting) < part:
-                return False
-            cut_off = []
+                return least, slack, False
+            later = []
             for at, number in enumerate(waiting):
-                if self.clock.over:
-                    return False
-                supply, budget = self.supplies[number], budgets[number]
-                complete &= self._extend(supply, price, budget - supply.value_price(price) * target, target)
+                if self.clock.over or slack > WORTH_LISTING_AGAIN * tried[number]:
+                    return least, slack, False
+                supply = self.supplies[number]
+                budget = least[number] + slack
+                all_items = self._extend(supply, price, budget - supply.value_price(price) * target, target)
                 most = labels, plans, left // (len(waiting) - at)
                 ended, taken = self.all_within(supply, price, target, budget, most)
                 left -= taken
-                if taken > most[2]:
-                    cut_off.append(number)
-                else:
-                    complete &= ended
-            waiting = cut_off
-        return complete
+                if not all_items:
+                    return least, slack, False
+                if not ended:
+                    later.append(number)
+                    tried[number] = np.inf if taken > most[2] else slack
+                    continue
+                known = self._known_within(supply, target, price, budget)
+                if len(known) == 0:  # no plan of this DNN leaves enough to the others
+                    return least, slack, True
+                cost = max(float((supply.use[known] @ price).min()), least[number])
+                slack, least[number] = slack - (cost - least[number]), cost
+            waiting = later
+        return least, slack, True
+
+    def _known_within(self, supply: Supply, target: float, price: Floats, budget: float) -> Integers:
+        """Return known plans worth a target within a budget, on devices that there are, none larger than another."""
+        own = supply.usable(target)
+        own = own[(supply.use[own] @ price <= budget + CERTAIN) & (supply.use[own] <= supply.limit).all(axis=1)]
+        return own[least_vectors(supply.use[own])]
 
     def near(self, price: Floats, spread: float) -> Floats:
         """Return prices perturbed by a factor each, none far below the dearest; the cluster costs what it did."""

@@ -6,7 +6,7 @@ which the bound of the search holds for every plan.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -16,9 +16,11 @@ from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.candidates import Pipelines
 from planner.planning.pipelines.sizes import TIE, CandidateTable, Items, cheap_items, sizes_for
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.whole_devices import cover_bounds, offers, searches
-from planner.planning.whole_devices.cheapest_plan import Cheapest, Sizes, cheapest
+from planner.planning.whole_devices import cover_bounds, offers, whole_pools
+from planner.planning.whole_devices.cheapest_plan import Cheapest, cheapest
+from planner.planning.whole_devices.ends import Sizes
 from planner.planning.whole_devices.offers import Offer
+from planner.planning.whole_devices.plans_within import plans_within
 from planner.planning.whole_devices.vectors import DeviceRates
 
 REACHED = 1 - offers.REACHED
@@ -26,6 +28,7 @@ QUICK_LABELS = 8_000  # of a search without tables of pools, which cost more tha
 VECTORS, STEPS = 10_000, 250  # of devices; and steps for each label that a search would be allowed
 ROOM = 64  # plans, twice as many whenever they are more
 LARGEST = 2**62  # number that classes may have before they are counted anew
+ROUNDING = 0.4  # dearest devices: a plan that loses more loses it by rounding pools
 REST_PARTS = 4_000  # of what completes a plan, which is little
 Lister = Callable[[Floats, float], Pipelines]  # of prices and a budget
 Parts = tuple[Integers, Floats] | tuple[Sized, ...]  # rows and values of candidates, or pipelines
@@ -193,6 +196,9 @@ class Supply:
             below = min(below, found.loss)
             offer = offer.with_pools() if sparse else offer.with_pools().within(below).with_pools()
             found = self._cheapest(offer, price, below, tolerance, label_limit)
+            if found.bound < found.loss - tolerance and found.loss > ROUNDING * offer.price.max():
+                least = whole_pools.least_loss(offer, self._sizes(offer, price).ends)
+                found = replace(found, bound=min(max(found.bound, least), found.loss))
         return Priced(base + found.loss, base + found.bound, found.labels * STEPS)
 
     def _cheapest(self, offer: Offer, price: Floats, below: float, tolerance: float, label_limit: int) -> Cheapest:
@@ -226,14 +232,14 @@ class Supply:
         offer = self.offer(price, target, left, cheapest_only=False).within(left)
         quick = min(QUICK_LABELS, labels)
         first = min(quick * STEPS, steps)
-        found = searches.all_within(offer, self.limit, budget=left, most=(quick, plans, first))
+        found = plans_within(offer, self._sizes(offer, price), self.limit, budget=left, most=(quick, plans, first))
         taken = found.work
         if not found.complete and steps > first:
             offer = offer.with_pools().within(left).with_pools()
-            found = searches.all_within(offer, self.limit, budget=left, most=most)
+            found = plans_within(offer, self._sizes(offer, price), self.limit, budget=left, most=most)
             taken = max(taken, found.work)
-        for items in found.items:
-            self._keep(self.items.take(items))
+        for use, value, own in zip(found.use, found.value.tolist(), found.parts, strict=True):
+            self.add(use, value, own)
         return found.complete, taken
 
     def usable(self, target: float) -> Integers:

@@ -27,10 +27,14 @@ from planner.planning import make_plan
 from planner.planning.pipelines.candidates import enumerate_pipelines
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.programme.backends import Clock, Limits
-from planner.planning.whole_devices import cover_bounds, decomposition, master, searches
+from planner.planning.whole_devices import cover_bounds, decomposition, master
 from planner.planning.whole_devices.capacity import Capacity
-from planner.planning.whole_devices.cheapest_plan import _least_to_fill, cheapest
+from planner.planning.whole_devices.cheapest_plan import cheapest
+from planner.planning.whole_devices.ends import Ends, least_to_fill
+from planner.planning.whole_devices.offers import Offer
+from planner.planning.whole_devices.plans_within import plans_within
 from planner.planning.whole_devices.supply import Supply
+from planner.planning.whole_devices.whole_pools import least_loss
 
 ROOT = Path(__file__).parents[4]
 
@@ -145,8 +149,55 @@ def test_tables_of_pools_change_no_cheapest_plan(seed: int) -> None:
 def test_a_pool_pays_for_its_rounding_or_for_what_fills_it() -> None:
     """Thirds of a device at 9: after one third, an item of one that loses 2 leads to two, and so does the next."""
     use, loss = np.array([[1], [2]], dtype=np.int32), np.array([2.0, 9.0])
-    paid = _least_to_fill(use, loss, np.array([3]), np.array([9.0]))
+    paid = least_to_fill(use, loss, np.array([3]), np.array([9.0]))
     assert paid.tolist() == [[0.0, 4.0, 2.0]]
+
+
+def test_pools_share_the_losses_of_what_fills_both() -> None:
+    """Half a device of two pools in an item that loses 3: the dear pool takes all of it, the other nothing."""
+    use, loss = np.array([[1, 1]], dtype=np.int32), np.array([3.0])
+    paid = least_to_fill(use, loss, np.array([2, 2]), np.array([8.0, 2.0]))
+    assert paid.tolist() == [[0.0, 3.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whole_pools_cost_no_more_than_any_plan(seed: int) -> None:
+    """Whole devices for slices that may be divided cost no more than for whole slices, and no less than parts do."""
+    supply, rng = a_supply(seed), np.random.default_rng(seed)
+    price = rng.uniform(0.1, 1.0, 3)
+    supply.extend(price, 10.0, np.inf)
+    target = float(rng.uniform(0.3, 1.0) * supply.items.value.max())
+    offer = supply.offer(price, target, 10.0, cheapest_only=True)
+    least = least_loss(offer, supply._sizes(offer, price).ends) + supply.value_price(price) * target
+    plans = supply.price(price, target, label_limit=50_000)
+    assert supply.value_price(price) * target * (1 - 1e-9) <= least <= plans.bound * (1 + 1e-9)
+
+
+def test_whole_pools_bound_the_rounding_of_all_pools() -> None:
+    """A stage on each of two types of which it fills a hundredth of a device: both devices are paid for."""
+    offer = Offer(
+        item=np.zeros(1, dtype=np.int64),
+        pool=np.array([0, 4]),
+        use=np.array([[1, 1]], dtype=np.int32),
+        value=np.array([1.0]),
+        loss=np.array([0.0]),
+        unit=np.array([100, 100]),
+        price=np.array([5.0, 3.0]),
+        kind=np.array([0, 1]),
+        value_price=0.08,
+        target=1.0,
+        least=np.zeros(2),
+        least_from=np.zeros((1, 1, 1)),
+    )
+    ends = Ends(
+        excess=np.zeros(1),
+        stages=np.array([2]),
+        value=np.ones((1, 2)),
+        pool=np.array([[0, 1]]),
+        slice_use=np.ones((1, 2), dtype=np.int64),
+        slice_price=np.array([[0.05, 0.03]]),
+    )
+    assert least_loss(offer, ends) == pytest.approx(8.0 - 0.08, rel=1e-6)
 
 
 def test_the_master_mixes_and_chooses() -> None:
@@ -238,7 +289,8 @@ def test_searches_without_items_are_empty() -> None:
     supply, price = a_supply(0), np.ones(3)
     offer = supply.offer(price, 1.0, 1.0, cheapest_only=True)
     assert cheapest(offer, supply._sizes(offer, price), below=2.0, tolerance=0.0, label_limit=9).bound == 2.0
-    assert searches.all_within(offer, np.ones(3, dtype=np.int64), budget=1.0, most=(9, 9, 9)).complete
+    sizes = supply._sizes(offer, price)
+    assert plans_within(offer, sizes, np.ones(3, dtype=np.int64), budget=1.0, most=(9, 9, 9)).complete
 
 
 def test_plans_that_need_nothing_scarce_cost_nothing_and_are_found() -> None:
