@@ -3,10 +3,11 @@
 from planner.model.applications import Application, Task
 from planner.model.cluster import Cluster, DeviceType, Link, Network
 from planner.model.digest import digest
+from planner.model.dnn import Dnn
 from planner.model.errors import InputError
 from planner.model.merged import Merged, MergedMember
 from planner.model.plan import Pipeline, Placed, Plan, Stage
-from planner.model.problem import Dnn, LatencyBound, Options, Problem
+from planner.model.problem import LatencyBound, Options, Problem
 from planner.model.profile import Block, LatencyTable, Profile, Provenance
 from planner.model.segments import Segment
 from planner.model.settings import Constant, ModelSettings

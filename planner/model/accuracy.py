@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from planner.model.dnn import Dnn
 from planner.model.errors import InputError
-from planner.model.problem import Dnn
 
 
 def variant_accuracy(dnn: Dnn, variant: str) -> float:

@@ -41,12 +41,13 @@ from planner.model.check_placement import check_placement, unknown_slices
 from planner.model.check_pools import check_pools
 from planner.model.cluster import DeviceType
 from planner.model.digest import digest
+from planner.model.dnn import Dnn
 from planner.model.errors import InputError
 from planner.model.memory import planned_memory_bytes
 from planner.model.objective import MAXIMISED, needed_rate_rps, objective_value, plan_cost
 from planner.model.placing import devices_used
 from planner.model.plan import Pipeline, Plan, Scheduler, Stage
-from planner.model.problem import Dnn, Problem
+from planner.model.problem import Problem
 from planner.model.profile import Profile
 from planner.model.segments import processes
 from planner.model.served import plan_accuracy, plan_watts, planned_working_watts

@@ -7,18 +7,16 @@ DNNs. Measured twice their latencies differ a little: plans rely on the largest 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from annotated_types import MinLen
 
 from planner.model.cluster import Count, Positive
+from planner.model.dnn import Dnn
 from planner.model.errors import InputError
 from planner.model.profile import LatencyTable, Profile
 from planner.model.record import record
 from planner.model.segments import Share
-
-if TYPE_CHECKING:
-    from planner.model.problem import Dnn
 
 Copy = tuple[int, int]  # one of the merged runs of blocks, and a block of it
 Variant = tuple[str, str]  # names of a DNN and of its variant
@@ -41,7 +39,7 @@ class Merged:
     blocks: Positive = 1
 
 
-def copies_of(dnns: Sequence["Dnn"], merged: Sequence[Merged]) -> Mapping[Variant, tuple[Copy | None, ...]]:
+def copies_of(dnns: Sequence[Dnn], merged: Sequence[Merged]) -> Mapping[Variant, tuple[Copy | None, ...]]:
     """Return for every variant with merged blocks which copy each of its blocks is; None where it is its own.
 
     Raises
@@ -73,7 +71,7 @@ def copies_of(dnns: Sequence["Dnn"], merged: Sequence[Merged]) -> Mapping[Varian
     return {variant: tuple(copies) for variant, copies in found.items()}
 
 
-def _variant(dnns: Sequence["Dnn"], member: MergedMember, where: str) -> Profile:
+def _variant(dnns: Sequence[Dnn], member: MergedMember, where: str) -> Profile:
     dnn = next((one for one in dnns if one.name == member.dnn), None)
     if dnn is None:
         raise InputError(f"{where}: unknown DNN {member.dnn!r}; the problem has {[one.name for one in dnns]}")
@@ -109,7 +107,7 @@ def _refuse_unlike(
         )
 
 
-def with_largest_latencies(dnns: Sequence["Dnn"], copies: Mapping[Variant, Sequence[Copy | None]]) -> tuple["Dnn", ...]:
+def with_largest_latencies(dnns: Sequence[Dnn], copies: Mapping[Variant, Sequence[Copy | None]]) -> tuple[Dnn, ...]:
     """Return the DNNs with every merged block at the largest latency that any of its members has.
 
     Tables of one share of a device get the batch sizes of all variants with merged blocks, up to their own largest.
@@ -123,7 +121,7 @@ def with_largest_latencies(dnns: Sequence["Dnn"], copies: Mapping[Variant, Seque
                     tables.setdefault((table.device, table.share), []).append(entry)
     largest = {place: _largest_us(found) for place, found in tables.items()}
 
-    def levelled(dnn: "Dnn", variant: Profile) -> Profile:
+    def levelled(dnn: Dnn, variant: Profile) -> Profile:
         own = copies.get((dnn.name, variant.name))
         if own is None:
             return variant

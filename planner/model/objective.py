@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import get_args
 
 from planner.model.accuracy import mean_accuracy
+from planner.model.dnn import Dnn
 from planner.model.energy import idle_and_busy_watts
 from planner.model.errors import InputError
-from planner.model.problem import GIVEN_RATES, MINIMISED, Dnn, Objective, Problem
+from planner.model.problem import GIVEN_RATES, MINIMISED, Objective, Problem
 
 MAXIMISED: Mapping[Objective, bool] = {name: name not in MINIMISED for name in get_args(Objective)}
 

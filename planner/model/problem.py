@@ -5,13 +5,13 @@ from dataclasses import field, replace
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Lt
 
-from planner.model.applications import Application, Percent, Task, check_accuracy, virtual_models
-from planner.model.cluster import Cluster, Positive, Quantity
+from planner.model.applications import Application, Task, virtual_models
+from planner.model.cluster import Cluster, Positive
+from planner.model.dnn import Dnn
 from planner.model.errors import InputError
 from planner.model.merged import Copy, Merged, Variant, copies_of, with_largest_latencies
-from planner.model.profile import MOST_US, Profile
 from planner.model.record import LATER, record
 
 Objective = Literal[
@@ -37,7 +37,7 @@ CardSharing = Literal["own", "larger"]
 
 DeviceSharing = Literal["own", "shared"]
 
-Served = TypeVar("Served", "Dnn", Task)
+Served = TypeVar("Served", Dnn, Task)
 
 
 @record
@@ -45,40 +45,6 @@ class LatencyBound:
     """Plan with upper bounds that hold with probability ``bound`` in place of latencies that are only estimated."""
 
     bound: Annotated[float, Gt(0), Lt(1)]
-
-
-@record
-class Dnn:
-    """A DNN to serve: any of its ``variants`` may answer a request, within ``slo_us`` end to end.
-
-    ``weight`` is its share of the load: a plan is worth min over DNNs of throughput / weight.
-    ``np_throughput_rps`` is X0, NP's throughput planned without batch building, which the batch-building
-    time rests on; None lets the planner compute it. 0 means that NP cannot serve the DNN.
-    ``rate_rps`` is the throughput to reach under the objectives that serve given rates. ``accuracy`` is that of each
-    variant (percent), by name.
-    """
-
-    name: Annotated[str, MinLen(1)]
-    slo_us: Annotated[float, Gt(0), Le(MOST_US)]
-    variants: Annotated[tuple[Profile, ...], MinLen(1)]
-    weight: Quantity = 1.0
-    np_throughput_rps: Annotated[float, Ge(0)] | None = None
-    rate_rps: Quantity | None = None
-    accuracy: Mapping[str, Percent] = field(default_factory=dict, metadata=LATER)
-
-    def __post_init__(self) -> None:
-        """Refuse two variants of one name, and accuracies of others."""
-        names = [variant.name for variant in self.variants]
-        if len(set(names)) != len(names):
-            raise InputError(f"variants of {self.name}: names must differ, got {names}")
-        check_accuracy(self.name, self.accuracy, names)
-
-    def variant(self, name: str) -> Profile:
-        """Return a variant by name; raises InputError if there is none."""
-        for profile in self.variants:
-            if profile.name == name:
-                return profile
-        raise InputError(f"{self.name} has no variant {name!r}; it has {[v.name for v in self.variants]}")
 
 
 @record

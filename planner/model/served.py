@@ -14,9 +14,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from planner.model.accuracy import variant_accuracy
+from planner.model.dnn import Dnn
 from planner.model.energy import idle_and_busy_watts, pipeline_joules, watts_known
 from planner.model.plan import Pipeline
-from planner.model.problem import GIVEN_RATES, Dnn, Problem
+from planner.model.problem import GIVEN_RATES, Problem
 
 
 class Option(NamedTuple):

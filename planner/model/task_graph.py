@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from planner.model.applications import Application, Task, choice_accuracy
+from planner.model.dnn import Dnn
 from planner.model.errors import InputError
-from planner.model.problem import Dnn, Problem
+from planner.model.problem import Problem
 from planner.model.profile import Profile
 
 
