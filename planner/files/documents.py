@@ -273,7 +273,7 @@ def explain(error: ValidationError) -> str:
     elif kind in _WORDS:
         bound = context[_WORDS[kind]]
         noun = "an integer" if isinstance(bound, int) and isinstance(first["input"], int) else "a number"
-        text = f"expected {noun} {_SIGNS[_WORDS[kind]]} {bound:.15g}, got {got}"
+        text = f"expected {noun} {_SIGNS[_WORDS[kind]]} {bound:.16g}, got {got}"
     elif kind in _ITEMS:
         text = f"expected at least {context['min_length']} {_ITEMS[kind]}, got {got}"
     elif kind == "literal_error":
