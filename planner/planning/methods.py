@@ -33,9 +33,12 @@ ENUMERABLE, ENUMERABLE_EXACT = 100_000_000, 500_000_000
 SOME_PER_DNN, MANY_PER_DNN = 25, 150  # devices: generated columns give the plan to begin with, or the plan
 LONG = 5  # stages, from which on chains are tried where pipelines are too many to list
 DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated columns
-# For the plan of columns that the decomposition begins with: where devices are many; and, in a share of the time left,
-# where a limit is less than a good plan of its own may take, by the number of pipelines to list.
-BEGIN_SECONDS_PER_TYPE, BEGIN_SHARE, BEGIN_SECONDS_PER_PIPELINE = 2.0, 0.4, 3e-7
+# For the plan of columns that the decomposition begins with: where devices are many; and, in a share of the time left
+# and at most so many seconds, where a limit is less than good plans of its own may take, by the pipelines to list. Of
+# very few DNNs the programme over columns has plans that the decomposition finds much later.
+BEGIN_SECONDS_PER_TYPE = 2.0
+BEGIN_SHARE, BEGIN_SHARE_OF_FEW, BEGIN_SECONDS, BEGIN_SECONDS_PER_PIPELINE = 0.4, 0.75, 4.0, 1e-6
+LISTING_SECONDS_PER_PIPELINE = 6e-8  # what listing them takes at most
 FEW_DNNS = 20  # up to which columns have a plan sooner than NP is found to a per mille, and mostly a better one
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 # NP's plan is looked for to such a gap before a method, in such a share of the time left, at most so many seconds, and
@@ -211,20 +214,26 @@ def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, w
         with suppress(TooLate):
             best.report(columns.size(problem, backend, limits, best.report)[0])
     whole.begin(clock)
+    if not _has_for_each(problem, clock, LISTING_SECONDS_PER_PIPELINE):
+        whole.end(clock)
     found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
     return _tidied(problem, found, backend, clock)
+
+
+def _has_for_each(problem: Problem, clock: Clock, seconds: float) -> bool:
+    """Tell whether the time left has so many seconds for each pipeline that may have to be listed."""
+    left_s = clock.remaining().time_limit_s
+    return left_s is None or left_s > seconds * columns.enumeration_size(problem)
 
 
 def _beginning(problem: Problem, clock: Clock) -> Limits | None:
     """Return the limits of columns that the decomposition begins with; None where it begins without any."""
     if _has_many(problem):
         return clock.within(Limits(1e-4, BEGIN_SECONDS_PER_TYPE * len(problem.cluster.device_types)))
-    left_s = clock.remaining().time_limit_s
-    if left_s is None or not columns.admits(problem):
+    if not columns.admits(problem) or _has_for_each(problem, clock, BEGIN_SECONDS_PER_PIPELINE):
         return None
-    if left_s > BEGIN_SECONDS_PER_PIPELINE * columns.enumeration_size(problem):
-        return None
-    return clock.part(BEGIN_SHARE)
+    share = BEGIN_SHARE_OF_FEW if len(problem.dnns) <= columns.FEW_DNNS else BEGIN_SHARE
+    return Clock(clock.part(share)).at_most(BEGIN_SECONDS).remaining()
 
 
 def _or_chains(problem: Problem, found: Sizing, clock: Clock) -> Sizing:
