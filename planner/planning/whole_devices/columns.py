@@ -227,7 +227,8 @@ def _enriched(
 def _polished(problem: Problem, columns: Sequence[Candidate], best: Sizing, backend: str, clock: Clock) -> Sizing:
     """Return the plan of the mixed-integer programme over the columns where it is better."""
     try:
-        limits = clock.within(Limits(time_limit_s=POLISH_LIMIT_S))
+        few = len(problem.dnns) <= FEW_DNNS
+        limits = clock.at_most(POLISH_LIMIT_S).remaining() if few else clock.within(Limits(time_limit_s=POLISH_LIMIT_S))
         found = milp.size(problem, columns, backend, limits, begin=best)
     except InputError:  # no plan in the time given
         return best
