@@ -188,13 +188,17 @@ def add_throughput_rows(formulation: Formulation) -> None:
 
 
 def _add_capacity_rows(formulation: Formulation) -> None:
-    """Add y_c <= x_{c,s} · n_{c,s}."""
+    """Add y_c <= x_{c,s} · n_{c,s}, where x is at most the rate asked for: no more is of use."""
+    given = formulation.problem.options.objective in GIVEN_RATES
     for number, (candidate, rate, slices) in enumerate(
         zip(formulation.candidates, formulation.rate, formulation.slices, strict=True)
     ):
         formulation.clock.expect_time()
         name = f"{formulation.problem.dnns[candidate.dnn].name}/{number}"
-        group_rps = (group * rps for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True))
+        most_rps = formulation.problem.dnns[candidate.dnn].rate_rps if given else None
+        group_rps = (
+            min(group * rps, most_rps or inf) for group, rps in zip(candidate.groups, candidate.slice_rps, strict=True)
+        )
         for stage, (column, rps) in enumerate(zip(slices, group_rps, strict=True)):
             formulation.model.add_row(f"capacity[{name},{stage}]", [(rate, 1.0), (column, -rps)], upper=0.0)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from planner.model import Problem
 from planner.planning.pipelines.candidates import Candidate
 from planner.planning.pipelines.sizing import Report, Sizing
-from planner.planning.programme import milp
+from planner.planning.programme import by_dnn, milp
 from planner.planning.programme.backends import Clock, Limits
 from planner.planning.whole_devices import tables
 
@@ -18,6 +18,8 @@ def size(
     problem: Problem, candidates: Sequence[Candidate], backend: str, limits: Limits, report: Report | None = None
 ) -> Sizing:
     """Return the best sizes of the candidates, to a gap or until the time is up; reports and raises as `milp.size`."""
+    if by_dnn.admits(problem):
+        return by_dnn.size(problem, candidates, backend, limits, report)
     if problem.options.limited or len(candidates) <= milp.SHORTLIST or not tables.admits(problem, candidates):
         return milp.size(problem, candidates, backend, limits, report=report)
     clock = Clock(limits)
