@@ -65,7 +65,7 @@ def make_plan(
     ----------
     problem
         What to plan. Where a DNN's ``np_throughput_rps`` is None it is computed first: exactly up to 150 devices per
-        DNN, else from NP's relaxation (`planner.planning.baselines.with_x0`).
+        DNN as far as a limit of work allows, else from NP's relaxation (`planner.planning.baselines.with_x0`).
     scheduler
         ``pipelines``, or a baseline: ``np`` or ``dart-r`` (`planner.planning.baselines`).
     method
@@ -219,12 +219,15 @@ def _with_x0(problem: Problem, method: str, backend: str, clock: Clock, best: In
     """Return the problem with X0; where a plan was begun, one that rests on X0 follows."""
     if method == "closed-form":
         return with_closed_form_x0(problem)
+    # by the time that was given, not by what a busy machine has left of it
+    allowed_s = None if clock.given_s is None else X0_SHARE * clock.given_s
     if best.plan is None:
-        found = find_x0(problem, backend, clock.part(X0_SHARE))
+        found = find_x0(problem, backend, clock.part(X0_SHARE), allowed_s=allowed_s)
         best.restart(found.problem, None, x0_timed=found.timed)
         return found.problem
     plan_on = plans_on_devices(best.problem)
-    found = find_x0(problem, backend, clock.part(X0_SHARE), lambda devices: best.offer(plan_on(devices)))
+    limits = clock.part(X0_SHARE)
+    found = find_x0(problem, backend, limits, lambda devices: best.offer(plan_on(devices)), allowed_s=allowed_s)
     start = first_plan(found.problem)
     if found.devices is not None:
         start = better_of(found.problem, start, plans_on_devices(found.problem)(found.devices))

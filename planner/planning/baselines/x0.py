@@ -85,15 +85,19 @@ def find_x0(
     backend: str = "highs",
     limits: Limits | None = None,
     report: Callable[[Devices], object] = lambda devices: None,
+    *,
+    allowed_s: float | None = None,
 ) -> Known:
     """Return the problem with X0, and how it was found.
 
     Parameters
     ----------
     limits
-        Of wall time, which allows for work of about a third of it.
+        Of wall time.
     report
         Is told the whole devices of every better plan on the way.
+    allowed_s
+        The time by which the work goes, about a third of it; by default all of the wall time.
     """
     ground = _ground(problem)
     if ground is None:
@@ -109,14 +113,14 @@ def find_x0(
             report(ground.devices_of(sizing))
 
     wall = Clock(limits or Limits())
-    sizing = _largest_sum(ground.among, ground.candidates, backend, wall.counted(_work_s(wall)), tell)
+    work = wall.counted(_work_s(wall.given_s if allowed_s is None else allowed_s))
+    sizing = _largest_sum(ground.among, ground.candidates, backend, work, tell)
     return Known(ground.with_x0_of(sizing), ground.devices_of(sizing) if own else None, wall.over)
 
 
-def _work_s(wall: Clock) -> float | None:
-    """Return the seconds of work that a wall clock allows for; None: any."""
-    left_s = wall.remaining().time_limit_s
-    return None if left_s is None else WORK_SHARE * 2.0 ** round(log2(left_s))
+def _work_s(allowed_s: float | None) -> float | None:
+    """Return the seconds of work that a time allows for; None: any."""
+    return None if allowed_s is None else WORK_SHARE * 2.0 ** round(log2(allowed_s))
 
 
 def with_quick_x0(problem: Problem) -> Problem:

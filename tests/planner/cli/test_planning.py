@@ -104,7 +104,7 @@ def test_a_signal_ends_the_search_with_the_plan_so_far(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def disturbed(*_: object) -> None:
+    def disturbed(*_: object, **__: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(10)  # until the signal is heard
 

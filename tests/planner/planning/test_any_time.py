@@ -69,7 +69,7 @@ def test_ctrl_c_keeps_the_best_plan_whenever_it_comes(case: str, method: str) ->
 
 @pytest.mark.parametrize("scheduler", ["pipelines", "np"])
 def test_ctrl_c_while_x0_is_found_keeps_a_plan(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "find_x0", interrupted)
@@ -84,7 +84,7 @@ def test_ctrl_c_while_x0_is_found_keeps_a_plan(scheduler: str, monkeypatch: pyte
 
 
 def test_ctrl_c_that_numba_turns_into_an_error_of_its_own_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
 
     monkeypatch.setattr(api, "size_pipelines", interrupted)

@@ -60,6 +60,11 @@ class Clock:
     def _now_s(self) -> float:
         return monotonic() if self._limits.work is None else self._limits.work.spent_s
 
+    @property
+    def given_s(self) -> float | None:
+        """The seconds that there were at first."""
+        return self._limits.time_limit_s
+
     def spend(self, seconds: float) -> None:
         """Count work done, where work is counted."""
         if self._limits.work is not None:

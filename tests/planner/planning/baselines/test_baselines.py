@@ -1,5 +1,6 @@
 """NP and DART-r by hand, by rule, and as published."""
 
+import itertools
 import os
 from dataclasses import replace
 from math import inf
@@ -23,8 +24,9 @@ from planner.model import (
 )
 from planner.model.check import check
 from planner.planning import make_plan
-from planner.planning.baselines import devices_of, size_dart_r, unpartitioned, with_x0
+from planner.planning.baselines import devices_of, find_x0, size_dart_r, unpartitioned, with_x0
 from planner.planning.pipelines.candidates import enumerate_candidates
+from planner.planning.programme.backends import Limits, clock
 from planner.planning.programme.relaxation import relax
 
 REFERENCE = os.environ.get("POOLPIPE_REFERENCE")
@@ -272,3 +274,28 @@ def test_x0_of_few_candidates_on_many_devices_is_that_of_the_relaxation() -> Non
     bound = relax(unpartitioned(unlimited), candidates).bound
     found = with_x0(problem)
     assert min((dnn.np_throughput_rps or 0.0) / dnn.weight for dnn in found.dnns) == pytest.approx(bound, rel=1e-6)
+
+
+@pytest.mark.parametrize("limit_s", [0.5, 3.0, None])
+def test_x0_is_the_same_however_slow_the_machine_is(limit_s: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at the clock takes from nothing to so much time that two thirds of the limit pass."""
+    problem = without_x0(random_problem(8, dnns=6, counts=(30, 40, 25, 20)))
+    monkeypatch.setattr("planner.planning.baselines.x0.EXACT_CANDIDATES", 3)  # by the decomposition
+    found = []
+    for look_s in (0.0, 1e-5, 1e-4):
+        ticks = itertools.count()
+        monkeypatch.setattr(clock, "monotonic", lambda look_s=look_s, ticks=ticks: look_s * next(ticks))
+        found.append(find_x0(problem, limits=Limits(1e-6, limit_s)))
+    assert [one.timed for one in found] == [False] * 3
+    assert found[0].problem == found[1].problem == found[2].problem
+
+
+def test_x0_says_where_time_ended_its_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = without_x0(random_problem(8, dnns=6, counts=(30, 40, 25, 20)))
+    ticks = itertools.count()
+    monkeypatch.setattr(clock, "monotonic", lambda: 0.5 * next(ticks))
+    assert find_x0(problem, limits=Limits(1e-6, 3.0)).timed
+    monkeypatch.undo()
+    assert make_plan(problem, time_limit_s=1e-4).x0_timed
+    assert not make_plan(problem, time_limit_s=20).x0_timed
+    assert not make_plan(with_x0(problem), time_limit_s=1e-4).x0_timed  # it was given
