@@ -26,11 +26,11 @@ from planner.planning.baselines import (
 )
 from planner.planning.incumbent import Incumbent, Progress
 from planner.planning.merging import shared_pools
-from planner.planning.methods import METHODS, all_candidates, size_np, size_pipelines
+from planner.planning.methods import ENUMERABLE, METHODS, all_candidates, size_np, size_pipelines
 from planner.planning.pipelines.sizing import Sizing, build_plan, plan_of
 from planner.planning.programme.backends import BACKENDS, Clock, Limits, TooLate, versions
 from planner.planning.programme.block_bound import block_bound
-from planner.planning.whole_devices import chains
+from planner.planning.whole_devices import chains, columns
 
 log = logging.getLogger(__name__)
 
@@ -244,8 +244,16 @@ def _plan_merged(asked: _Asked, problem: Problem, clock: Clock, best: Incumbent)
         raise InputError(
             f"merged blocks are for method milp, without a current plan or a number of pipelines, got {asked.method}"
         )
+    pipelines = columns.enumeration_size(problem)
+    if pipelines > ENUMERABLE:
+        text = (
+            f"merged blocks: up to {pipelines:.1e} pipelines are too many to list; allow fewer stages, or cut models "
+            "into fewer blocks"
+        )
+        log.warning("%s; what pools of several DNNs could bring is left out", text)
+        raise TooLate(text)
     try:
-        found = shared_pools.size(problem, all_candidates(problem), asked.backend, clock.remaining())
+        found = shared_pools.size(problem, all_candidates(problem, clock), asked.backend, clock.remaining())
     except InputError:
         if clock.over:
             raise TooLate from None

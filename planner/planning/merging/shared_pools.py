@@ -104,9 +104,9 @@ def size(problem: Problem, candidates: Sequence[Candidate], backend: str, limits
     clock = Clock(limits)
     labelled = [Labelled(one, (None,) * len(one.devices)) for one in candidates]
     for dnn in range(len(problem.dnns)):
-        labelled += poolable(problem, dnn)
+        labelled += poolable(problem, dnn, clock)
     distinct = list(dict.fromkeys(one.candidate for one in labelled))
-    relaxation = relax(problem, distinct)
+    relaxation = relax(problem, distinct, clock)
     if relaxation.status == "infeasible":
         raise overloaded(problem, distinct)
     order = np.argsort(unit_losses(problem, distinct, relaxation), kind="stable")
@@ -148,14 +148,16 @@ def pool_key(problem: Problem, candidate: Candidate, stage: int) -> Key | None:
     return copies, candidate.devices[stage], candidate.shares[stage], candidate.batches[stage]
 
 
-def poolable(problem: Problem, dnn: int) -> list[Labelled]:
+def poolable(problem: Problem, dnn: int, clock: Clock) -> list[Labelled]:
     """Return the candidates of a DNN with stages in pools, every choice of these.
 
-    Of candidates that differ in what one slice of each stage sustains, and holds, alone, the Pareto-best stay.
+    Of candidates that differ in what one slice of each stage sustains, and holds, alone, the Pareto-best stay. Raises
+    TooLate where the clock is over before.
     """
     listed = enumerate_pipelines(problem, dnn, problem.dnns[dnn].np_throughput_rps or 0.0, pareto=False)
     alike: defaultdict[tuple[object, ...], list[Labelled]] = defaultdict(list)
     for number in _with_merged_stages(problem, dnn, listed.variant, listed.stages, listed.cuts):
+        clock.expect_time()
         candidate = listed[int(number)]
         keys = [pool_key(problem, candidate, stage) for stage in range(len(candidate.devices))]
         for pools in product(*((None,) if key is None else (key, None) for key in keys)):

@@ -307,6 +307,22 @@ def test_what_cannot_be_merged_is_refused(merged: tuple[Merged, ...], message: s
         replace(problem, merged=merged)
 
 
+def test_what_is_too_long_to_list_is_planned_without_pools_or_refused() -> None:
+    """Forty blocks in up to eight stages on eight devices: 10^15 pipelines."""
+    devices = tuple(DeviceType(f"g{number}", 1, memory_bytes=400) for number in range(8))
+    tables = tuple(LatencyTable(device.name, 1, (1,), ((100,) * 40,), MEASURED) for device in devices)
+    profiles = [Profile(name, (Block(("l",), 10),) * 40, (0,) * 39, tables) for name in ("a", "b")]
+    dnns = tuple(Dnn(profile.name, 100_000, (profile,)) for profile in profiles)
+    merged = (Merged((MergedMember("a"), MergedMember("b")), 20),)
+    problem = Problem(Cluster(devices, Network(1)), dnns, Options(max_stages=8), merged=merged)
+    plan = make_plan(problem)  # whole models, one device each
+    assert not check(problem, plan)
+    assert (plan.method, plan.value) == ("start", pytest.approx(1000.0))
+    small = replace(problem, cluster=Cluster(tuple(replace(one, memory_bytes=200) for one in devices), Network(1)))
+    with pytest.raises(InputError, match=r"merged blocks: up to .* pipelines are too many to list; allow fewer stages"):
+        make_plan(small)
+
+
 def test_methods_that_know_no_pools_refuse() -> None:
     with pytest.raises(InputError, match="merged blocks are for method milp"):
         make_plan(three_classifiers(), method="decomposition")
