@@ -39,11 +39,11 @@ DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated column
 BEGIN_SECONDS_PER_TYPE = 2.0
 BEGIN_SHARE, BEGIN_SHARE_OF_FEW, BEGIN_SECONDS, BEGIN_SECONDS_PER_PIPELINE = 0.4, 0.75, 4.0, 1e-6
 LISTING_SECONDS_PER_PIPELINE = 6e-8  # what listing them takes at most
-FEW_DNNS = 20  # up to which columns have a plan sooner than NP is found to a per mille, and mostly a better one
+FEW_DNNS = 12  # up to which columns have a plan sooner than NP is found to a per mille, and mostly a better one
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
-# NP's plan is looked for to such a gap before a method, in such a share of the time left, at most so many seconds, and
-# to its end after the method where the best plan is not known to pass it.
-NP_GAP, NP_SHARE, NP_SECONDS = 1e-3, 0.75, 3.0
+# NP's plan is looked for to such a gap before a method, at most so many seconds, and to its end after the method where
+# the best plan is not known to pass it.
+NP_GAP, NP_SECONDS = 1e-3, 3.0
 
 
 def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, best: Incumbent) -> tuple[Sizing, str]:
@@ -93,8 +93,7 @@ class Unpartitioned:
     def begin(self, clock: Clock) -> None:
         """Let a plan within a per mille of NP's best be known, as far as it is found in its part of the time."""
         if not self._begun and not self._within(NP_GAP):
-            left_s = clock.remaining().time_limit_s
-            part = clock.at_most(NP_SECONDS if left_s is None else min(NP_SECONDS, NP_SHARE * left_s))
+            part = clock.at_most(NP_SECONDS)
             self._search(replace(part.remaining(), gap=max(NP_GAP, part.remaining().gap)), tidy=False)
         self._begun = True
 

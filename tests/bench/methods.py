@@ -9,7 +9,7 @@ from pathlib import Path
 from problems import Size, make_problem
 
 from planner.files import replacing
-from planner.model import InputError, Problem
+from planner.model import InputError, Plan, Problem
 from planner.model.plan import Scheduler
 from planner.planning import make_plan
 from planner.planning.baselines import with_x0
@@ -91,7 +91,7 @@ def short_by(rows: Sequence[Found]) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """NP's plan and the pipelines' that are found in the same time, each with X0 of its own."""
+    """NP's plan and the pipelines' that are found in the same time (0: none), each with X0 of its own."""
 
     size: str
     seed: int
@@ -117,11 +117,18 @@ def paired(data: Path, cells: Sequence[Size], seeds: Sequence[int], limits_s: Se
                 plans, seconds = [], []
                 for scheduler in ("np", "pipelines"):
                     begin_s = time.perf_counter()
-                    plans.append(make_plan(problem, scheduler, time_limit_s=limit_s))
+                    plans.append(_in_time(problem, scheduler, limit_s))
                     seconds.append(time.perf_counter() - begin_s)
-                one, other = plans
-                same = one.np_throughput_rps == other.np_throughput_rps
-                yield Pair(_name(size), seed, limit_s, one.value, other.value, same, *seconds)
+                values = [0.0 if plan is None else plan.value for plan in plans]
+                stated = [{} if plan is None else plan.np_throughput_rps for plan in plans]
+                yield Pair(_name(size), seed, limit_s, *values, stated[0] == stated[1], *seconds)
+
+
+def _in_time(problem: Problem, scheduler: Scheduler, limit_s: float) -> Plan | None:
+    try:
+        return make_plan(problem, scheduler, time_limit_s=limit_s)
+    except InputError:
+        return None
 
 
 def write_records(rows: Sequence[Found] | Sequence[Pair], path: Path) -> None:
