@@ -1,23 +1,15 @@
 """The cheapest plan of one DNN worth a target, by labels.
 
-A plan is a multiset of items (candidates with sizes). With prices of devices lambda and a price m of value at which no
-item gains,
-
-    cost of a plan  =  m · z  +  sum of its items' losses  +  m · (value beyond z)  +  rounding at the end
-    loss of an item =  lambda · (devices it fills)  -  m · min(value, z)  >=  0
-
-*Order.* Two sizes of one candidate together are worth no more than its size on the same slices, so that a plan holds a
-candidate once. Candidates are put in the order of what a unit of their value costs, the *rank*; a plan is built from
-the dearest to the cheapest, and *ends* with the least size of one candidate that is worth what is left. So large
-items, of which there are thousands of sizes, are mostly looked up and not tried, and no plan is met twice.
+Plans are built as in `planner.planning.whole_devices.ends`: from the dearest candidate to the cheapest, ended by the
+least size of one that is worth what is left.
 
 *Labels.* A label is what some items come to before the end: their value, loss and lowest rank, and per pool (position,
 type) the *residue*, what they fill of the last device begun. Whole devices behind the residue are paid for and need not
-be remembered. Losses never fall, so a label's loss bounds every plan that it leads to, with what a pool that has begun
-a device pays at least, for its rounding or for items that fill it (`least_to_fill`). Labels are expanded best bound
-first (A*). What ends lose is as good as random, so that where there are many labels one of them soon ends well, and the
-search with it: it takes about as many labels whether a DNN has ten devices or thousands. Tables of what covering the
-rest costs at least (`planner.planning.whole_devices.cover_bounds`) bound them as well.
+be remembered. Losses never fall, so a label's loss bounds every plan that it leads to, with what the pools that have
+begun a device pay at least, for its rest or for items that fill it (`ends.least_to_fill`). Labels are expanded best
+bound first (A*). What ends lose is as good as random, so that where there are many labels one of them soon ends well,
+and the search with it: it takes about as many labels whether a DNN has ten devices or thousands. Tables of what
+covering the rest costs at least (`planner.planning.whole_devices.cover_bounds`) bound them as well.
 
 Of two labels of equal residues, one that has no more value, costs no less and is not free to take more candidates leads
 nowhere else. The key of the label expanded last is a valid bound whenever the search ends.

@@ -6,7 +6,7 @@ next to nothing. For a target z a plan of a DNN is therefore put together of two
 
     begun       sizes of the columns in use near their relaxed rates, those that lose least at the prices of devices;
                 what is worth `REST` average devices, or a little less, is left open
-    completed   the cheapest items for that rest (`planner.planning.whole_devices.searches`), which use up what the
+    completed   the cheapest items for that rest (`planner.planning.whole_devices.cheapest_plan`), which use up what the
                 begun part left of its last devices
 
 DNNs that divide themselves begin with sizes on either side of their rates, for it is they that move devices from type

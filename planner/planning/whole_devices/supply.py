@@ -184,9 +184,7 @@ class Supply:
             found_price = self._least_price(price, target, base + below)
             return Priced(found_price, found_price if complete else base, steps)
         offer = self.offer(price, target, below, cheapest_only=True)
-        sparse = (
-            self.lister is not None
-        )  # of items that are listed for a loss few would be left out, for twice the tables
+        sparse = self.lister is not None  # few of items listed for their loss would be left out, for twice the tables
         offer = offer if sparse else offer.within(below)
         if len(offer.item) == 0 or offer.least[-1] - base >= below:
             return Priced(base + below, base + below, 0)
