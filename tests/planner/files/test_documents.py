@@ -275,7 +275,7 @@ def test_documents_name_files_not_pipes_or_devices(tmp_path: Path) -> None:
         ({"slo_us": 1e19}, "slo_us: expected a number <= 1000000000000, got 1e"),
         ({"weight": -1.0}, "weight: expected a number >= 1e-15"),
         ({"weight": 1e-300}, "weight: expected a number >= 1e-15, got 1e-300"),
-        ({"rate_rps": 1e300}, r"rate_rps: expected a number <= 1e\+15"),
+        ({"rate_rps": 1e300}, "rate_rps: expected a number <= 1000000000000000, got 1e"),
     ],
 )
 def test_fields_say_their_bounds(tmp_path: Path, change: dict[str, Any], words: str) -> None:
