@@ -232,16 +232,25 @@ def _plans_within(
             size = push(heap, key, size, labels)
             labels += 1
         complete &= work <= work_limit
-    start = np.zeros(plans + 1, np.int64)
-    for plan in range(plans):
-        start[plan + 1] = start[plan] + depth[plan_label[plan]]
-    chosen = np.empty(start[plans], np.int64)
-    for plan in range(plans):
-        label = plan_label[plan]
-        for at in range(start[plan], start[plan + 1]):
-            chosen[at] = last[label]
-            label = parent[label]
+    start, chosen = _items_of(plan_label[:plans], parent, last, depth)
     return (
         complete, labels, work, plan_use[:plans].copy(), plan_worth[:plans].copy(),
         start, chosen, plan_end[:plans].copy(), plan_left[:plans].copy(),
     )  # fmt: skip
+
+
+@searched
+def _items_of(
+    label: Integers, parent: NDArray[np.int32], last: NDArray[np.int32], depth: NDArray[np.int32]
+) -> tuple[Integers, Integers]:
+    """Return the items of labels: label i has those from ``start[i]`` to ``start[i + 1]``."""
+    start = np.zeros(len(label) + 1, np.int64)
+    for plan in range(len(label)):
+        start[plan + 1] = start[plan] + depth[label[plan]]
+    chosen = np.empty(start[-1], np.int64)
+    for plan in range(len(label)):
+        at_label = label[plan]
+        for at in range(start[plan], start[plan + 1]):
+            chosen[at] = last[at_label]
+            at_label = parent[at_label]
+    return start, chosen
