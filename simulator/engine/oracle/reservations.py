@@ -65,6 +65,7 @@ class Dispatcher(Promises):
     def wake(self) -> None:
         """Let a request arrive, unless the timer is due, and work through the queue."""
         if self.books[NOTES, 0, WAKE] > self.run.now:
+            assert self.books[NOTES, 0, TAIL] < len(self.arrivals_us)  # compiled code does not look
             self.books[NOTES, 0, TAIL] += 1
         self.work_through()
 

@@ -83,7 +83,11 @@ PLANS = [
         "[]:\n            self.withdraw",
     ),
     ("reservations", "int(self.arrivals_us[sent.first]) + self.system.slo_us", "10**12"),
-    ("reservations", "[NOTES, 0, WAKE] > self.run.now", "[NOTES, 0, WAKE] >= self.run.now"),  # the timer goes first
+    (
+        "reservations",
+        "[NOTES, 0, WAKE] > self.run.now",
+        "[NOTES, 0, WAKE] >= self.run.now and self.books[NOTES, 0, TAIL] < len(self.arrivals_us)",
+    ),  # the timer goes first
     ("reactive", "if not cut or token not in self.cut_before", "if not cut"),  # the second time
     ("occupancy", "+ int(latency_us[len(batch.tokens)])", "+ 0"),
     ("reactive", "if queue == 0 and self.successor", "if False"),  # the queue in charge
