@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from numba import njit
 from numba.core import caching
 
-from planner.kept_code import own_folder, reason, say, say_compiling, say_nowhere, say_temporary
+from planner.kept_code import checks, own_folder, reason, say, say_compiling, say_nowhere, say_temporary
 
 # numba 0.61 names these with an underscore.
 _NAMES = ("UserWideCacheLocator", "_UserWideCacheLocator")
@@ -94,3 +94,6 @@ class _Cache(caching.FunctionCache):
             super().save_overload(sig, data)
         except Exception as error:  # OSError, or the unpickling of a broken index
             say(f"compiled code cannot be kept in {self.cache_path} ({reason(error)})")
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return super()._index_key(sig, codegen), checks()

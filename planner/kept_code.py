@@ -29,6 +29,11 @@ def require_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
+def checks() -> str:
+    """Return whether compiled code checks its indices: it is other code then, which must be kept apart."""
+    return os.environ.get("NUMBA_BOUNDSCHECK", "")
+
+
 @cache
 def say(text: str) -> None:
     """Log a line once; worker processes need not say it again."""

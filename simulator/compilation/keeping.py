@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from planner.kept_code import own_folder, reason, require_writable, say, say_nowhere, say_temporary
+from planner.kept_code import checks, own_folder, reason, require_writable, say, say_nowhere, say_temporary
 from simulator.compilation.kinds import Kind
 from simulator.compilation.loading import MachineCode, processor
 
@@ -90,8 +90,8 @@ def _place() -> Path | None:
 
 @cache
 def _source() -> str:
-    """Return a hash of what machine code is made of: compiled functions, numbers of rules, tools, the processor."""
-    digest = hashlib.sha256(f"{sys.implementation.cache_tag} {processor()}".encode())
+    """Return a hash of what machine code is made of: functions, numbers of rules, tools, checks, the processor."""
+    digest = hashlib.sha256(f"{sys.implementation.cache_tag} {checks()} {processor()}".encode())
     for tool in ("numba", "llvmlite"):
         spec = find_spec(tool)
         assert spec is not None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numba.core import config
 
@@ -80,3 +81,18 @@ def test_broken_and_unwritable_caches_cost_time_only(
     with caplog.at_level(logging.WARNING):
         assert compilation.compiled(thrice)(14) == 42
     assert "cannot be kept" in caplog.text
+
+
+def test_code_that_checks_indices_is_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("NUMBA_BOUNDSCHECK", raising=False)
+    config.reload_config()  # type: ignore[no-untyped-call]
+
+    def item(numbers: np.ndarray, k: int) -> int:
+        return int(numbers[k])
+
+    assert compilation.compiled(item)(np.arange(5), 4) == 4
+    monkeypatch.setenv("NUMBA_BOUNDSCHECK", "1")
+    for _ in range(2):  # made, and kept
+        with pytest.raises(IndexError):
+            compilation.compiled(item)(np.arange(5), 5)

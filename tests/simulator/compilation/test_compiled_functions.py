@@ -219,3 +219,19 @@ def test_a_later_process_needs_no_numba(tmp_path: Path) -> None:
         assert done.stdout == f"(8, -1)\n{compiles}\n"
         assert done.stderr.count("\n") == compiles  # what takes so long
         assert ("compiling for this processor" in done.stderr) == compiles
+
+
+def test_code_that_checks_indices_is_kept_apart(tmp_path: Path) -> None:
+    script = (
+        "import numpy as np\n"
+        "from simulator.engine.accounts import count_batches\n"
+        "end_us = np.array({}, np.int64)\n"
+        "print(count_batches(np.array([2], np.int16), np.array([1]), end_us, np.zeros(1, np.int32)))\n"
+    )
+    for checks, end_us, printed in (("0", [5], "(8, -1)\n"), ("1", [], "")):  # the second batch has no end
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_BOUNDSCHECK": checks}
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(end_us)], env=environment, capture_output=True, text=True
+        )
+        assert done.stdout == printed
+    assert "RuntimeError: compiled code: an exception" in done.stderr
