@@ -97,7 +97,9 @@ def _rest_us(terrain: Terrain) -> Floats:
 @compiled
 def _longer(array: NDArray[Any], rows: int) -> NDArray[Any]:
     longer = np.zeros((rows, *array.shape[1:]), array.dtype)
-    longer[: len(array)] = array
+    new, old = longer.ravel(), array.ravel()
+    for k in range(len(old)):
+        new[k] = old[k]
     return longer
 
 
@@ -119,7 +121,7 @@ def _list(
     which: int,
 ) -> tuple[Integers, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], Floats, Floats]:
     # One function, as calls with these arrays cost more than their work: with the rows of a node and its transfers in
-    # functions of their own it took 1.7 times as long.
+    # functions of their own it took 1.7 times as long. Copied item by item: slices take seconds each to compile.
     places, blocks, last_class = len(device), latency_us.shape[2] - 1, card_slices.shape[1] - 1
     budget_us, fastest_us = budget_us.copy(), np.inf
     room, found = 1024, 0
@@ -136,7 +138,8 @@ def _list(
     part = np.zeros((most, max_stages + 1, max_stages), np.int32)
     rps = np.zeros((most, max_stages + 1, max_stages))
     height[0] = len(batches)
-    batch[: len(batches), 0] = np.arange(len(batches))
+    for size in range(len(batches)):
+        batch[size, 0] = size
     left = counts.copy()
     sequence = np.full(max_stages, -1, np.int64)
     depth = 0
@@ -186,10 +189,11 @@ def _list(
                         part, rps = _longer(part, most), _longer(rps, most)
                     below = depth + 1
                     batch[rows, below], spent[rows, below] = size, total
-                    cuts[rows, below, :below] = cuts[row, depth, :below]
-                    part[rows, below, :depth] = part[row, depth, :depth]
-                    rps[rows, below, :depth] = rps[row, depth, :depth]
-                    cuts[rows, below, below], part[rows, below, depth] = last, run
+                    for stage in range(depth):
+                        cuts[rows, below, stage] = cuts[row, depth, stage]
+                        part[rows, below, stage] = part[row, depth, stage]
+                        rps[rows, below, stage] = rps[row, depth, stage]
+                    cuts[rows, below, depth], cuts[rows, below, below], part[rows, below, depth] = first, last, run
                     if depth:
                         rps[rows, below, depth - 1] = sender_rps
                     rps[rows, below, depth] = min(1e6 * batches[run] / inference, card_rps)
@@ -217,10 +221,11 @@ def _list(
                     out_cuts, out_rps = _longer(out_cuts, room), _longer(out_rps, room)
                     out_place, out_part = _longer(out_place, room), _longer(out_part, room)
                 out_stages[found], out_latency[found] = below, spent[row, below]
-                out_cuts[found, : below + 1] = cuts[row, below, : below + 1]
-                out_place[found, :below] = sequence[:below]
-                out_part[found, :below] = part[row, below, :below]
-                out_rps[found, :below] = rps[row, below, :below]
+                for stage in range(below):
+                    out_cuts[found, stage + 1] = cuts[row, below, stage + 1]
+                    out_place[found, stage] = sequence[stage]
+                    out_part[found, stage] = part[row, below, stage]
+                    out_rps[found, stage] = rps[row, below, stage]
                 found += 1
         if rows > whole and not final:
             depth += 1
