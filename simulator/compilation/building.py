@@ -39,7 +39,12 @@ def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[
     cpu_target.options.parse_as_flags(flags, options)
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.no_compile = True  # until the entry is there
-    with global_compiler_lock, replaced(arrayobj, "fix_integer_index", _index_from_zero):
+    with (
+        global_compiler_lock,
+        replaced(arrayobj, "fix_integer_index", _index_from_zero),
+        replaced(codegen.CPUCodeLibrary, "_finalize_final_module", _only_linked),
+        replaced(codegen.JITCPUCodegen, "set_env", _no_environment),
+    ):
         with replaced(codegen.CPUCodeLibrary, "_optimize_final_module", _not_yet):
             result = compiler.compile_extra(
                 cpu_target.typing_context,
@@ -57,7 +62,7 @@ def build(function: Callable[..., object], kinds: Sequence[Kind], options: dict[
         with context.push_code_library(library):
             library.add_ir_module(_entry(context, result.fndesc, parts, single))
         library.finalize()
-        object_file, _ = library.serialize_using_object_code()[2]
+        object_file = library.codegen._tm.emit_object(library._final_module)
     _require_no_more_than_c(library)
     return MachineCode("=" + "".join(_format(part) for part in parts), single, object_file)
 
@@ -80,6 +85,15 @@ def _index_from_zero(context: Any, builder: Any, type_: Any, index: Any, _size: 
 
 def _not_yet(_library: Any) -> None:
     """Leave what a function calls as it is: it is optimised in the end as a part of the whole, not in each part."""
+
+
+def _only_linked(library: Any) -> None:
+    """Say that a function can be linked into others. numba would make machine code of every one, which nobody calls."""
+    library._finalized = True
+
+
+def _no_environment(_codegen: Any, _name: str, _environment: Any) -> None:
+    """Give a function without machine code no place for the Python objects that it needs: there are none."""
 
 
 def _type(kind: Kind) -> Any:
