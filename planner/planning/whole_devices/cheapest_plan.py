@@ -122,7 +122,9 @@ def _cheapest(
     table = hash_table(label_limit)
     heap = np.empty(label_limit, np.int32)
     wanted = begun.copy()
-    residue[0], lowest[0] = begun, len(ends.excess)
+    lowest[0] = len(ends.excess)
+    for pool in range(pools):  # one by one: to assign a row takes seconds to compile
+        residue[0, pool] = begun[pool]
     no_whole, no_taken, apart = np.zeros((1, 0), np.int32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     table[slot_of(table, residue, wanted, no_whole, no_taken, apart)] = 0
     size, labels = push(heap, key, 0, 0), 1
@@ -194,7 +196,8 @@ def _cheapest(
                 continue
             worth[labels], lost[labels], key[labels] = child_worth, child_lost, child_key
             parent[labels], last[labels], lowest[labels] = label, item, rank[item]
-            residue[labels] = wanted
+            for pool in range(pools):
+                residue[labels, pool] = wanted[pool]
             alike[labels] = table[slot]
             table[slot] = labels
             size = push(heap, key, size, labels)
