@@ -55,17 +55,23 @@ def main() -> None:
 
 
 @app.command()
-def tiny(data: Data, out: Out, method: Method = "exact") -> None:
+def tiny(
+    data: Data,
+    out: Out,
+    method: Method = "exact",
+    every: Annotated[int, typer.Option(help="Take every n-th case; 1 for all.", min=1)] = 1,
+) -> None:
     """Deploy the small random cases, with and without the rule that every model has all of its stages."""
     document = read_json(data / "tiny_cases.json")
     groups = read_groups(data / document["profile"])
-    cases = [(case, problem_of(case, groups)) for case in document["cases"]]
+    cases = [(number, case, problem_of(case, groups)) for number, case in enumerate(document["cases"])][::every]
     if method == "recursive":
-        recursive([(str(n), problem, case["reference_bytes"]) for n, (case, problem) in enumerate(cases)], out)
+        known = ("reference_bytes", "optimum_bytes_all_stages")
+        recursive([(str(number), problem, *(case[each] for each in known)) for number, case, problem in cases], out)
         return
     rows: list[dict[str, Any]] = []
     with progress() as bar:
-        for number, (case, problem) in enumerate(bar.track(cases, description="cases")):
+        for number, case, problem in bar.track(cases, description="cases"):
             begin_s = process_time()
             ours, reason = bytes_of(deploy, problem)
             all_stages, reason_all = bytes_of(deploy, replace(problem, all_stages=True))
@@ -91,15 +97,14 @@ def tiny(data: Data, out: Out, method: Method = "exact") -> None:
     )
 
 
-def recursive(cases: Sequence[tuple[str, MergeProblem, int | None]], out: Path) -> None:
-    """Deploy cases as the reference does, and compare the bytes with those of its plans (None: it found none)."""
+def recursive(cases: Sequence[tuple[str, MergeProblem, int | None, int | None]], out: Path) -> None:
+    """Deploy cases as the reference does, and compare the bytes with its plans' and the least ones (None: no plan)."""
     rows: list[dict[str, Any]] = []
     with progress() as bar:
-        for name, problem, reference in bar.track(cases, description="cases"):
+        for name, problem, reference, optimum in bar.track(cases, description="cases"):
             begin_s = process_time()
             found, reason = bytes_of(deploy_recursively, problem)
             seconds = round(process_time() - begin_s, 4)
-            optimum, _ = bytes_of(deploy, replace(problem, all_stages=True))
             note = "" if same(reference, found) else difference(problem, reference, found, reason)
             rows.append(dict(zip(RECURSIVE_COLUMNS, (name, reference, found, optimum, seconds, note), strict=True)))
             write_rows(out, RECURSIVE_COLUMNS, rows)
@@ -133,7 +138,10 @@ def solve(data: Data, out: Out, method: Method = "exact") -> None:
         (name, case, problem_of(case, read_groups(data / f"profiles/{case['model_type']}.json"))) for name, case in read
     ]
     if method == "recursive":
-        recursive([(name, problem, reference_bytes(case, problem)) for name, case, problem in cases], out)
+        optima = [deploy(replace(problem, all_stages=True)).memory_bytes for _, _, problem in cases]
+        references = [reference_bytes(case, problem) for _, case, problem in cases]
+        names, _, problems = zip(*cases, strict=True)
+        recursive([*zip(names, problems, references, optima, strict=True)], out)
         return
     for name, case, problem in cases:
         begin_s = process_time()

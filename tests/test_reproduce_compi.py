@@ -22,8 +22,9 @@ def rows_of(command: str, out: Path, *options: str) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_tiny_cases_have_the_optimum(tmp_path: Path) -> None:
-    rows = rows_of("tiny", tmp_path / "tiny.csv")
-    assert len(rows) == 169
+    rows = rows_of("tiny", tmp_path / "tiny.csv", "--every", "3")
+    assert len(rows) == 57
+    assert sum(bool(row["ours"]) for row in rows) > 30
     for row in rows:
         for known, found in (("optimum", "ours"), ("optimum_all_stages", "ours_all_stages")):
             assert bool(row[known]) == bool(row[found]), row
@@ -52,10 +53,11 @@ def test_the_recursion_finds_the_plans_of_the_published_examples(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_recursion_finds_what_the_reference_finds(tmp_path: Path) -> None:
-    rows = rows_of("tiny", tmp_path / "recursive.csv", "--method", "recursive")
+    rows = rows_of("tiny", tmp_path / "recursive.csv", "--method", "recursive", "--every", "2")
     unlike = [row for row in rows if row["recursive"] != row["reference"] and row["note"]]
-    assert len(rows) == 169
-    assert len(unlike) <= 6, "ties, which another solver may break otherwise"
+    assert len(rows) == 85
+    assert sum(bool(row["reference"]) for row in rows) > 30
+    assert len(unlike) <= 3, "ties, which another solver may break otherwise"
     assert all(row["note"].startswith("tie") for row in unlike)
 
 

@@ -104,12 +104,19 @@ class Runs:
         return self.predictors["blend"] if name == "blend" else self.fitted(name)
 
     def fitted(self, name: str) -> Predictor:
-        """Return a forecast of the history: *linear*, *bound L* of the largest rate, *life L* of a plan's life."""
-        if name not in self._fitted:
-            kind, _, level = name.partition(" ")
-            span = PLAN_LIFE if kind == "life" else PUBLISHED_SPAN
-            self._fitted[name] = fit_forecast(self.history, float(level) if level else None, span)
-        return self._fitted[name]
+        """Return a forecast of the history: *linear*, *bound L* of the largest rate, *life L* of a plan's life.
+
+        It is fitted when it is first asked, which takes seconds for a history of days.
+        """
+
+        def predict(counts: Counts) -> float:
+            if name not in self._fitted:
+                kind, _, level = name.partition(" ")
+                span = PLAN_LIFE if kind == "life" else PUBLISHED_SPAN
+                self._fitted[name] = fit_forecast(self.history, float(level) if level else None, span)
+            return self._fitted[name](counts)
+
+        return predict
 
     def run(self, name: str, load: Counts, policy: Policy) -> PolicyRun:
         """Simulate an application, by name, under counts per second and a policy."""
