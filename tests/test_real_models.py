@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.models, pytest.mark.slow]
 
 # Files of which two requests cannot share a run: a sequence, carried from step to step; one scale for all activations.
 SINGLE = {"silero_vad/data/silero_vad_16k_sequence.onnx", "bert_dynamic_int8.onnx"}
-CUTS = 2
+CUTS = 1
 # Of the nine of the onnx wheel two, which have all that the others have; the script tries all.
 LIGHT = {"light_shufflenet.onnx", "light_squeezenet.onnx"}
 ENTRIES = [each for each in SCRIPT["entries"]() if each["wheel"] != "onnx" or each["file"].rpartition("/")[2] in LIGHT]

@@ -44,7 +44,7 @@ def test_the_wheel_holds_only_the_two_packages(wheel: Path) -> None:
 def test_the_wheel_works_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "env", cwd=tmp_path)
     python = tmp_path / "env" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=tmp_path)
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", wheel, cwd=tmp_path)
     run(python, "-c", USE, cwd=tmp_path)
     for package in ("planner", "simulator"):
         assert "Usage" in run(python, "-m", package, "--help", cwd=tmp_path)

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[Callable[[], Problem], tuple[str, ...]]] = {
     "two types": (lambda: random_problem(1, dnns=3, counts=(3, 3)), ("dynamic", "milp", "decomposition", "columns")),
     "three types": (
         lambda: random_problem(21, dnns=3, stages=2, counts=(3, 2, 3), shares=(1, 2)),
-        ("decomposition", "milp", "columns"),
+        ("decomposition", "columns"),
     ),
     "shared devices": (
         lambda: replace(random_problem(5, dnns=3, counts=(2, 2)), options=SHARED),

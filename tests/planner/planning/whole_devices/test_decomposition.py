@@ -51,12 +51,13 @@ def every_plan(supply: Supply, target: float) -> dict[tuple[int, ...], float]:
     items, units = supply.items, np.resize(supply.units, supply.items.use.shape[1])
     found: dict[tuple[int, ...], float] = {}
     for size in (1, 2, 3):
-        for chosen in combinations_with_replacement(range(len(items.row)), size):
-            value = items.value[list(chosen)].sum()
-            whole = -(-items.use[list(chosen)].sum(axis=0) // units)
-            use = tuple(whole.reshape(-1, len(supply.limit)).sum(axis=0).tolist())
-            if value >= target and all(one <= most for one, most in zip(use, supply.limit, strict=True)):
-                found[use] = max(value, found.get(use, 0.0))
+        chosen = np.array([*combinations_with_replacement(range(len(items.row)), size)])
+        value = items.value[chosen].sum(axis=1)
+        whole = -(-items.use[chosen].sum(axis=1) // units)
+        use = whole.reshape(len(chosen), -1, len(supply.limit)).sum(axis=1)
+        fits = (value >= target) & (use <= supply.limit).all(axis=1)
+        for one, own in zip(map(tuple, use[fits].tolist()), value[fits].tolist(), strict=True):
+            found[one] = max(own, found.get(one, 0.0))
     return found
 
 
@@ -235,9 +236,9 @@ def test_small_plans_are_those_of_brute_force(seed: int) -> None:
     assert check(problem, plan) == ()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(20, 23))
 def test_larger_plans_agree_with_the_programme(seed: int) -> None:
-    problem = random_problem(seed + 20, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2, 3))
+    problem = random_problem(seed, dnns=3, stages=2, counts=(6, 5, 7), shares=(1, 2, 3))
     plan, other = make_plan(problem), make_plan(problem, method="milp", gap=1e-5, time_limit_s=10)
     assert plan.method == "decomposition"
     assert plan.gap <= 1e-4
