@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 import pytest
 
+LONGEST = ("test_wheel.py", "test_reproduce_ipa.py", "test_reproduce_compi.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first what takes longest, so that in the end no worker goes on with it alone."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 class Finished(NamedTuple):
     """How a command line ended, and what it printed."""

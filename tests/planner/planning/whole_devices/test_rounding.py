@@ -109,7 +109,7 @@ def test_many_devices_are_used_to_within_a_fraction_of_a_percent(seed: int) -> N
     assert not check(problem, plan)
 
 
-@pytest.mark.parametrize("seed", [0, 2])  # the programme takes ten seconds on others
+@pytest.mark.parametrize("seed", [5, 7])  # where the programme is quick: others take it ten seconds
 def test_plans_on_whole_devices_only_are_rounded_too(seed: int) -> None:
     problem = random_problem(seed, dnns=3, stages=3, counts=(5, 4, 6), shares=(1,))
     plan = make_plan(problem, method="columns")
