@@ -164,7 +164,8 @@ def explore(
             best.bytes[0] = cost + elsewhere
             best.length[0] = length
             for at in range(length):
-                best.replicas[at, :3] = items.stage[at]
+                for part in range(3):
+                    best.replicas[at, part] = items.stage[at, part]
                 best.replicas[at, 3] = shelf.found[at]
         if whole or (cost >= below and taken <= MOST_STEPS):
             height -= 1
@@ -249,16 +250,19 @@ def _least(family: Family, boxes: Boxes, top: int, model: int, stage: int) -> tu
 @compiled
 def _insert(items: Items, family: Family, model: int, first: int, last: int, load: float) -> None:
     """Add a replica behind those of its load or more."""
-    at = items.length[0]
+    at, words = items.length[0], items.holds.shape[1]
     items.length[0] += 1
-    while at > 0 and items.load[at - 1] < load:
-        items.stage[at] = items.stage[at - 1]
-        items.holds[at] = items.holds[at - 1]
+    while at > 0 and items.load[at - 1] < load:  # one by one: to assign a row takes seconds to compile
+        for part in range(3):
+            items.stage[at, part] = items.stage[at - 1, part]
+        for word in range(words):
+            items.holds[at, word] = items.holds[at - 1, word]
         items.own[at] = items.own[at - 1]
         items.load[at] = items.load[at - 1]
         at -= 1
     items.stage[at, 0], items.stage[at, 1], items.stage[at, 2] = model, first, last
-    items.holds[at] = family.holds[model, first, last]
+    for word in range(words):
+        items.holds[at, word] = family.holds[model, first, last, word]
     items.own[at] = family.own[model, last] - family.own[model, first]
     items.load[at] = load
 
@@ -296,11 +300,14 @@ def _widest(family: Family, boxes: Boxes, top: int) -> tuple[int, int, bool]:
 @compiled
 def _copy(boxes: Boxes, source: int, target: int) -> None:
     boxes.joined[target] = boxes.joined[source]
-    boxes.stages[target] = boxes.stages[source]
-    boxes.low[target] = boxes.low[source]
-    boxes.high[target] = boxes.high[source]
-    boxes.few[target] = boxes.few[source]
-    boxes.many[target] = boxes.many[source]
+    for model in range(boxes.stages.shape[1]):
+        boxes.stages[target, model] = boxes.stages[source, model]
+        for cut in range(boxes.low.shape[2]):
+            boxes.low[target, model, cut] = boxes.low[source, model, cut]
+            boxes.high[target, model, cut] = boxes.high[source, model, cut]
+        for stage in range(boxes.few.shape[2]):
+            boxes.few[target, model, stage] = boxes.few[source, model, stage]
+            boxes.many[target, model, stage] = boxes.many[source, model, stage]
 
 
 @compiled

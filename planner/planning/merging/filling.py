@@ -176,7 +176,8 @@ def fill(
             device[at] = -1
             continue
         found = cost[length]
-        shelf.found[:length] = device[:length]
+        for place in range(length):
+            shelf.found[place] = device[place]
         at -= 1
         if not least:
             break

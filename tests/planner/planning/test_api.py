@@ -155,8 +155,8 @@ def test_published_maf19_plans_are_reached() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(REFERENCE is None, reason="POOLPIPE_REFERENCE is unset")
 def test_published_maf19_plans_are_reached_by_the_programme() -> None:
-    paths = sorted((DATA / "plans" / "maf19").glob("*_v4.json"))[::2]
-    assert len(paths) == 12
+    paths = sorted((DATA / "plans" / "maf19").glob("*_v4.json"))[::4]
+    assert len(paths) == 6
     for path in paths:
         problem = read_problem(path, DATA)
         plan, other = make_plan(problem, method="milp", time_limit_s=20), make_plan(problem)
