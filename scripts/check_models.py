@@ -110,7 +110,7 @@ def locate(entry: Entry, folder: Path) -> Path:
     return base / entry["file"]
 
 
-def attempt(entry: Entry, path: Path, count: int | None, *, timed: bool) -> Tried:
+def attempt(entry: Entry, path: Path, count: int | None, *, timed: bool, samples: int = NOISE_SAMPLES) -> Tried:
     """Try one file as it is, and where that is refused with its options."""
     options = list(entry.get("options", []))
     given = "as it is"
@@ -124,7 +124,7 @@ def attempt(entry: Entry, path: Path, count: int | None, *, timed: bool) -> Trie
             file = read_model(str(path), settings_from(options))
         except InputError as other:
             return Tried(entry["file"], "", f"refused: {other}", "")
-    return try_file(entry["file"], file, given, count, timed=timed)
+    return try_file(entry["file"], file, given, count, timed=timed, samples=samples)
 
 
 def settings_from(options: Sequence[str]) -> ModelSettings:
@@ -135,20 +135,22 @@ def settings_from(options: Sequence[str]) -> ModelSettings:
     return settings_of(*(values.get(name) for name in ("--fix", "--constant", "--state", "--batch-axis")))
 
 
-def try_file(name: str, file: ModelFile, given: str, count: int | None, *, timed: bool) -> Tried:
-    """Cut an accepted model and compare."""
+def try_file(
+    name: str, file: ModelFile, given: str, count: int | None, *, timed: bool, samples: int = NOISE_SAMPLES
+) -> Tried:
+    """Cut an accepted model and compare its answers to so many samples."""
     graph = file.graph
     batch = f"1: {file.prepared.reason}" if file.prepared.single else "any (freed)" if file.prepared.freed else "any"
     try:
-        samples = draw_samples(graph, NOISE_SAMPLES, 0)
-        yardstick = measure_yardstick(file.given, graph, samples)
+        drawn = draw_samples(graph, samples, 0)
+        yardstick = measure_yardstick(file.given, graph, drawn)
     except InputError as error:
         return Tried(name, str(len(graph.layers)), given, batch, f"none: {error}")
     cuts = choose_cuts(graph, count)
     with progress() as bar:
         task = bar.add_task(f"cuts of {name}", total=len(cuts) + 1)
         size = 1 if file.prepared.single else BATCH
-        ways = try_cuts(graph, cuts, samples, yardstick, size, lambda: bar.advance(task))
+        ways = try_cuts(graph, cuts, drawn, yardstick, size, lambda: bar.advance(task))
     return Tried(
         name,
         str(len(graph.layers)),
@@ -158,7 +160,7 @@ def try_file(name: str, file: ModelFile, given: str, count: int | None, *, timed
         str(sum(len(way.wrong) for way in ways)),
         f"{max(way.worst.largest for way in ways):.1e}",
         f"{yardstick.loudest:.1e}",
-        *work_of(file, samples),
+        *work_of(file, drawn),
         f"{sum_of_blocks(file):+.1%}" if timed else "",
     )
 

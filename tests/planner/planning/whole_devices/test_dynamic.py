@@ -77,7 +77,7 @@ def test_it_equals_brute_force(seed: int) -> None:
     assert_sound(problem, candidates, brute_force(problem, candidates))
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(18))
 def test_it_equals_the_mixed_integer_programme(seed: int) -> None:
     rng = np.random.default_rng(100 + seed)
     counts = (int(rng.integers(1, 4)), int(rng.integers(1, 5)))
