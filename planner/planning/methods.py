@@ -38,7 +38,9 @@ DECIDING_SECONDS = 60.0  # for plans and bounds beyond those of generated column
 # very few DNNs the programme over columns has plans that the decomposition finds much later.
 BEGIN_SECONDS_PER_TYPE = 2.0
 BEGIN_SHARE, BEGIN_SHARE_OF_FEW, BEGIN_SECONDS, BEGIN_SECONDS_PER_PIPELINE = 0.4, 0.75, 4.0, 1e-6
-LISTING_SECONDS_PER_PIPELINE = 6e-8  # what listing them takes at most
+# What listing them takes at most, and the share of a limited time up to which they are listed.
+LISTING_SECONDS_PER_PIPELINE, LISTING_SHARE = 6e-8, 0.5
+SHORT_SECONDS = 10.0  # with less of which a good plan comes before good prices in the decomposition, else after them
 FEW_DNNS = 12  # up to which columns have a plan sooner than NP is found to a per mille, and mostly a better one
 CANONICAL_METHODS = ("dynamic",)  # whose plans have the fewest devices, then pipelines, by themselves
 # NP's plan is looked for to such a gap before a method, at most so many seconds, and to its end after the method where
@@ -74,6 +76,11 @@ def size_pipelines(problem: Problem, method: str, backend: str, clock: Clock, be
 
 def _is_limited(clock: Clock) -> bool:
     return clock.remaining().time_limit_s is not None
+
+
+def _is_short(clock: Clock) -> bool:
+    left_s = clock.remaining().time_limit_s
+    return left_s is not None and left_s < SHORT_SECONDS
 
 
 def _has_many(problem: Problem) -> bool:
@@ -189,6 +196,8 @@ def _method_for(problem: Problem, clock: Clock) -> str:
         method = "chains" if problem.options.max_stages >= LONG and chains.exhaust(problem) else "columns"
     elif few_types and dynamic.expects(problem, clock.remaining().time_limit_s):
         method = "auto"
+    elif not _has_for_each(problem, clock, LISTING_SECONDS_PER_PIPELINE / LISTING_SHARE):
+        method = "columns"
     else:
         method = _by_devices(problem)
     log.info("%d pipelines, %d device types: %s", pipelines, len(types), method)
@@ -215,7 +224,7 @@ def _decomposed(problem: Problem, backend: str, clock: Clock, best: Incumbent, w
     whole.begin(clock)
     if not _has_for_each(problem, clock, LISTING_SECONDS_PER_PIPELINE):
         whole.end(clock)
-    found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report)
+    found = decomposition.size(problem, clock.remaining(), begin=best.plan, report=best.report, soon=_is_short(clock))
     return _tidied(problem, found, backend, clock)
 
 

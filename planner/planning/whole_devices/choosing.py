@@ -1,9 +1,9 @@
-"""Choosing a plan for every DNN: what is known so far, and more plans until a better choice is found.
+"""Choosing a plan for every DNN among those known, and making more until a better choice is found.
 
-At given prices, plans that cost little more than the cheapest of their DNN are listed, and where the relaxed choice
-among all known plans (`planner.planning.whole_devices.master`) fits the cluster, exchanges
-(`planner.planning.whole_devices.exchanges`) pick one per DNN. Where it does not fit, its overload tells how far to
-lower the target, and plans at prices a little off are made as well.
+Where the relaxed choice among plans worth a target (`planner.planning.whole_devices.master`) fits the cluster, a binary
+programme picks one per DNN; where it does not, its overload tells how far to lower the target. Which plans are made
+for a target is left to the search: here the cheapest at prices a little off and those that cost little more than the
+cheapest, in `planner.planning.whole_devices.rounding` those near relaxed rates.
 """
 
 import logging
@@ -13,20 +13,22 @@ from math import inf
 
 from planner.planning.arrays import Floats, Integers
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.programme.backends import TooLate
 from planner.planning.whole_devices import master
-from planner.planning.whole_devices.exchanges import exchanged
 from planner.planning.whole_devices.plan_search import CERTAIN, PERTURBED_LABELS, PlanSearch
 
 log = logging.getLogger(__name__)
 
-PRECISION = 1e-5  # of targets, relative
+PRECISION, COARSE = 1e-5, 1e-3  # of targets, relative; at the beginning
+FIRST_STEP = 1 / 8  # of a target's distance from the bound: how far the next one is
+CHOICE_LIMIT_S = 2.0
 NEAR = 0.1, 0.4  # average devices, at least and at most: what plans to choose from cost more than the cheapest
 MOST_NEAR = 100_000, 300, 10_000_000  # labels, plans and comparisons of a DNN
 OFF = 0.05, 0.1, 0.2  # spread of the logarithm of prices a little off
 FITS = 1e-9
-FEW_DNNS, FEW_PER_DNN = 10, 25  # DNNs, devices: below, a binary programme takes no longer than exchanges
+MANY_DNNS, MANY_PER_DNN = 10, 25  # DNNs, devices: where plans near the cheapest are tried before targets are decided
 FAR = 0.01  # overload that is assumed where a DNN has no plan
+CERTIFICATES = 4  # of the bound, at the same prices
+CLOSE = 0.05  # of the gap, and at most `COARSE`: how exact the bound is
 
 
 @dataclass
@@ -52,25 +54,54 @@ class Choosing(PlanSearch):
             self.value, self.best = min(values), list(plans)
             self.report()
 
+    def lower_to_prices(self, target: float) -> None:
+        """Bring the bound down to the least target that these prices prove out of reach, from one to begin with."""
+        for _ in range(CERTIFICATES):
+            if self._done:
+                return
+            near = min(CLOSE * (1 - self.value / self.bound), COARSE)
+            spent = sum(self.certified(target, self.price))
+            log.debug("target %.9g: costs %.9g", target, spent)
+            if spent > 1 + CERTAIN:
+                self._prove(target)
+            if spent <= 0 or 1 + CERTAIN < spent < 1 + near:
+                return
+            target = target / spent * (1 + near / 2)
+            if target >= self.bound:
+                return
+
+    def raise_first(self) -> None:
+        """Bring bound and value together as far as the prices to begin with do that in a moment."""
+        self.lower_to_prices(self.bound)
+        self.climb(self.bound, COARSE)
+
     def raise_value_near(self) -> None:
         """Raise the value by plans near the cheapest at the prices, until targets just above it fail."""
-        failed, target, step = self.bound, (self.value + self.bound) / 2, PRECISION
+        target = (self.value + self.bound) / 2
         self._list_near(target)
-        while failed - self.value > PRECISION * self.bound and not self._done:
-            overload, chosen = self._fitting(target)
+        self.climb(target)
+
+    def climb(self, target: float, precision: float = PRECISION) -> None:
+        """Raise the value by targets that some choice reaches, until just above it none is found.
+
+        The first that fail come down as the relaxed choice is overloaded, and else by steps that double; once there
+        is a choice, targets between it and what failed follow.
+        """
+        failed, step = self.bound, max(FIRST_STEP * (1 - target / self.bound), precision)
+        while failed - self.value > precision * self.bound and not self._done:
+            self.make_plans(target)
+            overload, chosen = self.choose_among(target, CHOICE_LIMIT_S)
             log.debug("%.9g of %.9g: overload %.3g, chosen %s", target, self.bound, overload, chosen)
             if chosen:
-                target = min(self.value * (1 + max(-overload, PRECISION)), (self.value + failed) / 2)
+                target = min(self.value * (1 + max(-overload, precision)), (self.value + failed) / 2)
                 continue
-            if overload > FITS:
-                self._make_plans(target)
             failed = min(failed, target)
             target *= 1 - max(overload, step)
             step *= 2
             if target <= self.value:
                 target = (self.value + failed) / 2
 
-    def _make_plans(self, target: float) -> None:
+    def make_plans(self, target: float) -> None:
         """Let every DNN know plans worth a target that are cheap at prices a little off."""
         for spread in OFF:
             for supply in self.supplies:
@@ -87,16 +118,14 @@ class Choosing(PlanSearch):
             if price < inf:
                 self.all_within(supply, self.price, target, price + near, MOST_NEAR)
 
-    def _fitting(self, target: float) -> tuple[float, bool]:
-        """Return the overload of the relaxed choice, and whether exchanges found a choice."""
+    def choose_among(self, target: float, time_limit_s: float) -> tuple[float, bool]:
+        """Return the overload of the relaxed choice of known plans worth a target, and whether a choice fits."""
         own = self.usable(target)
         uses = self.uses(own)
         if not all(map(len, uses)):
             return FAR, False
-        overload, picked = self._exchanged(uses)
-        if picked is not None:
-            self._take([int(plans[at]) for plans, at in zip(own, picked, strict=True)])
-        return overload, picked is not None
+        overload = master.mix(uses, self.capacity, self.clock).overload
+        return overload, overload <= FITS and self._choose(own, self.price, time_limit_s)[0]
 
     def _choose_known(self, target: float, time_limit_s: float) -> bool:
         chosen, _ = self._choose(self.usable(target), self.price, time_limit_s)
@@ -105,24 +134,11 @@ class Choosing(PlanSearch):
     def _choose(self, plans: Sequence[Integers], price: Floats, time_limit_s: float) -> tuple[bool, str]:
         if not all(map(len, plans)):
             return False, "infeasible"
-        uses, status = self.uses(plans), "feasible"
-        picked = self._exchanged(uses)[1] if self.exchanges else None
-        if picked is None:
-            picked, status = master.choose(uses, self.capacity, price, self.clock.at_most(time_limit_s).remaining())
+        limits = self.clock.at_most(time_limit_s).remaining()
+        picked, status = master.choose(self.uses(plans), self.capacity, price, limits)
         if picked is not None:
             self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
         return picked is not None, status
-
-    def _exchanged(self, uses: Sequence[Integers]) -> tuple[float, list[int] | None]:
-        """Return the overload of the relaxed choice, and a choice that exchanges from it lead to, if that is found."""
-        try:
-            mixed = master.mix(uses, self.capacity, self.clock)
-        except TooLate:
-            return FAR, None
-        if mixed.overload > FITS or not self.capacity.of_whole_devices:
-            return mixed.overload, None
-        counts = self.capacity.counts
-        return mixed.overload, exchanged(uses, mixed.parts, counts, mixed.price, self._rng, self.clock)
 
     def _take(self, plans: Sequence[int]) -> None:
         """Make a choice of plans the best one, if it is."""
@@ -138,10 +154,10 @@ class Choosing(PlanSearch):
             self.report()
 
     @property
-    def exchanges(self) -> bool:
-        """Whether exchanges look for a choice before a binary programme does."""
+    def many(self) -> bool:
+        """Whether DNNs and devices are many."""
         dnns, devices = len(self.supplies), int(self.capacity.counts.sum())
-        return self.capacity.of_whole_devices and dnns >= FEW_DNNS and devices > FEW_PER_DNN * dnns
+        return self.capacity.of_whole_devices and dnns >= MANY_DNNS and devices > MANY_PER_DNN * dnns
 
     @property
     def impossible(self) -> bool:

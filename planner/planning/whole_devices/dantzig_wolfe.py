@@ -11,7 +11,7 @@ least such z is found by bisection with secant steps; plans and prices carry ove
 
 *Deciding a target.* Let slack be what the cheapest plans leave of the cluster's price. Every plan of a solution costs
 at most the cheapest of its DNN plus that slack, so that all such plans are listed, and a binary programme picks one per
-DNN or proves that there is no choice. Where the list is too long, plans at perturbed prices and exchanges look for a
+DNN or proves that there is no choice. Where the list is too long, plans at perturbed prices are looked through for a
 choice, which proves nothing. Targets begin just below the bound and step down until one is reached; then they bisect.
 """
 
@@ -79,7 +79,7 @@ class Decomposition(Choosing):
             return
         self._find_first()
         self._lower_bound()
-        if self.exchanges and not self._done:
+        if self.many and not self._done:
             self.raise_value_near()
         self._raise_value()
 

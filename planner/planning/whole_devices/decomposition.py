@@ -63,6 +63,7 @@ def size(
     begin: Sizing | None = None,
     report: Report | None = None,
     generated: Generated | None = None,
+    soon: bool = False,
 ) -> Sizing:
     """Return the best plan found and the bound proven; X0 must be known.
 
@@ -75,6 +76,8 @@ def size(
     generated
         Columns (`planner.planning.whole_devices.columns`), where candidates are too many to list them all: those are
         listed then of which some size loses little at prices that are asked about.
+    soon
+        Whether to look for a good plan before good prices are known: where time may not suffice for these.
 
     Raises
     ------
@@ -100,6 +103,8 @@ def size(
         plans = [[one for one in begin.pipelines if one.candidate.dnn == number] for number in numbers]
         search.begin(plans, [ground.use_of(own) for own in plans])
     with suppress(TooLate):
+        if soon and isinstance(search, Decomposition):
+            search.raise_first()
         search.run()
     if isinstance(search, GivenRates) and not search.best:
         if not search.impossible:

@@ -9,16 +9,10 @@ prices, so that the relaxation's prices, which are known before, prove most of i
 3. Generate plans until prices are the best ones between value and bound, and begin again, until nothing gets better.
 """
 
-import logging
 from dataclasses import dataclass
 
 from planner.planning.whole_devices.dantzig_wolfe import Decomposition
-from planner.planning.whole_devices.plan_search import CERTAIN
 
-log = logging.getLogger(__name__)
-
-CERTIFICATES = 4  # of the bound, at the same prices
-CLOSE = 0.05  # of the gap: how exact the bound is
 WORTHWHILE = 0.1  # of the gap: what a round must close for another one
 NOTHING = 1e-6  # of the first bound: where nothing is found up to there, rounds would go on halving it
 
@@ -32,22 +26,7 @@ class ManyDevices(Decomposition):
         gap, nothing = 2 * (self.bound - self.value), NOTHING * self.bound
         while not self._done and self.bound > nothing and self.bound - self.value < (1 - WORTHWHILE) * gap:
             gap = self.bound - self.value
-            self._lower_to_prices()
+            self.lower_to_prices((self.value + self.bound) / 2)
             self.raise_value_near()
             if not self._done:
                 self.price = self.settle((self.value + self.bound) / 2).price
-
-    def _lower_to_prices(self) -> None:
-        """Bring the bound down to the least target that these prices prove out of reach."""
-        target = (self.value + self.bound) / 2
-        near = CLOSE * (self.bound - self.value) / self.bound
-        for _ in range(CERTIFICATES):
-            if self._done or target >= self.bound:
-                return
-            spent = sum(self.certified(target, self.price))
-            log.debug("target %.9g: costs %.9g", target, spent)
-            if spent > 1 + CERTAIN:
-                self._prove(target)
-                if spent < 1 + near:
-                    return
-            target = target / spent * (1 + near / 2)

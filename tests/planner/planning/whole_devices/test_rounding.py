@@ -1,4 +1,4 @@
-"""Rounding of relaxed plans: sizes and completions by brute force, exchanges, and plans of many devices."""
+"""Rounding of relaxed plans: sizes and completions by brute force, choices of plans, and plans of many devices."""
 
 from itertools import combinations_with_replacement
 from math import ceil, lcm
@@ -9,10 +9,14 @@ from oracles import random_problem
 
 from planner.model.check import check
 from planner.planning import make_plan
+from planner.planning.baselines import with_x0
 from planner.planning.pipelines.candidates import enumerate_pipelines
 from planner.planning.pipelines.sizes import CandidateTable
 from planner.planning.programme.backends import Clock, Limits
-from planner.planning.whole_devices.exchanges import exchanged
+from planner.planning.whole_devices.capacity import Capacity
+from planner.planning.whole_devices.dantzig_wolfe import Decomposition
+from planner.planning.whole_devices.master import choose
+from planner.planning.whole_devices.prices import relaxed
 from planner.planning.whole_devices.rounding import sizes_between
 from planner.planning.whole_devices.supply import Supply
 
@@ -81,24 +85,44 @@ def test_a_plan_that_is_whole_is_kept_as_it_is() -> None:
     assert supply.value.tolist() == begun.value.tolist()
 
 
-def test_exchanges_find_plans_that_fit() -> None:
-    rng = np.random.default_rng(0)
+def test_a_choice_of_plans_fits_or_there_is_none() -> None:
     uses = [np.array([[3, 0], [0, 2]]), np.array([[2, 0], [0, 2], [1, 1]])]
-    halves = [np.array([0.5, 0.5]), np.array([0.0, 1.0, 0.0])]
-    assert exchanged(uses, halves, np.array([3, 2]), np.ones(2), rng, Clock(Limits())) == [0, 1]
-    assert exchanged(uses, halves, np.array([2, 1]), np.ones(2), rng, Clock(Limits())) is None
+    assert choose(uses, Capacity.of_devices([4, 1]), np.ones(2), Limits()) == ([0, 2], "feasible")
+    assert choose(uses, Capacity.of_devices([2, 1]), np.ones(2), Limits()) == (None, "infeasible")
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_exchanges_find_what_fits_just_so(seed: int) -> None:
+def test_a_choice_is_found_that_fits_just_so(seed: int) -> None:
     """Plans drawn at random, and as many devices as some choice of them takes: no other choice may have an excess."""
     rng = np.random.default_rng(seed)
     uses = [rng.integers(0, 9, (12, 3)) for _ in range(8)]
     counts = sum(own[int(rng.integers(12))] for own in uses)
-    equal = [np.full(12, 1 / 12) for _ in uses]
-    picked = exchanged(uses, equal, counts, np.array([0.2, 1.0, 0.5]), rng, Clock(Limits()))
+    picked, _ = choose(uses, Capacity.of_devices(counts), np.array([0.2, 1.0, 0.5]), Limits())
     assert picked is not None
     assert (sum(own[plan] for own, plan in zip(uses, picked, strict=True)) <= counts).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_value_and_bound_are_close_soon(seed: int) -> None:
+    """Before prices are good: within what another method proves, and a few of some hundred devices apart."""
+    problem = random_problem(seed, dnns=6, stages=2, counts=(60, 40, 50), shares=(1, 2))
+    found = make_plan(problem, method="columns", gap=1e-4, time_limit_s=1)
+    known = with_x0(problem)
+    tables = [
+        CandidateTable.of_pipelines(enumerate_pipelines(known, number, dnn.np_throughput_rps or 0.0), dnn.weight)
+        for number, dnn in enumerate(known.dnns)
+    ]
+    counts, units = np.array([60, 40, 50]), np.array([2, 2, 2])
+    supplies, capacity, clock = (
+        [Supply(table, counts, units) for table in tables],
+        Capacity.of_devices(counts),
+        Clock(Limits()),
+    )
+    search = Decomposition(supplies, capacity, *relaxed(tables, capacity, clock), 1e-6, clock)
+    search.raise_first()
+    assert search.value <= found.bound * (1 + 1e-9)
+    assert search.bound >= found.value * (1 - 1e-9)
+    assert search.bound - search.value < 0.03 * search.bound
 
 
 @pytest.mark.parametrize("seed", range(3))
