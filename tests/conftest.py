@@ -1,10 +1,15 @@
 """What many tests share: the command lines run in this process, and small problems solvable by hand."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+
+# One thread for NumPy's linear algebra, here and in processes that tests start: it is loaded after this. Two workers of
+# pytest have two cores; threads that wait for each other there took up to seven times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 LONGEST = ("test_wheel.py", "test_reproduce_ipa.py", "test_reproduce_compi.py")
 
