@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 # One thread for NumPy's linear algebra, here and in processes that tests start: it is loaded after this. Two workers of
-# pytest have two cores; threads that wait for each other there took up to seven times as long.
+# pytest have two cores, and threads that waited for each other there took up to seven times the processor time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 LONGEST = ("test_wheel.py", "test_reproduce_ipa.py", "test_reproduce_compi.py")

@@ -30,7 +30,7 @@ from simulator.engine.views import network_records
 from simulator.engine.world import Switch, World
 from simulator.results.records import NetworkRecords
 
-QUICK, ALL = 10, 25  # chunks of 50 cases; faults that are planted show within three (test_oracle_mutants.py)
+QUICK, ALL = 10, 20  # chunks of 50 cases; faults that are planted show within three (test_oracle_mutants.py)
 ENGINES: tuple[EngineName, ...] = ("events", "simpy")
 
 
