@@ -197,6 +197,26 @@ def cheap_items(
         room = found
 
 
+def sizes_looked_at(
+    table: CandidateTable, counts: Integers, device_price: Floats, value_price: float, budget: float, enough: float
+) -> float:
+    """Return about how many sizes `cheap_items` looks at, for those who have no time for millions of them.
+
+    >>> halves = Candidate(0, 0, (0, 1, 3), (0, 1), (2, 1), (4, 4), (100.0, 70.0))
+    >>> table, counts = CandidateTable.of([halves], 1.0), np.array([30, 50])
+    >>> sizes_looked_at(table, counts, np.ones(2), 0.0, 1e9, 700.0)
+    17.0
+    """
+    used = np.arange(table.positions) < table.stages[:, np.newaxis]
+    excess = np.maximum(table.device_use(len(counts)) @ device_price - value_price, 0.0)
+    least_lost = np.divide(budget, excess, out=np.full(len(excess), inf), where=excess > 0)
+    there = counts[table.device] * table.share * table.value / table.amount
+    reach = np.where(used, there, inf).min(axis=1, initial=inf)
+    reach = np.minimum(np.minimum(least_lost, reach), enough)
+    per_stage = np.divide(reach[:, np.newaxis], table.value, out=np.zeros_like(table.value), where=used)
+    return float(per_stage[table.stages > 1].sum())
+
+
 def sizes_for(table: CandidateTable, row: int, value: Floats, units: Integers) -> Items:
     """Return the least sizes of a candidate that are worth each of some values."""
     stages = slice(0, int(table.stages[row]))

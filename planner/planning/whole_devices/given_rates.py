@@ -26,14 +26,16 @@ from math import ceil, gcd, inf, isclose, lcm
 import numpy as np
 
 from planner.planning.arrays import Floats, Integers
+from planner.planning.pipelines.sizes import sizes_looked_at
 from planner.planning.pipelines.sizing import Sized
-from planner.planning.programme.backends import Limits
+from planner.planning.programme.backends import Limits, TooLate
 from planner.planning.whole_devices import master
 from planner.planning.whole_devices.plan_search import CERTAIN, ROUNDS, SETTLED, SMOOTHING, SPREADS, PlanSearch
 
 log = logging.getLogger(__name__)
 
 TARGET = 1.0  # of the rate asked for
+SIZE_S, LISTING_SHARE = 1e-7, 0.25  # seconds that a size takes; the share of the time left that a DNN's may take
 STOCK = 0.3  # of a DNN's cheapest cost: the loss up to which items are listed at first
 PERTURBATIONS = 8
 CHOICE_LIMIT_S = 10.0
@@ -78,7 +80,12 @@ class GivenRates(PlanSearch):
         self.price = self.capacity.price_of(self.device_cost)
         for supply in self.supplies:
             self.clock.expect_time()
-            budget = STOCK * supply.value_price(self.price) + CERTAIN
+            value_price = supply.value_price(self.price)
+            budget = STOCK * value_price + CERTAIN
+            many = sizes_looked_at(supply.table, supply.limit, self.price, value_price, budget, TARGET)
+            left_s = self.clock.remaining().time_limit_s
+            if left_s is not None and many * SIZE_S > LISTING_SHARE * left_s:
+                raise TooLate("rates of too many devices for the time given; raise the time limit")
             supply.extend(self.price, budget, TARGET)
             while len(supply.items.row) == 0 and budget <= self.capacity.cost(self.price):
                 budget *= 4

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import combinations_with_replacement
 from math import lcm
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -338,3 +339,14 @@ def test_a_plan_worth_no_more_than_its_slowest_slice_is_found() -> None:
     problem = Problem(Cluster(types, Network(10)), (dnn,))
     plan = make_plan(problem, method="decomposition")
     assert (plan.value, plan.status) == (250.0, "optimal")
+
+
+def test_rates_of_millions_of_devices_keep_a_limit() -> None:
+    """Sizes of millions of devices took minutes to list, whatever the limit."""
+    problem = random_problem(0, dnns=3, stages=2, counts=(10**7,) * 3, shares=(1, 2, 3))
+    dnns = tuple(replace(dnn, rate_rps=2e8) for dnn in problem.dnns)
+    problem = replace(problem, dnns=dnns, options=replace(problem.options, objective="least_cost"))
+    begin_s = process_time()
+    plan = make_plan(problem, time_limit_s=1.0)
+    assert process_time() - begin_s < 10
+    assert check(problem, plan) == ()
