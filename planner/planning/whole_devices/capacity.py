@@ -92,11 +92,17 @@ class Capacity:
     def normed(self, price: Floats) -> Floats:
         """Return prices at which the cluster costs 1: equal ones per device where all are 0.
 
-        >>> Capacity.of_devices([3, 2]).normed(np.array([1.0, 0.5]))
-        array([0.25 , 0.125])
+        Devices of which there are none cost as much as the whole cluster.
+
+        >>> Capacity.of_devices([3, 2, 0]).normed(np.array([1.0, 0.5, 2.0]))
+        array([0.25 , 0.125, 1.   ])
         """
         total = self.cost(price)
-        return price / total if total > 0 else self.price_of(np.full(len(self.groups), 1 / self.counts.sum()))
+        normed = price / total if total > 0 else self.price_of(np.full(len(self.groups), 1 / self.counts.sum()))
+        for group in self.groups:
+            if group.devices == 0:
+                normed[group.resources] = 1.0
+        return normed
 
     def add_rows(
         self, model: LinearModel, used: Sequence[Terms], *, more: Sequence[Terms] | None = None, integer: bool = False

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from planner.planning.arrays import Floats, Integers
+from planner.planning.arrays import Integers
 from planner.planning.pipelines.sizing import Sized
 from planner.planning.whole_devices import master
-from planner.planning.whole_devices.plan_search import CERTAIN, PERTURBED_LABELS, PlanSearch
+from planner.planning.whole_devices.deciding import Deciding
+from planner.planning.whole_devices.plan_search import CERTAIN, PERTURBED_LABELS
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +26,14 @@ NEAR = 0.1, 0.4  # average devices, at least and at most: what plans to choose f
 MOST_NEAR = 100_000, 300, 10_000_000  # labels, plans and comparisons of a DNN
 OFF = 0.05, 0.1, 0.2  # spread of the logarithm of prices a little off
 FITS = 1e-9
-MANY_DNNS, MANY_PER_DNN = 10, 25  # DNNs, devices: where plans near the cheapest are tried before targets are decided
+MANY_DNNS, MANY_PER_DNN = 10, 40  # DNNs, devices: where plans near the cheapest are tried before targets are decided
 FAR = 0.01  # overload that is assumed where a DNN has no plan
 CERTIFICATES = 4  # of the bound, at the same prices
 CLOSE = 0.05  # of the gap, and at most `COARSE`: how exact the bound is
 
 
 @dataclass
-class Choosing(PlanSearch):
+class Choosing(Deciding):
     """The best choice so far, its value, and the search for better ones."""
 
     value: float = 0.0
@@ -120,25 +121,18 @@ class Choosing(PlanSearch):
 
     def choose_among(self, target: float, time_limit_s: float) -> tuple[float, bool]:
         """Return the overload of the relaxed choice of known plans worth a target, and whether a choice fits."""
-        own = self.usable(target)
-        uses = self.uses(own)
+        uses = self.uses(self.usable(target))
         if not all(map(len, uses)):
             return FAR, False
         overload = master.mix(uses, self.capacity, self.clock).overload
-        return overload, overload <= FITS and self._choose(own, self.price, time_limit_s)[0]
+        return overload, overload <= FITS and self._reached(target, time_limit_s)
 
-    def _choose_known(self, target: float, time_limit_s: float) -> bool:
-        chosen, _ = self._choose(self.usable(target), self.price, time_limit_s)
-        return chosen
-
-    def _choose(self, plans: Sequence[Integers], price: Floats, time_limit_s: float) -> tuple[bool, str]:
-        if not all(map(len, plans)):
-            return False, "infeasible"
-        limits = self.clock.at_most(time_limit_s).remaining()
-        picked, status = master.choose(self.uses(plans), self.capacity, price, limits)
-        if picked is not None:
-            self._take([int(own[at]) for own, at in zip(plans, picked, strict=True)])
-        return picked is not None, status
+    def _reached(self, target: float, time_limit_s: float) -> bool:
+        """Take a choice of known plans worth a target if one fits; tell so."""
+        chosen, _ = self.choose(self.usable(target), self.price, time_limit_s)
+        if chosen is not None:
+            self._take(chosen)
+        return chosen is not None
 
     def _take(self, plans: Sequence[int]) -> None:
         """Make a choice of plans the best one, if it is."""

@@ -9,51 +9,40 @@ target z only plans worth z matter, and whether some choice of them fits the clu
 *Bound.* Where the cheapest plans worth z together cost more than the cluster, at any prices, z is out of reach. The
 least such z is found by bisection with secant steps; plans and prices carry over from target to target.
 
-*Deciding a target.* Let slack be what the cheapest plans leave of the cluster's price. Every plan of a solution costs
-at most the cheapest of its DNN plus that slack, so that all such plans are listed, and a binary programme picks one per
-DNN or proves that there is no choice. Where the list is too long, plans at perturbed prices are looked through for a
-choice, which proves nothing. Targets begin just below the bound and step down until one is reached; then they bisect.
+*Value.* Targets between value and bound are decided (`planner.planning.whole_devices.deciding`), which makes one of
+them meet the other.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-import numpy as np
-
 from planner.planning.arrays import Floats
-from planner.planning.whole_devices import master
 from planner.planning.whole_devices.choosing import Choosing
-from planner.planning.whole_devices.plan_search import (
-    CERTAIN,
-    ROUNDS,
-    SETTLED,
-    SMOOTHING,
-    SPREADS,
-)
+from planner.planning.whole_devices.plan_search import CERTAIN, SPREADS
 
 log = logging.getLogger(__name__)
 
 STOCK = 0.7  # average devices: the loss up to which items are listed at first
-KNOWN_LIMIT_S, CHOICE_LIMIT_S = 1.0, 10.0
-PERTURBATIONS = 30
-REPAIRS, EFFORTS = 12, 3
-TIGHTENED = 3  # targets above one that stays undecided, by lists alone
-LISTED_PARTS = 1 / 8, 1.0  # of the steps that listing may take: a choice may be found early
+KNOWN_LIMIT_S = 1.0
+CLOSE = 0.1  # of what the relaxed choice leaves at a target that is decided: prices may be worse by so much
+EFFORTS = 1 / 8, 1.0, 8.0  # times the steps that listing may take
+NARROW = 1 / 8  # of the gap: undecided targets so near each other, value and bound count as one
 FIRST_FRACTIONS = (0.99, 0.97, 0.94, 0.88, 0.75, 0.5, 0.2, 0.05)  # of the bound
 WORTH_PROVING = 0.5  # of the gap: a bound that is lower by more is proven on the way
 COARSE = 1e-4  # relative: the first target is so much below the bound
 
 
 @dataclass(frozen=True)
-class Settled:
-    """Column generation's end at a target: overload of the known plans, and its bound with prices and costs per DNN."""
+class Undecided:
+    """The least and the largest target that are undecided."""
 
-    overload: float
-    bound: float
-    price: Floats
-    cost: Floats
+    least: float = inf
+    most: float = -inf
+
+    def with_one(self, target: float) -> "Undecided":
+        """Return them with one more."""
+        return Undecided(min(self.least, target), max(self.most, target))
 
 
 @dataclass
@@ -81,7 +70,7 @@ class Decomposition(Choosing):
         self._lower_bound()
         if self.many and not self._done:
             self.raise_value_near()
-        self._raise_value()
+        self._close()
 
     def _find_first(self) -> None:
         """Step down from the bound until plans at a few prices leave a choice that fits."""
@@ -91,7 +80,7 @@ class Decomposition(Choosing):
                 return
             for spread in (0.0, *SPREADS):
                 self.price_at(self.near(self.price, spread), target)
-            if self._choose_known(target, KNOWN_LIMIT_S):
+            if self._reached(target, KNOWN_LIMIT_S):
                 return
 
     # ---- the bound
@@ -128,7 +117,7 @@ class Decomposition(Choosing):
                     self._certify(top, top_price)
             else:
                 reached = target
-                self._choose_known(target, KNOWN_LIMIT_S)
+                self._reached(target, KNOWN_LIMIT_S)
                 distance = max(-settled.overload, 0.0)
             stride = 2 * stride if down == came_down else 1.0  # secants that fall short again and again
             came_down = down
@@ -140,129 +129,47 @@ class Decomposition(Choosing):
             target = min(max(following, lowest + step * top), top * (1 - step))
         return top, top_price
 
-    def settle(self, target: float) -> Settled:
-        """Generate plans worth a target until the relaxed choice is the best, or known to fit or not to fit."""
-        best = Settled(inf, -inf, self.price, np.zeros(0))
-        asked, idle, overload = self.price, 0, inf
-        for _ in range(ROUNDS):
-            plans = self.plans
-            cost = np.array([one.bound for one in self.priced(asked, target)])
-            if cost.sum() - 1 > best.bound:
-                best = Settled(overload, float(cost.sum() - 1), asked, cost)
-            if best.bound > CERTAIN or self._done:
-                break
-            uses = self.uses(self.usable(target))
-            if not all(map(len, uses)):
-                break
-            mixed = master.mix(uses, self.capacity, self.clock)
-            overload = mixed.overload
-            if overload - best.bound <= max(SETTLED, -0.5 * overload):
-                break
-            if self.plans == plans:
-                idle += 1
-                if idle == len(SMOOTHING):
+    # ---- deciding targets
+
+    def _close(self) -> None:
+        """Decide targets between value and bound until they meet.
+
+        Beginning just below the bound, then between what is reached and what stays undecided, then above that; what
+        stays undecided is tried again with more effort.
+        """
+        for effort in EFFORTS:
+            undecided, step = Undecided(), max(self.gap, COARSE) if effort == EFFORTS[0] else inf
+            while not self._done:
+                target = self._next_target(undecided, step)
+                if target is None:
                     break
-            asked = SMOOTHING[idle] * best.price + (1 - SMOOTHING[idle]) * mixed.price
-        log.debug("target %.9g: overload %.3g, at least %.3g, %d plans", target, overload, best.bound, self.plans)
-        return Settled(overload, best.bound, best.price, best.cost)
-
-    # ---- the value
-
-    def _raise_value(self) -> None:
-        """Decide targets below the bound until value and bound meet."""
-        undecided, step, effort = self.bound, max(self.gap, COARSE), 1
-        target = self.bound * (1 - step)
-        while not self._done:
-            settled = self.settle(target)
-            self.price = settled.price
-            answer = self._decide(target, settled.price, effort)
-            log.debug("target %.9g: %s", target, {True: "reached", False: "out of reach", None: "undecided"}[answer])
-            if answer is False:
-                self._prove(target)
-            if answer is not True:
-                undecided = min(undecided, target)
+                self.price = self.settle(target, CLOSE).price
+                if not self._reached(target, KNOWN_LIMIT_S):
+                    answer = self.decide(target, self.price, effort)
+                    log.debug("target %.9g: reached %s", target, answer.reached)
+                    if answer.reached:
+                        self._take(answer.plans)
+                    elif answer.reached is False:
+                        self._prove(target)
+                    else:
+                        undecided = undecided.with_one(target)
                 step *= 2
-            if answer is None and effort == 1:
-                self._tighten(target)
-            undecided = min(undecided, self.bound)
-            if undecided - self.value <= self.gap * undecided:
-                if undecided == self.bound or effort == EFFORTS:
-                    return
-                undecided, effort, step = self.bound, effort + 1, max(self.gap, COARSE)
-            target = undecided * (1 - step)
-            if target <= self.value * (1 + self.gap / 2):
-                near = undecided - self.value <= 2 * self.gap * undecided
-                target = self.value * (1 + self.gap / 2) if near else (self.value + undecided) / 2
 
-    def _tighten(self, undecided: float) -> None:
-        """Decide targets between one that stays undecided and the bound by lists alone."""
-        for _ in range(TIGHTENED):
-            target = (undecided + self.bound) / 2
-            if self._done or self.bound - undecided <= self.gap * self.bound:
-                return
-            self.price = self.settle(target).price
-            answer = self._decide_by_lists(target, self.price, LISTED_PARTS[:1])
-            log.debug("target %.9g by lists: %s", target, answer)
-            if answer is False:
-                self._prove(target)
-            else:
-                undecided = target
-
-    def _decide(self, target: float, price: Floats, effort: int) -> bool | None:
-        """Tell whether a plan of the cluster is worth a target; None where that is not found out."""
-        answer = self._decide_by_lists(target, price, [part * effort for part in LISTED_PARTS])
-        return answer if answer is not None else self._look_for(target, price, effort) or None
-
-    def _decide_by_lists(self, target: float, price: Floats, efforts: Sequence[float]) -> bool | None:
-        """Tell whether a plan of the cluster is worth a target, by the plans of every DNN that one can hold."""
-        if self._choose_known(target, KNOWN_LIMIT_S):
-            return True
-        cheapest = self.certified(target, price)
-        slack = 1 - sum(cheapest)
-        if slack < -CERTAIN:
-            return False
-        for effort in efforts:
-            near, complete = self.list_within(target, price, cheapest, max(slack, 0.0) + CERTAIN, effort)
-            chosen, status = self._choose(near, price, CHOICE_LIMIT_S)
-            log.debug("%d plans to choose from, complete %s: %s", sum(map(len, near)), complete, status)
-            if chosen:
-                return True
-            if complete:
-                return False if status == "infeasible" else None
+    def _next_target(self, undecided: "Undecided", step: float) -> float | None:
+        """Return the next target, or None where those undecided reach from the value to the bound, near enough."""
+        if undecided.least == inf:
+            target = self.bound * (1 - step)
+            near = self.bound - self.value <= 2 * self.gap * self.bound
+            return target if target > self.value else self._raised if near else (self.value + self.bound) / 2
+        narrow = max(self.gap * self.bound, NARROW * (self.bound - self.value))
+        if undecided.least - self.value > narrow:
+            lower = max((self.value + undecided.least) / 2, 2 * undecided.least - self.bound)
+            return max(lower, self._raised)
+        if self.bound - undecided.most > narrow and step == inf:
+            return (undecided.most + self.bound) / 2
         return None
 
-    def _look_for(self, target: float, price: Floats, effort: int) -> bool:
-        """Look for a choice with plans at perturbed prices, then by repairing the choice of least excess."""
-        for spread in SPREADS:
-            for _ in range(max(4, PERTURBATIONS // len(self.supplies))):
-                self.price_at(self.near(price, spread), target)
-            if self._choose_known(target, 2 * KNOWN_LIMIT_S):
-                return True
-            if self._done:
-                return False
-        return self._repair(target, price, REPAIRS * effort)
-
-    def _repair(self, target: float, price: Floats, rounds: int) -> bool:
-        """Take the known plans of least excess, and price anew where devices are missing, at prices bent that way."""
-        bent = price
-        for _ in range(rounds):
-            if self._done:
-                break
-            own = self.usable(target)
-            uses = self.uses(own)
-            weights = np.maximum(bent, 0.05 * bent.max())
-            limits = self.clock.at_most(KNOWN_LIMIT_S).remaining()
-            found = master.least_excess(uses, self.capacity, weights, limits)
-            if found is None:
-                return False
-            picked, excess = found
-            together = sum(use[plan] for use, plan in zip(uses, picked, strict=True))
-            if self.capacity.packed(together) is not None:
-                self._take([int(plans[at]) for plans, at in zip(own, picked, strict=True)])
-                return True
-            over = np.where(excess > 0.5, 1, np.sign(np.minimum(together - self.capacity.limit, 0)))
-            pull = self._rng.uniform(0.05, 0.6) * over * self._rng.uniform(0.3, 1.0, len(over))
-            local = np.maximum(price, 0.02 * price.max()) * np.exp(pull)
-            self.price_at(self.capacity.normed(local), target)
-            bent = self.near(price, SPREADS[-1])
-        return False
+    @property
+    def _raised(self) -> float:
+        """What is better than the best plan, and no more than that."""
+        return self.value * (1 + self.gap / 2)

@@ -165,9 +165,12 @@ class GivenRates(PlanSearch):
             return False
         wanted = self._cheaper if self.value < inf else float(self.device_cost @ self.capacity.counts)
         slack = max(wanted - bound, 0.0) + CERTAIN
-        near, complete = self.list_within(TARGET, self.price, cheapest, slack, effort)
         before = self.value
-        least = self._choose(near) if all(map(len, near)) else inf
+        least, complete = inf, False
+        for listed in self.near_cheapest(TARGET, self.price, cheapest, slack, effort):
+            least, complete = self._choose(listed.plans) if all(map(len, listed.plans)) else inf, all(listed.complete)
+            if self.value < before:
+                break
         if complete and before < inf:
             self._prove(min(least, before if self._step else wanted))
         self.impossible = complete and before == least == inf

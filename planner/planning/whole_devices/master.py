@@ -133,23 +133,6 @@ def choose(
     return (None, "no solution") if capacity.packed(total) is None else (chosen, "feasible")
 
 
-def least_excess(
-    uses: Sequence[Integers], capacity: Capacity, price: Floats, limits: Limits
-) -> tuple[list[int], Floats] | None:
-    """Return a plan per DNN whose use exceeds what there is by the least price, and by how much of each resource."""
-    model = LinearModel()
-    excess = [model.add_column(f"excess[{resource}]") for resource in range(len(price))]
-    columns, used = _add_plans(model, uses, integer=True)
-    for terms, column in zip(used, excess, strict=True):
-        terms.append((column, -1.0))
-    capacity.add_rows(model, used, integer=True)
-    model.set_objective([(column, float(cost)) for column, cost in zip(excess, price, strict=True)], maximise=False)
-    solution, _ = solve(model, "highs", replace(limits, gap=1e-3))
-    if not solution.found:
-        return None
-    return [int(solution.values[own].argmax()) for own in columns], solution.values[excess]
-
-
 def _solved(model: LinearModel, clock: Clock) -> Solution:
     """Return the optimum of a model without integers; raises TooLate where a clock is over before."""
     solution, _ = solve(model, "highs", clock.remaining())

@@ -10,7 +10,7 @@ can be listed. Column generation swings; it asks at prices between those of the 
 1997).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -31,9 +31,23 @@ CERTAIN = 1e-9  # of the price of all: what must be missing before something cou
 PERTURBED_LABELS = 8_000
 WORTH_LISTING_AGAIN = 0.9  # of the slack that a DNN had when it had too many plans or labels
 LISTED = 1_200_000, 6_000, 100_000_000  # labels and plans of a DNN, and steps of all together
+SMALL = 0.1  # average devices: a slack within which all plans are listed at once
 SPREADS = 0.05, 0.3
 PRICE_S, STEP_S = 2e-4, 1e-8  # that a search for a DNN's plans takes, and a step of it, where work is counted
 SEED = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Plans of every DNN to choose from, and whether they are all that a solution can hold."""
+
+    plans: list[Integers]
+    complete: list[bool]
+
+    @classmethod
+    def nothing(cls, dnns: int) -> "Listed":
+        """Return the list of a search that has proven that there is no solution."""
+        return cls([np.zeros(0, dtype=np.int64)] * dnns, [True] * dnns)
 
 
 @dataclass
@@ -95,7 +109,7 @@ class PlanSearch:
         self, supply: Supply, price: Floats, target: float, budget: float, most: tuple[int, int, int]
     ) -> tuple[bool, int]:
         """Let a DNN know all plans within a budget, the work counted."""
-        found = supply.all_within(price, target, budget, most)
+        found = supply.all_within(price, target, budget, self.capacity.limit, most)
         self.clock.spend(PRICE_S + STEP_S * found[1])
         return found
 
@@ -121,7 +135,7 @@ class PlanSearch:
         return bounds
 
     def _most_loss(self, price: Floats) -> float:
-        return self.most_loss * self.capacity.cost(price) / float(self.capacity.counts.sum())
+        return self.most_loss * self._average(price)
 
     def _extend(self, supply: Supply, price: Floats, budget: float, target: float) -> bool:
         """Let a supply list all items within a budget, or within the most that is listed; tell whether that is all."""
@@ -129,69 +143,77 @@ class PlanSearch:
         supply.extend(price, min(budget, most), target)
         return budget <= most
 
-    def list_within(
+    def near_cheapest(
         self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: float
-    ) -> tuple[list[Integers], bool]:
-        """Find all plans of every DNN that a solution can hold; return those known then, and whether they are all.
+    ) -> Iterator[Listed]:
+        """Find plans of every DNN within parts of the slack, then all of it; return what is known after each part.
 
-        ``effort`` multiplies the steps. Of a DNN's plans one that uses no less of anything than another is left out.
-        """
-        least, slack, complete = self._list_all(target, price, cheapest, slack, effort)
-        near = [
-            self._known_within(supply, target, price, cost + slack)
-            for supply, cost in zip(self.supplies, least, strict=True)
-        ]
-        return near, complete
-
-    def _list_all(
-        self, target: float, price: Floats, cheapest: Sequence[float], slack: float, effort: float
-    ) -> tuple[list[float], float, bool]:
-        """Find the plans of every DNN within its budget.
-
-        A DNN whose plans are listed may have none on the devices that there are that costs as little as was thought,
-        which leaves less slack to the others. What some DNNs leave of their part of the steps, those get whose search
-        was cut off, and those that had too many plans or labels are listed again where they have less slack.
-
-        Returns
-        -------
-        What the plans of every DNN cost at least, the slack that this leaves, and whether all of them are known.
+        With all of the slack these may be all that a solution can hold. A DNN whose plans are listed may have none on
+        the devices that there are that costs as little as was thought, which leaves less slack to the others. Of plans
+        that use no less of anything than another of the DNN, none is returned. ``effort`` multiplies the steps.
         """
         labels, plans, steps = LISTED
         left, least = int(effort * steps), list(cheapest)
-        waiting, tried = list(range(len(self.supplies))), [np.inf] * len(self.supplies)
-        part = left // len(self.supplies)
-        while waiting:
-            if left // len(waiting) < part:
-                return least, slack, False
-            later = []
-            for at, number in enumerate(waiting):
-                if self.clock.over or slack > WORTH_LISTING_AGAIN * tried[number]:
-                    return least, slack, False
-                supply = self.supplies[number]
-                budget = least[number] + slack
-                all_items = self._extend(supply, price, budget - supply.value_price(price) * target, target)
-                most = labels, plans, left // (len(waiting) - at)
-                ended, taken = self.all_within(supply, price, target, budget, most)
-                left -= taken
-                if not all_items:
-                    return least, slack, False
-                if not ended:
-                    later.append(number)
-                    tried[number] = np.inf if taken > most[2] else slack
-                    continue
-                known = self._known_within(supply, target, price, budget)
-                if len(known) == 0:  # no plan of this DNN leaves enough to the others
-                    return least, slack, True
-                cost = max(float((supply.use[known] @ price).min()), least[number])
-                slack, least[number] = slack - (cost - least[number]), cost
-            waiting = later
-        return least, slack, True
+        cut_off = [inf] * len(self.supplies)  # what each was searched within when it was cut off
+        for part in _parts(len(self.supplies)) if slack > SMALL * self._average(price) else [1.0]:
+            waiting = list(range(len(self.supplies)))
+            while waiting:
+                before, steps_before, later = slack, left // len(waiting), []
+                for at, number in enumerate(waiting):
+                    near, most = part * slack, (labels, plans, left // (len(waiting) - at))
+                    if near > WORTH_LISTING_AGAIN * cut_off[number]:
+                        later.append(number)
+                        continue
+                    listed, taken = self._all_within(self.supplies[number], price, target, least[number] + near, most)
+                    left -= min(taken, most[2])
+                    if not listed:
+                        later.append(number)
+                        cut_off[number] = inf if taken > most[2] else near  # with more steps it may be worth it again
+                        continue
+                    dearer = self._dearer(self.supplies[number], price, target, least[number], near)
+                    least[number] += dearer
+                    slack -= dearer
+                    if slack < 0:
+                        yield Listed.nothing(len(self.supplies))
+                        return
+                if slack == before and left // max(len(later), 1) <= steps_before:
+                    break
+                waiting = later
+            for number in later:
+                cut_off[number] = min(cut_off[number], part * slack)
+            known = [
+                self._known_within(supply, target, price, cost + slack)
+                for supply, cost in zip(self.supplies, least, strict=True)
+            ]
+            yield Listed(known, [part == 1 and number not in later for number in range(len(known))])
+            if self.clock.over or len(later) == len(self.supplies):
+                return
+
+    def _all_within(
+        self, supply: Supply, price: Floats, target: float, budget: float, most: tuple[int, int, int]
+    ) -> tuple[bool, int]:
+        """Let a DNN know all plans within a budget, all items considered; tell whether these are all, and the steps."""
+        self.clock.expect_time()
+        all_items = self._extend(supply, price, budget - supply.value_price(price) * target, target)
+        ended, taken = self.all_within(supply, price, target, budget, most)
+        return ended and all_items, taken
+
+    def _dearer(self, supply: Supply, price: Floats, target: float, cost: float, near: float) -> float:
+        """Return how much more than was thought a DNN's cheapest plan costs, where all within a budget are known."""
+        known = self._known_within(supply, target, price, cost + near)
+        if len(known) == 0:
+            return near + CERTAIN
+        return max(float((supply.use[known] @ price).min()) - cost, 0.0)
 
     def _known_within(self, supply: Supply, target: float, price: Floats, budget: float) -> Integers:
         """Return known plans worth a target within a budget, on devices that there are, none larger than another."""
         own = supply.usable(target)
-        own = own[(supply.use[own] @ price <= budget + CERTAIN) & (supply.use[own] <= supply.limit).all(axis=1)]
+        own = own[(supply.use[own] @ price <= budget + CERTAIN) & (supply.use[own] <= self.capacity.limit).all(axis=1)]
         return own[least_vectors(supply.use[own])]
+
+    def _average(self, price: Floats) -> float:
+        """Return what devices cost on the average."""
+        return self.capacity.cost(price) / float(self.capacity.counts.sum())
 
     def near(self, price: Floats, spread: float) -> Floats:
         """Return prices perturbed by a factor each, none far below the dearest; the cluster costs what it did."""
@@ -206,8 +228,15 @@ class PlanSearch:
             self.price_of(supply, price, target, label_limit=PERTURBED_LABELS)
 
     def usable(self, target: float) -> list[Integers]:
-        """Return the known plans of every DNN that are worth a target."""
-        return [supply.usable(target) for supply in self.supplies]
+        """Return the known plans of every DNN that are worth a target, on resources that there are."""
+        plans = [supply.usable(target) for supply in self.supplies]
+        missing = np.flatnonzero(self.capacity.limit == 0)
+        if len(missing) == 0:
+            return plans
+        return [
+            own[(supply.use[np.ix_(own, missing)] == 0).all(axis=1)]
+            for supply, own in zip(self.supplies, plans, strict=True)
+        ]
 
     def uses(self, plans: Sequence[Integers]) -> list[Integers]:
         """Return what plans of every DNN use."""
@@ -217,3 +246,16 @@ class PlanSearch:
     def plans(self) -> int:
         """How many plans are known."""
         return sum(len(supply.value) for supply in self.supplies)
+
+
+def _parts(dnns: int) -> list[float]:
+    """Return parts of the slack within which plans are listed: in a choice each DNN takes about its own of it.
+
+    >>> _parts(3), _parts(5), _parts(20)
+    ([1.0], [0.4, 1.0], [0.1, 0.2, 0.4, 1.0])
+    """
+    parts, part = [], 2 / dnns
+    while part <= 1 / 2:
+        parts.append(part)
+        part *= 2
+    return [*parts, 1.0]

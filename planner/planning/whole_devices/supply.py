@@ -180,7 +180,7 @@ class Supply:
         below = max(below - base, 0.0) + 1e-12 * base
         if self._rates is not None:
             most = VECTORS, label_limit * STEPS
-            complete, steps = self._keep_vectors(self._rates, price, target, below, True, most)
+            complete, steps = self._keep_vectors(self._rates, price, target, below, self.limit, True, most)
             found_price = self._least_price(price, target, base + below)
             return Priced(found_price, found_price if complete else base, steps)
         offer = self.offer(price, target, below, cheapest_only=True)
@@ -216,25 +216,28 @@ class Supply:
             items = items.and_those_of(self.pooled(sizes_for(self.table, row, np.array([value]), self.units)))
         return items
 
-    def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> tuple[bool, int]:
+    def all_within(
+        self, price: Floats, target: float, budget: float, limit: Integers, most: tuple[int, int, int]
+    ) -> tuple[bool, int]:
         """Find and keep all plans worth a target that cost no more than a budget; tell whether these are all.
 
+        None uses more of a resource than ``limit``.
         Of plans of equal use one is kept, and none that uses more of everything than another. Items within the budget
         must be listed. The second number returned is that of the steps taken; where the search was cut off, it is more
         than the last of ``most``, which limits labels, plans and steps.
         """
         left = budget - self.value_price(price) * target
         if self._rates is not None:
-            return self._keep_vectors(self._rates, price, target, left, False, most[1:])
+            return self._keep_vectors(self._rates, price, target, left, limit, False, most[1:])
         labels, plans, steps = most
         offer = self.offer(price, target, left, cheapest_only=False).within(left)
         quick = min(QUICK_LABELS, labels)
         first = min(quick * STEPS, steps)
-        found = plans_within(offer, self._sizes(offer, price), self.limit, budget=left, most=(quick, plans, first))
+        found = plans_within(offer, self._sizes(offer, price), limit, budget=left, most=(quick, plans, first))
         taken = found.work
         if not found.complete and steps > first:
             offer = offer.with_pools().within(left).with_pools()
-            found = plans_within(offer, self._sizes(offer, price), self.limit, budget=left, most=most)
+            found = plans_within(offer, self._sizes(offer, price), limit, budget=left, most=most)
             taken = max(taken, found.work)
         for use, value, own in zip(found.use, found.value.tolist(), found.parts, strict=True):
             self.add(use, value, own)
@@ -334,12 +337,19 @@ class Supply:
         return min(otherwise, float((self.use[usable] @ price).min())) if len(usable) else otherwise
 
     def _keep_vectors(
-        self, rates: DeviceRates, price: Floats, target: float, budget: float, cheapest: bool, most: tuple[int, int]
+        self,
+        rates: DeviceRates,
+        price: Floats,
+        target: float,
+        budget: float,
+        limit: Integers,
+        cheapest: bool,
+        most: tuple[int, int],
     ) -> tuple[bool, int]:
         """Keep the plans of one stage on whole devices within a budget of loss; returns as `all_within`."""
         value_price = self.value_price(price)
         complete, steps, vectors = rates.vectors(
-            price, value_price, target, self.limit, budget=budget, cheapest=cheapest, most=most
+            price, value_price, target, limit, budget=budget, cheapest=cheapest, most=most
         )
         for vector in vectors[-1:] if cheapest else vectors:
             taken = np.flatnonzero(vector)

@@ -96,7 +96,7 @@ def test_all_plans_within_a_budget_are_those_of_brute_force(seed: int) -> None:
     supply.extend(price, 10.0, np.inf)
     target = float(supply.items.value.max() * 0.9)
     expected = {use for use in every_plan(supply, target) if price @ np.array(use) <= 2.2}
-    assert supply.all_within(price, target, 2.2, (100_000, 1000, 10**9))[0]
+    assert supply.all_within(price, target, 2.2, supply.limit, (100_000, 1000, 10**9))[0]
     found = {tuple(use) for use in supply.use[supply.usable(target)].tolist()}
     for use in expected:
         assert any(all(a <= b for a, b in zip(known, use, strict=True)) for known in found)
@@ -215,9 +215,6 @@ def test_the_master_mixes_and_chooses() -> None:
         None,
         "infeasible",
     )
-    found = master.least_excess(uses, Capacity.of_devices([3, 1]), mixed.price, Limits(time_limit_s=5.0))
-    assert found is not None
-    assert found[1].tolist() == [1.0, 0.0] or found[1].tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -90,7 +90,6 @@ class Needing:
     needed: int
     price: float = 1.0
     asked: list[int] = field(default_factory=list)
-    limit: Integers = field(default_factory=lambda: np.ones(1, dtype=np.int64))
     use: Integers = field(default_factory=lambda: np.ones((1, 1), dtype=np.int64))
     budgets: list[float] = field(default_factory=list)
 
@@ -103,7 +102,9 @@ class Needing:
     def extend(self, price: Floats, budget: float, target: float) -> bool:
         return False
 
-    def all_within(self, price: Floats, target: float, budget: float, most: tuple[int, int, int]) -> tuple[bool, int]:
+    def all_within(
+        self, price: Floats, target: float, budget: float, limit: Integers, most: tuple[int, int, int]
+    ) -> tuple[bool, int]:
         self.asked.append(most[2])
         self.budgets.append(budget)
         return self.needed <= most[2], min(self.needed, most[2] + 1)
@@ -126,7 +127,8 @@ def test_steps_that_dnns_leave_are_for_those_cut_off(
     monkeypatch.setattr(plan_search, "LISTED", (9, 9, 400))
     supplies = [Needing(one) for one in needed]
     search = PlanSearch(supplies, Capacity.of_devices([1]), np.ones(1), 1.0, 0.0, Clock(Limits()))  # type: ignore[arg-type]
-    assert search._list_all(1.0, np.ones(1), [1.0] * 4, 0.5, 1.0)[2] is complete
+    *_, listed = search.near_cheapest(1.0, np.ones(1), [1.0] * 4, 0.01, 1.0)
+    assert all(listed.complete) is complete
     assert sum(min(own, one.needed) for one in supplies for own in one.asked) <= 400 + 4
 
 
@@ -134,12 +136,12 @@ def test_a_dearer_dnn_leaves_less_slack_to_those_after_it() -> None:
     """Of a slack of 5 the first leaves 3, as its cheapest plan costs 2 more than was thought; the last has no plan."""
     supplies = [Needing(1) for _ in range(3)]
     for one, used in zip(supplies, (3, 1, 9), strict=True):
-        one.use, one.limit = np.array([[used]]), np.array([9])
+        one.use = np.array([[used]])
     search = PlanSearch(supplies, Capacity.of_devices([9]), np.ones(1), 1.0, 0.0, Clock(Limits()))  # type: ignore[arg-type]
-    near, complete = search.list_within(1.0, np.ones(1), [1.0] * 3, 5.0, 1.0)
+    [listed] = search.near_cheapest(1.0, np.ones(1), [1.0] * 3, 5.0, 1.0)
     assert [one.budgets for one in supplies] == [[6.0], [4.0], [4.0]]
-    assert complete
-    assert list(map(len, near)) == [1, 1, 0]
+    assert all(listed.complete)
+    assert not any(map(len, listed.plans))  # there is no solution
 
 
 def test_pipelines_of_several_stages_or_parts_of_devices_have_no_vectors() -> None:
