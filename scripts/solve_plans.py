@@ -106,7 +106,7 @@ def known(path: Path, target: Path, scheduler: str, again: bool) -> Problem | Ou
 
 def solve_here(problems: Mapping[Path, Problem], options: Options, jobs: int) -> Iterator[tuple[Path, Outcome]]:
     """Yield plans as they are finished, made by processes of this machine; on Ctrl-C those at work are dropped."""
-    with ProcessPoolExecutor(jobs, initializer=_leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(jobs, initializer=_obey_the_parent) as pool:
         futures = {pool.submit(solve_one, problem, options): path for path, problem in problems.items()}
         try:
             for future in as_completed(futures):
@@ -118,8 +118,10 @@ def solve_here(problems: Mapping[Path, Problem], options: Options, jobs: int) ->
             raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _obey_the_parent() -> None:
+    """Leave Ctrl-C to it, and end at once when it says so: a handler would raise where a search keeps what it has."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
