@@ -112,7 +112,7 @@ class Choosing(Deciding):
     def _list_near(self, target: float) -> None:
         """Let every DNN know plans worth a target that cost little more than its cheapest one."""
         cheapest = [one.price for one in self.priced(self.price, target)]
-        least, most = (devices * self.capacity.cost(self.price) / float(self.capacity.counts.sum()) for devices in NEAR)
+        least, most = (devices * self._average(self.price) for devices in NEAR)
         near = min(max(1 - sum(cheapest), least), most)
         for supply, price in zip(self.supplies, cheapest, strict=True):
             self.clock.expect_time()

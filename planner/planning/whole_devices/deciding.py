@@ -33,12 +33,11 @@ BRANCHING_DNNS = 6  # at most: every level has as many branches again
 
 @dataclass(frozen=True)
 class Settled:
-    """Column generation's end at a target: overload of the known plans, and its bound with prices and costs per DNN."""
+    """Column generation's end at a target: overload of the known plans, and its bound with the prices that prove it."""
 
     overload: float
     bound: float
     price: Floats
-    cost: Floats
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,13 @@ class Deciding(PlanSearch):
 
         Where it fits, it may be better by ``close`` of what it leaves.
         """
-        best = Settled(inf, -inf, self.price, np.zeros(0))
+        best = Settled(inf, -inf, self.price)
         asked, idle, overload = self.price, 0, inf
         for _ in range(ROUNDS):
             plans = self.plans
-            cost = np.array([one.bound for one in self.priced(asked, target)])
-            if cost.sum() - 1 > best.bound:
-                best = Settled(overload, float(cost.sum() - 1), asked, cost)
+            bound = sum(one.bound for one in self.priced(asked, target)) - 1
+            if bound > best.bound:
+                best = Settled(overload, bound, asked)
             if best.bound > CERTAIN or self.clock.over:
                 break
             uses = self.uses(self.usable(target))
@@ -103,7 +102,7 @@ class Deciding(PlanSearch):
                     break
             asked = SMOOTHING[idle] * best.price + (1 - SMOOTHING[idle]) * mixed.price
         log.debug("target %.9g: overload %.3g, at least %.3g, %d plans", target, overload, best.bound, self.plans)
-        return Settled(overload, best.bound, best.price, best.cost)
+        return Settled(overload, best.bound, best.price)
 
     def decide(self, target: float, price: Floats, effort: float, proofs: Proofs | None = None) -> Decision:
         """Tell whether a choice of plans worth a target fits.
@@ -123,7 +122,8 @@ class Deciding(PlanSearch):
         slack = 1 - sum(cheapest)
         if slack < -CERTAIN:
             return OUT_OF_REACH
-        for part in BRANCHING_PARTS if effort >= WORTH_BRANCHING and self._may_branch else BRANCHING_PARTS[-1:]:
+        may_branch = effort >= WORTH_BRANCHING and self._may_branch
+        for part in BRANCHING_PARTS if may_branch else BRANCHING_PARTS[-1:]:
             for listed in self.near_cheapest(target, price, cheapest, max(slack, 0.0) + CERTAIN, part * effort):
                 chosen, status = self.choose(listed.plans, price, CHOICE_LIMIT_S)
                 log.debug("%s plans, complete %s: %s", [*map(len, listed.plans)], listed.complete, status)
@@ -132,7 +132,7 @@ class Deciding(PlanSearch):
                 if all(listed.complete):
                     return OUT_OF_REACH if status == "infeasible" else UNDECIDED
             few = [len(own) if done else inf for own, done in zip(listed.plans, listed.complete, strict=True)]
-            if effort >= WORTH_BRANCHING and self._may_branch and min(few) <= BRANCHES[part == 1]:
+            if may_branch and min(few) <= BRANCHES[part == 1]:
                 dnn = int(np.argmin(few))
                 return self._branch(target, price, dnn, listed.plans[dnn], effort, proofs)
         return UNDECIDED
